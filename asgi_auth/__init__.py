@@ -1,0 +1,79 @@
+"""Authentication for ASGI applications: strategies, sessions, bearer tokens, a plug and two middlewares."""
+
+from asgi_auth.authentication import Authentication
+from asgi_auth.controller import AuthController
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    BodyTooLargeError,
+    ConfigurationError,
+    CrossSiteError,
+    ForbiddenError,
+    IdentityTakenError,
+    InvalidTokenError,
+    MalformedRequestError,
+    MediaTypeError,
+    MethodNotAllowedError,
+    MisdirectedRequestError,
+    NotFreshError,
+    OverloadedError,
+    ProviderError,
+    RateLimitedError,
+    RequestError,
+    RouteNotFoundError,
+    SenderError,
+    SlowRequestError,
+    StoreUnavailableError,
+    UnavailableError,
+    ValidationError,
+)
+from asgi_auth.guards import require
+from asgi_auth.hooks import Hook
+from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.passwords import Bcrypt, PasswordPolicy
+from asgi_auth.plug import AuthPlug
+from asgi_auth.sender import Sender
+from asgi_auth.sessions import SessionOptions
+from asgi_auth.types import AccessToken, Activity, AnonymousUser, User, UserMixin
+
+__all__ = [
+    "AccessToken",
+    "Activity",
+    "AnonymousUser",
+    "AuthController",
+    "AuthError",
+    "AuthPlug",
+    "Authentication",
+    "AuthenticationFailedError",
+    "Bcrypt",
+    "BearerUserMiddleware",
+    "BodyTooLargeError",
+    "ConfigurationError",
+    "CrossSiteError",
+    "ForbiddenError",
+    "Hook",
+    "IdentityTakenError",
+    "InvalidTokenError",
+    "MalformedRequestError",
+    "MediaTypeError",
+    "MethodNotAllowedError",
+    "MisdirectedRequestError",
+    "NotFreshError",
+    "OverloadedError",
+    "PasswordPolicy",
+    "ProviderError",
+    "RateLimitedError",
+    "RequestError",
+    "RouteNotFoundError",
+    "Sender",
+    "SenderError",
+    "SessionOptions",
+    "SessionUserMiddleware",
+    "SlowRequestError",
+    "StoreUnavailableError",
+    "UnavailableError",
+    "User",
+    "UserMixin",
+    "ValidationError",
+    "require",
+]

@@ -1,0 +1,465 @@
+"""Authentication: binds everything, checks it when it is made, and finishes what the actions decide."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from ipaddress import ip_address
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+from urllib.parse import urlsplit
+
+from asgi_auth.accounts import Accounts, Registration
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, StoreUnavailableError
+from asgi_auth.hooks import Commit, Hook, Jobs, logger
+from asgi_auth.hashing import HashingPool
+from asgi_auth.passwords import MAX_COST, Bcrypt, HashProvider, PasswordPolicy, Passwords
+from asgi_auth.protocol.client import parse_networks
+from asgi_auth.protocol.cookies import cookie_name
+from asgi_auth.protocol.cross_site import parse_origin
+from asgi_auth.protocol.keys import check_secret
+from asgi_auth.services import Services
+from asgi_auth.sessions import SessionOptions, Sessions
+from asgi_auth.store import ScopedStore, Store
+from asgi_auth.strategy import Actions, Strategy
+from asgi_auth.tokens import IssuedToken, Tokens
+from asgi_auth.types import (
+    Accepted,
+    AccessToken,
+    Activity,
+    AnonymousUser,
+    AuthState,
+    Challenge,
+    Client,
+    Clock,
+    Outcome,
+    Phase,
+    Proof,
+    SignedIn,
+    SignInFailed,
+    TokenIssued,
+)
+
+U = TypeVar("U")
+
+Secret = str | bytes | Sequence[str | bytes]
+
+NEEDS = frozenset({"users", "accounts", "sessions", "tokens"})
+PRUNE_INTERVAL = timedelta(minutes=10)
+PRUNE_BATCH = 500
+"""Rows per statement, so that pruning never holds the writer for long."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
+_MOUNT_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)+", re.ASCII)
+_ANONYMOUS = AuthState(AnonymousUser(), None, None, None)
+
+
+def utc_now() -> datetime:
+    """The system's clock."""
+    return datetime.now(UTC)
+
+
+class Finished(NamedTuple):
+    """How an action ended: whom it was about and the token, each None where there is none."""
+
+    user: Any
+    token: Any
+
+    def __repr__(self) -> str:
+        return f"Finished(user={self.user!r})"
+
+
+class Authentication(Generic[U]):
+    """Accounts, sessions and tokens of one kind of user.
+
+    Args:
+        store: Where they are kept.
+        secret: At least 32 random bytes (``python -m asgi_auth secret``), or several, newest first: the first signs,
+            all verify. Nothing durable depends on it.
+        base_url: Scheme, host and port under which the public reaches the application. ``http`` only for
+            ``localhost`` and loopback addresses.
+        strategies: The ways to sign in.
+        add_ons: What happens around accounts.
+        app_name: What mails and pages call the application; a password must not be made of it. None: the host.
+        subject_name: The kind of user, when there are several ``Authentication``s; part of every key and row.
+        mount_path: Where the plug is mounted, for links.
+        registration: ``open``, ``invite_only`` (needs an add-on that opens it) or ``closed``.
+        allowed_origins: Further origins whose pages may send requests with our cookies.
+        allowed_return_to: Absolute URLs that ``return_to`` may name besides local paths.
+        trusted_proxies: Networks whose X-Forwarded-For is believed; none by default.
+        session: Lifetimes of sessions.
+        hasher: How passwords are hashed.
+        password_policy: What a new password must be.
+        password_pepper: An optional key list of its own, newest first, mixed into every password hash. Whoever loses
+            one loses the passwords that were set under it.
+        audit_keys: Keys of the audit log; only with an add-on that writes one.
+        clock: Returns the current aware UTC instant.
+
+    Raises:
+        ConfigurationError: names the parameter that does not do.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store[U],
+        secret: Secret,
+        base_url: str,
+        strategies: Sequence[Strategy],
+        add_ons: Sequence[Hook] = (),
+        app_name: str | None = None,
+        subject_name: str = "user",
+        mount_path: str = "/auth",
+        registration: Registration = "open",
+        allowed_origins: Iterable[str] = (),
+        allowed_return_to: Iterable[str] = (),
+        trusted_proxies: Sequence[str] = (),
+        session: SessionOptions = SessionOptions(),
+        hasher: HashProvider = Bcrypt(),
+        password_policy: PasswordPolicy = PasswordPolicy(),
+        password_pepper: Secret | None = None,
+        audit_keys: Secret | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        keys = check_secret(secret)
+        self.base_url = parse_origin(base_url, parameter="base_url")
+        self.subject_name = _check_name("subject_name", subject_name)
+        self.mount_path = _check_mount_path(mount_path)
+        self.host = urlsplit(self.base_url).hostname or ""
+        self.secure = self.base_url.startswith("https://")
+        if not self.secure and not _is_loopback(self.host):
+            raise ConfigurationError("base_url must be https, but for localhost and loopback addresses")
+        self.app_name = app_name or self.host
+        self.origins = frozenset({self.base_url, *(parse_origin(o, parameter="allowed_origins") for o in allowed_origins)})
+        self.allowed_return_to = frozenset(allowed_return_to)
+        self.trusted_proxies = parse_networks(trusted_proxies, parameter="trusted_proxies")
+        self.session_cookie = cookie_name(subject_name, "session", secure=self.secure)
+        self.pending_cookie = cookie_name(subject_name, "pending", secure=self.secure)
+        self.session_options = session
+        self.hasher = hasher if password_pepper is None else _peppered(hasher, password_pepper)
+        self.clock = clock
+        if audit_keys is not None:
+            raise ConfigurationError("audit_keys: there is no add-on that writes an audit log")
+        if registration not in ("open", "invite_only", "closed"):
+            raise ConfigurationError("registration must be 'open', 'invite_only' or 'closed'")
+
+        self.store = store
+        self._scoped: ScopedStore[U] = store.scope(subject_name)
+        self._check_capabilities([*strategies, *add_ons])
+        self._pool = HashingPool()
+        self._services = self._make_services(keys, password_policy, registration)
+        self._strategies, self._add_ons = dict[str, Actions](), dict[str, Hook]()
+        self._bind(strategies, add_ons)
+        if registration == "invite_only" and not any(hook.opens_registration for hook in self._hooks):
+            raise ConfigurationError("registration: 'invite_only' needs an add-on that invites")
+        self.routes = self._make_routes()
+        if getattr(hasher, "weak", False):
+            logger.warning("hasher: passwords are hashed too cheaply for real accounts")
+        self._opened = False
+        self._users_of_lifespan = 0
+        self._pruner: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"Authentication(subject_name={self.subject_name!r}, base_url={self.base_url!r})"
+
+    # --- putting together
+
+    def _check_capabilities(self, users: Sequence[Any]) -> None:
+        for user in users:
+            for need in sorted(NEEDS | getattr(user, "needs", frozenset())):
+                if not hasattr(self._scoped, need):
+                    raise ConfigurationError(f"store: {type(self.store).__name__} keeps no {need}: {user.name} needs them")
+
+    def _make_services(
+        self,
+        keys: tuple[bytes, ...],
+        policy: PasswordPolicy,
+        registration: Registration,
+    ) -> Services[U]:
+        store, clock = self._scoped, self.clock
+        self._hooks: list[Hook] = []
+        commit = Commit(store, self._hooks, clock, Jobs())
+        tokens = Tokens(store, keys=keys, base_url=self.base_url, subject_name=self.subject_name, clock=clock)
+        sessions = Sessions(
+            store,
+            keys=keys,
+            subject_name=self.subject_name,
+            options=self.session_options,
+            clock=clock,
+            tokens=tokens,
+            commit=commit,
+            hooks=self._hooks,
+        )
+        passwords = Passwords(hasher=self.hasher, policy=policy, app_name=self.app_name, pool=self._pool)
+        accounts = Accounts(
+            store,
+            clock=clock,
+            commit=commit,
+            hooks=self._hooks,
+            sessions=sessions,
+            passwords=passwords,
+            registration=registration,
+            special_use=not self.secure,
+        )
+        return Services(
+            app_name=self.app_name,
+            base_url=self.base_url,
+            mount_path=self.mount_path,
+            subject_name=self.subject_name,
+            local=not self.secure,
+            clock=clock,
+            store=store,
+            commit=commit,
+            tokens=tokens,
+            sessions=sessions,
+            accounts=accounts,
+            passwords=passwords,
+            hooks=self._hooks,
+        )
+
+    def _bind(self, strategies: Sequence[Strategy], add_ons: Sequence[Hook]) -> None:
+        if not strategies:
+            raise ConfigurationError("strategies: there must be one")
+        names = [part.name for part in (*strategies, *add_ons)]
+        for name in names:
+            _check_name("name of a strategy or add-on", name)
+            if names.count(name) > 1 or name == "sign_out":
+                raise ConfigurationError(f"strategies, add_ons: the name {name!r} is taken")
+        for strategy in strategies:
+            actions = strategy.bind(self._services)
+            self._strategies[strategy.name] = actions
+            if isinstance(actions, Hook):
+                self._hooks.append(actions)
+        for add_on in add_ons:
+            hook = add_on.bind(self._services)
+            self._add_ons[add_on.name] = hook
+            self._hooks.append(hook)
+
+    def _make_routes(self) -> Mapping[tuple[str, str], Phase]:
+        parts = {**self._strategies, **self._add_ons}
+        return {(name, phase.name): phase for name, part in parts.items() for phase in part.phases}
+
+    # --- what applications use
+
+    @property
+    def accounts(self) -> Accounts[U]:
+        """Creates and changes users."""
+        return self._services.accounts
+
+    @property
+    def sessions(self) -> Sessions[U]:
+        """Lists and ends sessions."""
+        return self._services.sessions
+
+    @property
+    def tokens(self) -> Tokens[U]:
+        """Issues and verifies tokens."""
+        return self._services.tokens
+
+    @property
+    def services(self) -> Services[U]:
+        """What strategies and add-ons are bound to."""
+        return self._services
+
+    def strategy(self, name: str) -> Any:
+        """The actions of a strategy, finished: ``user, token = await auth.strategy("password").sign_in({…})``.
+
+        Raises:
+            ConfigurationError: there is no such strategy.
+        """
+        return self._finishing(name, self._strategies)
+
+    def add_on(self, name: str) -> Any:
+        """The actions of an add-on, likewise."""
+        return self._finishing(name, self._add_ons)
+
+    def _finishing(self, name: str, parts: Mapping[str, Any]) -> Any:
+        if name not in parts:
+            raise ConfigurationError(f"there is no {name!r}; there is: {', '.join(parts)}")
+        return FinishingActions(self, name, parts[name])
+
+    async def sign_in(
+        self, user: U, *, client: Client = Client(), remember: bool = False, factor: str = "application"
+    ) -> AccessToken:
+        """Sign in a user whom the application has established by itself; every gate is asked.
+
+        Raises:
+            AuthenticationFailedError: the user is gone, disabled, not admitted, or owes another factor.
+            StoreUnavailableError: the database does not answer.
+        """
+        found = await self._scoped.users.get(self._scoped.users.user_id(user))
+        if found is None:
+            raise AuthenticationFailedError("the user is gone")
+        proof = Proof(account=found.account, factor=factor, at=self.clock())
+        token = await self.sessions.mint(SignedIn(found.user, proof, remember=remember), client)
+        if isinstance(token, IssuedToken):
+            raise AuthenticationFailedError("another factor is needed")
+        return token
+
+    def state(self, connection: Any) -> AuthState:
+        """What a middleware of *this* ``Authentication`` found out about a request, websocket or scope."""
+        scope = connection if isinstance(connection, dict) else connection.scope
+        state = scope.get("asgi_auth")
+        if isinstance(state, AuthState) and state.authentication is self:
+            return state
+        return _ANONYMOUS
+
+    def user(self, connection: Any) -> U | None:
+        """The user of a request or websocket, with its type; None if nobody is signed in."""
+        state = self.state(connection)
+        return None if state.session is None else cast("U", state.user)
+
+    # --- acts
+
+    async def perform(
+        self, activity: Activity, act: Callable[[], Awaitable[Any]], client: Client
+    ) -> Finished | Outcome | Any:
+        """Run an action and finish what it decides; used by the plug and by ``strategy(name)`` alike.
+
+        A refusal becomes an event and a line of the log, then goes on to the caller.
+        """
+        if not self._opened:
+            await self.open()
+        try:
+            return await self.finish(await act(), client)
+        except AuthenticationFailedError as exc:
+            logger.info("%s.%s refused: %s", activity.strategy, activity.phase, exc.reason)
+            event = SignInFailed(at=self.clock(), strategy=activity.strategy, client=client, reason=exc.reason)
+            await self._services.commit.note(event)
+            raise
+
+    async def finish(self, outcome: Any, client: Client) -> Finished | Outcome | Any:
+        """Turn what an action decided into its effect: a sign-in into a session, by ``sessions.mint`` alone."""
+        if isinstance(outcome, SignedIn):
+            return await self._finish_sign_in(outcome, client)
+        if isinstance(outcome, Accepted) and outcome.then is not None:
+            await self._services.commit.jobs.schedule(outcome.then)
+        return outcome
+
+    async def _finish_sign_in(self, outcome: SignedIn, client: Client) -> Finished | Accepted | Challenge:
+        try:
+            token = await self.sessions.mint(outcome, client)
+        except AuthenticationFailedError:
+            if outcome.registered:  # registered, but not admitted yet (unconfirmed): that is no failure
+                return Accepted(user=outcome.user)
+            raise
+        if isinstance(token, IssuedToken):
+            return Challenge({"factors": token.record.extra_data["strategies"]}, pending=token.token)
+        return Finished(outcome.user, token)
+
+    # --- life
+
+    async def open(self) -> None:
+        """Open the store. Not needed where a lifespan or a middleware does it; opening twice is opening once.
+
+        Raises:
+            ConfigurationError, StoreUnavailableError: as ``Store.open``.
+        """
+        await self.store.open()
+        await self._note_costs()
+        self._opened = True
+
+    async def _note_costs(self) -> None:
+        cost = await self._scoped.accounts.highest_bcrypt_cost(MAX_COST)
+        if cost is not None:
+            self._services.passwords.note_cost(cost)
+
+    async def close(self) -> None:
+        """Close the store and the hashing threads; both come back by themselves when they are needed again."""
+        self._opened = False
+        self._pool.close()
+        await self.store.close()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Opened, and pruned from time to time, within this block. May be entered several times at once."""
+        self._users_of_lifespan += 1
+        try:
+            if self._users_of_lifespan == 1:
+                await self.open()
+                self._pruner = asyncio.create_task(self._prune_now_and_then())
+            yield
+        finally:
+            self._users_of_lifespan -= 1
+            if self._users_of_lifespan == 0:
+                await self._stop_pruner()
+                await self.close()
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """For the application's ``lifespan=``."""
+        async with self.running():
+            yield
+
+    async def _stop_pruner(self) -> None:
+        pruner, self._pruner = self._pruner, None
+        if pruner is not None:
+            pruner.cancel()
+            with suppress(asyncio.CancelledError):
+                await pruner
+
+    async def _prune_now_and_then(self) -> None:
+        while True:
+            try:
+                await self.prune()
+                await self._note_costs()
+            except StoreUnavailableError as exc:
+                logger.warning("pruning was put off: %s", exc.reason)
+            await asyncio.sleep(PRUNE_INTERVAL.total_seconds())
+
+    async def prune(self) -> int:
+        """Delete what has expired, in small batches; how many rows went."""
+        now, total = self.clock(), 0
+        for prune in (self._scoped.sessions.prune, self._scoped.tokens.prune):
+            while (count := await prune(now=now, limit=PRUNE_BATCH)) > 0:
+                total += count
+        return total
+
+
+class FinishingActions:
+    """The verbs of a strategy or an add-on; what they decide is finished before it is returned."""
+
+    def __init__(self, auth: Authentication[Any], name: str, actions: Any) -> None:
+        self._auth, self._name, self._actions = auth, name, actions
+
+    def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
+        if verb.startswith("_"):
+            raise AttributeError(verb)
+        return partial(self._call, verb, getattr(self._actions, verb))
+
+    async def _call(self, verb: str, action: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        client = options.get("client") or Client()
+        act = partial(action, *args, **options)
+        result = await self._auth.perform(Activity(self._name, verb), act, client)
+        if isinstance(result, TokenIssued):
+            return Finished(result.user, result.token)
+        if isinstance(result, Accepted):
+            return Finished(result.user, None)
+        return result
+
+
+def _peppered(hasher: HashProvider, pepper: Secret) -> HashProvider:
+    if not isinstance(hasher, Bcrypt):
+        raise ConfigurationError("password_pepper: this hasher takes none")
+    return replace(hasher, pepper=check_secret(pepper, parameter="password_pepper"))
+
+
+def _check_name(parameter: str, name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"{parameter}: {name!r} must be lower-case letters, digits and _")
+    return name
+
+
+def _check_mount_path(mount_path: str) -> str:
+    if not _MOUNT_PATH.fullmatch(mount_path):
+        raise ConfigurationError("mount_path must be like '/auth'")
+    return mount_path
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

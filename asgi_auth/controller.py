@@ -1,0 +1,46 @@
+"""AuthController: the plug with the callbacks of a controller."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount
+
+from asgi_auth.errors import AuthError
+from asgi_auth.plug import AuthPlug
+from asgi_auth.types import AccessToken, Activity
+
+U = TypeVar("U")
+
+
+class AuthController(AuthPlug[U]):
+    """An ``AuthPlug`` to subclass with ``success``, ``failure`` and ``sign_out``; ``routes()`` gives its routes."""
+
+    async def success(self, request: Request, activity: Activity, user: U, token: AccessToken) -> Response:
+        """Somebody was signed in. By default as ``AuthPlug.handle_success``."""
+        return await super().handle_success(request, activity, user, token)
+
+    async def failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
+        """Something was refused. By default as ``AuthPlug.handle_failure``."""
+        return await super().handle_failure(request, activity, reason)
+
+    async def sign_out(self, request: Request, params: Mapping[str, Any]) -> Response:
+        """The session is over. By default as ``AuthPlug.handle_sign_out``."""
+        return await super().handle_sign_out(request)
+
+    async def handle_success(self, request: Request, activity: Activity, user: U, token: AccessToken) -> Response:
+        """Calls ``success``."""
+        return await self.success(request, activity, user, token)
+
+    async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
+        """Calls ``failure``."""
+        return await self.failure(request, activity, reason)
+
+    async def handle_sign_out(self, request: Request) -> Response:
+        """Calls ``sign_out`` with what was sent."""
+        return await self.sign_out(request, self.params(request))
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """For ``Starlette(routes=[*controller.routes(), …])``: the controller under ``auth.mount_path``."""
+        return [Mount(self.auth.mount_path, self)]

@@ -1,0 +1,226 @@
+"""Every error of the package, and nothing else.
+
+AuthError
+├─ ConfigurationError
+├─ RequestError
+│  ├─ MalformedRequestError, RouteNotFoundError, MethodNotAllowedError, SlowRequestError
+│  └─ BodyTooLargeError, MediaTypeError, MisdirectedRequestError
+├─ ValidationError
+│  └─ IdentityTakenError
+├─ AuthenticationFailedError
+│  └─ InvalidTokenError
+├─ ForbiddenError
+│  └─ CrossSiteError, NotFreshError
+├─ RateLimitedError
+├─ UnavailableError
+│  └─ OverloadedError, StoreUnavailableError
+└─ SenderError, ProviderError
+
+``code``, ``status``, ``title``, ``fields`` and ``headers`` may be shown to anybody. ``reason`` says what really happened
+and is for the log only: an answer that carried it would tell a stranger which half of a credential was right.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+
+class AuthError(Exception):
+    """The root: whatever this package raises on purpose is one of these.
+
+    Args:
+        reason: What happened, for the log; never shown to a client.
+        fields: Messages by the name of the parameter that they are about; shown to the client.
+        headers: HTTP headers that the answer must carry.
+    """
+
+    code: ClassVar[str] = "auth_error"
+    """Stable and public: programs may compare it."""
+    status: ClassVar[int] = 500
+    """The HTTP status of the answer."""
+    title: ClassVar[str] = "Something went wrong"
+    """One public sentence, the same for every cause."""
+
+    def __init__(
+        self,
+        reason: str = "",
+        *,
+        fields: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(reason or self.title)
+        self.reason = reason or self.title
+        self.fields: Mapping[str, str] = MappingProxyType(dict(fields or {}))
+        self.headers: Mapping[str, str] = MappingProxyType(dict(headers or {}))
+
+
+class ConfigurationError(AuthError):
+    """The application was put together wrongly; raised at start, and names the parameter."""
+
+    code = "configuration_error"
+    title = "The application is not configured correctly"
+
+
+class RequestError(AuthError):
+    """The request itself is not one that can be served."""
+
+    code = "request_error"
+    status = 400
+    title = "The request cannot be served"
+
+
+class MalformedRequestError(RequestError):
+    """The request could not be read: broken JSON, a parameter given twice, two credentials at once."""
+
+    code = "malformed_request"
+    status = 400
+    title = "The request could not be read"
+
+
+class RouteNotFoundError(RequestError):
+    """There is no such strategy, or it has no such phase."""
+
+    code = "route_not_found"
+    status = 404
+    title = "There is nothing at this address"
+
+
+class MethodNotAllowedError(RequestError):
+    """The phase exists but not for this method; ``headers`` carries Allow (RFC 9110 section 15.5.6)."""
+
+    code = "method_not_allowed"
+    status = 405
+    title = "The method is not allowed here"
+
+
+class SlowRequestError(RequestError):
+    """The body did not arrive in time (RFC 9110 section 15.5.9)."""
+
+    code = "slow_request"
+    status = 408
+    title = "The request took too long to arrive"
+
+
+class BodyTooLargeError(RequestError):
+    """The body is over the limit (RFC 9110 section 15.5.14)."""
+
+    code = "body_too_large"
+    status = 413
+    title = "The request is too large"
+
+
+class MediaTypeError(RequestError):
+    """The body is neither a JSON object nor an urlencoded form in UTF-8 (RFC 9110 section 15.5.16)."""
+
+    code = "unsupported_media_type"
+    status = 415
+    title = "The request must be JSON or a form, in UTF-8"
+
+
+class MisdirectedRequestError(RequestError):
+    """A local instance was asked under a foreign Host: DNS rebinding (RFC 9110 section 15.5.20)."""
+
+    code = "misdirected_request"
+    status = 421
+    title = "The request was sent to the wrong host"
+
+
+class ValidationError(AuthError):
+    """What was sent does not do; ``fields`` says which parameter and why. Nothing was stored or consumed."""
+
+    code = "validation_failed"
+    status = 422
+    title = "Some fields need another look"
+
+
+class IdentityTakenError(ValidationError):
+    """Another account has this address or name already."""
+
+    code = "identity_taken"
+    title = "There is an account with this address or name already"
+
+
+class AuthenticationFailedError(AuthError):
+    """The credentials were refused. Says the same whatever was wrong with them."""
+
+    code = "authentication_failed"
+    status = 401
+    title = "Access denied"
+
+
+class InvalidTokenError(AuthenticationFailedError):
+    """A token that is not live: unknown, altered, used, expired, retired or made for something else.
+
+    The code is the error value of RFC 6750 section 3.1.
+    """
+
+    code = "invalid_token"
+    title = "The link or token is not valid any more"
+
+
+class ForbiddenError(AuthError):
+    """Known, but not allowed to do this."""
+
+    code = "forbidden"
+    status = 403
+    title = "This is not allowed"
+
+
+class CrossSiteError(ForbiddenError):
+    """A browser sent the request on behalf of another site."""
+
+    code = "cross_site"
+    title = "The request came from another site"
+
+
+class NotFreshError(ForbiddenError):
+    """The user has to prove again who they are: the last proof in this session is too old."""
+
+    code = "not_fresh"
+    title = "Please sign in again to do this"
+
+
+class RateLimitedError(AuthError):
+    """Too many tries; ``headers`` carries Retry-After (RFC 6585 section 4)."""
+
+    code = "rate_limited"
+    status = 429
+    title = "Too many tries, please wait"
+
+
+class UnavailableError(AuthError):
+    """Something that is needed does not answer now. Nothing was lost, nothing was consumed; try again."""
+
+    code = "unavailable"
+    status = 503
+    title = "The service is busy, please try again"
+
+    def __init__(self, reason: str = "", *, retry_after: int = 1) -> None:
+        """Args: retry_after: Seconds for the Retry-After header (RFC 9110 section 10.2.3)."""
+        super().__init__(reason, headers={"Retry-After": str(retry_after)})
+
+
+class OverloadedError(UnavailableError):
+    """More passwords wait to be hashed than can be served."""
+
+    code = "overloaded"
+
+
+class StoreUnavailableError(UnavailableError):
+    """The database is locked, read-only, full or gone."""
+
+    code = "store_unavailable"
+
+
+class SenderError(AuthError):
+    """A message could not be handed over. Never reaches a client."""
+
+    code = "sender_error"
+    title = "A message could not be sent"
+
+
+class ProviderError(AuthError):
+    """An identity provider misbehaved. Never reaches a client."""
+
+    code = "provider_error"
+    title = "The identity provider did not answer as it should"

@@ -1,0 +1,220 @@
+"""require: the guard of an endpoint, as a decorator under Starlette and as a dependency under FastAPI."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar, overload
+from urllib.parse import quote
+
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.websockets import WebSocket
+
+from asgi_auth.authentication import Authentication
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    ForbiddenError,
+    InvalidTokenError,
+    MalformedRequestError,
+    NotFreshError,
+)
+from asgi_auth.http import problem, reason_headers, wants_json
+from asgi_auth.types import AuthState
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+POLICY_VIOLATION = 1008
+"""The WebSocket close code for somebody who may not (RFC 6455 section 7.4.1)."""
+
+
+@functools.lru_cache(maxsize=None)
+def require(*scopes: str, redirect: str | None = None, fresh: timedelta | None = None) -> "Require":
+    """Let in only who is signed in, has every scope, and if asked has proven it lately.
+
+    The same arguments give the same object, so that FastAPI's ``dependency_overrides`` finds it.
+
+    >>> require("admin") is require("admin")
+    True
+
+    Args:
+        scopes: What must be in ``request.auth.scopes``; ``authenticated`` goes without saying.
+        redirect: A local path, such as a sign-in page, to send browsers to instead of 401 and of "not fresh";
+            ``return_to`` is added to its query.
+        fresh: A factor must have been proven in this session no longer ago. A remembered session is never fresh.
+    """
+    return Require(scopes, redirect, fresh)
+
+
+class Require:
+    """What :func:`require` returns. ``@require(…)`` guards an endpoint; ``Depends(require(…))`` returns the user."""
+
+    def __init__(self, scopes: tuple[str, ...], redirect: str | None, fresh: timedelta | None) -> None:
+        self._scopes, self._redirect, self._fresh = scopes, redirect, fresh
+
+    @overload
+    def __call__(self, connection: HTTPConnection) -> Coroutine[Any, Any, Any]: ...
+    @overload
+    def __call__(self, connection: F) -> F: ...
+    def __call__(self, connection: Any) -> Any:
+        """Guard an endpoint, or, as a dependency, one request.
+
+        As a dependency the check is made before anything is awaited, so that it cannot be forgotten.
+        """
+        if not isinstance(connection, HTTPConnection):
+            return self._guard(connection)
+        return self._admitted(self._check_dependency(connection))
+
+    @staticmethod
+    async def _admitted(user: Any) -> Any:
+        return user
+
+    def _check_dependency(self, connection: HTTPConnection) -> Any:
+        reason = self.check(connection)
+        if reason is None:
+            return connection.scope["user"]
+        if self._redirects(connection, reason):
+            raise HTTPException(303, headers={"Location": self._sign_in_url(connection)})
+        auth, shown = _authentication(connection), _shown(connection)
+        headers = {} if auth is None else reason_headers(reason, auth, token_shown=shown)
+        raise HTTPException(reason.status, detail=reason.title, headers=headers)
+
+    # --- deciding
+
+    def check(self, connection: HTTPConnection) -> AuthError | None:
+        """Why this request may not pass; None if it may. Reads the scope only."""
+        state = connection.scope.get("asgi_auth")
+        if not isinstance(state, AuthState) or state.session is None:
+            return _why_anonymous(state)
+        missing = set(self._scopes) - set(connection.auth.scopes)
+        if missing:
+            return ForbiddenError(f"missing scopes: {', '.join(sorted(missing))}", headers=_insufficient(self._scopes))
+        auth = _authentication(connection)
+        if self._fresh is not None and (auth is None or not auth.sessions.is_fresh(state.session, self._fresh)):
+            return NotFreshError("the last proof is too old")
+        return None
+
+    def _redirects(self, connection: HTTPConnection, reason: AuthError) -> bool:
+        known_but_not_allowed = isinstance(reason, ForbiddenError) and not isinstance(reason, NotFreshError)
+        return self._redirect is not None and not known_but_not_allowed
+
+    def _sign_in_url(self, connection: HTTPConnection) -> str:
+        """The sign-in page with a way back, if the request is one that can be repeated."""
+        here = connection.scope["path"]
+        query = connection.scope.get("query_string", b"").decode("latin-1")
+        way_back = quote(f"{quote(here)}?{query}" if query else quote(here), safe="")
+        if connection.scope.get("method", "GET") not in ("GET", "HEAD"):
+            return str(self._redirect)
+        return f"{self._redirect}{'&' if '?' in str(self._redirect) else '?'}return_to={way_back}"
+
+    def _refuse(self, connection: HTTPConnection, reason: AuthError) -> Response:
+        if self._redirects(connection, reason):
+            return RedirectResponse(self._sign_in_url(connection), 303)
+        response = problem(reason, json=wants_json(connection.scope))
+        auth = _authentication(connection)
+        if auth is not None:
+            response.headers.update(reason_headers(reason, auth, token_shown=_shown(connection)))
+        return response
+
+    # --- as a decorator
+
+    def _guard(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        names = list(inspect.signature(endpoint).parameters)
+        name = next((name for name in ("request", "websocket") if name in names), None)
+        if name is None:
+            raise TypeError(f"{endpoint!r} takes neither 'request' nor 'websocket'")
+        find = functools.partial(_find, name, names.index(name))
+        if name == "websocket":
+            return self._guard_websocket(endpoint, find)
+        if inspect.iscoroutinefunction(endpoint):
+            return self._guard_async(endpoint, find)
+        return self._guard_sync(endpoint, find)
+
+    def _guard_websocket(self, endpoint: Callable[..., Any], find: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(endpoint)
+        async def guarded(*args: Any, **kwargs: Any) -> None:
+            websocket: WebSocket = find(args, kwargs)
+            if self.check(websocket) is None:
+                await endpoint(*args, **kwargs)
+            else:
+                await websocket.close(POLICY_VIOLATION)  # before accept, which a client sees as 403
+
+        return guarded
+
+    def _guard_async(self, endpoint: Callable[..., Any], find: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(endpoint)
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            request: Request = find(args, kwargs)
+            reason = self.check(request)
+            return await endpoint(*args, **kwargs) if reason is None else self._refuse(request, reason)
+
+        return guarded
+
+    def _guard_sync(self, endpoint: Callable[..., Any], find: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(endpoint)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            request: Request = find(args, kwargs)
+            reason = self.check(request)
+            return endpoint(*args, **kwargs) if reason is None else self._refuse(request, reason)
+
+        return guarded
+
+    # --- as a dependency of FastAPI
+
+    @property
+    def __wrapped__(self) -> Any:
+        """FastAPI looks through this to find out that the dependency is async and which security scheme it documents.
+
+        AttributeError where there is no FastAPI, as if it did not exist.
+        """
+        if "fastapi" not in sys.modules:
+            raise AttributeError("__wrapped__")
+        return _security_scheme()
+
+
+@functools.cache
+def _security_scheme() -> Any:
+    from fastapi.openapi.models import HTTPBearer
+    from fastapi.security.base import SecurityBase
+
+    class BearerScheme(SecurityBase):
+        """What OpenAPI shows; never called."""
+
+        def __init__(self) -> None:
+            self.model = HTTPBearer(bearerFormat="JWT", description="The token of a sign-in")
+            self.scheme_name = "asgi_auth"
+
+        async def __call__(self, connection: HTTPConnection) -> Any:
+            """Only its signature is read."""
+
+    return BearerScheme()
+
+
+def _find(name: str, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return kwargs[name] if name in kwargs else args[index]
+
+
+def _authentication(connection: HTTPConnection) -> Authentication[Any] | None:
+    state = connection.scope.get("asgi_auth")
+    found = state.authentication if isinstance(state, AuthState) else None
+    return found if isinstance(found, Authentication) else None
+
+
+def _shown(connection: HTTPConnection) -> bool:
+    """Whether a bearer token was shown: only then does the challenge name an error (RFC 6750 section 3)."""
+    return any(name == b"authorization" for name, _ in connection.scope["headers"])
+
+
+def _why_anonymous(state: object) -> AuthError:
+    error = state.error if isinstance(state, AuthState) else None
+    if isinstance(error, (InvalidTokenError, MalformedRequestError)):
+        return error
+    return AuthenticationFailedError("nobody is signed in" if error is None else error.reason)
+
+
+def _insufficient(scopes: tuple[str, ...]) -> dict[str, str]:
+    wanted = " ".join(scopes).replace("\\", "").replace('"', "")
+    return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{wanted}"'}

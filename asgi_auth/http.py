@@ -1,0 +1,240 @@
+"""The only reader of request bodies, and the only writer of responses and cookies."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import Receive, Scope
+
+from asgi_auth.authentication import Authentication
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    BodyTooLargeError,
+    CrossSiteError,
+    InvalidTokenError,
+    MalformedRequestError,
+    MediaTypeError,
+    MisdirectedRequestError,
+    SlowRequestError,
+)
+from asgi_auth.protocol.accept import prefers_json
+from asgi_auth.protocol.bearer import challenge
+from asgi_auth.protocol.body import media_type, parse_form, parse_json
+from asgi_auth.protocol.client import client_address, client_label
+from asgi_auth.protocol.cookies import delete_cookie, read_cookie, set_cookie
+from asgi_auth.protocol.cross_site import is_cross_site
+from asgi_auth.types import Client
+
+
+class ClientGone(Exception):  # noqa: N818  # not an error: there is nobody left to answer
+    """The client hung up before everything was read."""
+
+
+class Body(NamedTuple):
+    """What was sent, and how."""
+
+    params: Mapping[str, Any]
+    is_json: bool
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def header_values(scope: Scope, name: bytes) -> list[str]:
+    """Every value of a header, in order."""
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: timedelta) -> Body:
+    """Read and parse a body of at most *limit* bytes.
+
+    Raises:
+        BodyTooLargeError: more is announced, or comes.
+        SlowRequestError: it is not there after *timeout*.
+        MediaTypeError: there is a body, and it is neither JSON nor a form in UTF-8.
+        MalformedRequestError: it cannot be parsed, or names a parameter twice.
+        ClientGone: the client hung up.
+    """
+    _check_length(header_values(scope, b"content-length"), limit)
+    try:
+        async with asyncio.timeout(timeout.total_seconds()):
+            body = await _receive_all(receive, limit)
+    except TimeoutError as exc:
+        raise SlowRequestError(f"no whole body after {timeout}") from exc
+    return _parse(body, header_values(scope, b"content-type"))
+
+
+def _check_length(values: list[str], limit: int) -> None:
+    for value in values:
+        if value.isascii() and value.isdecimal() and int(value[:20]) > limit:
+            raise BodyTooLargeError(f"Content-Length is over {limit} bytes")
+
+
+async def _receive_all(receive: Receive, limit: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise BodyTooLargeError(f"the body is over {limit} bytes")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _parse(body: bytes, content_types: list[str]) -> Body:
+    if not body:  # a bare POST says all that sign_out needs to know
+        return Body({}, any(value.startswith("application/json") for value in content_types))
+    if len(content_types) != 1:
+        raise MediaTypeError(f"{len(content_types)} Content-Type headers")
+    if media_type(content_types[0].encode("latin-1")) == "json":
+        return Body(parse_json(body), True)
+    return Body(parse_form(body), False)
+
+
+def check_host(scope: Scope, auth: Authentication[Any]) -> None:
+    """On a local instance, refuse a Host that is not local: a page that rebinds its name to 127.0.0.1 must not get in.
+
+    Raises:
+        MisdirectedRequestError: the Host is neither ``localhost``, a loopback address nor ``testserver``.
+    """
+    if auth.secure:
+        return
+    hosts = header_values(scope, b"host")
+    if len(hosts) != 1 or not _is_local(hosts[0]):
+        raise MisdirectedRequestError("foreign Host on a local instance")
+
+
+def _is_local(host: str) -> bool:
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name.lower() in ("localhost", "testserver"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def check_cross_site(scope: Scope, auth: Authentication[Any]) -> None:
+    """Refuse what a browser sends on behalf of another site (CF-1, CF-2).
+
+    Raises:
+        CrossSiteError: it does.
+    """
+    if crosses_sites(scope, auth):
+        raise CrossSiteError("cross-site request")
+
+
+def crosses_sites(scope: Scope, auth: Authentication[Any]) -> bool:
+    """Whether a browser sends this request on behalf of another site."""
+    sites = header_values(scope, b"sec-fetch-site")
+    return is_cross_site(
+        scope["method"],
+        origins=header_values(scope, b"origin"),
+        sec_fetch_site=sites[0] if len(sites) == 1 else None,
+        authorization=any(name == b"authorization" for name, _ in scope["headers"]),
+        own_cookie=_shows_cookie(scope, auth.session_cookie) or _shows_cookie(scope, auth.pending_cookie),
+        allowed=auth.origins,
+    )
+
+
+def _shows_cookie(scope: Scope, name: str) -> bool:
+    # Unreadable or doubled is shown, too: the doubt is the cookie's.
+    return any(name in value for value in header_values(scope, b"cookie"))
+
+
+def cookie_of(scope: Scope, name: str) -> str | None:
+    """A cookie of ours; None if it is absent, doubled or unreadable."""
+    try:
+        return read_cookie(scope["headers"], name.encode()) or None
+    except MalformedRequestError:
+        return None
+
+
+def client_of(scope: Scope, auth: Authentication[Any]) -> Client:
+    """Who asks: the address from the transport or a trusted proxy (HT-2), and the session that the browser shows."""
+    peer = scope.get("client")
+    agents = header_values(scope, b"user-agent")
+    cookie = cookie_of(scope, auth.session_cookie)
+    session_hash = None
+    if cookie is not None:
+        try:
+            session_hash = auth.sessions.cookie_hash(cookie)
+        except InvalidTokenError:
+            session_hash = None
+    return Client(
+        address=client_address(
+            peer[0] if peer else None, header_values(scope, b"x-forwarded-for"), auth.trusted_proxies
+        ),
+        label=client_label(agents[0]) if agents else "",
+        session_hash=session_hash,
+        browser=bool(header_values(scope, b"origin") or header_values(scope, b"sec-fetch-site")),
+    )
+
+
+# --- answering -------------------------------------------------------------------------------------------------------
+
+
+def wants_json(scope: Scope, *, json_body: bool = False) -> bool:
+    """Whether to answer JSON: Accept prefers it, or the body was JSON and Accept names no text type."""
+    return prefers_json(header_values(scope, b"accept"), json_body=json_body)
+
+
+def problem(reason: AuthError, *, json: bool) -> Response:
+    """The answer to a failure: problem details (RFC 9457), or a line of text and one for each field."""
+    if json:
+        content: dict[str, Any] = {"type": "about:blank", "title": reason.title, "status": reason.status}
+        content["code"] = reason.code
+        if reason.fields:
+            content["fields"] = dict(reason.fields)
+        return JSONResponse(content, reason.status, media_type="application/problem+json")
+    title = AuthenticationFailedError.title if isinstance(reason, AuthenticationFailedError) else reason.title
+    lines = [title, *(f"{field}: {message}" for field, message in reason.fields.items())]
+    return PlainTextResponse("\n".join(lines), reason.status)
+
+
+def reason_headers(reason: AuthError, auth: Authentication[Any], *, token_shown: bool = False) -> dict[str, str]:
+    """The headers that a failure needs whoever answers it; a 401 names a way in (RFC 9110 section 11.6.1)."""
+    headers = dict(reason.headers)
+    if reason.status == 401:
+        headers["WWW-Authenticate"] = challenge(realm=auth.app_name, error="invalid_token" if token_shown else None)
+    return headers
+
+
+def unavailable(reason: AuthError) -> Response:
+    """503 with Retry-After: a credential could not be checked, and nothing else is known."""
+    return PlainTextResponse(reason.title, reason.status, headers=dict(reason.headers))
+
+
+def harden(response: Response) -> None:
+    """The headers of every answer of the plug (TK-21, RD-4). What a page allows itself stays as it is."""
+    headers = response.headers
+    headers["Cache-Control"] = "no-store"
+    headers["X-Content-Type-Options"] = "nosniff"
+    # A page with "no-referrer" posts "Origin: null", which would not pass as our own.
+    headers["Referrer-Policy"] = "same-origin"
+    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+
+def keep_cookie(response: Response, name: str, value: str, *, secure: bool, max_age: int | None = None) -> None:
+    """Add a Set-Cookie; one that is there for the same name goes."""
+    _drop(response, name)
+    response.headers.append("Set-Cookie", set_cookie(name, value, secure=secure, max_age=max_age))
+
+
+def drop_cookie(response: Response, name: str, *, secure: bool) -> None:
+    """Add a Set-Cookie that removes the cookie."""
+    _drop(response, name)
+    response.headers.append("Set-Cookie", delete_cookie(name, secure=secure))
+
+
+def _drop(response: Response, name: str) -> None:
+    start = f"{name}=".encode()
+    response.raw_headers[:] = [
+        (key, value) for key, value in response.raw_headers if key != b"set-cookie" or not value.startswith(start)
+    ]

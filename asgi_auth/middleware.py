@@ -1,0 +1,219 @@
+"""SessionUserMiddleware and BearerUserMiddleware: they say who asks. Guards say who may.
+
+Both write ``scope["user"]``, ``scope["auth"]`` and ``scope["asgi_auth"]`` in place, on http and websocket, so that an
+access log outside sees the user too. A bad credential is an anonymous user with the reason kept; only one that could
+not be checked is answered here, with 503.
+"""
+
+from typing import Any, Literal
+
+from starlette.authentication import AuthCredentials
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_auth.authentication import Authentication
+from asgi_auth.errors import AuthError, CrossSiteError, InvalidTokenError, MalformedRequestError, UnavailableError
+from asgi_auth.hooks import logger
+from asgi_auth.http import crosses_sites, header_values, unavailable
+from asgi_auth.protocol.bearer import read_bearer
+from asgi_auth.protocol.cookies import read_cookie
+from asgi_auth.protocol.cross_site import websocket_allowed
+from asgi_auth.store import Loaded
+from asgi_auth.types import AnonymousUser, AuthState
+
+_ANONYMOUS_USER = AnonymousUser()
+_TRY_AGAIN_LATER = 1013
+"""The WebSocket close code for a server that cannot serve now."""
+
+
+class _UserMiddleware:
+    """What both have in common: when to look, and what to write."""
+
+    method: Literal["session", "bearer"]
+
+    def __init__(self, app: ASGIApp, auth: Authentication[Any]) -> None:
+        """Args: app: What is wrapped. auth: Whose users these are."""
+        self.app, self.auth = app, auth
+        self._anonymous = AuthState(_ANONYMOUS_USER, None, None, None, auth)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        kind = scope["type"]
+        if kind == "http" or kind == "websocket":
+            await self._serve(scope, receive, send)
+        elif kind == "lifespan":
+            await serve_lifespan(self.auth, self.app, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        known = scope.get("asgi_auth")
+        if not isinstance(known, AuthState) or known.authentication is not self.auth:
+            known = self._anonymous  # whatever else is in scope was not said by us (SE-12)
+        credential = None
+        if known.session is None:
+            try:
+                credential = self._credential(scope)
+                if credential is not None:
+                    known = self._state(await self._load(credential))
+            except UnavailableError as exc:
+                await self._answer_unavailable(exc, scope, receive, send)
+                return
+            except AuthError as exc:
+                known = self._anonymous._replace(error=exc)
+                credential = ""
+        _write(scope, known)
+        if credential is None:
+            await self.app(scope, receive, send)
+        else:
+            await self._call_inside(known, scope, receive, send)
+
+    def _credential(self, scope: Scope) -> str | None:
+        raise NotImplementedError
+
+    async def _load(self, credential: str) -> Loaded[Any]:
+        raise NotImplementedError
+
+    async def _call_inside(self, state: AuthState, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the application with a credential shown, and note afterwards that the session was used."""
+        await self.app(scope, receive, send)
+        session = state.session
+        if session is not None and self.auth.sessions.touch_due(session):
+            try:
+                await self.auth.sessions.touch(session)
+            except UnavailableError as exc:  # answered already; the next request will note it
+                logger.warning("a session's last use could not be noted: %s", exc.reason)
+
+    def _state(self, loaded: Loaded[Any]) -> AuthState:
+        return AuthState(loaded.user, loaded.session, self.method, None, self.auth)
+
+    async def _answer_unavailable(self, exc: UnavailableError, scope: Scope, receive: Receive, send: Send) -> None:
+        logger.error("a credential could not be checked: %s", exc.reason)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
+        else:
+            await unavailable(exc)(scope, receive, send)
+
+
+class SessionUserMiddleware(_UserMiddleware):
+    """Recognises browsers by the session cookie.
+
+    Requests from other sites get no authority from it, nor do websocket handshakes from origins that are not listed.
+    """
+
+    method = "session"
+
+    def __init__(self, app: ASGIApp, auth: Authentication[Any]) -> None:
+        """Args: app: What is wrapped. auth: Whose users these are."""
+        super().__init__(app, auth)
+        self._cookie = auth.session_cookie.encode()
+
+    def _credential(self, scope: Scope) -> str | None:
+        cookie = read_cookie(scope["headers"], self._cookie)
+        if cookie is not None and self._is_foreign(scope):
+            raise CrossSiteError("cross-site request with our cookie")
+        return cookie
+
+    def _is_foreign(self, scope: Scope) -> bool:
+        if scope["type"] == "websocket":
+            return not websocket_allowed(header_values(scope, b"origin"), self.auth.origins)
+        return scope["method"] not in ("GET", "HEAD", "OPTIONS") and crosses_sites(scope, self.auth)
+
+    async def _load(self, credential: str) -> Loaded[Any]:
+        return await self.auth.sessions.load(credential)
+
+    async def _call_inside(self, state: AuthState, scope: Scope, receive: Receive, send: Send) -> None:
+        await super()._call_inside(state, scope, receive, _varying_by_cookie(send))
+
+
+class BearerUserMiddleware(_UserMiddleware):
+    """Recognises scripts by the bearer token in the Authorization header, and nowhere else (RFC 6750 section 2.1)."""
+
+    method = "bearer"
+
+    def _credential(self, scope: Scope) -> str | None:
+        return read_bearer(scope["headers"])
+
+    async def _load(self, credential: str) -> Loaded[Any]:
+        return await self.auth.sessions.load_bearer(credential)
+
+
+async def load_state(auth: Authentication[Any], scope: Scope) -> AuthState:
+    """Who asks, for a plug that no middleware wraps: what they would have found out.
+
+    Raises:
+        UnavailableError: could not be checked.
+    """
+    known = scope.get("asgi_auth")
+    if isinstance(known, AuthState) and known.authentication is auth:
+        return known
+    state = AuthState(_ANONYMOUS_USER, None, None, None, auth)
+    for middleware in (SessionUserMiddleware(_nowhere, auth), BearerUserMiddleware(_nowhere, auth)):
+        try:
+            credential = middleware._credential(scope)
+            if credential is not None:
+                return middleware._state(await middleware._load(credential))
+        except (InvalidTokenError, CrossSiteError, MalformedRequestError) as exc:
+            state = state._replace(error=exc)
+    return state
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotImplementedError
+
+
+def _write(scope: Scope, state: AuthState) -> None:
+    scope["asgi_auth"] = state
+    scope["user"] = state.user
+    scopes = [] if state.method is None else ["authenticated", state.method, state.authentication.subject_name]  # type: ignore[attr-defined]
+    scope["auth"] = AuthCredentials(scopes)
+
+
+def _varying_by_cookie(send: Send) -> Send:
+    """The cookie decided what this answer is: no shared cache may give it to anybody else (RFC 9111 section 3.5)."""
+
+    async def send_varying(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": _with_vary(message.get("headers", ()))}
+        await send(message)
+
+    return send_varying
+
+
+def _with_vary(headers: Any) -> list[tuple[bytes, bytes]]:
+    kept = list(headers)
+    names = {name.lower() for name, _ in kept}
+    varied = {item.strip().lower() for name, value in kept if name.lower() == b"vary" for item in value.split(b",")}
+    if not varied & {b"cookie", b"*"}:
+        kept.append((b"vary", b"Cookie"))
+    if b"cache-control" not in names:
+        kept.append((b"cache-control", b"private"))
+    return kept
+
+
+async def serve_lifespan(
+    auth: Authentication[Any], app: ASGIApp | None, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Open the store before the application starts and close it once it has ended.
+
+    An ``auth`` that cannot be opened fails the start loudly: a server would take an exception for "no lifespan here".
+    """
+    first = await receive()
+    try:
+        async with auth.running():
+            if app is None:
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                await send({"type": "lifespan.shutdown.complete"})
+            else:
+                await app(scope, _replaying(first, receive), send)
+    except AuthError as exc:
+        await send({"type": "lifespan.startup.failed", "message": f"asgi_auth: {exc.reason}"})
+
+
+def _replaying(first: Message, receive: Receive) -> Receive:
+    waiting = [first]
+
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replay

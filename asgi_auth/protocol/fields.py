@@ -1,0 +1,48 @@
+"""What a client sent, by name and type: every parameter is text until something says otherwise."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from asgi_auth.errors import ValidationError
+
+TRUE = frozenset({"true", "on", "1"})
+"""What a form may send for a ticked box."""
+
+
+def read_texts(
+    params: Mapping[str, Any], *, required: Iterable[str] = (), optional: Iterable[str] = (), limit: int = 4096
+) -> dict[str, str]:
+    """The named parameters that are there, each a text of at most *limit* characters.
+
+    >>> read_texts({"email": "a@x.example", "role": "admin"}, required=["email"])
+    {'email': 'a@x.example'}
+
+    Raises:
+        ValidationError: one is missing, empty, too long or not text; ``fields`` names every such one.
+    """
+    texts, problems = dict[str, str](), dict[str, str]()
+    for names, needed in ((required, True), (optional, False)):
+        for name in names:
+            value = params.get(name)
+            if value is None or value == "":
+                if needed:
+                    problems[name] = "is needed"
+            elif not isinstance(value, str):
+                problems[name] = "must be text"
+            elif len(value) > limit:
+                problems[name] = "is too long"
+            else:
+                texts[name] = value
+    if problems:
+        raise ValidationError("parameters refused", fields=problems)
+    return texts
+
+
+def read_flag(params: Mapping[str, Any], name: str) -> bool:
+    """Whether a box was ticked: ``true``, ``on`` or ``1`` in a form, ``true`` in JSON; anything else is not.
+
+    >>> read_flag({"remember_me": "on"}, "remember_me")
+    True
+    """
+    value = params.get(name)
+    return value is True or (isinstance(value, str) and value in TRUE)

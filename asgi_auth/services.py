@@ -1,0 +1,105 @@
+"""Services: what ``bind()`` is given."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+from asgi_auth.accounts import Accounts
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.hooks import Commit, Hook, logger
+from asgi_auth.passwords import Passwords
+from asgi_auth.sender import Sender, SenderFunction, as_sender
+from asgi_auth.sessions import Sessions
+from asgi_auth.store import ScopedStore
+from asgi_auth.tokens import IssuedToken, Tokens
+from asgi_auth.types import Clock, DeliveryFailed
+
+U = TypeVar("U")
+
+SENDER_TIMEOUT = timedelta(seconds=60)
+"""A sender that takes longer has failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services(Generic[U]):
+    """Everything that a strategy or an add-on may use."""
+
+    app_name: str
+    base_url: str
+    mount_path: str
+    subject_name: str
+    local: bool
+    """True on http, which only ``localhost`` and loopback addresses may use."""
+    clock: Clock
+    store: ScopedStore[U]
+    commit: Commit[U]
+    tokens: Tokens[U]
+    sessions: Sessions[U]
+    accounts: Accounts[U]
+    passwords: Passwords
+    hooks: Sequence[Hook]
+
+    def url(self, strategy: str, phase: str, **query: str) -> str:
+        """The public address of a phase, from ``base_url`` and never from a request (HT-1)."""
+        url = f"{self.base_url}{self.mount_path}/{strategy}/{phase}"
+        return f"{url}?{urlencode(query)}" if query else url
+
+    def link(self, url: str | None, strategy: str, phase: str, **query: str) -> str:
+        """The link of a mail: to the phase's own page, or to *url*, the application's page in its place."""
+        if url is None:
+            return self.url(strategy, phase, **query)
+        return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
+
+    def sender(self, sender: Sender | SenderFunction, *, parameter: str) -> Sender:
+        """A sender or a function as a ``Sender``.
+
+        Raises:
+            ConfigurationError: it is neither, or it shows messages locally and this is not a local instance.
+        """
+        adapted = as_sender(sender, parameter=parameter)
+        if getattr(sender, "local_only", False) and not self.local:
+            raise ConfigurationError(f"{parameter}: {type(sender).__name__} is for local use, not for https")
+        return adapted
+
+    async def deliver(
+        self,
+        sender: Sender,
+        user: U | None,
+        *,
+        purpose: str,
+        address: str,
+        issued: IssuedToken | None = None,
+        url: str | None = None,
+    ) -> None:
+        """Hand a message over. Meant to be a job: it takes as long as it takes, and its failure becomes an event.
+
+        Once the sender has returned, the user's older tokens of the purpose are retired; if it fails, none is.
+        """
+        opts: dict[str, Any] = {"purpose": purpose, "address": address, "app_name": self.app_name}
+        if issued is not None:
+            opts |= {"url": url, "expires_at": issued.record.expires_at}
+        try:
+            async with asyncio.timeout(SENDER_TIMEOUT.total_seconds()):
+                await sender.send(user, issued and issued.token, MappingProxyType(opts))
+        except Exception as exc:  # anybody's code; its text may hold the token, so only its type is kept
+            logger.error("a %s message could not be sent: %s", purpose, type(exc).__name__)
+            await self.commit.note(
+                DeliveryFailed(
+                    at=self.clock(),
+                    user_id=None if user is None else self.accounts.user_id(user),
+                    purpose=purpose,
+                    reason=type(exc).__name__,
+                )
+            )
+        else:
+            if issued is not None:
+                await self.tokens.retire_older(issued.record)
+
+    def values(self, user: U) -> Mapping[str, Any]:
+        """The fields of *user* by logical name."""
+        return self.store.users.values(user)

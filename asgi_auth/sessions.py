@@ -1,0 +1,338 @@
+"""The only writer of sessions: mint, load, touch, rotate, list, revoke.
+
+A session cookie is a 256-bit secret, signed so that garbage is refused before the store is asked. The store keeps the
+hash of the secret. A session is alive while the account has the stamp that was read when the proof began.
+"""
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
+
+from itsdangerous import BadSignature, Signer
+
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError
+from asgi_auth.hooks import Commit, Hook
+from asgi_auth.protocol.keys import derive_key
+from asgi_auth.store import Loaded, ScopedStore, Work
+from asgi_auth.tokens import IssuedToken, Tokens, hash_token, new_stamp
+from asgi_auth.types import (
+    EMPTY,
+    AccessToken,
+    Account,
+    Attempt,
+    Client,
+    Clock,
+    FactorRequired,
+    Proof,
+    Session,
+    SessionsRevoked,
+    SignedIn,
+    SignInSucceeded,
+)
+
+U = TypeVar("U")
+
+PENDING_FACTOR = "pending_factor"
+"""Purpose of the token that stands between the first factor and the next one."""
+
+_COOKIE_VALUE = re.compile(r"[A-Za-z0-9_.-]{60,160}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How long people stay signed in.
+
+    Args:
+        idle_lifetime: A session ends when it was not used for so long.
+        lifetime: A session ends so long after the sign-in, however busy it is.
+        remembered_lifetime: Both, for a session that was asked to outlive the browser.
+        touch_interval: ``last_seen_at`` is written at most so often.
+        pending_lifetime: How long a sign-in waits for its second factor.
+
+    Raises:
+        ConfigurationError: a lifetime is not positive, or they contradict each other.
+    """
+
+    idle_lifetime: timedelta = timedelta(hours=12)
+    lifetime: timedelta = timedelta(days=7)
+    remembered_lifetime: timedelta = timedelta(days=30)
+    touch_interval: timedelta = timedelta(minutes=1)
+    pending_lifetime: timedelta = timedelta(minutes=10)
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) <= timedelta(0):
+                raise ConfigurationError(f"session: {name} must be positive")
+        if self.idle_lifetime > self.lifetime:
+            raise ConfigurationError("session: idle_lifetime must not be over lifetime")
+        if self.touch_interval >= self.idle_lifetime:
+            raise ConfigurationError("session: touch_interval must be under idle_lifetime")
+
+
+class Sessions(Generic[U]):
+    """The sessions of one ``Authentication``."""
+
+    def __init__(
+        self,
+        store: ScopedStore[U],
+        *,
+        keys: tuple[bytes, ...],
+        subject_name: str,
+        options: SessionOptions,
+        clock: Clock,
+        tokens: Tokens[U],
+        commit: Commit[U],
+        hooks: Sequence[Hook],
+    ) -> None:
+        """Args: keys: The application's secrets, newest first."""
+        self._store, self._clock, self._options = store, clock, options
+        self._tokens, self._commit, self._hooks = tokens, commit, hooks
+        derived = [derive_key(key, "session_cookie", subject_name) for key in keys]
+        self._signer = Signer(
+            derived[::-1],  # itsdangerous signs with the last
+            salt="asgi_auth.session_cookie",
+            digest_method="sha256",
+            key_derivation="hmac",
+        )
+
+    # --- minting
+
+    async def admit(self, outcome: SignedIn, client: Client) -> FactorRequired | None:
+        """Ask every gate about a sign-in.
+
+        Raises:
+            AuthenticationFailedError: the account is disabled, or a hook refuses.
+        """
+        if outcome.proof.account.disabled_at is not None:
+            raise AuthenticationFailedError("the account is disabled")
+        attempt = Attempt(
+            user=outcome.user,
+            proof=outcome.proof,
+            client=client,
+            remember=outcome.remember,
+            registered=outcome.registered,
+        )
+        for hook in self._hooks:
+            required = await hook.admit(attempt)
+            if required is not None:
+                return required
+        return None
+
+    async def mint(
+        self, outcome: SignedIn, client: Client, *, replaces: Session | None = None
+    ) -> AccessToken | IssuedToken:
+        """The one function that makes sessions, whatever the first factor was.
+
+        Asks every ``admit``; then, in one transaction, spends the token that was shown, ends the session that the
+        browser had (and *replaces*), and writes the new one. When a factor is missing, a pending-factor token comes
+        back instead and no session exists.
+
+        Raises:
+            AuthenticationFailedError: a gate refuses.
+            InvalidTokenError: the token that was shown is spent.
+            StoreUnavailableError: the database does not answer; nothing was changed.
+        """
+        required = await self.admit(outcome, client)
+        if required is not None:
+            return await self._pend(outcome, required)
+        session, secret = self._new_session(outcome, client), secrets.token_urlsafe(32)
+
+        async def act(work: Work[U]) -> None:
+            if outcome.spend is not None:
+                await outcome.spend(work)
+            await self._end_earlier(work, client, replaces)
+            await work.sessions.insert(session, hash_token(secret))
+            work.emit(
+                SignInSucceeded(
+                    at=session.created_at,
+                    user_id=session.user_id,
+                    strategy=outcome.proof.factor,
+                    client=client,
+                    session=session,
+                )
+            )
+
+        await self._commit(act)
+        token, expires_at = self._tokens.issue_access(session)
+        return AccessToken(token, cookie=self._sign(secret), session=session, expires_at=expires_at)
+
+    def _new_session(self, outcome: SignedIn, client: Client) -> Session:
+        now, options = self._clock(), self._options
+        lifetime = options.remembered_lifetime if outcome.remember else options.lifetime
+        idle_lifetime = options.remembered_lifetime if outcome.remember else options.idle_lifetime
+        return Session(
+            id=str(uuid4()),
+            user_id=outcome.proof.account.user_id,
+            stamp=outcome.proof.account.stamp,
+            created_at=now,
+            last_seen_at=now,
+            idle_expires_at=now + idle_lifetime,
+            expires_at=now + lifetime,
+            label=client.label,
+            factors=outcome.proof.factors,
+            remembered=outcome.remember,
+        )
+
+    async def _end_earlier(self, work: Work[U], client: Client, replaces: Session | None) -> None:
+        now = self._clock()
+        if client.session_hash is not None:
+            old = await work.sessions.revoke_by_secret(client.session_hash, now=now)
+            if old is not None:
+                work.emit(SessionsRevoked(at=now, user_id=old.user_id, client=client, session_id=old.id))
+        if replaces is not None:
+            await work.sessions.revoke(replaces.id, now=now)
+
+    async def _pend(self, outcome: SignedIn, required: FactorRequired) -> IssuedToken:
+        proof = outcome.proof
+        issued = self._tokens.make(
+            PENDING_FACTOR,
+            account=proof.account,
+            lifetime=self._options.pending_lifetime,
+            extra_data={
+                "strategies": list(required.strategies),
+                "factors": {name: at.isoformat() for name, at in proof.factors.items()},
+                "remember": outcome.remember,
+            },
+        )
+
+        async def act(work: Work[U]) -> None:
+            if outcome.spend is not None:
+                await outcome.spend(work)
+            await work.tokens.insert(issued.record)
+
+        await self._commit(act)
+        return issued
+
+    # --- the cookie
+
+    def _sign(self, secret: str) -> str:
+        return self._signer.sign(secret).decode()
+
+    def cookie_hash(self, cookie: str) -> bytes:
+        """The look-up hash of a cookie that we signed. InvalidTokenError for any other, before the store is asked."""
+        try:
+            if not _COOKIE_VALUE.fullmatch(cookie):
+                raise InvalidTokenError("the session cookie is malformed")
+            return hash_token(self._signer.unsign(cookie).decode())
+        except BadSignature as exc:
+            raise InvalidTokenError("the session cookie has a bad signature") from exc
+
+    # --- reading
+
+    async def load(self, cookie: str) -> Loaded[U]:
+        """The session that a cookie opens, with its user: one query.
+
+        Raises:
+            InvalidTokenError: forged, ended, expired, or the account has changed since.
+            StoreUnavailableError: could not be checked.
+        """
+        loaded = await self._store.sessions.load(self.cookie_hash(cookie), now=self._clock())
+        if loaded is None:
+            raise InvalidTokenError("the session is over")
+        return loaded
+
+    async def load_bearer(self, token: str) -> Loaded[U]:
+        """The session that an access token names, with its user: one query. Errors as ``load``."""
+        claims = self._tokens.verify_access(token)
+        loaded = await self._store.sessions.load_by_id(claims.session_id, now=self._clock())
+        if loaded is None or loaded.session.user_id != claims.user_id:
+            raise InvalidTokenError("the session of the access token is over")
+        return loaded
+
+    async def list(self, user_id: str) -> Sequence[Session]:
+        """The live sessions of a user, last seen first."""
+        return await self._store.sessions.list(user_id, now=self._clock())
+
+    def is_fresh(self, session: Session, within: timedelta) -> bool:
+        """True if a factor was proven in *session* no longer ago than *within*; a remembered one is never fresh."""
+        newest = max(session.factors.values(), default=None)
+        return not session.remembered and newest is not None and self._clock() - newest <= within
+
+    # --- writing
+
+    def touch_due(self, session: Session) -> bool:
+        """Whether ``last_seen_at`` is old enough to be written."""
+        return self._clock() - session.last_seen_at >= self._options.touch_interval
+
+    async def touch(self, session: Session) -> None:
+        """Note that the session was used, which moves its idle clock."""
+        now = self._clock()
+        lifetime = self._options.remembered_lifetime if session.remembered else self._options.idle_lifetime
+        await self._store.sessions.touch(session.id, last_seen_at=now, idle_expires_at=now + lifetime)
+
+    async def rotate(self, user: U, session: Session, proof: Proof, client: Client) -> AccessToken | IssuedToken:
+        """A rise in privilege: a new session (new cookie, new ``sid``) in place of *session*, whose tokens are dead."""
+        outcome = SignedIn(user, proof, remember=session.remembered)
+        return await self.mint(outcome, client, replaces=session)
+
+    async def revoke(self, session_id: str, *, user_id: str | None = None, client: Client | None = None) -> bool:
+        """End one session; True if it was alive. With *user_id* only if it is that user's."""
+        now = self._clock()
+
+        async def act(work: Work[U]) -> bool:
+            ended = await work.sessions.revoke(session_id, user_id=user_id, now=now)
+            if ended:
+                work.emit(SessionsRevoked(at=now, user_id=user_id, client=client or Client(), session_id=session_id))
+            return ended
+
+        return await self._commit(act)
+
+    async def revoke_cookie(self, cookie: str, *, client: Client | None = None) -> bool:
+        """End the session that *cookie* opens; True if it was alive, False for any cookie that is not ours, too."""
+        try:
+            secret_hash = self.cookie_hash(cookie)
+        except InvalidTokenError:
+            return False
+        now = self._clock()
+
+        async def act(work: Work[U]) -> bool:
+            session = await work.sessions.revoke_by_secret(secret_hash, now=now)
+            if session is None:
+                return False
+            work.emit(
+                SessionsRevoked(at=now, user_id=session.user_id, client=client or Client(), session_id=session.id)
+            )
+            return True
+
+        return await self._commit(act)
+
+    async def revoke_all(self, user_id: str, *, except_: Session | None = None) -> None:
+        """Log out everywhere, or everywhere but here: every other session, mail token and sign-in in flight is dead."""
+
+        async def act(work: Work[U]) -> None:
+            await self.renew_stamp(work, user_id, acting=except_)
+
+        await self._commit(act)
+
+    async def renew_stamp(
+        self,
+        work: Work[Any],
+        user_id: str,
+        *,
+        acting: Session | None = None,
+        changes: Mapping[str, Any] = EMPTY,
+        expected: Mapping[str, Any] = EMPTY,
+    ) -> Account | None:
+        """Write a new stamp together with *changes* of the account; None if *expected* does not hold any more.
+
+        What copied the old stamp is dead from the commit on: sessions, mail tokens, and sign-ins whose proof began
+        before. Only the *acting* session is handed the new one.
+        """
+        now, stamp = self._clock(), new_stamp()
+        account = await work.accounts.update(user_id, {**changes, "stamp": stamp}, expected=expected)
+        if account is None:
+            return None
+        kept = acting.id if acting is not None and acting.user_id == user_id else None
+        if kept is not None:
+            await work.sessions.restamp(kept, stamp)
+        await work.sessions.revoke_all(user_id, except_id=kept, now=now)
+        work.emit(SessionsRevoked(at=now, user_id=user_id))
+        return account
+
+    async def prune(self, now: datetime, limit: int) -> int:
+        """Delete up to *limit* sessions that are over; how many went."""
+        return await self._store.sessions.prune(now=now, limit=limit)

@@ -1,0 +1,257 @@
+"""What a store is: records in, records out.
+
+A store holds no policy, reads no clock (``now`` is a parameter) and never logs a value. Whatever two requests can race
+for is one statement that tells the caller whether it won. A store that cannot answer raises ``StoreUnavailableError``.
+
+Every protocol here is bound to one ``subject_name`` by ``Store.scope``: nothing of another kind of user is ever seen.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from asgi_auth.types import EMPTY, Account, Event, Job, Session
+
+U = TypeVar("U")
+
+
+class Found(NamedTuple, Generic[U]):
+    """A user and their account, read together."""
+
+    user: U
+    account: Account
+
+
+class Loaded(NamedTuple, Generic[U]):
+    """A live session and its user, read together."""
+
+    session: Session
+    user: U
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRecord:
+    """What is known of a single-purpose token. The token itself is in nobody's hands but its bearer's."""
+
+    token_hash: bytes = field(repr=False)
+    purpose: str
+    user_id: str | None
+    """None where there is no user yet."""
+    stamp: bytes | None = field(repr=False)
+    """The stamp of the account when the token was made; None where there is no user."""
+    created_at: datetime
+    expires_at: datetime
+    extra_data: Mapping[str, Any] = field(default=EMPTY, repr=False)
+    """What the client must not hold."""
+
+
+class UserStore(Protocol[U]):
+    """The users, in a table of the store's or the application's own."""
+
+    @property
+    def identity_fields(self) -> frozenset[str]:
+        """The fields by which a user can be found: of ``email`` and ``username``."""
+        ...
+
+    def user_id(self, user: U) -> str:
+        """The id of *user* as text."""
+        ...
+
+    def values(self, user: U) -> Mapping[str, Any]:
+        """The fields of *user* by logical name: ``email``, ``username`` and the extra fields."""
+        ...
+
+    async def find(self, field: str, key: str) -> Found[U] | None:
+        """The user whose *field* (``email``, ``username``) has this normalised *key*; one round trip."""
+        ...
+
+    async def get(self, user_id: str) -> Found[U] | None:
+        """The user with this id; one round trip. None for whatever is not an id, too."""
+        ...
+
+    async def insert(
+        self, proposed_id: str, fields: Mapping[str, Any], keys: Mapping[str, str], account: Account, *, now: datetime
+    ) -> Found[U]:
+        """Create a user and, with its real id, the *account*.
+
+        Args:
+            proposed_id: A fresh UUID4; a store whose ids come from elsewhere ignores it.
+            fields: Values by logical name.
+            keys: The normalised form of each identity in *fields*; unique.
+            account: Its ``user_id`` is replaced by that of the new user.
+            now: When the user was created, for a store that keeps that.
+
+        Raises:
+            IdentityTakenError: another user has one of *keys*; ``fields`` names which.
+        """
+        ...
+
+    async def update(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[U] | None:
+        """Write *fields* (and *keys*); None if there is no such user. IdentityTakenError as in ``insert``."""
+        ...
+
+    async def delete(self, user_id: str) -> bool:
+        """Delete the user and everything of the library that hangs on them; True for the one call that did."""
+        ...
+
+
+class AccountStore(Protocol):
+    """The library's own row for each user."""
+
+    async def update(
+        self, user_id: str, changes: Mapping[str, Any], *, expected: Mapping[str, Any] = EMPTY
+    ) -> Account | None:
+        """Compare-and-set in one statement: write *changes* if every column of *expected* still has that value.
+
+        Columns: ``stamp``, ``password_hash``, ``confirmed_at``, ``disabled_at``. Returns the new row, None for a miss.
+        """
+        ...
+
+    async def highest_bcrypt_cost(self, at_most: int) -> int | None:
+        """The dearest cost of any stored bcrypt hash that is not over *at_most*; None if there is none."""
+        ...
+
+
+class SessionStore(Protocol[U]):
+    """Who is signed in where."""
+
+    async def insert(self, session: Session, secret_hash: bytes) -> None:
+        """Keep *session* under the hash of its cookie's secret."""
+        ...
+
+    async def load(self, secret_hash: bytes, *, now: datetime) -> Loaded[U] | None:
+        """The live session under this hash, with its user, in one round trip.
+
+        Live: not revoked, neither clock run out at *now*, and the account has still the session's stamp and is not
+        disabled.
+        """
+        ...
+
+    async def load_by_id(self, session_id: str, *, now: datetime) -> Loaded[U] | None:
+        """The same by the public id."""
+        ...
+
+    async def touch(self, session_id: str, *, last_seen_at: datetime, idle_expires_at: datetime) -> None:
+        """Note that the session was used. Never moves a clock back, never revives a revoked session."""
+        ...
+
+    async def restamp(self, session_id: str, stamp: bytes) -> None:
+        """Hand a new stamp to the session that acts; it survives its own change."""
+        ...
+
+    async def revoke(self, session_id: str, *, user_id: str | None = None, now: datetime) -> bool:
+        """End a session; True for the one call that found it alive. With *user_id* only if it is that user's."""
+        ...
+
+    async def revoke_by_secret(self, secret_hash: bytes, *, now: datetime) -> Session | None:
+        """End the session under this hash; the session for the one call that found it alive, else None."""
+        ...
+
+    async def revoke_all(self, user_id: str, *, except_id: str | None = None, now: datetime) -> int:
+        """End every session of the user but one; how many were alive."""
+        ...
+
+    async def list(self, user_id: str, *, now: datetime) -> Sequence[Session]:
+        """The live sessions of the user, last seen first."""
+        ...
+
+    async def prune(self, *, now: datetime, limit: int) -> int:
+        """Delete up to *limit* rows that ended before *now*; how many went."""
+        ...
+
+
+class TokenStore(Protocol):
+    """Single-purpose tokens, by the hash of each."""
+
+    async def insert(self, record: TokenRecord) -> None:
+        """Keep *record*."""
+        ...
+
+    async def peek(self, purpose: str, token_hash: bytes, *, now: datetime) -> TokenRecord | None:
+        """The live token of exactly this purpose; changes nothing.
+
+        Live: not expired at *now*, and the account, if there is one, has still the token's stamp and is not disabled.
+        """
+        ...
+
+    async def consume(self, purpose: str, token_hash: bytes, *, now: datetime) -> TokenRecord | None:
+        """As ``peek``, and take it away, in one statement: of many concurrent calls one gets it, the others None."""
+        ...
+
+    async def retire(self, purpose: str, user_id: str, *, older_than: bytes) -> int:
+        """Take away the user's tokens of *purpose* that were inserted before the one with hash *older_than*."""
+        ...
+
+    async def prune(self, *, now: datetime, limit: int) -> int:
+        """Delete up to *limit* rows that expired before *now*; how many went."""
+        ...
+
+
+class Stores(Protocol[U]):
+    """The capabilities of a store, by name. One that a store lacks is an attribute that it does not have."""
+
+    @property
+    def users(self) -> UserStore[U]: ...
+    @property
+    def accounts(self) -> AccountStore: ...
+    @property
+    def sessions(self) -> SessionStore[U]: ...
+    @property
+    def tokens(self) -> TokenStore: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work(Generic[U]):
+    """An open transaction: the stores bound to it, and the driver's connection for the application's own rows."""
+
+    users: UserStore[U]
+    accounts: AccountStore
+    sessions: SessionStore[U]
+    tokens: TokenStore
+    connection: Any
+    """What the driver calls a connection (``aiosqlite.Connection``). Never commit or roll back on it."""
+    jobs: list[Job] = field(default_factory=list, repr=False)
+    events: list[Event] = field(default_factory=list, repr=False)
+
+    def emit(self, event: Event) -> None:
+        """Say what happened; every hook is told before the commit."""
+        self.events.append(event)
+
+    def after_commit(self, job: Job) -> None:
+        """Run *job* once everything is committed; it is dropped if the transaction is rolled back."""
+        self.jobs.append(job)
+
+
+class ScopedStore(Stores[U], Protocol[U]):
+    """A store bound to one ``subject_name``. What is called on it directly commits by itself."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Work[U]]:
+        """One transaction: committed at the end of the block, rolled back if the block raises."""
+        ...
+
+
+class Store(Protocol[U]):
+    """A database with users in it."""
+
+    async def open(self) -> None:
+        """Open it and bring an empty database to the newest schema; opening twice is opening once.
+
+        Raises:
+            ConfigurationError: the schema is older (run ``migrate``) or is not known.
+            StoreUnavailableError: the database does not answer.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give everything back; closing twice is closing once. A closed store may be opened again."""
+        ...
+
+    async def migrate(self) -> tuple[int, int]:
+        """Bring any released schema to the newest; the versions before and after."""
+        ...
+
+    def scope(self, subject_name: str) -> ScopedStore[U]:
+        """The same store, for one kind of user."""
+        ...

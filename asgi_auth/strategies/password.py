@@ -1,0 +1,396 @@
+"""Sign in with an address or a user name and a password.
+
+Actions: register, sign_in, sign_in_with_token, reset_request, reset.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Literal
+
+from asgi_auth.accounts import as_of
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError, ValidationError
+from asgi_auth.passwords import normalise_password
+from asgi_auth.protocol.fields import read_flag, read_texts
+from asgi_auth.sender import Sender, SenderFunction
+from asgi_auth.services import Services
+from asgi_auth.store import Found, Work
+from asgi_auth.types import (
+    Accepted,
+    Client,
+    Draft,
+    Form,
+    FormField,
+    Outcome,
+    Phase,
+    PhaseRequest,
+    Proof,
+    SignedIn,
+    TokenIssued,
+)
+
+RegisterField = Callable[[str | None], Any]
+"""Turns what was sent (None: nothing) into what is stored; ValueError(message) refuses it."""
+
+RESET, SIGN_IN = "reset", "sign_in"
+"""Purposes of the tokens of this strategy."""
+
+EXTRA_FIELD_LIMIT = 200
+"""Characters of an extra field at registration."""
+
+_RESERVED = frozenset(
+    {"id", "data", "email", "username", "password", "password_confirmation", "remember_me", "return_to"}
+    | {"confirmed_at", "created_at", "disabled_at", "stamp", "password_hash", "invitation_token"}
+)
+_PASSWORDS = frozenset({"password", "password_confirmation"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resettable:
+    """A forgotten password is replaced by a link that a sender delivers.
+
+    Args:
+        sender: Delivers the link, and a notice once the password was changed.
+        token_lifetime: How long a link lives; at most a day.
+        url: The application's own page in place of the library's; ``reset_token`` is added to its query.
+        sign_in: Sign the user in after the reset, if every gate admits them. Off: a reset signs nobody in.
+    """
+
+    sender: Sender | SenderFunction
+    token_lifetime: timedelta = timedelta(hours=1)
+    url: str | None = None
+    sign_in: bool = False
+
+    def __post_init__(self) -> None:
+        _check_lifetime("resettable.token_lifetime", self.token_lifetime, timedelta(days=1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Password:
+    """Sign in with a password.
+
+    Args:
+        name: The path segment and the factor's name.
+        identity_field: What a user is known by, ``email`` or ``username``; also the name of the parameter.
+        confirmation_required: Ask for the new password twice (``password_confirmation``).
+        registration_enabled: Off: there is no register phase, the application creates the users.
+        sign_in_enabled: Off: no sign_in phase and no sign-in tokens.
+        register_fields: Extra fields that a registration may bring, by name; nothing else that a client sends
+            reaches the row. As a mapping, with a function that turns the text (None: nothing was sent) into what is
+            stored and refuses with ``ValueError(message)``. ``email`` may be one where ``username`` is the identity.
+        sign_in_token_lifetime: How long the token of ``sign_in(…, token_type="sign_in")`` lives; at most two minutes.
+        resettable: None: there is no way to reset a password.
+
+    Raises:
+        ConfigurationError: an option does not do; names it.
+    """
+
+    name: str = "password"
+    identity_field: Literal["email", "username"] = "email"
+    confirmation_required: bool = True
+    registration_enabled: bool = True
+    sign_in_enabled: bool = True
+    register_fields: Sequence[str] | Mapping[str, RegisterField] = field(default=())
+    sign_in_token_lifetime: timedelta = timedelta(seconds=60)
+    resettable: Resettable | None = None
+
+    def __post_init__(self) -> None:
+        if self.identity_field not in ("email", "username"):
+            raise ConfigurationError("identity_field must be 'email' or 'username'")
+        if isinstance(self.register_fields, str):
+            raise ConfigurationError("register_fields must be a sequence of names")
+        reserved = _RESERVED - {"email"} if self.identity_field == "username" else _RESERVED
+        for name in self.register_fields:
+            if name in reserved:
+                raise ConfigurationError(f"register_fields: {name!r} is a name of the library's")
+        mailless = self.identity_field == "username" and "email" not in self.register_fields
+        if self.resettable is not None and mailless and self.registration_enabled:
+            raise ConfigurationError("register_fields must have 'email' for resettable to mail to")
+        _check_lifetime("sign_in_token_lifetime", self.sign_in_token_lifetime, timedelta(minutes=2))
+
+    def bind(self, services: Services[Any]) -> "PasswordActions":
+        """Called once at start by ``Authentication``."""
+        return PasswordActions(self, services)
+
+
+class PasswordActions:
+    """What the strategy does, with or without HTTP."""
+
+    def __init__(self, options: Password, services: Services[Any]) -> None:
+        self._options, self._services = options, services
+        if options.identity_field not in services.store.users.identity_fields:
+            raise ConfigurationError(f"identity_field: the store cannot find users by {options.identity_field}")
+        self._sender: Sender | None = None
+        if options.resettable is not None:
+            self._sender = services.sender(options.resettable.sender, parameter="resettable.sender")
+        self.phases = self._make_phases()
+
+    def _make_phases(self) -> list[Phase]:
+        options, phases = self._options, list[Phase]()
+        if options.registration_enabled:
+            phases.append(Phase(name="register", method="POST", handle=self._register_phase, secrets=_PASSWORDS))
+        if options.sign_in_enabled:
+            phases += [
+                Phase(name="sign_in", method="POST", handle=self._sign_in_phase, secrets=_PASSWORDS),
+                Phase(
+                    name="sign_in_with_token",
+                    method="POST",  # a GET changes nothing (RFC 9110 section 9.2.1), and its URL would be logged
+                    handle=self._sign_in_with_token_phase,
+                    secrets=frozenset({"token"}),
+                ),
+            ]
+        if options.resettable is not None:
+            phases += [
+                Phase(name="reset_request", method="POST", handle=self._reset_request_phase),
+                Phase(
+                    name="reset",
+                    method="POST",
+                    handle=self._reset_phase,
+                    form=self._reset_form(),
+                    secrets=_PASSWORDS | {"reset_token"},
+                ),
+            ]
+        return phases
+
+    def _reset_form(self) -> Form:
+        fields = [FormField(name="password", label="New password", type="password", autocomplete="new-password")]
+        if self._options.confirmation_required:
+            fields.append(
+                FormField(
+                    name="password_confirmation",
+                    label="New password, again",
+                    type="password",
+                    autocomplete="new-password",
+                )
+            )
+        return Form(
+            title="Choose a new password", token="reset_token", fields=tuple(fields), button="Set the new password"
+        )
+
+    # --- register
+
+    async def register(self, params: Mapping[str, Any], *, client: Client = Client()) -> SignedIn:
+        """Create a user with a password; they are signed in if every gate admits them.
+
+        Args:
+            params: The identity field, ``password``, ``password_confirmation`` and the declared extra fields.
+            client: Who asks.
+
+        Raises:
+            ValidationError: a field or the password does not do.
+            IdentityTakenError: there is such a user already; told only after the work of a registration was done.
+            ForbiddenError: registration is not open.
+            OverloadedError, StoreUnavailableError: nothing was created.
+        """
+        password = self._new_password(params)
+        identity = self._options.identity_field
+        fields = read_texts(params, optional=[identity]) | self._extra_fields(params)
+        draft = Draft(act="create", strategy=self._options.name, fields=fields, params=params, client=client)
+        began = self._services.clock()
+        found = await self._services.accounts.register(draft, password=password, identity=identity)
+        return SignedIn(found.user, self._proof(found, began), registered=True)
+
+    def _new_password(self, params: Mapping[str, Any]) -> str:
+        confirmation = ["password_confirmation"] if self._options.confirmation_required else []
+        texts = read_texts(params, required=["password", *confirmation])
+        if confirmation and texts["password"] != texts["password_confirmation"]:
+            raise ValidationError("passwords differ", fields={"password_confirmation": "is not the same"})
+        return texts["password"]
+
+    def _extra_fields(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        declared = self._options.register_fields
+        texts = read_texts(params, optional=declared, limit=EXTRA_FIELD_LIMIT)
+        if not isinstance(declared, Mapping):
+            return dict(texts)
+        values, problems = dict[str, Any](), dict[str, str]()
+        for name, read in declared.items():
+            try:
+                values[name] = read(texts.get(name))
+            except ValueError as exc:
+                problems[name] = str(exc)
+        if problems:
+            raise ValidationError("extra fields refused", fields=problems)
+        return values
+
+    # --- sign in
+
+    async def sign_in(
+        self,
+        params: Mapping[str, Any],
+        *,
+        client: Client = Client(),
+        token_type: Literal["access", "sign_in"] = "access",
+    ) -> SignedIn | TokenIssued:
+        """Whoever the identity and the password name.
+
+        Args:
+            params: The identity field, ``password`` and, if wanted, ``remember_me``.
+            client: Who asks.
+            token_type: ``sign_in`` issues a token for ``sign_in_with_token`` instead of a session.
+
+        Raises:
+            AuthenticationFailedError: unknown, wrong, without a password, disabled or not admitted: nobody can tell.
+            ValidationError: a parameter is missing or cannot be one.
+            OverloadedError, StoreUnavailableError: nothing happened.
+        """
+        field = self._options.identity_field
+        texts = read_texts(params, required=[field, "password"])
+        _normal(texts["password"])
+        began = self._services.clock()
+        found = await self._services.accounts.find(field, texts[field])
+        await self._verify(found, texts["password"], client)
+        if found is None:  # verified against nothing: it cannot have passed
+            raise AuthenticationFailedError("unknown identity")
+        remember = read_flag(params, "remember_me")
+        signed_in = SignedIn(found.user, self._proof(found, began), remember=remember)
+        return signed_in if token_type == "access" else await self._issue_sign_in_token(signed_in, client)
+
+    async def _verify(self, found: Found[Any] | None, password: str, client: Client) -> None:
+        stored = found and found.account.password_hash
+        verified = await self._services.passwords.verify(password, stored, client=client.address)
+        if found is None or not verified.valid:
+            raise AuthenticationFailedError(
+                "unknown identity" if found is None else "no password" if stored is None else "wrong password"
+            )
+        if verified.replacement is not None:
+            await self._services.accounts.rehash(found.account, verified.replacement)
+
+    async def _issue_sign_in_token(self, signed_in: SignedIn, client: Client) -> TokenIssued:
+        proof = signed_in.proof
+        await self._services.sessions.admit(signed_in, client)  # asked again when the token is redeemed
+        issued = await self._services.tokens.issue(
+            SIGN_IN,
+            account=proof.account,
+            lifetime=self._options.sign_in_token_lifetime,
+            extra_data={"factor": proof.factor, "at": proof.at.isoformat(), "remember": signed_in.remember},
+        )
+        return TokenIssued(signed_in.user, issued.token)
+
+    async def sign_in_with_token(self, params: Mapping[str, Any], *, client: Client = Client()) -> SignedIn:
+        """Whoever a sign-in token names; it is spent when the session is minted.
+
+        Raises:
+            InvalidTokenError: the token is not live.
+            ValidationError: there is none.
+        """
+        token = read_texts(params, required=["token"])["token"]
+        record = await self._services.tokens.peek(SIGN_IN, token)
+        data = record.extra_data
+        if data.get("factor") != self._options.name:
+            raise InvalidTokenError("the token belongs to another strategy")
+        found = await self._owner(record.user_id, record.stamp)
+        proof = self._proof(found, datetime.fromisoformat(data["at"]))
+        return SignedIn(found.user, proof, remember=data["remember"], spend=self._consume(SIGN_IN, token))
+
+    # --- reset
+
+    async def reset_request(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
+        """Send a link to whom the identity names, after the response; do nothing, silently, if it names nobody.
+
+        Raises:
+            ValidationError: the identity is missing or cannot be one.
+        """
+        field = self._options.identity_field
+        text = read_texts(params, required=[field])[field]
+        self._services.accounts.identity(field, text)
+        return Accepted(then=partial(self._send_reset, field, text))
+
+    async def _send_reset(self, field: str, text: str) -> None:
+        resettable, sender = self._reset_options()
+        found = await self._services.accounts.find(field, text)
+        if found is None or found.account.disabled_at is not None:
+            return
+        address = self._services.values(found.user).get("email")
+        if address is None:
+            return
+        issued = await self._services.tokens.issue(
+            RESET, account=found.account, lifetime=resettable.token_lifetime, extra_data={"factor": self._options.name}
+        )
+        url = self._services.link(resettable.url, self._options.name, "reset", reset_token=issued.token)
+        await self._services.deliver(sender, found.user, purpose=RESET, address=address, issued=issued, url=url)
+
+    async def reset(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted | SignedIn:
+        """Set a new password with the token of a mailed link; whatever was signed in is not any more.
+
+        Raises:
+            InvalidTokenError: the token is not live.
+            ValidationError: the new password does not do; the token stays usable.
+            OverloadedError, StoreUnavailableError: nothing was changed; the token stays usable.
+        """
+        resettable, _ = self._reset_options()
+        token = read_texts(params, required=["reset_token"])["reset_token"]
+        password = self._new_password(params)
+        record = await self._services.tokens.peek(RESET, token)
+        found = await self._owner(record.user_id, record.stamp)
+        began = self._services.clock()
+        changed = await self._services.accounts.set_password(
+            found,
+            password,
+            client=client,
+            strategy=self._options.name,
+            spend=self._consume(RESET, token),
+            proves_mailbox=True,
+        )
+        await self._services.commit.jobs.schedule(partial(self._send_notice, changed.user))
+        if resettable.sign_in:
+            return SignedIn(changed.user, self._proof(changed, began))
+        return Accepted(user=changed.user)
+
+    async def _send_notice(self, user: Any) -> None:
+        _, sender = self._reset_options()
+        address = self._services.values(user).get("email")
+        if address is not None:
+            await self._services.deliver(sender, user, purpose="password_changed", address=address)
+
+    def _reset_options(self) -> tuple[Resettable, Sender]:
+        if self._options.resettable is None or self._sender is None:
+            raise ConfigurationError("resettable: this strategy cannot reset passwords")
+        return self._options.resettable, self._sender
+
+    # --- parts
+
+    def _proof(self, found: Found[Any], began: datetime) -> Proof:
+        return Proof(account=found.account, factor=self._options.name, at=began)
+
+    async def _owner(self, user_id: str | None, stamp: bytes | None) -> Found[Any]:
+        """The user of a token, with the stamp that the token copied: a change since then is a change too late."""
+        found = None if user_id is None else await self._services.accounts.get(user_id)
+        if found is None:
+            raise InvalidTokenError("the user of the token is gone")
+        return Found(found.user, as_of(found.account, stamp))
+
+    def _consume(self, purpose: str, token: str) -> Callable[[Work[Any]], Any]:
+        async def spend(work: Work[Any]) -> None:
+            await self._services.tokens.consume(work, purpose, token)
+
+        return spend
+
+    # --- phases
+
+    async def _register_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.register(request.params, client=request.client)
+
+    async def _sign_in_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.sign_in(request.params, client=request.client)
+
+    async def _sign_in_with_token_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.sign_in_with_token(request.params, client=request.client)
+
+    async def _reset_request_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.reset_request(request.params, client=request.client)
+
+    async def _reset_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.reset(request.params, client=request.client)
+
+
+def _normal(password: str) -> None:
+    try:
+        normalise_password(password)
+    except ValueError as exc:
+        raise ValidationError("password refused", fields={"password": str(exc)}) from exc
+
+
+def _check_lifetime(name: str, lifetime: timedelta, longest: timedelta) -> None:
+    if not timedelta(0) < lifetime <= longest:
+        raise ConfigurationError(f"{name} must be positive and at most {longest}")

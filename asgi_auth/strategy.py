@@ -1,0 +1,33 @@
+"""The Strategy protocol: a way to sign in."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from asgi_auth.services import Services
+from asgi_auth.types import Phase
+
+
+class Actions(Protocol):
+    """What a strategy does: public async verbs that return an outcome, and the HTTP phases that call them.
+
+    A verb takes ``(params, *, client=Client(), **options)`` and raises an ``AuthError`` to fail. An object that is a
+    ``Hook`` as well is asked like any add-on: that is how a strategy owns a factor.
+    """
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """The HTTP steps."""
+        ...
+
+
+class Strategy(Protocol):
+    """Options of a way to sign in: a frozen dataclass whose defaults are safe."""
+
+    @property
+    def name(self) -> str:
+        """The first path segment, and the factor that a session notes."""
+        ...
+
+    def bind(self, services: Services[Any]) -> Actions:
+        """Called once at start. ConfigurationError if an option does not fit the application."""
+        ...

@@ -1,0 +1,240 @@
+"""Access tokens (JWT, RFC 7519) and single-purpose tokens (opaque).
+
+An access token only names a session; whether that is alive is always read. A single-purpose token is 256 random bits
+that mean nothing by themselves: what they are good for is a row of the store, found by their hash.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, NamedTuple, TypeVar
+from uuid import uuid4
+
+import jwt
+
+from asgi_auth.errors import InvalidTokenError
+from asgi_auth.protocol.keys import derive_key, key_id
+from asgi_auth.store import ScopedStore, TokenRecord, Work
+from asgi_auth.types import EMPTY, Account, Clock, Session
+
+U = TypeVar("U")
+
+ACCESS_LIFETIME = timedelta(days=7)
+"""A bearer token never lives longer, whatever its session does."""
+LEEWAY = 30
+"""Seconds that another machine's clock may be ahead of ours (RFC 7519 section 4.1.5)."""
+TOKEN_BYTES_LIMIT = 4096
+REMEMBERED_LIMIT = 4096
+"""Verified tokens that are remembered: about 2 MiB at worst."""
+
+_CLAIMS = ("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "purpose")
+_TEXT_CLAIMS = ("iss", "aud", "sub", "sid", "jti", "purpose")
+_TIME_CLAIMS = ("iat", "nbf", "exp")
+_LATEST = 253_402_300_800  # the year 10000: later instants have no datetime
+
+
+class AccessClaims(NamedTuple):
+    """What a verified access token says. Authority comes from the session, never from ``user_id``."""
+
+    session_id: str
+    user_id: str
+    nbf: int
+    exp: int
+
+
+class IssuedToken(NamedTuple):
+    """A fresh single-purpose token, and what the store keeps of it."""
+
+    token: str
+    record: TokenRecord
+
+    def __repr__(self) -> str:
+        return f"IssuedToken(purpose={self.record.purpose!r})"
+
+
+def hash_token(token: str) -> bytes:
+    """The look-up hash of a random token: SHA-256 is enough for 256 random bits."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def new_stamp() -> bytes:
+    """128 random bits: sessions and tokens with another stamp than their account's are dead."""
+    return secrets.token_bytes(16)
+
+
+class Tokens(Generic[U]):
+    """Issues and verifies the tokens of one ``Authentication``."""
+
+    def __init__(
+        self, store: ScopedStore[U], *, keys: tuple[bytes, ...], base_url: str, subject_name: str, clock: Clock
+    ) -> None:
+        """Args: keys: The application's secrets, newest first. subject_name: Part of every key and of ``aud``."""
+        derived = [derive_key(key, "access_token", subject_name) for key in keys]
+        self._store, self._clock = store, clock
+        self._keys = {key_id(key): key for key in derived}
+        self._kid = key_id(derived[0])
+        self._issuer, self._audience = base_url, f"{base_url}/{subject_name}"
+        self._subject_name = subject_name
+        self._verified: dict[bytes, AccessClaims] = {}
+
+    # --- access tokens
+
+    def subject(self, user_id: str) -> str:
+        """The URI form of a user in a token: ``user?id=…``."""
+        return f"{self._subject_name}?id={user_id}"
+
+    def issue_access(self, session: Session) -> tuple[str, datetime]:
+        """A JWT that names *session*, and when it ends."""
+        now = self._clock().replace(microsecond=0)
+        exp = min(session.expires_at, now + ACCESS_LIFETIME)
+        claims = {
+            "iss": self._issuer,
+            "aud": self._audience,
+            "sub": self.subject(session.user_id),
+            "sid": session.id,
+            "jti": str(uuid4()),
+            "iat": int(now.timestamp()),
+            "nbf": int(now.timestamp()),
+            "exp": int(exp.timestamp()),
+            "purpose": "access",
+        }
+        token = jwt.encode(claims, self._keys[self._kid], algorithm="HS256", headers={"kid": self._kid})
+        return token, datetime.fromtimestamp(claims["exp"], UTC)  # type: ignore[arg-type]  # an int, just above
+
+    def verify_access(self, token: str) -> AccessClaims:
+        """What *token* says, if we said it.
+
+        A token that passed every check is remembered by its full SHA-256, so that a script's next request does not
+        pay for the signature again; its times are checked at every use, its session is always read.
+
+        Raises:
+            InvalidTokenError: altered, foreign, expired, not yet valid, or made for something else.
+        """
+        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        claims = self._verified.get(digest)
+        if claims is None:
+            claims = self._decode(token)
+            self._check_times(claims)
+            if len(self._verified) >= REMEMBERED_LIMIT:
+                del self._verified[next(iter(self._verified))]
+            self._verified[digest] = claims
+        else:
+            self._check_times(claims)
+        return claims
+
+    def _check_times(self, claims: AccessClaims) -> None:
+        now = self._clock().timestamp()
+        if now >= claims.exp:
+            raise InvalidTokenError("access token expired")
+        if now + LEEWAY < claims.nbf:
+            raise InvalidTokenError("access token is not valid yet")
+
+    def _decode(self, token: str) -> AccessClaims:
+        if len(token) > TOKEN_BYTES_LIMIT:
+            raise InvalidTokenError("access token is too long")
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.keys() - {"alg", "kid", "typ"}:  # "crit", "jku", "jwk", "b64" and the like (RFC 7515 section 4.1)
+                raise InvalidTokenError("access token has foreign header parameters")
+            claims = jwt.decode(
+                token,
+                self._keys[header["kid"]],
+                algorithms=["HS256"],
+                audience=self._audience,
+                issuer=self._issuer,
+                # The times are ours to check: PyJWT reads a clock of its own.
+                options={
+                    "require": list(_CLAIMS),
+                    "strict_aud": True,
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError, RecursionError) as exc:
+            raise InvalidTokenError(f"access token refused: {type(exc).__name__}") from exc
+        return self._typed(claims)
+
+    def _typed(self, claims: dict[str, Any]) -> AccessClaims:
+        texts = all(type(claims[name]) is str for name in _TEXT_CLAIMS)
+        times = all(type(claims[name]) is int and 0 <= claims[name] < _LATEST for name in _TIME_CLAIMS)
+        if not texts or not times:
+            raise InvalidTokenError("access token has a claim of the wrong type")
+        if claims["purpose"] != "access":
+            raise InvalidTokenError("token was made for something else")
+        prefix = self.subject("")
+        if not claims["sub"].startswith(prefix):
+            raise InvalidTokenError("access token names another kind of user")
+        not_before = max(claims["nbf"], claims["iat"])
+        return AccessClaims(claims["sid"], claims["sub"].removeprefix(prefix), not_before, claims["exp"])
+
+    # --- single-purpose tokens
+
+    def make(
+        self,
+        purpose: str,
+        *,
+        account: Account | None,
+        lifetime: timedelta,
+        extra_data: Mapping[str, Any] = EMPTY,
+    ) -> IssuedToken:
+        """A fresh token that nobody knows yet: keep its record to bring it to life."""
+        token, now = secrets.token_urlsafe(32), self._clock()
+        record = TokenRecord(
+            token_hash=hash_token(token),
+            purpose=purpose,
+            user_id=account.user_id if account else None,
+            stamp=account.stamp if account else None,
+            created_at=now,
+            expires_at=now + lifetime,
+            extra_data=extra_data,
+        )
+        return IssuedToken(token, record)
+
+    async def issue(
+        self, purpose: str, *, account: Account | None, lifetime: timedelta, extra_data: Mapping[str, Any] = EMPTY
+    ) -> IssuedToken:
+        """Make a token and keep its record.
+
+        Args:
+            purpose: The one use of it.
+            account: Whom it is for, as it was when the proof began; None where there is no user yet.
+            lifetime: How long it lives.
+            extra_data: What the client must not hold; JSON values.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        issued = self.make(purpose, account=account, lifetime=lifetime, extra_data=extra_data)
+        await self._store.tokens.insert(issued.record)
+        return issued
+
+    async def peek(self, purpose: str, token: str) -> TokenRecord:
+        """The record of a live token of *purpose*; changes nothing. InvalidTokenError if it is not live."""
+        record = None
+        if _well_formed(token):
+            record = await self._store.tokens.peek(purpose, hash_token(token), now=self._clock())
+        return _live(record, purpose)
+
+    async def consume(self, work: Work[Any], purpose: str, token: str) -> TokenRecord:
+        """Take a live token away, in the transaction of its effect. InvalidTokenError if it is not live (any more)."""
+        record = None
+        if _well_formed(token):
+            record = await work.tokens.consume(purpose, hash_token(token), now=self._clock())
+        return _live(record, purpose)
+
+    async def retire_older(self, record: TokenRecord) -> None:
+        """Take away the user's tokens of the same purpose that are older than *record*."""
+        if record.user_id is not None:
+            await self._store.tokens.retire(record.purpose, record.user_id, older_than=record.token_hash)
+
+
+def _well_formed(token: str) -> bool:
+    return len(token) == 43 and token.isascii()  # 32 bytes in base64url, so that garbage costs no query
+
+
+def _live(record: TokenRecord | None, purpose: str) -> TokenRecord:
+    if record is None:
+        raise InvalidTokenError(f"no live {purpose} token")
+    return record

@@ -1,0 +1,486 @@
+"""The values that flow through the package: users, sessions, requests to a phase, outcomes, events. No behaviour.
+
+Durations are ``timedelta``, instants aware ``datetime`` in UTC. What is secret is left out of every ``repr``.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+
+from asgi_auth.errors import AuthError
+
+if TYPE_CHECKING:
+    from asgi_auth.store import Work
+
+
+class _Empty(Mapping[str, Any]):
+    """Nothing, read-only. Unlike a ``MappingProxyType`` it is hashable, which the default of a dataclass has to be."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> Any:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "{}"
+
+
+EMPTY: Mapping[str, Any] = _Empty()
+
+Clock = Callable[[], datetime]
+"""Returns the current instant, aware, in UTC."""
+
+Job = Callable[[], Awaitable[None]]
+"""Something to do once the act is committed: after the response under the plug, awaited without HTTP."""
+
+
+# --- users -----------------------------------------------------------------------------------------------------------
+
+
+class UserMixin:
+    """What ``request.user`` must offer, for an application's own user class; needs only an ``id``.
+
+    Starlette reads ``is_authenticated``, ``display_name`` and ``identity``.
+    """
+
+    @property
+    def is_authenticated(self) -> Literal[True]:
+        """True: somebody is signed in."""
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """What to call the user on a page: the address or user name if there is one, else the id."""
+        return str(getattr(self, "email", None) or getattr(self, "username", None) or self.identity)
+
+    @property
+    def identity(self) -> str:
+        """The id of the user as text."""
+        return str(self.id)  # type: ignore[attr-defined]  # the class that mixes this in has it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User(UserMixin):
+    """A user of a store that keeps its own table of users (``SQLiteStore``)."""
+
+    id: str
+    email: str | None = None
+    """As it was entered, in NFC: the only place that mail is sent to. None for accounts without an address."""
+    username: str | None = None
+    """None unless the application signs people in by user name."""
+    data: Mapping[str, Any] = EMPTY
+    """The extra fields that the application declared, by name."""
+    created_at: datetime
+    confirmed_at: datetime | None = None
+    """When somebody first proved that they read the mail of this address; None: nobody has."""
+
+
+class AnonymousUser:
+    """Nobody is signed in. ``scope["user"]`` is never None."""
+
+    id: None = None
+    email: None = None
+    username: None = None
+
+    @property
+    def is_authenticated(self) -> Literal[False]:
+        """False: nobody is signed in."""
+        return False
+
+    @property
+    def display_name(self) -> str:
+        """Empty."""
+        return ""
+
+    @property
+    def identity(self) -> str:
+        """Empty."""
+        return ""
+
+    def __repr__(self) -> str:
+        return "AnonymousUser()"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What the library knows of a user, whoever owns the table of users."""
+
+    user_id: str
+    stamp: bytes = field(repr=False)
+    """128 random bits. Sessions and tokens copy it when their proof begins; once it changes, they are dead."""
+    password_hash: str | None = field(default=None, repr=False)
+    """None: this user has no password."""
+    confirmed_at: datetime | None = None
+    disabled_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One user signed in on one device."""
+
+    id: str
+    """Public: the handle in a list of sessions, and ``sid`` of its bearer tokens."""
+    user_id: str
+    stamp: bytes = field(repr=False)
+    created_at: datetime
+    last_seen_at: datetime
+    """At most a minute old."""
+    idle_expires_at: datetime
+    expires_at: datetime
+    """The absolute end, however busy the session is."""
+    label: str = ""
+    """The User-Agent of the sign-in, control characters removed, at most 256 characters."""
+    factors: Mapping[str, datetime] = EMPTY
+    """When each factor was last proven in this session, by name of the strategy."""
+    remembered: bool = False
+    """True for a session that outlives the browser. It is never fresh."""
+
+
+class AccessToken(str):
+    """The bearer token of a sign-in, which also carries the value of the session cookie of the same sign-in.
+
+    As text it is a JWT. Only :meth:`AuthPlug.store_in_session` reads ``cookie``.
+    """
+
+    cookie: str
+    session: Session
+    expires_at: datetime
+
+    __slots__ = ("cookie", "expires_at", "session")
+
+    def __new__(cls, value: str, *, cookie: str, session: Session, expires_at: datetime) -> Self:
+        """Args: value: The JWT. cookie: The signed cookie value. expires_at: When the JWT ends."""
+        token = super().__new__(cls, value)
+        token.cookie, token.session, token.expires_at = cookie, session, expires_at
+        return token
+
+    def __repr__(self) -> str:
+        return f"AccessToken(session={self.session.id!r})"
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+class Activity(NamedTuple):
+    """What was attempted: ``Activity("password", "sign_in")``; both None for an unknown route."""
+
+    strategy: str | None
+    phase: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Who asks, as far as the transport says."""
+
+    address: str | None = None
+    """IP address; None without HTTP."""
+    label: str = ""
+    """The User-Agent, control characters removed, at most 256 characters."""
+    session_hash: bytes | None = field(default=None, repr=False)
+    """Look-up hash of the session cookie that the browser showed; that session ends when it signs in again."""
+    browser: bool = False
+    """True when the request bears headers that only a browser sends (Origin, Sec-Fetch-Site)."""
+
+
+class AuthState(NamedTuple):
+    """What a middleware found out about a request: ``scope["asgi_auth"]``."""
+
+    user: Any
+    """The application's own user object, or an ``AnonymousUser``."""
+    session: Session | None
+    method: Literal["session", "bearer"] | None
+    error: AuthError | None
+    """Why a credential that was shown counts for nothing; None if it counts, or if none was shown."""
+    authentication: object = None
+    """The ``Authentication`` that says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseRequest:
+    """One request to a phase, parsed. What a form sends is text; JSON may send anything, so every value is checked."""
+
+    method: str = "POST"
+    params: Mapping[str, Any] = field(default=EMPTY, repr=False)
+    query: Mapping[str, str] = field(default=EMPTY, repr=False)
+    cookies: Mapping[str, str] = field(default=EMPTY, repr=False)
+    client: Client = Client()
+    pending: str | None = field(default=None, repr=False)
+    """The pending-factor token of a sign-in that waits for its next factor."""
+    state: AuthState = AuthState(AnonymousUser(), None, None, None)
+    """Who is signed in; looked up for phases that are only for somebody who is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormField:
+    """One input of a script-free page."""
+
+    name: str
+    label: str
+    type: str = "text"
+    autocomplete: str = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """The page that a link in a mail opens: it changes nothing, its button does (CF-3)."""
+
+    title: str
+    text: str = ""
+    token: str | None = None
+    """Name of the query parameter that the page carries on, in a hidden field."""
+    fields: tuple[FormField, ...] = ()
+    button: str = "Continue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One HTTP step of a strategy: ``/auth/<strategy>/<name>``."""
+
+    name: str
+    method: Literal["GET", "POST"]
+    handle: Callable[[PhaseRequest], Awaitable["Outcome"]] = field(repr=False)
+    form: Form | None = None
+    """A page to serve at GET on the path of a POST phase."""
+    secrets: frozenset[str] = frozenset()
+    """Parameters that are never given back to draw a form again."""
+    signed_in: bool = False
+    """Only for somebody who is signed in: whoever is not is refused, and ``PhaseRequest.state`` says who it is."""
+
+
+# --- acts ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A user about to be created or changed, for ``Hook.prepare`` to look at, refuse or alter."""
+
+    act: Literal["create", "change"]
+    strategy: str | None
+    """None when the application itself asks."""
+    fields: Mapping[str, Any] = field(default=EMPTY, repr=False)
+    """What will be written, by logical name (``email``, ``username`` or a declared extra field)."""
+    params: Mapping[str, Any] = field(default=EMPTY, repr=False)
+    """What the client sent, for a hook that takes a parameter of its own."""
+    user: Any = None
+    """Who is changed; None for a new one."""
+    confirmed_at: datetime | None = None
+    invited: bool = False
+    """Set by the hook that found an invitation: opens a registration that is otherwise by invitation only."""
+    notes: Mapping[str, Any] = field(default=EMPTY, repr=False)
+    """What a hook wants to find again in ``within``, by its own name."""
+    client: Client = Client()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Somebody proved who they are: the account as it was when the proof began, the factor, the instant."""
+
+    account: Account
+    factor: str
+    at: datetime
+    earlier: Mapping[str, datetime] = EMPTY
+    """Factors proven before in the same sign-in or session, with their times."""
+
+    @property
+    def factors(self) -> dict[str, datetime]:
+        """Every factor of this sign-in, with its time."""
+        return {**self.earlier, self.factor: self.at}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A sign-in about to happen, for ``Hook.admit`` to pass, refuse or ask more of."""
+
+    user: Any
+    proof: Proof
+    client: Client
+    remember: bool = False
+    registered: bool = False
+    """True for the sign-in that ends a registration."""
+
+
+@dataclass(frozen=True, slots=True)
+class FactorRequired:
+    """One more factor is needed: any of these strategies."""
+
+    strategies: tuple[str, ...]
+
+
+# --- outcomes --------------------------------------------------------------------------------------------------------
+
+Spend = Callable[["Work[Any]"], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """Somebody proved who they are; whether they get a session is decided by ``sessions.mint``.
+
+    ``spend`` consumes the token that was shown, in the transaction that mints the session.
+    """
+
+    user: Any
+    proof: Proof
+    remember: bool = field(default=False, kw_only=True)
+    registered: bool = field(default=False, kw_only=True)
+    spend: Spend | None = field(default=None, kw_only=True, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIssued:
+    """A sign-in token was made, to be redeemed within a minute; nobody is signed in yet."""
+
+    user: Any
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Done, and nobody was signed in. ``then`` runs after the response, so that it cannot be timed."""
+
+    then: Job | None = field(default=None, repr=False)
+    user: Any = field(default=None, repr=False)
+    """For code without HTTP only: whom it was about, if anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedOut:
+    """The session is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Send the browser elsewhere; ``flow`` is kept in a cookie of the flow's own until it comes back."""
+
+    url: str
+    flow: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A step that answers with data (passkey options, the factors that are still missing)."""
+
+    data: Mapping[str, Any]
+    pending: str | None = field(default=None, repr=False)
+    """A pending-factor token for a cookie of its own; None if there is none."""
+
+
+Outcome = SignedIn | TokenIssued | Accepted | SignedOut | Redirect | Challenge
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What happened, for ``Hook.within``."""
+
+    name: ClassVar[str] = "event"
+    at: datetime
+    user_id: str | None = None
+    strategy: str | None = None
+    client: Client = Client()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserCreated(Event):
+    """A user and their account exist."""
+
+    name: ClassVar[str] = "user.created"
+    user: Any
+    draft: Draft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserChanged(Event):
+    """Fields of a user were written."""
+
+    name: ClassVar[str] = "user.changed"
+    user: Any
+    draft: Draft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserConfirmed(Event):
+    """The mailbox was proven; ``claimed`` if it was the first proof, which drops what strangers may have planted."""
+
+    name: ClassVar[str] = "user.confirmed"
+    claimed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserDisabled(Event):
+    """An administrator locked the account."""
+
+    name: ClassVar[str] = "user.disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserEnabled(Event):
+    """An administrator unlocked the account."""
+
+    name: ClassVar[str] = "user.enabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserDeleted(Event):
+    """The user and everything that hangs on them is gone."""
+
+    name: ClassVar[str] = "user.deleted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordSet(Event):
+    """A password was set on an account that existed; every earlier session and mail token is dead."""
+
+    name: ClassVar[str] = "password.set"
+    user: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInSucceeded(Event):
+    """A session was minted."""
+
+    name: ClassVar[str] = "sign_in.succeeded"
+    session: Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInFailed(Event):
+    """Credentials were refused. ``reason`` is for the log; the identity that was typed is not in it (AU-4)."""
+
+    name: ClassVar[str] = "sign_in.failed"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsRevoked(Event):
+    """Sessions were ended: one (its id) or, where ``session_id`` is None, all but the acting one."""
+
+    name: ClassVar[str] = "sessions.revoked"
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDropped(Event):
+    """More was left to do after responses than is allowed to wait."""
+
+    name: ClassVar[str] = "job.dropped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFailed(Event):
+    """A sender failed; the older mail token stays usable."""
+
+    name: ClassVar[str] = "delivery.failed"
+    purpose: str
+    reason: str
