@@ -1,0 +1,91 @@
+"""The Sender protocol: how a message reaches a person."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from asgi_auth.errors import ConfigurationError
+
+SenderFunction = Callable[..., Awaitable[None] | None]
+"""``(user, token)`` or ``(user, token, opts)``, plain (then it runs in a thread) or async."""
+
+
+@runtime_checkable
+class Sender(Protocol):
+    """Hands one message over. What it returns and what it raises never reaches the client."""
+
+    async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        """Send *token* to *user*.
+
+        Args:
+            user: The application's own user object; None where there is none yet.
+            token: The secret to deliver; None for a notice.
+            opts: At least ``purpose``, ``address`` (the mailbox, exactly as stored), ``app_name`` and, with a token,
+                ``url`` (the link) and ``expires_at`` (aware UTC ``datetime``).
+        """
+        ...
+
+
+def as_sender(sender: Sender | SenderFunction, *, parameter: str) -> Sender:
+    """*sender* itself if it is a ``Sender``, else a ``Sender`` around it.
+
+    A plain function, and a plain ``send`` method, runs in a thread, so that a blocking mail library does not stop
+    the event loop.
+
+    Args:
+        sender: An object with ``send``, or a function; either takes ``(user, token, opts)`` or ``(user, token)``.
+        parameter: What the application calls the option, for the error.
+
+    Raises:
+        ConfigurationError: it is neither, or it takes other arguments.
+    """
+    function: Any = getattr(sender, "send", sender)
+    arity = None if inspect.isclass(sender) else _arity(function)
+    if arity is None:
+        raise ConfigurationError(
+            f"{parameter}: {sender!r} is no sender; give an object with send(user, token, opts) or a function of"
+            " (user, token) or (user, token, opts)"
+        )
+    if arity == 3 and function is not sender and inspect.iscoroutinefunction(function) and isinstance(sender, Sender):
+        return sender
+    return _FunctionSender(function, arity)
+
+
+def _arity(function: object) -> int | None:
+    """How many of (user, token, opts) *function* takes: 3 or 2; None if it can be called with neither."""
+    if not callable(function):
+        return None
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-ins do not tell
+        return None
+    return next((count for count in (3, 2) if _accepts(signature, count)), None)
+
+
+def _accepts(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+class _FunctionSender:
+    """A function as a ``Sender``."""
+
+    def __init__(self, function: SenderFunction, arity: int) -> None:
+        self._function, self._arity = function, arity
+
+    def __repr__(self) -> str:
+        return f"as_sender({self._function!r})"
+
+    async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        arguments = (user, token, opts)[: self._arity]
+        if inspect.iscoroutinefunction(self._function):
+            await self._function(*arguments)
+            return
+        # What returns an awaitable without saying so (a lambda, an object with an async __call__) is awaited here.
+        result = await asyncio.to_thread(self._function, *arguments)
+        if inspect.isawaitable(result):
+            await result

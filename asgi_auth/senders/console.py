@@ -1,0 +1,34 @@
+"""A sender for development: it prints."""
+
+import sys
+import unicodedata
+from collections.abc import Mapping
+from typing import Any, ClassVar, TextIO
+
+
+class ConsoleSender:
+    """Prints every message, links and all. An ``Authentication`` whose ``base_url`` is https refuses it.
+
+    Args:
+        stream: Where to; None: whatever standard output is at that moment.
+    """
+
+    local_only: ClassVar[bool] = True
+    """Whoever reads the log could use the links: not for a public instance."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+
+    async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        """Print one message: whom it is for, what about, and the link."""
+        lines = [f"--- {opts['app_name']}: {opts['purpose']} for {opts['address']}"]
+        if "url" in opts:
+            lines += [str(opts["url"]), f"valid until {opts['expires_at']:%Y-%m-%d %H:%M:%S} UTC"]
+        stream = self._stream or sys.stdout
+        stream.write("".join(f"{_printable(line)}\n" for line in lines))
+        stream.flush()
+
+
+def _printable(line: str) -> str:
+    """*line* without characters that a terminal acts upon (AU-3)."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cs") else c for c in line)

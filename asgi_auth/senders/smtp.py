@@ -1,0 +1,222 @@
+"""A sender for mail. RFC 5321 (SMTP), RFC 3207 (STARTTLS), RFC 6531 (SMTPUTF8), RFC 3834 (Auto-Submitted).
+
+One message has one recipient. DKIM and a queue are the mail server's.
+"""
+
+import asyncio
+import html
+import re
+import ssl
+import unicodedata
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import make_msgid
+from typing import Any, Literal, NamedTuple
+
+import aiosmtplib
+from email_validator import EmailNotValidError, validate_email
+
+from asgi_auth.errors import ConfigurationError, SenderError
+
+_ATOM = r"""[^\s@<>()\[\],;:"\\\x00-\x1f\x7f\ud800-\udfff]+"""
+_MAILBOX = re.compile(f"{_ATOM}@{_ATOM}")
+
+
+class Mail(NamedTuple):
+    """What a message says. Every header but the subject is the sender's."""
+
+    subject: str
+    """Control characters are taken out of it."""
+    text: str
+    html: str
+    """The same once more; whatever is put into it must have been escaped."""
+
+
+class _Words(NamedTuple):
+    subject: str
+    lead: str
+    ending: str
+
+
+_OTHER = _Words(
+    "A message from {app_name}",
+    "This message is about your account at {app_name}.",
+    "If you did not expect it, there is nothing to do.",
+)
+_WORDS = {
+    "reset": _Words(
+        "Set a new password for {app_name}",
+        "Somebody asked to set a new password for your account at {app_name}.",
+        "If it was not you, there is nothing to do: your password stays as it is.",
+    ),
+    "password_changed": _Words(
+        "Your password for {app_name} was changed",
+        "The password of your account at {app_name} was changed.",
+        "If it was not you, go to the sign-in page and ask to set a new password at once.",
+    ),
+    "identity_taken": _Words(
+        "You have an account at {app_name} already",
+        "Somebody wanted to register at {app_name} with this address, which has an account already. Sign in as usual,"
+        " or ask for a new password.",
+        "If it was not you, there is nothing to do.",
+    ),
+    "sign_in": _Words(
+        "New sign-in to {app_name}",
+        "There was a new sign-in to your account at {app_name}.",
+        "If it was not you, go to the sign-in page and ask to set a new password at once.",
+    ),
+}
+
+
+def render_mail(opts: Mapping[str, Any]) -> Mail:
+    """The message for ``opts["purpose"]``; a purpose that is not known gets words that suit every purpose.
+
+    Nothing in *opts* is trusted: the HTML part holds it escaped (CVE-2022-31127).
+    """
+    values = {"app_name": _one_line(opts["app_name"])}
+    words = _WORDS.get(opts["purpose"], _OTHER)
+    lead, ending = words.lead.format(**values), words.ending
+    sent_to = f"Sent to {_one_line(opts['address'])}."
+    link = _one_line(opts.get("url", ""))
+    expiry = f"The link works once, until {opts['expires_at']:%Y-%m-%d %H:%M} UTC." if link else ""
+    return Mail(
+        subject=words.subject.format(**values),
+        text="\n\n".join(filter(None, (lead, link, expiry, ending, sent_to))) + "\n",
+        html=_page(_paragraph(lead), _anchor(link) if link else "", *map(_paragraph, (expiry, ending, sent_to))),
+    )
+
+
+def _page(*parts: str) -> str:
+    body = "\n".join(filter(None, parts))
+    return f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<body>\n{body}\n</body>\n</html>\n'
+
+
+def _paragraph(text: str) -> str:
+    return text and f"<p>{html.escape(text)}</p>"
+
+
+def _anchor(link: str) -> str:
+    return f'<p><a href="{html.escape(link)}">{html.escape(link)}</a></p>'
+
+
+def _one_line(value: object) -> str:
+    """*value* as one line of text: what could end a header or a line becomes a space."""
+    spaced = (" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in str(value))
+    return " ".join("".join(spaced).split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SMTPSender:
+    """Hands mail to a server. Nothing is sent in clear unless ``tls="none"`` says so, and a password never is.
+
+    Raises:
+        ConfigurationError: an option does not do; the message names it.
+    """
+
+    host: str
+    port: int = 587
+    """587 for submission (RFC 6409), 465 with ``tls="implicit"`` (RFC 8314)."""
+    from_address: str
+    """The address alone, in ASCII; the name beside it is the application's."""
+    username: str | None = None
+    """None: the server asks for no password."""
+    password: str | None = field(default=None, repr=False)
+    tls: Literal["starttls", "implicit", "none"] = "starttls"
+    """A server that cannot do it gets no mail, there is no falling back. ``none``: for a relay on the same machine."""
+    tls_context: ssl.SSLContext | None = None
+    """None: the certificate must be valid for *host* and known to the system's authorities."""
+    timeout: timedelta = timedelta(seconds=10)
+    """For the whole of one message, the connection included; saying goodbye may take a second more."""
+    render: Callable[[Mapping[str, Any]], Mail] = render_mail
+    """Makes the words from ``opts``; plain, and quick."""
+
+    def __post_init__(self) -> None:
+        if not (self.from_address.isascii() and _MAILBOX.fullmatch(self.from_address)):
+            raise ConfigurationError("from_address: one ASCII mailbox, without a name")
+        if self.tls not in ("starttls", "implicit", "none"):
+            raise ConfigurationError("tls: starttls, implicit or none")
+        if (self.username is None) != (self.password is None):
+            raise ConfigurationError("username, password: both or neither")
+        if self.username is not None and self.tls == "none":
+            raise ConfigurationError("tls: a password is not sent in clear")
+        if self.timeout <= timedelta(0):
+            raise ConfigurationError("timeout: longer than nothing")
+
+    async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        """Send one message to ``opts["address"]`` and to nobody else.
+
+        Raises:
+            SenderError: it was not taken: no connection, no TLS, refused, too slow, or an address that is not one
+                mailbox or that the server cannot write. The text holds neither address nor token.
+        """
+        recipient = _recipient(opts["address"])
+        message = self._message(recipient, self.render(opts), app_name=opts["app_name"])
+        try:
+            await self._submit(message, recipient)
+        except (aiosmtplib.SMTPException, OSError, ValueError) as exc:
+            code = getattr(exc, "code", "")
+            raise SenderError(f"{self.host} did not take the mail: {type(exc).__name__} {code}".rstrip()) from exc
+
+    def _message(self, recipient: str, mail: Mail, *, app_name: str) -> EmailMessage:
+        domain = self.from_address.rpartition("@")[2]
+        message = EmailMessage()
+        message["From"] = _address(self.from_address, name=app_name)
+        message["To"] = _address(recipient)
+        message["Subject"] = _one_line(mail.subject)
+        message["Date"] = datetime.now(UTC)
+        message["Message-ID"] = make_msgid(domain=domain)
+        message["Auto-Submitted"] = "auto-generated"  # no holiday reply comes back
+        message.set_content(mail.text)
+        message.add_alternative(mail.html, subtype="html")
+        return message
+
+    async def _submit(self, message: EmailMessage, recipient: str) -> None:
+        client = aiosmtplib.SMTP(
+            hostname=self.host,
+            port=self.port,
+            username=self.username,
+            password=self.password,
+            use_tls=self.tls == "implicit",
+            start_tls=self.tls == "starttls",  # True is a demand, None would take what there is
+            tls_context=self.tls_context,
+            timeout=self.timeout.total_seconds(),
+            local_hostname=self.from_address.rpartition("@")[2],  # else it asks the DNS, and stops the loop meanwhile
+        )
+        try:
+            async with asyncio.timeout(self.timeout.total_seconds()):
+                await client.connect()
+                await client.send_message(message, sender=self.from_address, recipients=[recipient])
+            with suppress(aiosmtplib.SMTPException):  # it has the mail; that it does not say goodbye changes nothing
+                await client.quit(timeout=1)
+        finally:
+            client.close()
+
+
+def _address(mailbox: str, *, name: str = "") -> Address:
+    local, _, domain = mailbox.rpartition("@")
+    # Without specials a name needs no quotes, which the standard library forgets when it folds a long header.
+    return Address(re.sub(r'[<>@,;:"\\()\[\]]', " ", _one_line(name)), local, domain)
+
+
+def _recipient(address: object) -> str:
+    """*address* for the envelope: as it is, but for a domain of other letters, which is written as an A-label.
+
+    With a local part that is not ASCII it stays as it is altogether: that takes SMTPUTF8, which can write both.
+
+    Raises:
+        SenderError: it is not exactly one mailbox (AC-7).
+    """
+    if not (isinstance(address, str) and _MAILBOX.fullmatch(address)):
+        raise SenderError("the address is not one mailbox")
+    local, _, domain = address.rpartition("@")
+    if domain.isascii() or not local.isascii():
+        return address
+    try:  # IDNA 2008: the standard library's older rule would turn one domain into another (ß into ss)
+        checked = validate_email(f"postmaster@{domain}", check_deliverability=False, test_environment=True)
+    except EmailNotValidError as exc:
+        raise SenderError("the domain of the address has no ASCII form") from exc
+    return f"{local}@{checked.ascii_domain}"

@@ -1,0 +1,43 @@
+"""What every test shares: the event loop, the effort of property tests, and no skips where everything must run."""
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# The same examples in every run: a red test is red for everybody. `ci` repeats the properties on further Pythons.
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=20)
+settings.load_profile("default")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Asyncio: the drivers of the stores know no other loop."""
+    return "asyncio"
+
+
+def fail_skipped(
+    report: pytest.TestReport | pytest.CollectReport, environment: dict[str, str] | os._Environ[str] = os.environ
+) -> None:
+    """Turn a skip into a failure where ``ASGI_AUTH_REQUIRE_ALL`` is set: what a test needs must be there."""
+    if environment.get("ASGI_AUTH_REQUIRE_ALL") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"skipped, but ASGI_AUTH_REQUIRE_ALL is set: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """Refuse the skip of a test."""
+    report = yield
+    fail_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    """Refuse the skip of a module."""
+    report = yield
+    fail_skipped(report)
+    return report

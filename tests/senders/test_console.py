@@ -1,0 +1,56 @@
+"""ConsoleSender: a readable message, nothing that a terminal would act upon."""
+
+import io
+from datetime import UTC, datetime
+
+import pytest
+
+from asgi_auth.sender import Sender
+from asgi_auth.senders import ConsoleSender
+
+NOTICE = {"purpose": "password_changed", "address": "alice@example.com", "app_name": "Acme"}
+LINK = {
+    "purpose": "reset",
+    "address": "alice@example.com",
+    "app_name": "Acme",
+    "url": "http://localhost:8000/auth/password/reset?reset_token=abc",
+    "expires_at": datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC),
+}
+
+
+@pytest.mark.anyio
+async def test_console_prints_the_link(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever develops finds the link on standard output."""
+    await ConsoleSender().send(None, "abc", LINK)
+
+    assert capsys.readouterr().out == (
+        "--- Acme: reset for alice@example.com\n"
+        "http://localhost:8000/auth/password/reset?reset_token=abc\n"
+        "valid until 2026-03-04 05:06:07 UTC\n"
+    )
+
+
+@pytest.mark.anyio
+async def test_console_prints_a_notice_to_a_stream() -> None:
+    """A notice has no link; a stream of one's own gets it."""
+    stream = io.StringIO()
+
+    await ConsoleSender(stream).send(None, None, NOTICE)
+
+    assert stream.getvalue() == "--- Acme: password_changed for alice@example.com\n"
+
+
+@pytest.mark.anyio
+async def test_console_neutralises_control_characters() -> None:
+    """AU-3: neither a new line nor an escape sequence of a typed value reaches the terminal."""
+    stream = io.StringIO()
+
+    await ConsoleSender(stream).send(None, None, {**NOTICE, "address": "a\x1b[2J\r\nfake\ud800@example.com"})
+
+    assert stream.getvalue() == "--- Acme: password_changed for a\ufffd[2J\ufffd\ufffdfake\ufffd@example.com\n"
+
+
+def test_console_is_a_sender_for_local_use() -> None:
+    """``Authentication`` reads this mark and refuses it on https."""
+    assert ConsoleSender.local_only is True
+    assert isinstance(ConsoleSender(), Sender)

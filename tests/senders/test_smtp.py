@@ -1,0 +1,482 @@
+"""SMTPSender against a real server on loopback."""
+
+import asyncio
+import email.policy
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.message import EmailMessage
+from typing import Any
+
+import pytest
+import trustme
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope
+
+from asgi_auth.errors import ConfigurationError, SenderError
+from asgi_auth.sender import Sender
+from asgi_auth.senders import Mail, SMTPSender
+from asgi_auth.senders.smtp import render_mail
+
+NOTICE = {"purpose": "password_changed", "address": "Alice@example.com", "app_name": "Acme"}
+LINK = {
+    "purpose": "reset",
+    "address": "Alice@example.com",
+    "app_name": "Acme",
+    "url": "https://app.example/auth/password/reset?a=1&reset_token=hush",
+    "expires_at": datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC),
+}
+AUTHORITY = trustme.CA()
+TRUST = ssl.create_default_context()
+AUTHORITY.configure_trust(TRUST)
+
+
+@dataclass
+class Mailbox:
+    """What the server saw."""
+
+    port: int = 0
+    envelopes: list[Envelope] = field(default_factory=list)
+    logins: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    async def handle_RCPT(  # noqa: N802  # the server calls it so
+        self, server: Any, session: Any, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Refuse one address, take every other."""
+        if address == "nobody@example.com":
+            return "550 no such mailbox: nobody@example.com"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802
+        """Keep the message."""
+        self.envelopes.append(envelope)
+        return "250 OK"
+
+    def login(self, server: Any, session: Any, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
+        """Let one user in."""
+        self.logins.append((data.login, data.password))
+        return AuthResult(success=data.password == b"open sesame", handled=False)
+
+    def message(self) -> EmailMessage:
+        """The one message that arrived."""
+        (envelope,) = self.envelopes
+        assert isinstance(envelope.content, bytes)
+        return message_from_bytes(envelope.content, policy=email.policy.default)
+
+
+class Abrupt(Mailbox):
+    """A server that hangs up instead of saying goodbye."""
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802
+        """Gone."""
+        server.transport.abort()
+        return "221 Bye"
+
+
+class Slow(Mailbox):
+    """A server that answers each command in time, and is too slow in all."""
+
+    async def handle_MAIL(  # noqa: N802
+        self, server: Any, session: Any, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Later."""
+        envelope.mail_from = address
+        return await asyncio.sleep(0.08, "250 OK")
+
+    async def handle_RCPT(self, *arguments: Any) -> str:  # noqa: N802
+        """Later still."""
+        return await asyncio.sleep(0.08, await super().handle_RCPT(*arguments))
+
+
+class Connection(SMTP):
+    """One connection, which can be waited for to end."""
+
+    def __init__(self, mailbox: Mailbox, **options: Any) -> None:
+        super().__init__(mailbox, hostname="localhost", authenticator=mailbox.login, **options)
+        self.ended = asyncio.Event()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Nothing is left open when the loop closes."""
+        super().connection_lost(error)
+        self.ended.set()
+
+
+def server_context() -> ssl.SSLContext:
+    """The server's certificate, from an authority of the tests' own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@asynccontextmanager
+async def mail_server(
+    mailbox: Mailbox | None = None,
+    *,
+    starttls: bool = True,
+    implicit: bool = False,
+    **options: Any,
+) -> AsyncIterator[Mailbox]:
+    """A mail server on a free port of loopback."""
+    mailbox = mailbox or Mailbox()
+    loop = asyncio.get_running_loop()
+    options |= {"tls_context": server_context(), "require_starttls": True} if starttls else {}
+    connections: list[Connection] = []
+
+    def connect() -> Connection:
+        connections.append(Connection(mailbox, loop=loop, **options))
+        return connections[-1]
+
+    async with (
+        await loop.create_server(connect, "127.0.0.1", 0, ssl=server_context() if implicit else None) as server,
+        asyncio.timeout(5),
+    ):
+        mailbox.port = server.sockets[0].getsockname()[1]
+        yield mailbox
+        for connection in connections:
+            await connection.ended.wait()
+
+
+def smtp_sender(mailbox: Mailbox, **options: Any) -> SMTPSender:
+    """A sender for that server, which trusts its certificate."""
+    defaults: dict[str, Any] = {"host": "127.0.0.1", "from_address": "no-reply@app.example", "tls_context": TRUST}
+    return SMTPSender(**defaults | {"port": mailbox.port} | options)
+
+
+def parts(message: EmailMessage) -> tuple[str, str]:
+    """The text and the HTML of a message."""
+    text, page = message.iter_parts()
+    assert isinstance(text, EmailMessage)
+    assert isinstance(page, EmailMessage)
+    return text.get_content(), page.get_content()
+
+
+@pytest.mark.anyio
+async def test_smtp_sends_text_and_html_to_the_address_alone() -> None:
+    """A message has one recipient, the address as stored, and the link in both parts."""
+    async with mail_server() as mailbox:
+        await smtp_sender(mailbox).send(None, "hush", LINK)
+
+    (envelope,) = mailbox.envelopes
+    text, page = parts(mailbox.message())
+    assert (envelope.mail_from, envelope.rcpt_tos) == ("no-reply@app.example", ["Alice@example.com"])
+    assert mailbox.message().get_content_type() == "multipart/alternative"
+    assert text.splitlines() == [
+        "Somebody asked to set a new password for your account at Acme.",
+        "",
+        "https://app.example/auth/password/reset?a=1&reset_token=hush",
+        "",
+        "The link works once, until 2026-03-04 05:06 UTC.",
+        "",
+        "If it was not you, there is nothing to do: your password stays as it is.",
+        "",
+        "Sent to Alice@example.com.",
+    ]
+    assert 'href="https://app.example/auth/password/reset?a=1&amp;reset_token=hush"' in page
+
+
+@pytest.mark.anyio
+async def test_smtp_headers_say_what_it_is() -> None:
+    """From, To, Date, Message-ID and Auto-Submitted; no header names the machine."""
+    async with mail_server() as mailbox:
+        await smtp_sender(mailbox).send(None, None, NOTICE)
+
+    message = mailbox.message()
+    assert message["From"] == "Acme <no-reply@app.example>"
+    assert message["To"] == "Alice@example.com"
+    assert message["Message-ID"].endswith("@app.example>")
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert abs(message["Date"].datetime - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("purpose", "subject"),
+    [
+        ("reset", "Set a new password for Acme"),
+        ("password_changed", "Your password for Acme was changed"),
+        ("identity_taken", "You have an account at Acme already"),
+        ("sign_in", "New sign-in to Acme"),
+        ("something_new", "A message from Acme"),
+    ],
+)
+def test_render_mail_has_words_for_every_purpose(purpose: str, subject: str) -> None:
+    """Each purpose has a subject of its own; one that is not known gets a message, too."""
+    assert render_mail({**NOTICE, "purpose": purpose}).subject == subject
+
+
+def test_render_mail_of_a_notice_has_no_link() -> None:
+    """A notice has neither link nor expiry."""
+    mail = render_mail(NOTICE)
+
+    assert "http" not in mail.text + mail.html
+    assert "until" not in mail.text + mail.html
+
+
+def test_render_mail_escapes_every_value() -> None:
+    """RD-4, CVE-2022-31127: markup in the address, the name or the link is text in the HTML part."""
+    hostile = {
+        **LINK,
+        "app_name": "<script>alert(1)</script>",
+        "address": '"><img src=x>@example.com',
+        "url": 'https://app.example/"onclick="x',
+    }
+
+    mail = render_mail(hostile)
+
+    assert "<script" not in mail.html
+    assert "<img" not in mail.html
+    assert 'href="https://app.example/&quot;onclick=&quot;x"' in mail.html
+    assert "account at <script>alert(1)</script>." in mail.text
+
+
+@pytest.mark.parametrize("name", ["{{7*7}}", "%s %(x)s", "{app_name.__class__}", "' OR 1=1--"])
+def test_render_mail_takes_template_characters_as_text(name: str) -> None:
+    """RP-11: a value is never read as a template."""
+    assert render_mail({**NOTICE, "app_name": name}).subject == f"Your password for {name} was changed"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Acme\r\nBcc: eve@example.net",
+        "Acme\nTo: eve@example.net\n\n<p>hello",
+        'Eve <eve@example.net>, "Acme"',
+        "Acme, eve@example.net, " * 6,
+        "Büro & Söhne, eve@example.net, " * 8,
+        "Acme\u2028Bcc: eve@example.net\x00\ud800",
+    ],
+)
+async def test_smtp_name_adds_no_header_and_no_address(name: str) -> None:
+    """RD-3: whatever the application is called, there is one sender, one recipient and no further header."""
+    async with mail_server() as mailbox:
+        await smtp_sender(mailbox).send(None, None, {**NOTICE, "app_name": name})
+
+    message = mailbox.message()
+    assert [address.addr_spec for address in message["From"].addresses] == ["no-reply@app.example"]
+    assert [address.addr_spec for address in message["To"].addresses] == ["Alice@example.com"]
+    assert mailbox.envelopes[0].rcpt_tos == ["Alice@example.com"]
+    assert sorted(message.keys()) == [
+        *("Auto-Submitted", "Content-Type", "Date", "From", "MIME-Version", "Message-ID", "Subject", "To"),
+    ]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "address",
+    [
+        ["victim@example.com", "eve@example.net"],
+        "victim@example.com,eve@example.net",
+        "victim@example.com eve@example.net",
+        "victim@example.com\r\nRCPT TO:<eve@example.net>",
+        '"Victim" <victim@example.com>',
+        "<victim@example.com>",
+        "victim@example.com@example.net",
+        '"a b"@example.com',
+        "<script>@example.com",
+        "@example.com",
+        "victim",
+        "",
+        None,
+        "victim@ä..example",
+        "victim\ud800@example.com",
+    ],
+    ids=ascii,
+)
+async def test_smtp_refuses_what_is_not_one_mailbox(address: Any) -> None:
+    """AC-7: nothing is sent to a list, a display name or an injected command."""
+    async with mail_server() as mailbox:
+        with pytest.raises(SenderError, match="address"):
+            await smtp_sender(mailbox).send(None, None, {**NOTICE, "address": address})
+
+    assert mailbox.envelopes == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("address", "recipient"),
+    [
+        ("Alice.O'Hara+tag@Example.com", "Alice.O'Hara+tag@Example.com"),
+        ("a@faß.de", "a@xn--fa-hia.de"),
+        ("a@fass.de", "a@fass.de"),
+    ],
+)
+async def test_smtp_rcpt_to_is_the_stored_address(address: str, recipient: str) -> None:
+    """AC-6, AC-7: RCPT TO is the address as stored; a domain of other letters goes as its A-label of IDNA 2008."""
+    async with mail_server() as mailbox:
+        await smtp_sender(mailbox).send(None, None, {**NOTICE, "address": address})
+
+    assert mailbox.envelopes[0].rcpt_tos == [recipient]
+    assert [to.addr_spec for to in mailbox.message()["To"].addresses] == [recipient]
+
+
+@pytest.mark.anyio
+async def test_smtp_writes_a_local_part_in_other_letters_where_the_server_can() -> None:
+    """RFC 6531: with SMTPUTF8 the address goes out unchanged."""
+    async with mail_server(enable_SMTPUTF8=True) as mailbox:
+        await smtp_sender(mailbox).send(None, None, {**NOTICE, "address": "Älice@faß.de"})
+
+    assert mailbox.envelopes[0].rcpt_tos == ["Älice@faß.de"]
+
+
+@pytest.mark.anyio
+async def test_smtp_refuses_a_local_part_in_other_letters_where_the_server_cannot() -> None:
+    """RFC 6531: without SMTPUTF8 it is never sent to a look-alike instead."""
+    async with mail_server() as mailbox:
+        with pytest.raises(SenderError, match="SMTPNotSupported"):
+            await smtp_sender(mailbox).send(None, None, {**NOTICE, "address": "älice@example.com"})
+
+    assert mailbox.envelopes == []
+
+
+@pytest.mark.anyio
+async def test_smtp_refused_recipient_is_an_error_without_the_address() -> None:
+    """The text of the error is for the log, so neither the address nor the token is in it."""
+    async with mail_server() as mailbox:
+        with pytest.raises(SenderError) as caught:
+            await smtp_sender(mailbox).send(None, "hush", {**LINK, "address": "nobody@example.com"})
+
+    assert caught.value.reason == "127.0.0.1 did not take the mail: SMTPRecipientsRefused"
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.anyio
+async def test_smtp_signs_in_over_tls() -> None:
+    """A user name and a password are sent, once the connection is private."""
+    async with mail_server() as mailbox:
+        await smtp_sender(mailbox, username="app", password="open sesame").send(None, None, NOTICE)
+
+    assert mailbox.logins == [(b"app", b"open sesame")]
+    assert len(mailbox.envelopes) == 1
+
+
+@pytest.mark.anyio
+async def test_smtp_wrong_password_is_an_error_without_it() -> None:
+    """A refused password names the code and not the password."""
+    async with mail_server() as mailbox:
+        with pytest.raises(SenderError) as caught:
+            await smtp_sender(mailbox, username="app", password="guess").send(None, None, NOTICE)
+
+    assert caught.value.reason == "127.0.0.1 did not take the mail: SMTPAuthenticationError 535"
+
+
+@pytest.mark.anyio
+async def test_smtp_sends_nothing_in_clear() -> None:
+    """A server without STARTTLS, or one whose offer was stripped on the way, gets neither password nor mail."""
+    async with mail_server(starttls=False, auth_require_tls=False) as mailbox:
+        with pytest.raises(SenderError, match="SMTP"):
+            await smtp_sender(mailbox, username="app", password="open sesame").send(None, "hush", LINK)
+
+    assert (mailbox.logins, mailbox.envelopes) == ([], [])
+
+
+@pytest.mark.anyio
+async def test_smtp_trusts_no_unknown_certificate() -> None:
+    """Loopback or not: a certificate that no known authority signed ends the conversation."""
+    async with mail_server() as mailbox:
+        with pytest.raises(SenderError):
+            await smtp_sender(mailbox, tls_context=None).send(None, "hush", LINK)
+
+    assert mailbox.envelopes == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("tls", "implicit"), [("implicit", True), ("none", False)])
+async def test_smtp_other_ways_to_connect(tls: str, implicit: bool) -> None:
+    """TLS from the first byte; and, if it is asked for, none at all."""
+    async with mail_server(starttls=False, implicit=implicit) as mailbox:
+        await smtp_sender(mailbox, tls=tls).send(None, None, NOTICE)
+
+    assert len(mailbox.envelopes) == 1
+
+
+@pytest.mark.anyio
+async def test_smtp_takes_a_hang_up_after_the_mail_for_success() -> None:
+    """The server has the mail; that it does not say goodbye is no failure."""
+    async with mail_server(Abrupt()) as mailbox:
+        await smtp_sender(mailbox).send(None, None, NOTICE)
+
+    assert len(mailbox.envelopes) == 1
+
+
+@pytest.mark.anyio
+async def test_smtp_gives_up_on_a_silent_server() -> None:
+    """A server that says nothing costs the timeout, and no more."""
+
+    ended = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server, asyncio.timeout(5):
+        mailbox = Mailbox(port=server.sockets[0].getsockname()[1])
+        with pytest.raises(SenderError, match="Timeout"):
+            await smtp_sender(mailbox, timeout=timedelta(milliseconds=50)).send(None, "hush", LINK)
+        await ended.wait()
+
+
+@pytest.mark.anyio
+async def test_smtp_timeout_is_for_the_whole_message() -> None:
+    """A server cannot hold a mail up by answering every command just in time."""
+    async with mail_server(Slow(), starttls=False) as mailbox:
+        with pytest.raises(SenderError, match="Timeout"):
+            await smtp_sender(mailbox, tls="none", timeout=timedelta(seconds=0.12)).send(None, "hush", LINK)
+
+    assert mailbox.envelopes == []
+
+
+@pytest.mark.anyio
+async def test_smtp_without_a_server_is_an_error() -> None:
+    """Nobody listens: an error like any other."""
+    async with mail_server() as mailbox:
+        pass
+
+    with pytest.raises(SenderError, match="SMTPConnectError"):
+        await smtp_sender(mailbox).send(None, "hush", LINK)
+
+
+@pytest.mark.anyio
+async def test_smtp_render_replaces_the_words() -> None:
+    """An application writes its own mail; headers stay the sender's, and its subject is one line."""
+
+    def render(opts: Any) -> Mail:
+        return Mail("Hello\r\nBcc: eve@example.net", f"text for {opts['purpose']}\n", "<p>page</p>\n")
+
+    async with mail_server() as mailbox:
+        await smtp_sender(mailbox, render=render).send(None, None, NOTICE)
+
+    assert mailbox.message()["Subject"] == "Hello Bcc: eve@example.net"
+    assert mailbox.message()["Bcc"] is None
+    assert [part.split() for part in parts(mailbox.message())] == [["text", "for", "password_changed"], ["<p>page</p>"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "parameter"),
+    [
+        ({"from_address": "Acme <no-reply@app.example>"}, "from_address"),
+        ({"from_address": "no-reply@bücher.example"}, "from_address"),
+        ({"tls": "maybe"}, "tls"),
+        ({"username": "app"}, "username, password"),
+        ({"password": "open sesame"}, "username, password"),
+        ({"username": "app", "password": "open sesame", "tls": "none"}, "tls"),
+        ({"timeout": timedelta(0)}, "timeout"),
+    ],
+    ids=str,
+)
+def test_smtp_refuses_wrong_options_by_name(options: dict[str, Any], parameter: str) -> None:
+    """What cannot work, or would send a password in clear, is found at start."""
+    with pytest.raises(ConfigurationError, match=f"^{parameter}: "):
+        smtp_sender(Mailbox(), **options)
+
+
+def test_smtp_repr_hides_the_password() -> None:
+    """A sender may be logged."""
+    sender = smtp_sender(Mailbox(), username="app", password="open sesame")
+
+    assert "open sesame" not in repr(sender)
+    assert isinstance(sender, Sender)

@@ -1,0 +1,82 @@
+"""The repository itself: versions that agree, types that ship, files that name no machine."""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import fail_skipped
+
+ROOT = Path(__file__).parent.parent
+IGNORED = [".git", *(line.strip("/") for line in (ROOT / ".gitignore").read_text("utf-8").split())]
+FOREIGN = re.compile(
+    r"(?<![\w.])/(?:home|root|work|Users)/\w"  # a path of somebody's machine
+    r"|\b(?:pypi|pythonhosted|npmjs|debian)\.(?:org|com)\b|\bindex[-_]url\b",  # where packages come from
+)
+
+
+def kept(name: str) -> bool:
+    """Whether .gitignore lets a file or folder of this name in."""
+    return not any(fnmatch(name, pattern) for pattern in IGNORED)
+
+
+def project_files() -> Iterator[Path]:
+    """Every file that git keeps, found without git."""
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = filter(kept, folders)
+        yield from (Path(folder, name) for name in filter(kept, names))
+
+
+def test_version_is_the_newest_of_the_changelog() -> None:
+    """The version lives in pyproject.toml; the changelog begins with it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    headings = re.findall(r"^## \[(\S+)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+
+    assert headings[0] == project["version"]
+
+
+def test_package_ships_its_types() -> None:
+    """py.typed is in what is imported; `tox -e package` imports the wheel."""
+    assert files("asgi_auth").joinpath("py.typed").is_file()
+
+
+def test_files_name_no_machine_and_no_registry() -> None:
+    """Nothing that is committed holds a path of one machine or the host of a package registry."""
+    found = [
+        (path.relative_to(ROOT).as_posix(), match.group())
+        for path in project_files()
+        for match in FOREIGN.finditer(path.read_text("utf-8", errors="replace"))
+    ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("joint", "parts"),
+    [
+        ("/", ("see ", "home", "alice", "notes")),
+        ("/", ("", "work", "main")),
+        (".", ("https://files", "pythonhosted", "org/packages")),
+        ("-", ("", "", "index", "url=x")),
+    ],
+)
+def test_foreign_finds_machines_and_registries(joint: str, parts: tuple[str, ...]) -> None:
+    """The pattern finds what it is for; the examples stand here in parts, so that this file does not hold them."""
+    assert FOREIGN.search(joint.join(parts))
+
+
+@pytest.mark.parametrize(
+    ("environment", "outcome"), [({}, "skipped"), ({"ASGI_AUTH_REQUIRE_ALL": "1"}, "failed")], ids=["lenient", "strict"]
+)
+def test_skip_is_a_failure_where_all_must_run(environment: dict[str, str], outcome: str) -> None:
+    """A test that skips for want of a browser fails under .ci/run."""
+    report = pytest.TestReport("t", ("t", 1, "t"), {}, "skipped", "no browser", "setup")
+
+    fail_skipped(report, environment)
+
+    assert report.outcome == outcome

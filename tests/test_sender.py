@@ -1,0 +1,156 @@
+"""Senders: what is taken for one, and how it is called."""
+
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.sender import Sender, as_sender
+from asgi_auth.senders import MemorySender
+
+OPTS = {"purpose": "reset", "address": "alice@example.com"}
+
+
+class Calls:
+    """Ways to write a sender; each notes its arguments and whether it ran beside the event loop."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+        self.in_thread: bool | None = None
+
+    def three(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        """A plain function."""
+        self.seen.append((user, token, opts))
+        self.in_thread = threading.current_thread() is not threading.main_thread()
+
+    def two(self, user: Any, token: str | None) -> None:
+        """A plain function that wants no options."""
+        self.three(user, token, {})
+
+    async def async_three(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        """An async function."""
+        self.three(user, token, opts)
+
+    async def async_two(self, user: Any, token: str | None) -> None:
+        """An async function that wants no options."""
+        self.three(user, token, {})
+
+    def any_number(self, *arguments: Any) -> None:
+        """A function that takes whatever comes."""
+        self.three(*arguments)
+
+
+class Plain(Calls):
+    """An object whose ``send`` is not async."""
+
+    def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        """As a blocking mail library has it."""
+        self.three(user, token, opts)
+
+
+class Short(Calls):
+    """An object whose ``send`` wants no options."""
+
+    async def send(self, user: Any, token: str | None) -> None:
+        """Two arguments."""
+        self.three(user, token, {})
+
+
+class AsyncCallable(Calls):
+    """An object that is called like an async function."""
+
+    async def __call__(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        self.three(user, token, opts)
+
+
+def test_sender_is_itself() -> None:
+    """What is a sender already is not wrapped."""
+    sender = MemorySender()
+
+    assert as_sender(sender, parameter="sender") is sender
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("name", "opts", "in_thread"),
+    [
+        ("three", OPTS, True),
+        ("two", {}, True),
+        ("async_three", OPTS, False),
+        ("async_two", {}, False),
+        ("any_number", OPTS, True),
+    ],
+)
+async def test_function_is_called_with_what_it_takes(name: str, opts: dict[str, str], in_thread: bool) -> None:
+    """A function of two or three arguments does; a plain one runs in a thread, an async one on the loop."""
+    calls = Calls()
+
+    await as_sender(getattr(calls, name), parameter="sender").send("alice", "secret", OPTS)
+
+    assert calls.seen == [("alice", "secret", opts)]
+    assert calls.in_thread is in_thread
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("sender", "opts", "in_thread"), [(Plain(), OPTS, True), (Short(), {}, False), (AsyncCallable(), OPTS, False)]
+)
+async def test_object_is_called_with_what_it_takes(sender: Any, opts: dict[str, str], in_thread: bool) -> None:
+    """An object may have a plain ``send``, a ``send`` of two arguments, or be called itself."""
+    await as_sender(sender, parameter="sender").send("alice", None, OPTS)
+
+    assert sender.seen == [("alice", None, opts)]
+    assert sender.in_thread is in_thread
+
+
+@pytest.mark.anyio
+async def test_partial_and_lambda_are_functions() -> None:
+    """A partial of an async function, and a lambda that returns its coroutine, are awaited."""
+    calls = Calls()
+
+    await as_sender(partial(calls.async_three, "bound"), parameter="sender").send("alice", "secret", OPTS)
+    await as_sender(lambda user, token: calls.async_two(user, token), parameter="sender").send("alice", "secret", OPTS)
+
+    assert calls.seen == [("bound", "alice", "secret"), ("alice", "secret", {})]
+
+
+@pytest.mark.anyio
+async def test_failure_of_a_function_is_the_senders() -> None:
+    """What a function raises in its thread is raised by ``send``."""
+
+    def fail(user: Any, token: str | None) -> None:
+        raise LookupError("no such mailbox")
+
+    with pytest.raises(LookupError, match="no such mailbox"):
+        await as_sender(fail, parameter="sender").send(None, None, OPTS)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        "alice@example.com",
+        object(),
+        MemorySender,
+        lambda: None,
+        lambda user: None,
+        lambda a, b, c, d: None,
+        dict.pop,
+    ],
+    ids=["none", "text", "object", "class", "no arguments", "one", "four", "built-in"],
+)
+def test_anything_else_is_refused_by_name(wrong: Any) -> None:
+    """What is no sender is found at start, and the error names the option."""
+    with pytest.raises(ConfigurationError, match=r"^resettable\.sender: .* is no sender"):
+        as_sender(wrong, parameter="resettable.sender")
+
+
+def test_wrapped_function_says_what_it_is() -> None:
+    """The repr leads to the function."""
+    sender = as_sender(print, parameter="sender")
+
+    assert repr(sender) == "as_sender(<built-in function print>)"
+    assert isinstance(sender, Sender)
