@@ -13,7 +13,6 @@ from asgi_auth.sessions import Sessions
 from asgi_auth.store import Found, ScopedStore, Work
 from asgi_auth.tokens import new_stamp
 from asgi_auth.types import (
-    EMPTY,
     Account,
     Client,
     Clock,
@@ -81,9 +80,7 @@ class Accounts(Generic[U]):
 
     # --- creating and changing
 
-    async def create(
-        self, fields: Mapping[str, Any], *, password: str | None = None, confirmed: bool = False
-    ) -> U:
+    async def create(self, fields: Mapping[str, Any], *, password: str | None = None, confirmed: bool = False) -> U:
         """Create a user for the application itself, whatever the registration mode is.
 
         Args:
@@ -119,9 +116,7 @@ class Accounts(Generic[U]):
         if not keys or (identity is not None and identity not in keys):
             raise ValidationError("no identity", fields={identity or "email": "is needed"})
         password_hash = None if password is None else await self._hash(password, values, draft.client)
-        account = Account(
-            user_id="", stamp=new_stamp(), password_hash=password_hash, confirmed_at=draft.confirmed_at
-        )
+        account = Account(user_id="", stamp=new_stamp(), password_hash=password_hash, confirmed_at=draft.confirmed_at)
 
         async def act(work: Work[U]) -> Found[U]:
             found = await work.users.insert(str(uuid4()), values, keys, account, now=self._clock())

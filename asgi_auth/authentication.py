@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from asgi_auth.accounts import Accounts, Registration
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, StoreUnavailableError
-from asgi_auth.hooks import Commit, Hook, Jobs, logger
 from asgi_auth.hashing import HashingPool
+from asgi_auth.hooks import Commit, Hook, Jobs, logger
 from asgi_auth.passwords import MAX_COST, Bcrypt, HashProvider, PasswordPolicy, Passwords
 from asgi_auth.protocol.client import parse_networks
 from asgi_auth.protocol.cookies import cookie_name
@@ -124,19 +124,12 @@ class Authentication(Generic[U]):
         clock: Clock = utc_now,
     ) -> None:
         keys = check_secret(secret)
-        self.base_url = parse_origin(base_url, parameter="base_url")
         self.subject_name = _check_name("subject_name", subject_name)
         self.mount_path = _check_mount_path(mount_path)
-        self.host = urlsplit(self.base_url).hostname or ""
-        self.secure = self.base_url.startswith("https://")
-        if not self.secure and not _is_loopback(self.host):
-            raise ConfigurationError("base_url must be https, but for localhost and loopback addresses")
+        self._set_address(base_url, allowed_origins)
         self.app_name = app_name or self.host
-        self.origins = frozenset({self.base_url, *(parse_origin(o, parameter="allowed_origins") for o in allowed_origins)})
         self.allowed_return_to = frozenset(allowed_return_to)
         self.trusted_proxies = parse_networks(trusted_proxies, parameter="trusted_proxies")
-        self.session_cookie = cookie_name(subject_name, "session", secure=self.secure)
-        self.pending_cookie = cookie_name(subject_name, "pending", secure=self.secure)
         self.session_options = session
         self.hasher = hasher if password_pepper is None else _peppered(hasher, password_pepper)
         self.clock = clock
@@ -166,11 +159,23 @@ class Authentication(Generic[U]):
 
     # --- putting together
 
+    def _set_address(self, base_url: str, allowed_origins: Iterable[str]) -> None:
+        self.base_url = parse_origin(base_url, parameter="base_url")
+        self.host = urlsplit(self.base_url).hostname or ""
+        self.secure = self.base_url.startswith("https://")
+        if not self.secure and not _is_loopback(self.host):
+            raise ConfigurationError("base_url must be https, but for localhost and loopback addresses")
+        others = (parse_origin(origin, parameter="allowed_origins") for origin in allowed_origins)
+        self.origins = frozenset({self.base_url, *others})
+        self.session_cookie = cookie_name(self.subject_name, "session", secure=self.secure)
+        self.pending_cookie = cookie_name(self.subject_name, "pending", secure=self.secure)
+
     def _check_capabilities(self, users: Sequence[Any]) -> None:
         for user in users:
             for need in sorted(NEEDS | getattr(user, "needs", frozenset())):
                 if not hasattr(self._scoped, need):
-                    raise ConfigurationError(f"store: {type(self.store).__name__} keeps no {need}: {user.name} needs them")
+                    store = type(self.store).__name__
+                    raise ConfigurationError(f"store: {store} keeps no {need}: {user.name} needs them")
 
     def _make_services(
         self,

@@ -16,8 +16,8 @@ AuthError
 │  └─ OverloadedError, StoreUnavailableError
 └─ SenderError, ProviderError
 
-``code``, ``status``, ``title``, ``fields`` and ``headers`` may be shown to anybody. ``reason`` says what really happened
-and is for the log only: an answer that carried it would tell a stranger which half of a credential was right.
+``code``, ``status``, ``title``, ``fields`` and ``headers`` may be shown to anybody. ``reason`` says what really
+happened and is for the log only: an answer that carried it would tell a stranger which half of a credential was right.
 """
 
 from collections.abc import Mapping

@@ -31,7 +31,7 @@ POLICY_VIOLATION = 1008
 """The WebSocket close code for somebody who may not (RFC 6455 section 7.4.1)."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def require(*scopes: str, redirect: str | None = None, fresh: timedelta | None = None) -> "Require":
     """Let in only who is signed in, has every scope, and if asked has proven it lately.
 

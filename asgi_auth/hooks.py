@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 from asgi_auth.errors import AuthError
 from asgi_auth.store import ScopedStore, Work
@@ -76,10 +77,9 @@ class Jobs:
     """Runs jobs, a bounded number at a time, so that a slow mail server cannot pile them up."""
 
     def __init__(self, *, running: int = 8, waiting: int = 100) -> None:
-        self._limit, self._waiting_limit = running, waiting
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._running = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._running, self._waiting = running, waiting
+        # Futures belong to one event loop, so each loop has turns of its own, forgotten with the loop.
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
         self.on_drop: Job | None = None
 
     async def schedule(self, job: Job) -> None:
@@ -92,15 +92,24 @@ class Jobs:
 
     async def run(self, job: Job) -> None:
         """Run *job* and contain its failure: a job never changes an answer that was given."""
-        if not await self._enter():
-            logger.error("a job was dropped: %d are waiting already", self._waiting_limit)
+        turns = self._turns.setdefault(asyncio.get_running_loop(), _Turns(self._running, self._waiting))
+        if await turns.enter():
+            try:
+                await self._run_all(job)
+            finally:
+                turns.leave()
+        else:
+            logger.error("a job was dropped: %d are waiting already", self._waiting)
             if self.on_drop is not None:
-                await self._contain(self.on_drop)
-            return
-        try:
-            await self._contain(job)
-        finally:
-            self._leave()
+                with collect_jobs():  # what this leaves to do is dropped, too
+                    await self._contain(self.on_drop)
+
+    async def _run_all(self, job: Job) -> None:
+        # What a job leaves to do is done in its own turn: if eight jobs waited for another turn, none would ever end.
+        with collect_jobs() as jobs:
+            jobs.append(job)
+            for each in jobs:
+                await self._contain(each)
 
     async def _contain(self, job: Job) -> None:
         try:
@@ -109,34 +118,41 @@ class Jobs:
             # Only the type: the text of a foreign exception may hold the token that it failed to send.
             logger.error("a job failed: %s", exc.reason if isinstance(exc, AuthError) else type(exc).__name__)
 
-    async def _enter(self) -> bool:
+
+class _Turns:
+    """Who may run and who waits, on one event loop."""
+
+    def __init__(self, running: int, waiting: int) -> None:
+        self._free, self._limit = running, waiting
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> bool:
         """Wait for a turn; False if too many wait already."""
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # the first, or what a finished asyncio.run left behind
-            self._loop, self._running, self._waiting = loop, 0, deque()
-        if self._running < self._limit:
-            self._running += 1
+        if self._free:
+            self._free -= 1
             return True
-        if len(self._waiting) >= self._waiting_limit:
+        if len(self._waiting) >= self._limit:
             return False
-        turn = loop.create_future()
+        turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
-            if turn in self._waiting:
+            if not turn.cancelled():  # the turn came together with the cancellation: pass it on
+                self.leave()
+            elif turn in self._waiting:
                 self._waiting.remove(turn)
-            else:  # the turn came together with the cancellation: pass it on
-                self._leave()
             raise
         return True
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Hand the turn to the next that waits, or give it back."""
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
-        else:
-            self._running -= 1
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # done: cancelled, and its task has not run yet to say so
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:
@@ -190,8 +206,11 @@ class Commit(Generic[U]):
 
     async def note(self, event: Event) -> None:
         """Tell the hooks of a failure, in a short transaction of its own, after the response; never raises."""
-        if any(type(hook).within is not Hook.within for hook in self._hooks):
+        if self._is_heard():
             await self.jobs.schedule(lambda: self._note(event))
+
+    def _is_heard(self) -> bool:
+        return any(type(hook).within is not Hook.within for hook in self._hooks)
 
     async def _note(self, event: Event) -> None:
         async def act(work: Work[U]) -> None:
@@ -200,4 +219,5 @@ class Commit(Generic[U]):
         await self(act)
 
     async def _note_dropped(self) -> None:
-        await self._note(JobDropped(at=self._clock()))
+        if self._is_heard():
+            await self._note(JobDropped(at=self._clock()))

@@ -1,44 +1,104 @@
-"""The plug's own pages: plain HTML, no scripts, nothing from elsewhere, in no frame (CF-8)."""
+"""The plug's own pages: plain HTML, no scripts, nothing from elsewhere, in no frame (CF-8).
+
+An application may build its pages of the same parts; the demo does.
+"""
 
 import base64
 import hashlib
 from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from starlette.responses import HTMLResponse, Response
 
+from asgi_auth.errors import ValidationError
 from asgi_auth.types import EMPTY, Form, FormField
 
-STYLE = (
-    ":root{color-scheme:light dark;font:1rem/1.5 system-ui,sans-serif}"
-    "body{margin:0;display:grid;min-height:100vh;place-items:center;background:Canvas;color:CanvasText}"
-    "main{box-sizing:border-box;width:min(100%,26rem);padding:2rem 1.5rem}"
-    "h1{font-size:1.5rem;line-height:1.25;margin:0 0 1rem}"
-    "label{display:block;font-weight:600;margin:1rem 0 .25rem}"
-    "input{box-sizing:border-box;width:100%;font:inherit;padding:.6rem .7rem;border:1px solid GrayText;"
-    "border-radius:.4rem;background:Field;color:FieldText}"
-    "input[aria-invalid=true]{border-color:#c62828;border-width:2px}"
-    "button{font:inherit;font-weight:600;width:100%;margin-top:1.5rem;padding:.7rem;border:0;border-radius:.4rem;"
-    "background:#1d4ed8;color:#fff;cursor:pointer}"
-    ":focus-visible{outline:3px solid #60a5fa;outline-offset:2px}"
-    ".problem{color:#c62828;margin:.25rem 0 0}"
-    "@media(prefers-color-scheme:dark){.problem{color:#ff8a80}}"
-)
+STYLE = """
+:root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; --page: #f3f5f9; --card: #fff; --text: #18202e;
+  --soft: #536075; --line: #d5dce6; --edge: #74829a; --accent: #1d4ed8; --on-accent: #fff; --bad: #b3261e;
+  --bad-back: #fdeeec; --good: #14603a; --good-back: #e5f4ea }
+@media (prefers-color-scheme: dark) { :root { --page: #10151e; --card: #19212e; --text: #e7ecf4; --soft: #a6b2c5;
+  --line: #303c50; --edge: #7b8aa3; --accent: #8fb4ff; --on-accent: #0c1a36; --bad: #ffb4ab; --bad-back: #3b1f20;
+  --good: #8fdcb0; --good-back: #16301f } }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--page); color: var(--text); overflow-wrap: anywhere }
+header { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: .25rem 1rem;
+  padding: .75rem 1.25rem; background: var(--card); border-bottom: 1px solid var(--line) }
+nav { display: flex; flex-wrap: wrap; align-items: center; gap: .25rem 1.25rem }
+.brand { margin: 0; padding: .5rem 0; font-weight: 700; color: inherit; text-decoration: none }
+main { width: min(100% - 2rem, 27rem); margin: clamp(1rem, 8vh, 5rem) auto 2rem; padding: clamp(1.25rem, 6vw, 2rem);
+  background: var(--card); border: 1px solid var(--line); border-radius: .75rem }
+main.wide { width: min(100% - 2rem, 44rem) }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem }
+h2 { font-size: 1.125rem; line-height: 1.25; margin: 2rem 0 .25rem }
+p { margin: 0 0 1rem }
+a { color: var(--accent) }
+nav a { padding: .5rem 0 }
+label { display: block; font-weight: 600; margin: 1rem 0 .25rem }
+input { width: 100%; font: inherit; padding: .6rem .75rem; color: inherit; background: var(--card);
+  border: 1px solid var(--edge); border-radius: .4rem }
+input[aria-invalid=true] { border: 2px solid var(--bad) }
+.check { display: flex; align-items: center; gap: .6rem; margin: 1rem 0 0 }
+.check label { font-weight: 400; margin: 0 }
+.check input { flex: none; width: 1.25rem; height: 1.25rem; margin: 0; accent-color: var(--accent) }
+button, .button { display: inline-block; font: inherit; font-weight: 600; text-align: center; text-decoration: none;
+  padding: .6rem 1rem; border: 1px solid transparent; border-radius: .4rem; background: var(--accent);
+  color: var(--on-accent); cursor: pointer }
+button:hover, .button:hover { filter: brightness(1.1) }
+.main-act { width: 100%; margin-top: 1.5rem }
+.plain { background: transparent; border-color: var(--edge); color: var(--accent) }
+:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
+.problem { color: var(--bad); margin: .25rem 0 0 }
+.notice { margin: 0 0 1rem; padding: .6rem .75rem; border-left: .25rem solid; border-radius: .25rem;
+  color: var(--good); background: var(--good-back) }
+.problem.notice { color: var(--bad); background: var(--bad-back) }
+.soft { color: var(--soft); margin: 0 }
+.links { margin: 1.5rem 0 0; padding: 1rem 0 0; border-top: 1px solid var(--line); list-style: none }
+.links a { display: inline-block; padding: .25rem 0 }
+.buttons { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1.5rem 0 0 }
+.rows { margin: .75rem 0 1.25rem; padding: 0; list-style: none }
+.rows li { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: .75rem 1.5rem;
+  padding: 1rem 0; border-bottom: 1px solid var(--line) }
+.rows div { flex: 1 1 16rem }
+.badge { padding: .1rem .5rem; border-radius: 1rem; font-size: .875rem; font-weight: 600; white-space: nowrap;
+  color: var(--good); background: var(--good-back) }
+.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap }
+"""
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
 
 
-def page(title: str, body: str, *, app_name: str, status: int = 200) -> Response:
-    """A whole page. *body* is HTML; whoever makes it has escaped it."""
+def page(
+    title: str, body: str, *, app_name: str, status: int = 200, header: str | None = None, wide: bool = False
+) -> Response:
+    """A whole page, which no cache keeps.
+
+    Args:
+        title: The heading, and what the browser calls the page.
+        body: HTML; whoever makes it has escaped it.
+        app_name: The second half of the browser's title.
+        status: Of the answer; one of 400 and more is told first in the browser's title.
+        header: HTML above the content; None: the name of the application.
+        wide: For more than a form.
+    """
+    shown = header if header is not None else f'<p class="brand">{escape(app_name)}</p>'
+    prefix, kind = "Error: " if status >= 400 else "", ' class="wide"' if wide else ""
     html = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} - {escape(app_name)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n<h1>{escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<title>{prefix}{escape(title)} - {escape(app_name)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<header>{shown}</header>\n<main{kind}>\n<h1>{escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
-    return HTMLResponse(html, status, headers={"Content-Security-Policy": POLICY})
+    return HTMLResponse(html, status, headers=_HEADERS)
 
 
 def message_page(title: str, text: str, *, app_name: str, status: int = 200) -> Response:
@@ -65,23 +125,55 @@ def form_page(
         problems: Messages by field, after a refused attempt.
         status: 200, or that of the refusal.
     """
-    parts = [f"<p>{escape(form.text)}</p>"] if form.text else []
-    asked = {field.name for field in form.fields}
-    parts += [f'<p class="problem" role="alert">{escape(m)}</p>' for name, m in problems.items() if name not in asked]
-    parts.append(f'<form method="post" action="{escape(action)}">')
+    hidden, problem = {}, ValidationError.title if problems else ""
     if form.token is not None:
-        parts.append(f'<input type="hidden" name="{escape(form.token)}" value="{escape(token)}">')
-    parts += [_input(field, problems.get(field.name)) for field in form.fields]
-    parts.append(f'<button type="submit">{escape(form.button)}</button>\n</form>')
-    return page(form.title, "\n".join(parts), app_name=app_name, status=status)
+        hidden[form.token] = token
+        problem = "This link is not complete. Please ask for a new one." if form.token in problems else problem
+    body = form_body(form, action=action, hidden=hidden, problem=problem, problems=problems)
+    return page(form.title, body, app_name=app_name, status=status)
 
 
-def _input(field: FormField, problem: str | None) -> str:
-    name = escape(field.name)
-    invalid = f' aria-invalid="true" aria-describedby="{name}-problem"' if problem else ""
-    hint = f'\n<p class="problem" id="{name}-problem">{escape(field.label)} {escape(problem)}</p>' if problem else ""
-    return (
-        f'<label for="{name}">{escape(field.label)}</label>\n'
-        f'<input id="{name}" name="{name}" type="{escape(field.type)}" autocomplete="{escape(field.autocomplete)}" '
-        f"required{invalid}>{hint}"
-    )
+def form_body(
+    form: Form,
+    *,
+    action: str,
+    hidden: Mapping[str, str] = EMPTY,
+    values: Mapping[str, Any] = EMPTY,
+    problem: str = "",
+    problems: Mapping[str, str] = EMPTY,
+) -> str:
+    """A form as HTML. Browsers check nothing by themselves, so that every message is one of ours and can be read out.
+
+    Args:
+        form: What to ask.
+        action: The path that the form posts to.
+        hidden: Fields that nobody sees.
+        values: What was sent before, to be drawn again; never into a field for a password.
+        problem: What is wrong as a whole; empty: nothing.
+        problems: What is wrong with a field, by its name. The first such field gets the focus.
+    """
+    parts = [f'<p class="problem notice" role="alert">{escape(problem)}</p>'] if problem else []
+    parts += [f"<p>{escape(form.text)}</p>"] if form.text else []
+    parts.append(f'<form method="post" action="{escape(action)}" novalidate>')
+    parts += [f'<input type="hidden" name="{escape(k)}" value="{escape(v)}">' for k, v in hidden.items()]
+    first = next((field.name for field in form.fields if field.name in problems), None)
+    for field in form.fields:
+        parts.append(_input(field, values.get(field.name), problems.get(field.name, ""), focus=field.name == first))
+    parts.append(f'<button class="main-act" type="submit">{escape(form.button)}</button>\n</form>')
+    return "\n".join(parts)
+
+
+def _input(field: FormField, value: object, problem: str, *, focus: bool) -> str:
+    name, label = escape(field.name), f'<label for="{escape(field.name)}">{escape(field.label)}</label>'
+    start = f'<input id="{name}" name="{name}" type="{escape(field.type)}"'
+    if field.type == "checkbox":
+        return f'<div class="check">{start}{" checked" if value else ""}>{label}</div>'
+    shown = f' value="{escape(value)}"' if isinstance(value, str) and field.type != "password" else ""
+    marks = ' aria-invalid="true"' + f' aria-describedby="{name}-problem"' + " autofocus" * focus if problem else ""
+    hint = f'\n<p class="problem" id="{name}-problem">{escape(_sentence(field.label, problem))}</p>' if problem else ""
+    return f'{label}\n{start} autocomplete="{escape(field.autocomplete)}"{shown} required{marks}>{hint}'
+
+
+def _sentence(label: str, problem: str) -> str:
+    """A message is a sentence of its own or, as in ``is needed``, the end of one about the field."""
+    return problem if problem[:1].isupper() else f"{label} {problem}."

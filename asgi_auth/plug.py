@@ -1,7 +1,7 @@
 """AuthPlug: serves ``/auth/<strategy>/<phase>`` and ``/auth/sign_out``."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -179,9 +179,7 @@ class AuthPlug(Generic[U]):
         if token is not None:
             with suppress(InvalidTokenError):
                 claims = self.auth.tokens.verify_access(token)
-                await self.auth.sessions.revoke(
-                    claims.session_id, user_id=claims.user_id, client=self._client(request)
-                )
+                await self.auth.sessions.revoke(claims.session_id, user_id=claims.user_id, client=self._client(request))
 
     def return_to(self, request: Request, default: str = "/") -> str:
         """Where the user wanted to go: ``return_to`` of the body or the query, if it is ours (RD-1), else *default*."""
@@ -346,9 +344,7 @@ class AuthPlug(Generic[U]):
     def _answers_page(self, request: Request) -> bool:
         return any("text/html" in value for value in header_values(request.scope, b"accept"))
 
-    def _draw(
-        self, phase: Phase, activity: Activity, token: str, problems: Mapping[str, str], status: int
-    ) -> Response:
+    def _draw(self, phase: Phase, activity: Activity, token: str, problems: Mapping[str, str], status: int) -> Response:
         if phase.form is None:
             raise TypeError("a phase without a form has no page")
         action = f"{self.auth.mount_path}/{activity.strategy}/{activity.phase}"
@@ -391,5 +387,3 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-

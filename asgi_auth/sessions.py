@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, Inva
 from asgi_auth.hooks import Commit, Hook
 from asgi_auth.protocol.keys import derive_key
 from asgi_auth.store import Loaded, ScopedStore, Work
-from asgi_auth.tokens import IssuedToken, Tokens, hash_token, new_stamp
+from asgi_auth.tokens import BASE64_OF_32_BYTES, REMEMBERED_LIMIT, IssuedToken, Tokens, hash_token, new_stamp
 from asgi_auth.types import (
     EMPTY,
     AccessToken,
@@ -39,7 +40,7 @@ U = TypeVar("U")
 PENDING_FACTOR = "pending_factor"
 """Purpose of the token that stands between the first factor and the next one."""
 
-_COOKIE_VALUE = re.compile(r"[A-Za-z0-9_.-]{60,160}", re.ASCII)
+_COOKIE_VALUE = re.compile(rf"{BASE64_OF_32_BYTES}\.{BASE64_OF_32_BYTES}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +66,8 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if getattr(self, name) <= timedelta(0):
-                raise ConfigurationError(f"session: {name} must be positive")
+            if not isinstance(getattr(self, name), timedelta) or getattr(self, name) <= timedelta(0):
+                raise ConfigurationError(f"session: {name} must be a positive timedelta")
         if self.idle_lifetime > self.lifetime:
             raise ConfigurationError("session: idle_lifetime must not be over lifetime")
         if self.touch_interval >= self.idle_lifetime:
@@ -98,6 +99,7 @@ class Sessions(Generic[U]):
             digest_method="sha256",
             key_derivation="hmac",
         )
+        self._verified: dict[bytes, bytes] = {}
 
     # --- minting
 
@@ -183,8 +185,8 @@ class Sessions(Generic[U]):
             old = await work.sessions.revoke_by_secret(client.session_hash, now=now)
             if old is not None:
                 work.emit(SessionsRevoked(at=now, user_id=old.user_id, client=client, session_id=old.id))
-        if replaces is not None:
-            await work.sessions.revoke(replaces.id, now=now)
+        if replaces is not None and await work.sessions.revoke(replaces.id, now=now):
+            work.emit(SessionsRevoked(at=now, user_id=replaces.user_id, client=client, session_id=replaces.id))
 
     async def _pend(self, outcome: SignedIn, required: FactorRequired) -> IssuedToken:
         proof = outcome.proof
@@ -213,10 +215,24 @@ class Sessions(Generic[U]):
         return self._signer.sign(secret).decode()
 
     def cookie_hash(self, cookie: str) -> bytes:
-        """The look-up hash of a cookie that we signed. InvalidTokenError for any other, before the store is asked."""
+        """The look-up hash of a cookie that we signed. InvalidTokenError for any other, before the store is asked.
+
+        A cookie that passed is remembered by its full SHA-256, so that the next request does not pay for the
+        signature again; whether its session is alive is always read.
+        """
+        digest = sha256(cookie.encode("utf-8", "replace")).digest()
+        secret_hash = self._verified.get(digest)
+        if secret_hash is None:
+            secret_hash = self._check_signature(cookie)
+            if len(self._verified) >= REMEMBERED_LIMIT:
+                del self._verified[next(iter(self._verified))]
+            self._verified[digest] = secret_hash
+        return secret_hash
+
+    def _check_signature(self, cookie: str) -> bytes:
+        if not _COOKIE_VALUE.fullmatch(cookie):
+            raise InvalidTokenError("the session cookie is malformed")
         try:
-            if not _COOKIE_VALUE.fullmatch(cookie):
-                raise InvalidTokenError("the session cookie is malformed")
             return hash_token(self._signer.unsign(cookie).decode())
         except BadSignature as exc:
             raise InvalidTokenError("the session cookie has a bad signature") from exc

@@ -5,6 +5,7 @@ that mean nothing by themselves: what they are good for is a row of the store, f
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,10 @@ REMEMBERED_LIMIT = 4096
 _CLAIMS = ("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "purpose")
 _TEXT_CLAIMS = ("iss", "aud", "sub", "sid", "jti", "purpose")
 _TIME_CLAIMS = ("iat", "nbf", "exp")
+BASE64_OF_32_BYTES = r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
+"""Base64url (RFC 4648 section 5) in its one spelling: decoders also take others, which would be other tokens to us."""
+_RANDOM = re.compile(BASE64_OF_32_BYTES)
+_SERIALISED = re.compile(rf"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.{BASE64_OF_32_BYTES}")
 _LATEST = 253_402_300_800  # the year 10000: later instants have no datetime
 
 
@@ -131,8 +136,8 @@ class Tokens(Generic[U]):
             raise InvalidTokenError("access token is not valid yet")
 
     def _decode(self, token: str) -> AccessClaims:
-        if len(token) > TOKEN_BYTES_LIMIT:
-            raise InvalidTokenError("access token is too long")
+        if len(token) > TOKEN_BYTES_LIMIT or not _SERIALISED.fullmatch(token):
+            raise InvalidTokenError("access token is malformed")
         try:
             header = jwt.get_unverified_header(token)
             if header.keys() - {"alg", "kid", "typ"}:  # "crit", "jku", "jwk", "b64" and the like (RFC 7515 section 4.1)
@@ -213,14 +218,14 @@ class Tokens(Generic[U]):
     async def peek(self, purpose: str, token: str) -> TokenRecord:
         """The record of a live token of *purpose*; changes nothing. InvalidTokenError if it is not live."""
         record = None
-        if _well_formed(token):
+        if _RANDOM.fullmatch(token):  # garbage costs no query
             record = await self._store.tokens.peek(purpose, hash_token(token), now=self._clock())
         return _live(record, purpose)
 
     async def consume(self, work: Work[Any], purpose: str, token: str) -> TokenRecord:
         """Take a live token away, in the transaction of its effect. InvalidTokenError if it is not live (any more)."""
         record = None
-        if _well_formed(token):
+        if _RANDOM.fullmatch(token):
             record = await work.tokens.consume(purpose, hash_token(token), now=self._clock())
         return _live(record, purpose)
 
@@ -228,10 +233,6 @@ class Tokens(Generic[U]):
         """Take away the user's tokens of the same purpose that are older than *record*."""
         if record.user_id is not None:
             await self._store.tokens.retire(record.purpose, record.user_id, older_than=record.token_hash)
-
-
-def _well_formed(token: str) -> bool:
-    return len(token) == 43 and token.isascii()  # 32 bytes in base64url, so that garbage costs no query
 
 
 def _live(record: TokenRecord | None, purpose: str) -> TokenRecord:

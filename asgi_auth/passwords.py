@@ -1,0 +1,386 @@
+"""Passwords: their normal form, how they are hashed, and which ones may be set.
+
+NIST SP 800-63B-4 section 3.1.1.2; RFC 8265 section 4.2 (the normal form only: nothing is mapped, folded or trimmed).
+"""
+
+import re
+import unicodedata
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hmac import digest as hmac_digest
+from inspect import isawaitable
+from typing import NamedTuple, Protocol
+
+import bcrypt
+from zxcvbn_rs_py import zxcvbn
+
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.hashing import HashingPool
+
+MAX_PASSWORD_BYTES = 1024
+MAX_COST = 15
+"""The dearest stored hash that is looked at, about two seconds: a planted one must not stop the service."""
+
+
+def normalise_password(text: str) -> bytes:
+    """The bytes that a password stands for, the same on every keyboard: its NFC in UTF-8. Nothing is trimmed or folded.
+
+    >>> normalise_password("cafe\\u0301 au lait") == normalise_password("caf\\xe9 au lait")
+    True
+
+    Raises:
+        ValueError: it is empty, too long, or holds NUL or half a character; the message is for the user.
+    """
+    if not text:
+        raise ValueError("Please enter a password.")
+    if "\0" in text:
+        raise ValueError("The password contains a character that cannot be used.")
+    # No NFC of 1,024 bytes has a form of more than 1,536 characters: what is longer is not worth normalising.
+    if len(text) > 2 * MAX_PASSWORD_BYTES:
+        raise ValueError("The password is too long.")
+    try:
+        password = unicodedata.normalize("NFC", text).encode()
+    except UnicodeEncodeError:
+        raise ValueError("The password contains a character that cannot be used.") from None
+    if len(password) > MAX_PASSWORD_BYTES:
+        raise ValueError("The password is too long.")
+    return password
+
+
+# --- hashing ---------------------------------------------------------------------------------------------------------
+
+
+class HashProvider(Protocol):
+    """A way to hash passwords. Every method but ``cost_of`` may be slow and is called in a thread.
+
+    Costs are exponents: one more is twice the work.
+    """
+
+    @property
+    def cost(self) -> int:
+        """The cost of new hashes."""
+        ...
+
+    @property
+    def weak(self) -> bool:
+        """True for a cost that is fit for tests only."""
+        ...
+
+    def hash(self, password: bytes) -> str:
+        """A new hash of *password*, with a random salt."""
+        ...
+
+    def verify(self, password: bytes, stored: str) -> bool:
+        """Whether *stored* is a hash of *password*. Never raises: what is not a hash of ours is False."""
+        ...
+
+    def needs_rehash(self, stored: str) -> bool:
+        """Whether ``hash`` would now make another kind of hash than *stored*: older scheme, cost or pepper."""
+        ...
+
+    def cost_of(self, stored: str) -> int | None:
+        """The work that ``verify`` does for *stored*, whatever the password; None: it does none. Fast."""
+        ...
+
+    def level(self, stored: str | None, dearest: int) -> None:
+        """Do what is missing after a failed ``verify`` of *stored* to the work of cost *dearest*.
+
+        None: nothing was verified, everything is missing.
+        """
+        ...
+
+
+_LABEL = b"asgi_auth password 1"
+_DUMMY_PASSWORD = b"no password"
+_DUMMY_SALT = b"$2b$%02d$asgiauthdummysaltxxxxO"
+
+_BCRYPT = r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}"
+"""A whole bcrypt hash; a salt whose last character has stray bits is refused by bcrypt, too."""
+_STORED = re.compile(rf"(\{{asgi_auth-1(?::([0-9a-f]{{16}}))?\}})?({_BCRYPT})")
+
+
+class _Stored(NamedTuple):
+    marker: str | None
+    """None for a hash that another system made."""
+    pepper_id: str | None
+    hash: bytes
+    cost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bcrypt:
+    """bcrypt over base64(HMAC-SHA-384(a public label, password)): the whole password counts, not its first 72 bytes.
+
+    The label is no secret. It keeps apart our hashes and bare SHA-384 of leaked lists (password shucking). Plain
+    ``$2a$``, ``$2b$`` and ``$2y$`` hashes of other systems verify as they are, and ask to be hashed again.
+    """
+
+    cost: int = 12
+    """4 to 15; each step doubles the time, 12 takes about a quarter of a second. Under 10 is for tests only."""
+    pepper: tuple[bytes, ...] = field(default=(), repr=False)
+    """Keys of at least 32 bytes kept outside the database, newest first: the first hashes, all verify.
+
+    Whoever loses a key loses every password that was hashed with it.
+    """
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigurationError: ``cost`` or ``pepper`` is out of range."""
+        if self.cost not in range(4, MAX_COST + 1):
+            raise ConfigurationError(f"cost: bcrypt takes 4 to {MAX_COST} here, and 10 or more outside tests")
+        if not all(map(_is_key, self.pepper)):
+            raise ConfigurationError("pepper: a tuple of keys, each of at least 32 bytes, is needed")
+
+    @property
+    def weak(self) -> bool:
+        """True for a cost under 10: fit for tests only (OWASP Password Storage Cheat Sheet)."""
+        return self.cost < 10
+
+    def hash(self, password: bytes) -> str:
+        """A new hash of *password*: our marker, then ``$2b$…`` with a random salt."""
+        newest = next(iter(self.pepper), None)
+        return _marker(newest) + bcrypt.hashpw(_prehash(password, newest), bcrypt.gensalt(self.cost)).decode()
+
+    def verify(self, password: bytes, stored: str) -> bool:
+        """Whether *stored* is a hash of *password*; False, without work, for what is not a hash or costs over 15."""
+        parsed = _parse(stored)
+        if parsed is None:
+            return False
+        secret = self._secret(password, parsed)
+        # bcrypt runs even if the answer is known, so that the work depends on the stored hash alone.
+        matches = bcrypt.checkpw(_DUMMY_PASSWORD if secret is None else secret, parsed.hash)
+        return matches and secret is not None
+
+    def needs_rehash(self, stored: str) -> bool:
+        """Whether *stored* is of another scheme, cost or pepper than new hashes."""
+        parsed = _parse(stored)
+        newest = next(iter(self.pepper), None)
+        return parsed is None or (parsed.marker, parsed.cost) != (_marker(newest), self.cost)
+
+    def cost_of(self, stored: str) -> int | None:
+        """The cost written in *stored*; None for what is not a hash, or over 15."""
+        parsed = _parse(stored)
+        return None if parsed is None else parsed.cost
+
+    def level(self, stored: str | None, dearest: int) -> None:
+        """Do what is missing to the work of *dearest*: 2^c + (2^c + 2^(c+1) + … + 2^(d-1)) is 2^d."""
+        spent = None if stored is None else self.cost_of(stored)
+        for cost in (dearest,) if spent is None else range(spent, dearest):
+            bcrypt.hashpw(_DUMMY_PASSWORD, _DUMMY_SALT % cost)
+
+    def _secret(self, password: bytes, stored: _Stored) -> bytes | None:
+        """What was given to bcrypt if *password* is right; None if it cannot be."""
+        if stored.marker is None:
+            # bcrypt reads 72 bytes, round and round with a NUL between: "a" and "a\0a" would be one password.
+            return password if len(password) <= 72 and b"\0" not in password else None
+        if stored.pepper_id is None:
+            return _prehash(password, None)
+        keys = (key for key in self.pepper if _pepper_id(key) == stored.pepper_id)
+        return next((_prehash(password, key) for key in keys), None)
+
+
+def _is_key(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) >= 32
+
+
+def _parse(stored: str) -> _Stored | None:
+    match = _STORED.fullmatch(stored)
+    if match is None or not 4 <= int(match[4]) <= MAX_COST:
+        return None
+    return _Stored(match[1], match[2], match[3].encode(), int(match[4]))
+
+
+def _prehash(password: bytes, pepper: bytes | None) -> bytes:
+    # base64, because a raw digest may hold a NUL, at which bcrypt would stop.
+    mac = hmac_digest(_LABEL, password, "sha384")
+    return b64encode(mac if pepper is None else hmac_digest(pepper, mac, "sha384"))
+
+
+def _marker(pepper: bytes | None) -> str:
+    return "{asgi_auth-1}" if pepper is None else f"{{asgi_auth-1:{_pepper_id(pepper)}}}"
+
+
+def _pepper_id(pepper: bytes) -> str:
+    return hmac_digest(pepper, b"asgi_auth pepper id", "sha256").hex()[:16]
+
+
+# --- policy ----------------------------------------------------------------------------------------------------------
+
+_SCORED = 48
+_SCORED_OF_SYMBOLS = 16
+_SYMBOLS = frozenset("0123456789@({[<!|$+%")
+"""What zxcvbn may read as a letter. It tries all combinations: 64 of these take it 0.2 s, the interpreter locked."""
+_MAX_WORDS = 64
+_PART = re.compile(r"[^\W\d_]+|\d+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordPolicy:
+    """Which passwords may be set. Never asked at sign-in. There are no rules of composition."""
+
+    minimum_length: int = 8
+    """In code points, 8 to 64. 15 is what NIST SP 800-63B-4 asks for where the password is the only factor."""
+    minimum_strength: int = 3
+    """The least zxcvbn score, 0 to 4; 3 is over 10^8 guesses: nine random characters, or a few words."""
+    check: Callable[[str], object] | None = None
+    """A check of the application's own, not async, called last, in a thread.
+
+    It refuses by ValueError(message for the user); what it returns means nothing.
+    """
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigurationError: a value is out of range."""
+        if self.minimum_length not in range(8, 65):
+            raise ConfigurationError("minimum_length: 8 to 64 code points")
+        if self.minimum_strength not in range(5):
+            raise ConfigurationError("minimum_strength: a score of 0 to 4")
+
+    def check_password(self, password: str, context: Sequence[str]) -> None:
+        """Refuse a password that is easy to guess. Takes some milliseconds, whatever the password.
+
+        Args:
+            password: What ``normalise_password`` lets pass, in NFC.
+            context: What a stranger knows or tries first: the user's own values, the application's name.
+
+        Raises:
+            ValueError: the message says to the user what is wrong.
+            ConfigurationError: ``check`` is async; nobody would await its refusal.
+        """
+        if len(password) < self.minimum_length:
+            raise ValueError(f"Please use at least {self.minimum_length} characters.")
+        words = _context_words(context)
+        if _length_without(words, password.casefold()) < self.minimum_length:
+            raise ValueError("This is too close to your own details or the name of this service.")
+        self._check_strength(password, words)
+        if self.check is not None and isawaitable(self.check(password)):
+            raise ConfigurationError("check: the check of a password policy cannot be async")
+
+    def _check_strength(self, password: str, words: list[str]) -> None:
+        result = zxcvbn(_scored(password), words)
+        if int(result.score) < self.minimum_strength:
+            warning = result.feedback and result.feedback.warning
+            raise ValueError(f"This password is easy to guess. {warning or 'Add another word or two.'}")
+
+
+def _scored(password: str) -> str:
+    """A beginning that zxcvbn can score in time: if it is hard to guess, the whole is.
+
+    A mere beginning would hide that the password repeats itself, so of a repetition two whole rounds are scored.
+    """
+    text = password[: 2 * _period(password)][:_SCORED]
+    return text[:_SCORED_OF_SYMBOLS] if len(_SYMBOLS.intersection(text)) > 8 else text
+
+
+def _period(text: str) -> int:
+    """The length of the shortest beginning that *text* repeats, its last round perhaps cut.
+
+    Linear, by the borders of Knuth, Morris and Pratt.
+    """
+    borders = [0]
+    for char in text[1:]:
+        border = borders[-1]
+        while border and text[border] != char:
+            border = borders[border - 1]
+        borders.append(border + (text[border] == char))
+    return len(text) - borders[-1]
+
+
+def _context_words(context: Sequence[str]) -> list[str]:
+    """What is known of the user, in folded words of at least 4 characters; at most 64 of them."""
+    words = {word: None for value in context for word in _words_of(value) if len(word) >= 4}
+    return list(words)[:_MAX_WORDS]
+
+
+def _words_of(value: str) -> Iterator[str]:
+    """The value, what is before and after its @, its parts, and its parts without what divides them."""
+    beginning = value[:320]  # the longest address there is: RFC 5321 section 4.5.3.1
+    folded = unicodedata.normalize("NFC", beginning).encode(errors="replace").decode().casefold()
+    parts = _PART.findall(folded)
+    yield from (folded, *folded.split("@"), "".join(parts), *parts)
+
+
+def _length_without(words: Sequence[str], text: str) -> int:
+    """How many characters of *text* belong to none of *words*."""
+    covered = bytearray(len(text))
+    for word in words:
+        start = text.find(word)
+        while start >= 0:
+            end = start + len(word)
+            covered[start:end] = b"\1" * len(word)
+            start = text.find(word, end)
+    return covered.count(0)
+
+
+# --- service ---------------------------------------------------------------------------------------------------------
+
+
+class Verified(NamedTuple):
+    """What became of a password that was shown."""
+
+    valid: bool
+    replacement: str | None
+    """A new hash to store instead of the one that was verified, by compare-and-set; None: that one is good."""
+
+    def __repr__(self) -> str:
+        return f"Verified(valid={self.valid})"
+
+
+class Passwords:
+    """Sets and verifies passwords, off the event loop. A failure takes the same time whoever it is about."""
+
+    def __init__(self, *, hasher: HashProvider, policy: PasswordPolicy, app_name: str, pool: HashingPool) -> None:
+        self._hasher, self._policy, self._app_name, self._pool = hasher, policy, app_name, pool
+        self._dearest = hasher.cost
+
+    @property
+    def dearest(self) -> int:
+        """The cost that every failure is brought up to: of new hashes, or of the dearest stored one that is known."""
+        return self._dearest
+
+    def note_cost(self, cost: int) -> None:
+        """Take note that a hash of this cost is stored; over 15 it is never verified, so it counts for nothing."""
+        if cost <= MAX_COST:
+            self._dearest = max(self._dearest, cost)
+
+    async def set(self, password: str, *, context: Sequence[str], client: str | None) -> str:
+        """The hash to store for *password*, once the policy has passed it.
+
+        Args:
+            password: As it was entered.
+            context: The user's own values, which the password must not be made of.
+            client: Address of the client, for the fairness of the queue; None without one.
+
+        Raises:
+            ValueError: the policy refuses it; the message is for the user.
+            OverloadedError: too many passwords wait to be hashed.
+        """
+        data = normalise_password(password)
+        return await self._pool.run(client, partial(self._set, data, (self._app_name, *context)))
+
+    async def verify(self, password: str, stored: str | None, *, client: str | None) -> Verified:
+        """Whether *password* is the one that was *stored*.
+
+        Args:
+            password: As it was entered.
+            stored: The hash; None, for an unknown user or one without a password, fails in the same time.
+            client: Address of the client, for the fairness of the queue; None without one.
+
+        Raises:
+            ValueError: this can be nobody's password, and nothing was hashed; the message is for the user.
+            OverloadedError: too many passwords wait to be hashed.
+        """
+        data = normalise_password(password)
+        if stored is not None:
+            self.note_cost(self._hasher.cost_of(stored) or 0)
+        return await self._pool.run(client, partial(self._verify, data, stored))
+
+    def _set(self, password: bytes, context: Sequence[str]) -> str:
+        self._policy.check_password(password.decode(), context)
+        return self._hasher.hash(password)
+
+    def _verify(self, password: bytes, stored: str | None) -> Verified:
+        if stored is not None and self._hasher.verify(password, stored):
+            return Verified(True, self._hasher.hash(password) if self._hasher.needs_rehash(stored) else None)
+        self._hasher.level(stored, self._dearest)
+        return Verified(False, None)

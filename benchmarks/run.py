@@ -1,0 +1,31 @@
+"""Measure what the design promises, in one run, and print it: ``tox -e bench``."""
+
+import argparse
+import asyncio
+import os
+import platform
+import sqlite3
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a file, whatever the current directory
+
+from benchmarks import middleware, sign_in, storm
+
+
+async def main(*, quick: bool) -> None:
+    """Everything, one after the other: side by side they would disturb each other."""
+    names = ("asgi-auth", "starlette", "aiosqlite", "PyJWT", "bcrypt", "uvicorn")
+    print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores")
+    print(", ".join(f"{name} {version(name)}" for name in names))
+    middleware.report(await middleware.measure(rounds=3 if quick else 31))
+    sign_in.report(*await sign_in.measure(count=8 if quick else 64))
+    await storm.measure(seconds=1 if quick else 10)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, to see that it works")
+    os.chdir(Path(__file__).parent.parent)
+    asyncio.run(main(quick=parser.parse_args().quick))

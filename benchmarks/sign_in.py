@@ -1,0 +1,65 @@
+"""Sign-ins a second, beside what the cores could do at best."""
+
+import asyncio
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import bcrypt
+
+from asgi_auth import Bcrypt
+from asgi_auth.types import Client
+from benchmarks.middleware import PASSWORD, make_auth
+
+CLIENTS = 16
+COST = 12
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hashes_per_second(count: int) -> float:
+    """Bare bcrypt in as many threads as there are cores."""
+    salt = bcrypt.gensalt(COST)
+    with ThreadPoolExecutor(cores()) as pool:
+        began = time.perf_counter()
+        list(pool.map(lambda _: bcrypt.hashpw(b"x" * 64, salt), range(count)))
+        return count / (time.perf_counter() - began)
+
+
+async def sign_ins_per_second(count: int) -> float:
+    """The strategy alone, with its store, 16 clients at a time."""
+    with tempfile.TemporaryDirectory() as directory:
+        auth = make_auth(Path(directory) / "bench.db", hasher=Bcrypt(cost=COST))
+        async with auth.running():
+            await auth.accounts.create({"email": "bench@mail.example.org"}, password=PASSWORD)
+            params = {"email": "bench@mail.example.org", "password": PASSWORD}
+            left = iter(range(count))
+
+            async def client(number: int) -> None:
+                for _ in left:
+                    await auth.strategy("password").sign_in(params, client=Client(address=f"127.0.0.{number}"))
+
+            began = time.perf_counter()
+            await asyncio.gather(*(client(number) for number in range(1, CLIENTS + 1)))
+            return count / (time.perf_counter() - began)
+
+
+async def measure(*, count: int) -> tuple[float, float]:
+    """Hashes and sign-ins a second, in turn, the better of two each."""
+    hashes = [await asyncio.to_thread(hashes_per_second, count)]
+    sign_ins = [await sign_ins_per_second(count)]
+    hashes.append(await asyncio.to_thread(hashes_per_second, count))
+    sign_ins.append(await sign_ins_per_second(count))
+    return max(hashes), max(sign_ins)
+
+
+def report(hashes: float, sign_ins: float) -> None:
+    """Print both, and the ratio."""
+    print(f"\nsign-in: bcrypt cost {COST}, {cores()} cores, {CLIENTS} clients (a second)\n")
+    print(f"  {'bare bcrypt hashes':<26}{hashes:8.1f}")
+    print(f"  {'sign-ins':<26}{sign_ins:8.1f}    {sign_ins / hashes:.2f} of the hashes, budget 0.85")
