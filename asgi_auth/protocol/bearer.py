@@ -1,0 +1,78 @@
+"""Bearer tokens: RFC 6750 sections 2.1 and 3. Left out, because they leak: form and query (sections 2.2, 2.3)."""
+
+import re
+from collections.abc import Iterable
+
+from asgi_auth.errors import MalformedRequestError
+
+MAX_TOKEN_BYTES = 4096
+"""Ours are under 1 KiB; whatever is longer is not worth a signature check."""
+
+_BEARER = re.compile(rb"[ \t]*bearer(?![^ \t])(.*)", re.IGNORECASE | re.DOTALL)
+_B64TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+_NOT_QUOTABLE = re.compile(r"[^\x20-\x7e]")
+
+
+def read_bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The bearer token of a request (RFC 6750 section 2.1).
+
+    >>> read_bearer([(b"authorization", b"Bearer mF_9.B5f-4.1JqM")])
+    'mF_9.B5f-4.1JqM'
+
+    Args:
+        headers: As in an ASGI scope: names in lower case.
+
+    Returns:
+        The token as sent; None if there is no Authorization header, or only another scheme.
+
+    Raises:
+        MalformedRequestError: A Bearer header beside another Authorization header, or a value that is no b64token of at
+            most 4096 bytes.
+    """
+    values = [value for name, value in headers if name == b"authorization"]
+    if not values:
+        return None
+    return _token(values)
+
+
+def shows_bearer(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether there is an Authorization header of the Bearer scheme, however broken its token is.
+
+    Other schemes do not count: browsers add Basic, Digest and Negotiate by themselves, for other sites, too.
+    """
+    return any(name == b"authorization" and _BEARER.fullmatch(value) for name, value in headers)
+
+
+def _token(values: list[bytes]) -> str | None:
+    bearers = [match for value in values if (match := _BEARER.fullmatch(value))]
+    if not bearers:
+        return None
+    if len(values) > 1:
+        raise MalformedRequestError("two Authorization headers")
+    token = bearers[0][1].lstrip(b" ").rstrip(b" \t")
+    if len(token) > MAX_TOKEN_BYTES or not _B64TOKEN.fullmatch(token):
+        raise MalformedRequestError("the Bearer value is not a token")
+    return token.decode("ascii")
+
+
+def challenge(*, realm: str, error: str | None = None, scope: str | None = None) -> str:
+    """The value of WWW-Authenticate (RFC 6750 section 3; quoted-string of RFC 9110 section 5.6.4).
+
+    >>> challenge(realm="app", error="invalid_token")
+    'Bearer realm="app", error="invalid_token"'
+
+    Args:
+        realm: What is protected, for people.
+        error: An error code of RFC 6750 section 3.1; None if no credentials were shown.
+        scope: The scopes that are needed, separated by spaces.
+
+    Returns:
+        ASCII in one line, whatever was given: quotes and backslashes are escaped, what cannot be quoted becomes ``?``.
+    """
+    parameters = {"realm": realm, "error": error, "scope": scope}
+    return "Bearer " + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters.items() if value is not None)
+
+
+def _quoted(value: str) -> str:
+    text = _NOT_QUOTABLE.sub("?", value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'

@@ -1,0 +1,104 @@
+"""Cookies: RFC 6265bis sections 4.1.1 (syntax), 4.1.3 (name prefixes) and 4.2.1 (the Cookie header)."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from asgi_auth.errors import MalformedRequestError
+
+MAX_VALUE_BYTES = 4096
+"""RFC 6265bis section 5.6: browsers keep no more."""
+
+_COOKIE_VALUE = re.compile(
+    rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*"
+)  # cookie-octet; no quotes: we never write them
+_LONG_AGO = "Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+def cookie_name(subject_name: str, kind: str, *, secure: bool) -> str:
+    """``__Host-user_session`` where the site is served over https, ``user_session`` on http.
+
+    The prefix makes browsers refuse a cookie of that name from a sibling domain or over http (RFC 6265bis section
+    4.1.3.2).
+    """
+    return f"{'__Host-' if secure else ''}{subject_name}_{kind}"
+
+
+def read_cookie(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    """The value of the cookie called *name*, exactly so spelt.
+
+    >>> read_cookie([(b"cookie", b"theme=dark; user_session=abc")], b"user_session")
+    'abc'
+
+    Args:
+        headers: As in an ASGI scope: names in lower case.
+        name: The whole name, prefix included.
+
+    Returns:
+        The value, possibly empty; None if there is no such cookie.
+
+    Raises:
+        MalformedRequestError: The name occurs twice, in one header or several: one of them may be planted, and the
+            order does not tell which (SE-8). Or the value is over 4096 bytes or has other octets than cookie-octets.
+    """
+    candidates = [value for header, value in headers if header == b"cookie" and name in value]
+    if not candidates:
+        return None
+    return _value(candidates, name)
+
+
+def _value(candidates: list[bytes], name: bytes) -> str | None:
+    values = [value for key, value in _pairs(candidates) if key == name]
+    if not values:
+        return None
+    if len(values) > 1:
+        raise MalformedRequestError("a cookie was sent twice")
+    if not _is_readable(values[0]):
+        raise MalformedRequestError("a cookie value is not made of cookie-octets")
+    return values[0].decode("ascii")
+
+
+def read_cookies(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Every cookie that was sent once and is readable; of one that was sent twice nothing is believed (SE-8)."""
+    pairs = list(_pairs(value for header, value in headers if header == b"cookie"))
+    times = Counter(name for name, _ in pairs)
+    readable = ((name, value) for name, value in pairs if times[name] == 1 and _is_readable(value))
+    return {name.decode("latin-1"): value.decode("ascii") for name, value in readable}
+
+
+def _pairs(values: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    for value in values:
+        for pair in value.split(b";"):
+            name, equals, content = pair.partition(b"=")
+            if equals:
+                yield name.strip(b" \t"), content.strip(b" \t")
+
+
+def _is_readable(value: bytes) -> bool:
+    return len(value) <= MAX_VALUE_BYTES and _COOKIE_VALUE.fullmatch(value) is not None
+
+
+def set_cookie(name: str, value: str, *, secure: bool, max_age: int | None = None) -> str:
+    """The value of a Set-Cookie header: for this host only, not for scripts, not with cross-site requests (SE-3).
+
+    >>> set_cookie("__Host-user_session", "abc", secure=True)
+    '__Host-user_session=abc; Path=/; HttpOnly; SameSite=Lax; Secure'
+
+    Args:
+        name: From :func:`cookie_name`.
+        value: cookie-octets only.
+        secure: Whether the site is served over https.
+        max_age: Seconds; None for a cookie that ends with the browser session.
+
+    Raises:
+        ValueError: The value holds something else; a header built from it could be split (RD-3).
+    """
+    if not _COOKIE_VALUE.fullmatch(value.encode("utf-8", "surrogatepass")):
+        raise ValueError("a cookie value must be made of cookie-octets")
+    lifetime = "" if max_age is None else f"; Max-Age={max_age}"
+    return f"{name}={value}; Path=/; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}{lifetime}"
+
+
+def delete_cookie(name: str, *, secure: bool) -> str:
+    """The Set-Cookie value that removes it: the same attributes, or a browser would refuse a ``__Host-`` name."""
+    return f"{set_cookie(name, '', secure=secure, max_age=0)}; Expires={_LONG_AGO}"

@@ -1,0 +1,97 @@
+"""Requests that another site makes a browser send: Fetch Metadata section 2.3, origins of RFC 6454 sections 4 to 7."""
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
+
+import idna
+
+from asgi_auth.errors import ConfigurationError
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""They change nothing (RFC 9110 section 9.2.1), so there is nothing to judge. TRACE is nobody's."""
+
+_ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s\[\]@:/?#\\%]+)(?::([0-9]{1,5}))?", re.IGNORECASE | re.ASCII)
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def parse_origin(text: str, *, parameter: str) -> str:
+    """A configured origin in the one form that browsers send it in (RFC 6454 section 6.2).
+
+    >>> parse_origin("HTTPS://Example.com:443", parameter="base_url")
+    'https://example.com'
+
+    Args:
+        text: ``https://example.com``: scheme, host, optional port, nothing else.
+        parameter: What the application calls it, for the message.
+
+    Returns:
+        Lower case, without the default port, the host as A-labels.
+
+    Raises:
+        ConfigurationError: It is something else; names the parameter.
+    """
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        raise ConfigurationError(f"{parameter} must be scheme://host or scheme://host:port with http or https")
+    scheme, number = match[1].lower(), int(match[3] or 0)
+    try:
+        host = _host(match[2].lower())
+    except ValueError as exc:
+        raise ConfigurationError(f"{parameter} has no valid host") from exc
+    if match[3] is not None and not 0 < number < 65536:
+        raise ConfigurationError(f"{parameter} has no valid port")
+    return f"{scheme}://{host}" + (f":{number}" if number and number != _DEFAULT_PORTS[scheme] else "")
+
+
+def _host(host: str) -> str:
+    """The serialized host. Raises ValueError."""
+    if host.startswith("["):
+        return f"[{IPv6Address(host[1:-1]).compressed}]"
+    if not host.isascii():
+        host = idna.encode(host, uts46=True).decode("ascii")
+    labels = host.split(".")
+    if labels[-1].isdecimal():  # a browser reads such a host as an IPv4 address, in notations of its own
+        return str(IPv4Address(host))
+    if len(host) > 253 or not all(len(label) < 64 and _LABEL.fullmatch(label) for label in labels):
+        raise ValueError("not a host name")
+    return host
+
+
+def is_cross_site(
+    method: str,
+    *,
+    origins: Sequence[str],
+    sec_fetch_site: str | None,
+    authorization: bool,
+    own_cookie: bool,
+    allowed: frozenset[str],
+) -> bool:
+    """Whether a browser sends this request on behalf of another site, so that its cookie must count for nothing.
+
+    Args:
+        method: As sent; methods are case-sensitive.
+        origins: The value of every Origin header.
+        sec_fetch_site: The value of Sec-Fetch-Site; None if there is none. An unknown value counts as none.
+        authorization: There is a Bearer token, which no other site can make a browser send.
+        own_cookie: A cookie of ours came along.
+        allowed: Origins from :func:`parse_origin`.
+    """
+    if method in SAFE_METHODS or (authorization and not own_cookie):
+        return False
+    if len(origins) > 1:
+        return True
+    if origins and origins[0] in allowed:
+        return False
+    if sec_fetch_site in ("same-origin", "none"):
+        return False
+    return sec_fetch_site in ("cross-site", "same-site") or bool(origins)
+
+
+def websocket_allowed(origins: Sequence[str], allowed: frozenset[str]) -> bool:
+    """Whether a handshake may use its cookie: exactly one Origin header, and it is listed (WS-1).
+
+    Browsers send no Sec-Fetch-Site with a handshake, and other origins may open one: Origin is the only signal.
+    """
+    return len(origins) == 1 and origins[0] in allowed

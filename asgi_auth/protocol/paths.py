@@ -1,0 +1,96 @@
+"""Which strategy and phase a request is for, from the path as it was sent (RFC 3986 sections 3.3 and 6.2; ASGI HTTP).
+
+What an ASGI application sees of ``/auth/password/sign_in`` depends on who mounted it. Found by running Starlette 1.10,
+FastAPI 0.165, Litestar 2.25, Quart 0.22, uvicorn 0.54, httpx 0.28 (``…`` stands for ``/password/sign_in``):
+
+==============================================  ==================  =================  ==============  ===============
+mounted by                                      path                raw_path           root_path       app_root_path
+==============================================  ==================  =================  ==============  ===============
+Starlette, FastAPI                              /auth…              /auth…             /auth           (empty)
+nested mounts, /v1 then /auth                   /v1/auth…           /v1/auth…          /v1/auth        (empty)
+FastAPI(root_path="/api"), proxy strips         /auth…              /auth…             /api/auth       /api
+FastAPI(root_path="/api"), proxy does not       /api/auth…          /api/auth…         /api/auth       /api
+uvicorn --root-path /api (it adds the prefix)   /api/auth…          /api/auth…         /api/auth       /api
+Litestar, is_mount (path gains a slash)         …/                  /auth…             (empty)         absent
+Litestar below a Starlette mount /lit           …/                  /lit/auth…         /lit            (empty)
+Litestar, uvicorn --root-path /api              …/                  /api/auth…         /api            absent
+around Quart or bare ASGI                       /auth…              /auth…             (empty)         absent
+around bare ASGI, uvicorn --root-path /api      /api/auth…          /api/auth…         /api            absent
+a dispatcher that strips both paths             …                   …                  /auth           absent
+==============================================  ==================  =================  ==============  ===============
+
+``raw_path`` is optional in ASGI, and some test clients put the query into it. Litestar does not tell the path of its
+own routers: there ``mount_path`` has to be the whole path (``/v1/auth``).
+"""
+
+import re
+from collections.abc import Sequence
+from urllib.parse import quote
+
+_REST = re.compile(rb"([A-Za-z0-9_.~-]+)(?:/([A-Za-z0-9_.~-]+))?/?")
+_DOT_SEGMENTS = frozenset({"", ".", ".."})
+
+
+def split_path(raw_path: bytes, prefixes: Sequence[str]) -> tuple[str, ...] | None:
+    """The one or two segments after the mount: ``("password", "sign_in")`` or ``("sign_out",)``.
+
+    There is one spelling of a path: nothing is decoded, resolved or folded, so that a guard in front sees the same path
+    (RP-6, HT-4). Exactly one slash at the end is forgiven.
+
+    >>> split_path(b"/auth/password/sign_in", ["/auth"])
+    ('password', 'sign_in')
+
+    Args:
+        raw_path: The path as sent; a query behind it is cut off. Where the server gives none, ``path`` encoded again.
+        prefixes: From :func:`mount_prefixes`; the first that matches, as whole segments, is removed.
+
+    Returns:
+        None for everything else: encoded characters, empty or dot segments, parameters, an absolute URL.
+    """
+    path = raw_path.partition(b"?")[0]
+    for prefix in prefixes:
+        mount = quote(prefix, errors="replace").encode("ascii") + b"/"
+        if path.startswith(mount):
+            return _segments(path[len(mount) :])
+    return None
+
+
+def _segments(rest: bytes) -> tuple[str, ...] | None:
+    match = _REST.fullmatch(rest)
+    segments = tuple(part.decode("ascii") for part in match.groups() if part is not None) if match else ("",)
+    return None if _DOT_SEGMENTS.intersection(segments) else segments
+
+
+def mount_prefixes(scope_root_path: str, app_root_path: str, mount_path: str) -> tuple[str, ...]:
+    """What may stand before the strategy in ``raw_path``, likeliest first.
+
+    >>> mount_prefixes("/api/auth", "/api", "/auth")
+    ('/api/auth', '/auth', '')
+
+    Args:
+        scope_root_path: ``root_path`` of the scope.
+        app_root_path: ``app_root_path`` of the scope, which Starlette's mounts leave: the part of ``root_path`` that
+            the server was given. Empty where there is none.
+        mount_path: The configured public path, with or without what a proxy or a mount adds in front.
+
+    Returns:
+        Prefixes without a slash at the end, the empty one last: a mounted plug only gets what is below its mount.
+        One that stands in front of a whole application has to ask first whether a request is its own.
+    """
+    root, server, public = (path.rstrip("/") for path in (scope_root_path, app_root_path, mount_path))
+    mounted, own = _below(root, server), _below(public, server)
+    likely = (root, mounted) if mounted.endswith(own) else _nested(root, server, public)
+    return tuple(dict.fromkeys((*likely, root, mounted, "")))
+
+
+def _nested(root: str, server: str, public: str) -> tuple[str, ...]:
+    """Where something else than Starlette mounts: the public path behind whatever it may lack. Longest first, because
+    a shorter one may be how a longer one begins."""
+    bases = (root, _below(root, server), server, "")
+    ends = (_below(public, server), _below(public, root) or public)
+    return tuple(sorted({base + end for base in bases for end in ends}, key=lambda prefix: (-len(prefix), prefix)))
+
+
+def _below(path: str, prefix: str) -> str:
+    """*path* without *prefix*, if it starts with it as whole segments."""
+    return path[len(prefix) :] if f"{path}/".startswith(f"{prefix}/") else path

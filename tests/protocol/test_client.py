@@ -1,0 +1,117 @@
+"""Addresses behind proxies, labels of devices."""
+
+import time
+from ipaddress import ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.protocol.client import client_address, client_label, parse_networks
+
+PROXIES = parse_networks(["10.0.0.0/8", "127.0.0.1", "fd00::/8"], parameter="trusted_proxies")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded_for", "address"),
+    [
+        (None, [], None),
+        (None, ["203.0.113.7"], None),
+        ("testclient", ["203.0.113.7"], "testclient"),
+        ("", [], ""),
+        ("203.0.113.7", [], "203.0.113.7"),
+        ("203.0.113.7", ["198.51.100.1"], "203.0.113.7"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.7"], "203.0.113.7"),
+        ("10.0.0.1", ["198.51.100.1, 203.0.113.7"], "203.0.113.7"),
+        ("10.0.0.1", ["198.51.100.1", "203.0.113.7"], "203.0.113.7"),
+        ("10.0.0.1", ["198.51.100.1, 203.0.113.7, 10.0.0.2"], "203.0.113.7"),
+        ("10.0.0.1", ["203.0.113.7", "10.0.0.3 ,\t10.0.0.2"], "203.0.113.7"),
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("10.0.0.1", ["203.0.113.7, junk, 10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", ["203.0.113.7, unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.7, ,"], "203.0.113.7"),
+        ("10.0.0.1", [""], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.7:4711"], "203.0.113.7"),
+        ("10.0.0.1", ["[2001:DB8::1]:4711"], "2001:db8::1"),
+        ("10.0.0.1", ["[2001:db8::1]"], "2001:db8::1"),
+        ("10.0.0.1", ["2001:db8:0:0:0:0:0:1"], "2001:db8::1"),
+        ("10.0.0.1", ["::ffff:203.0.113.7"], "203.0.113.7"),
+        ("10.0.0.1", ["fe80::1%eth0"], "fe80::1"),
+        ("::ffff:10.0.0.1", ["203.0.113.7"], "203.0.113.7"),
+        ("fd00::1", ["2001:db8::2"], "2001:db8::2"),
+        ("::ffff:203.0.113.7", [], "203.0.113.7"),
+    ],
+)
+def test_client_address_is_the_right_most_untrusted_hop(
+    peer: str | None, forwarded_for: list[str], address: str | None
+) -> None:
+    """HT-2: whatever a client writes into the header stands left of what the proxies write."""
+    assert client_address(peer, forwarded_for, PROXIES) == address
+
+
+def test_client_address_without_trusted_proxies_is_the_peer() -> None:
+    """HT-2: nobody is believed by default, loopback neither."""
+    assert client_address("127.0.0.1", ["203.0.113.7"], ()) == "127.0.0.1"
+    assert client_address("2001:DB8::1", ["203.0.113.7"], ()) == "2001:db8::1"
+
+
+@given(
+    st.one_of(st.none(), st.text(), st.ip_addresses().map(str)),
+    st.lists(st.one_of(st.text(), st.ip_addresses().map(str))),
+)
+def test_client_address_never_raises(peer: str | None, forwarded_for: list[str]) -> None:
+    """Junk is passed over."""
+    assert (client_address(peer, forwarded_for, PROXIES) is None) is (peer is None)
+
+
+def test_parse_networks_takes_networks_and_addresses() -> None:
+    """An address is a network of one."""
+    assert parse_networks(["10.0.0.0/8", "::1"], parameter="p") == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+    assert parse_networks([], parameter="p") == ()
+
+
+@pytest.mark.parametrize("values", [["10.0.0.1/8"], [""], ["proxy.example"], ["10.0.0.0/33"], "127.0.0.1"], ids=repr)
+def test_parse_networks_refuses(values: list[str]) -> None:
+    """What is no network is named at start, and text is no list."""
+    with pytest.raises(ConfigurationError, match="trusted_proxies"):
+        parse_networks(values, parameter="trusted_proxies")
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "label"),
+    [
+        ("", ""),
+        ("Mozilla/5.0 (X11; Linux x86_64)", "Mozilla/5.0 (X11; Linux x86_64)"),
+        ("  a \t b\r\n c ", "a b c"),
+        ("a\x00b\x1b[31mc\x7f", "ab[31mc"),
+        ("a\u202eb\u2066c\u200bd", "abcd"),
+        ("a \u200b b", "a b"),
+        ("a\ud800b\ue000c", "abc"),
+        ("Zoë", "Zoë"),
+        ("x" * 300, "x" * 256),
+        ("x" * 255 + " y", "x" * 255),
+    ],
+    ids=repr,
+)
+def test_client_label(user_agent: str, label: str) -> None:
+    """One visible line of at most 256 characters."""
+    assert client_label(user_agent) == label
+
+
+@given(st.text())
+def test_client_label_is_printable(user_agent: str) -> None:
+    """And it is its own label."""
+    label = client_label(user_agent)
+
+    assert label.isprintable()
+    assert client_label(label) == label
+
+
+def test_client_label_takes_linear_time() -> None:
+    """DO-4: 64 KiB of anything in under 50 ms."""
+    started = time.process_time()
+    client_label(" \u202e" * 32768)
+
+    assert time.process_time() - started < 0.05

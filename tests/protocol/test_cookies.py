@@ -1,0 +1,134 @@
+"""Cookies: read, set, delete."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_auth.errors import MalformedRequestError
+from asgi_auth.protocol.cookies import cookie_name, delete_cookie, read_cookie, set_cookie
+
+NAME = b"__Host-user_session"
+
+
+def _cookies(*values: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"host", b"localhost"), *((b"cookie", value) for value in values)]
+
+
+def test_cookie_name_has_the_prefix_on_https_only() -> None:
+    """SE-3: browsers refuse the prefix without Secure."""
+    assert cookie_name("user", "session", secure=True) == "__Host-user_session"
+    assert cookie_name("admin", "device", secure=False) == "admin_device"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [b""],
+        [b"theme=dark"],
+        [b"__Host-user_session"],
+        [b"x__Host-user_session=a"],
+        [b"__Host-user_session2=a"],
+        [b"__host-user_session=a"],
+        [b"user_session=a"],
+        [b"theme=__Host-user_session"],
+        [b"=__Host-user_session"],
+        [b"\xff;;; ;=;__Host-user_session"],
+    ],
+    ids=repr,
+)
+def test_read_cookie_without_it_is_none(values: list[bytes]) -> None:
+    """Absent, in another spelling, or only the text of something else."""
+    assert read_cookie(_cookies(*values), NAME) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "value"),
+    [
+        ([b"__Host-user_session=abc.DEF-1_2"], "abc.DEF-1_2"),
+        ([b"a=b; __Host-user_session=abc; c=d"], "abc"),
+        ([b"a=b;__Host-user_session=abc;c=d"], "abc"),
+        ([b"a=b", b"__Host-user_session=abc"], "abc"),
+        ([b"__Host-user_session=a=b=="], "a=b=="),
+        ([b" __Host-user_session \t=\t abc \t"], "abc"),
+        ([b"__Host-user_session="], ""),
+        ([b"\xff\x00=\xfe; __Host-user_session=abc; nonsense"], "abc"),
+        ([b"; ".join(b"c%d=v" % i for i in range(200)) + b"; __Host-user_session=abc"], "abc"),
+        ([b"__Host-user_session=" + b"x" * 4096], "x" * 4096),
+    ],
+)
+def test_read_cookie_returns_the_value(values: list[bytes], value: str) -> None:
+    """RP-10: among any junk, in one header or several."""
+    assert value == read_cookie(_cookies(*values), NAME)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [b"__Host-user_session=att; __Host-user_session=vic"],
+        [b"__Host-user_session=vic; __Host-user_session=att"],
+        [b"__Host-user_session=vic; __Host-user_session=vic"],
+        [b"__Host-user_session=att", b"__Host-user_session=vic"],
+        [b"__Host-user_session=; __Host-user_session=vic"],
+        [b'__Host-user_session="quoted"'],
+        [b'__Host-user_session="\\101"'],
+        [b"__Host-user_session=a b"],
+        [b"__Host-user_session=a,b"],
+        [b"__Host-user_session=a\\b"],
+        [b"__Host-user_session=\xc3\xa4"],
+        [b"__Host-user_session=a\x00"],
+        [b"__Host-user_session=a\n"],
+        [b"__Host-user_session=" + b"x" * 4097],
+    ],
+    ids=repr,
+)
+def test_read_cookie_refuses(values: list[bytes]) -> None:
+    """SE-8, RP-10: twice is no credential, and neither is a value that we never set."""
+    with pytest.raises(MalformedRequestError):
+        read_cookie(_cookies(*values), NAME)
+
+
+@given(st.lists(st.one_of(st.binary(), st.binary().map((NAME + b"=").__add__)), max_size=3))
+def test_read_cookie_never_fails_otherwise(values: list[bytes]) -> None:
+    """Whatever the bytes: a value, None or MalformedRequestError."""
+    try:
+        value = read_cookie(_cookies(*values), NAME)
+    except MalformedRequestError:
+        return
+    assert value is None or value.isascii()
+
+
+@pytest.mark.parametrize(
+    ("secure", "max_age", "header"),
+    [
+        (True, None, "n=v; Path=/; HttpOnly; SameSite=Lax; Secure"),
+        (False, None, "n=v; Path=/; HttpOnly; SameSite=Lax"),
+        (True, 60, "n=v; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=60"),
+        (False, 0, "n=v; Path=/; HttpOnly; SameSite=Lax; Max-Age=0"),
+    ],
+)
+def test_set_cookie_attributes(secure: bool, max_age: int | None, header: str) -> None:
+    """SE-3: Path=/, HttpOnly, SameSite=Lax, Secure on https, never Domain."""
+    assert header == set_cookie("n", "v", secure=secure, max_age=max_age)
+
+
+@pytest.mark.parametrize("value", ["a b", "a;b", "a\r\nX: y", '"', "ä", "\ud800", "\x00"], ids=repr)
+def test_set_cookie_refuses_what_would_split_the_header(value: str) -> None:
+    """RD-3: no attribute and no line can be smuggled in."""
+    with pytest.raises(ValueError, match="cookie-octets"):
+        set_cookie("n", value, secure=True)
+
+
+def test_delete_cookie_has_the_same_attributes() -> None:
+    """SE-3: also on deletion, once by Max-Age and once by date."""
+    assert delete_cookie("n", secure=True) == (
+        "n=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+    )
+
+
+@given(st.from_regex(r"[A-Za-z0-9._=-]{0,99}", fullmatch=True))
+def test_cookie_round_trip(value: str) -> None:
+    """What is set is what is read."""
+    sent = set_cookie("n", value, secure=True).partition(";")[0]
+
+    assert value == read_cookie(_cookies(sent.encode()), b"n")

@@ -1,0 +1,182 @@
+"""Origins, Fetch Metadata, websocket handshakes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.protocol.cross_site import is_cross_site, parse_origin, websocket_allowed
+
+OURS = "https://app.example.com"
+LISTED = "https://spa.example.net:8443"
+ALLOWED = frozenset({OURS, LISTED})
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("https://example.com", "https://example.com"),
+        ("HTTPS://Example.COM", "https://example.com"),
+        ("https://example.com:443", "https://example.com"),
+        ("http://example.com:80", "http://example.com"),
+        ("https://example.com:80", "https://example.com:80"),
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://localhost:08000", "http://localhost:8000"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+        ("http://[0:0:0:0:0:0:0:1]", "http://[::1]"),
+        ("http://[2001:DB8::A]", "http://[2001:db8::a]"),
+        ("https://faß.de", "https://xn--fa-hia.de"),
+        ("https://BÜCHER.example", "https://xn--bcher-kva.example"),
+        ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+        ("https://my_host-1.example", "https://my_host-1.example"),
+        ("https://" + "a" * 63 + ".example", "https://" + "a" * 63 + ".example"),
+    ],
+)
+def test_parse_origin_gives_what_browsers_send(text: str, origin: str) -> None:
+    """RFC 6454 section 6.2: lower case, no default port, A-labels."""
+    assert origin == parse_origin(text, parameter="base_url")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "*",
+        "example.com",
+        "//example.com",
+        "https:example.com",
+        "https://",
+        "https://:443",
+        "ftp://example.com",
+        "https://example.com/",
+        "https://example.com/path",
+        "https://example.com?x",
+        "https://example.com#x",
+        "https://user@example.com",
+        "https://user:pass@example.com",
+        "https://example.com:",
+        "https://example.com:0",
+        "https://example.com:65536",
+        "https://example.com:1234567",
+        "https://example.com:x",
+        "https://example.com:８０",
+        "https://exam ple.com",
+        " https://example.com",
+        "https://example.com\n",
+        "https://example..com",
+        "https://example.com.",
+        "https://.example.com",
+        "https://-example.com",
+        "https://*.example.com",
+        "https://a%2eb",
+        "https://a\\b",
+        "https://1.2.3.256",
+        "https://1.2.3",
+        "https://[::1",
+        "https://[::g]",
+        "https://[1.2.3.4]",
+        "https://℀.example",
+        "https://xn--a-ä.example",
+        "https://\ud800.example",
+        "https://" + "a" * 64 + ".example",
+        "https://" + "a." * 126 + "example",
+    ],
+    ids=repr,
+)
+def test_parse_origin_refuses(text: str) -> None:
+    """Anything but scheme, host and port, by the parameter's name."""
+    with pytest.raises(ConfigurationError, match="base_url"):
+        parse_origin(text, parameter="base_url")
+
+
+@given(st.one_of(st.text(), st.text().map("https://".__add__)))
+def test_parse_origin_never_fails_otherwise(text: str) -> None:
+    """An origin, or ConfigurationError; an origin is its own."""
+    try:
+        origin = parse_origin(text, parameter="p")
+    except ConfigurationError:
+        return
+    assert origin == parse_origin(origin, parameter="p")
+
+
+FOREIGN = [
+    "null",
+    "",
+    "https://evil.example",
+    "http://app.example.com",
+    "https://app.example.com:8443",
+    "https://app.example.com.evil.example",
+    "https://evilapp.example.com",
+    "https://APP.example.com",
+    "https://u@app.example.com",
+    "https://app.example.com/",
+]
+
+# (Origin headers, Sec-Fetch-Site, refused)
+TABLE: list[tuple[list[str], str | None, bool]] = [
+    ([], None, False),
+    ([], "", False),
+    ([], "garbage", False),
+    ([], "Cross-Site", False),
+    ([], "same-origin", False),
+    ([], "none", False),
+    ([], "same-site", True),
+    ([], "cross-site", True),
+    *(([origin], site, False) for origin in (OURS, LISTED) for site in (None, "garbage", "same-origin", "none")),
+    *(([origin], site, False) for origin in (OURS, LISTED) for site in ("same-site", "cross-site")),
+    *(([origin], site, True) for origin in FOREIGN for site in (None, "", "garbage", "same-site", "cross-site")),
+    *(([origin], site, False) for origin in FOREIGN for site in ("same-origin", "none")),
+    *(([OURS, OURS], site, True) for site in (None, "garbage", "same-origin", "none", "same-site", "cross-site")),
+    ([OURS, "https://evil.example"], "same-origin", True),
+]
+
+
+@pytest.mark.parametrize(("origins", "site", "refused"), TABLE)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "get", ""])
+@pytest.mark.parametrize(("authorization", "own_cookie"), [(False, False), (False, True), (True, True)])
+def test_is_cross_site_judges(
+    method: str, origins: list[str], site: str | None, refused: bool, authorization: bool, own_cookie: bool
+) -> None:
+    """CF-1, CF-2: the table of all combinations, with and without a cookie, so before signing in too."""
+    assert refused is is_cross_site(
+        method,
+        origins=origins,
+        sec_fetch_site=site,
+        authorization=authorization,
+        own_cookie=own_cookie,
+        allowed=ALLOWED,
+    )
+
+
+@pytest.mark.parametrize(("origins", "site", "_"), TABLE)
+def test_is_cross_site_does_not_judge_safe_methods(origins: list[str], site: str | None, _: bool) -> None:
+    """CF-3: GET, HEAD and OPTIONS change nothing."""
+    for method in ("GET", "HEAD", "OPTIONS"):
+        assert not is_cross_site(
+            method, origins=origins, sec_fetch_site=site, authorization=False, own_cookie=True, allowed=ALLOWED
+        )
+
+
+@pytest.mark.parametrize(("origins", "site", "_"), TABLE)
+def test_is_cross_site_does_not_judge_bearers_without_cookie(origins: list[str], site: str | None, _: bool) -> None:
+    """No other site can make a browser send Authorization."""
+    assert not is_cross_site(
+        "POST", origins=origins, sec_fetch_site=site, authorization=True, own_cookie=False, allowed=ALLOWED
+    )
+
+
+@pytest.mark.parametrize(
+    ("origins", "fine"),
+    [
+        ([], False),
+        ([OURS], True),
+        ([LISTED], True),
+        ([OURS, OURS], False),
+        *(([origin], False) for origin in FOREIGN),
+    ],
+)
+def test_websocket_allowed(origins: list[str], fine: bool) -> None:
+    """WS-1: exactly one Origin, and it is listed."""
+    assert fine is websocket_allowed(origins, ALLOWED)

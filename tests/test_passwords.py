@@ -1,0 +1,379 @@
+"""How passwords are hashed and verified, with equal work. Which ones there may be is in test_password_policy.py."""
+
+import re
+import time
+from collections.abc import Iterator
+from statistics import median
+
+import bcrypt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_auth.errors import ConfigurationError, OverloadedError
+from asgi_auth.hashing import HashingPool
+from asgi_auth.passwords import Bcrypt, PasswordPolicy, Passwords, Verified
+
+GOOD = "correct horse battery"
+CONTEXT = ["alice.smith@example.com", "Alice O'Smith"]
+NFC, NFD = "caf\u00e9 au lait, deux", "cafe\u0301 au lait, deux"
+K1, K2 = b"1" * 32, b"2" * 32
+PLANTS = ["", "x", "$2b$12$short", "$2b$31$" + "." * 53]
+CHEAP = Bcrypt(cost=4)
+
+# Published test strings of crypt_blowfish, jBCrypt and py-bcrypt.
+VECTORS = [
+    (b"U*U", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"),
+    (b"a", "$2a$06$m0CrhHm10qJ3lXRY.5zDGO3rS2KdeeWLuGmsfGlMfOxih58VYVfxe"),
+    (b"abc", "$2a$06$If6bvum7DFjUnE9p2uDeDu0YHzrHM6tf.iqN8.yx.jNN1ILEf7h0i"),
+    (b"abcdefghijklmnopqrstuvwxyz", "$2a$06$.rCVZVOThsIa97pEDOxvGuRRgzG64bvtJ0938xuqzv18d3ZpQhstC"),
+    (b"\xa3", "$2y$05$/OK.fbVrR/bpIqNJ5ianF.Sa7shbm4.OzKpvFnX1pQLmQW96oUlCq"),
+    (b"Kk4DQuMMfZL9o", "$2b$04$cVWp4XaNU8a4v1uMRum2SO026BWLIoQMD/TXg5uZV.0P.uO8m3YEm"),
+]
+
+
+@pytest.fixture
+def pool() -> Iterator[HashingPool]:
+    """Threads for one test."""
+    pool = HashingPool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def passwords(pool: HashingPool) -> Passwords:
+    """The service, at a cost for tests."""
+    return Passwords(hasher=CHEAP, policy=PasswordPolicy(), app_name="Acme Corp", pool=pool)
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The costs of the bcrypts that are asked for; none is done, none matches."""
+    costs: list[int] = []
+
+    def hashpw(password: bytes, salt: bytes) -> bytes:
+        costs.append(int(salt[4:6]))
+        return salt[:29] + b"." * 31
+
+    def checkpw(password: bytes, hashed: bytes) -> bool:
+        hashpw(password, hashed)
+        return False
+
+    monkeypatch.setattr(bcrypt, "hashpw", hashpw)
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
+    return costs
+
+
+def plain(cost: int) -> str:
+    """The form of a hash of another system."""
+    return f"$2b${cost:02}${'.' * 53}"
+
+
+# --- bcrypt ----------------------------------------------------------------------------------------------------------
+
+
+def test_bcrypt_stores_a_marked_hash_of_the_default_cost() -> None:
+    """PW-8: by default a hash costs 12, bears our marker, has a salt of its own and nothing of the password."""
+    one, other = Bcrypt().hash(b"secret words"), Bcrypt().hash(b"secret words")
+
+    assert re.fullmatch(r"\{asgi_auth-1\}\$2[by]\$12\$[./A-Za-z0-9]{53}", one)
+    assert re.search(r"\$2[by]\$(1[0-9])\$", one)
+    assert one != other
+    assert "secret" not in one
+
+
+def test_bcrypt_verifies_a_hash_of_every_earlier_release() -> None:
+    """PW-4: the label is part of what is stored: a changed one would lock everybody out."""
+    stored = "{asgi_auth-1}$2b$04$KYTLZpe28R9qFt2NnhrU7.lIS/D1WtbI3OlnJBOngagzhCgRIHJ8K"
+
+    assert CHEAP.verify(b"correct horse battery", stored)
+    assert not CHEAP.verify(b"correct horse batterY", stored)
+
+
+@pytest.mark.parametrize(("password", "stored"), VECTORS)
+def test_bcrypt_verifies_published_vectors(password: bytes, stored: str) -> None:
+    """Hashes of other systems verify as they are, and ask to be hashed again."""
+    hasher = Bcrypt(cost=4, pepper=(K1,))
+
+    assert hasher.verify(password, stored)
+    assert not hasher.verify(password + b"x", stored)
+    assert hasher.needs_rehash(stored)
+
+
+@pytest.mark.parametrize("head", ["a" * 72, "\U0001f600" * 18])
+def test_bcrypt_verifies_the_whole_password(head: str) -> None:
+    """PW-2: what comes after 72 bytes counts."""
+    stored = CHEAP.hash((head + "X").encode())
+
+    assert [CHEAP.verify((head + tail).encode(), stored) for tail in ("X", "Y", "", "XX")] == [True] + [False] * 3
+
+
+@pytest.mark.parametrize("tail", [b"X", b"Y", b"\0", b"\0Y"])
+def test_bcrypt_never_verifies_a_prefix_with_a_plain_hash(tail: bytes) -> None:
+    """PW-2, PW-4: over 72 bytes, or with NUL, nothing matches a plain hash: bcrypt would compare a prefix."""
+    head = b"a" * 72
+    stored = bcrypt.hashpw(head, bcrypt.gensalt(4)).decode()
+
+    assert CHEAP.verify(head, stored)
+    assert not CHEAP.verify(head + tail, stored)
+
+
+@pytest.mark.parametrize(("known", "shown"), [(b"a", b"a\0a"), (b"no password", b"n" * 73)])
+def test_bcrypt_never_takes_two_passwords_for_one(known: bytes, shown: bytes) -> None:
+    """PW-4: neither the rounds of bcrypt's key nor the stand-in for an impossible password match a plain hash."""
+    assert not CHEAP.verify(shown, bcrypt.hashpw(known, bcrypt.gensalt(4)).decode())
+
+
+def test_bcrypt_is_not_shucked_by_a_bare_hash() -> None:
+    """PW-4: what is given to bcrypt is not what another system may have leaked, nor what a plain hash takes."""
+    stored = CHEAP.hash(b"words")
+
+    assert not CHEAP.verify(b"words", stored.removeprefix("{asgi_auth-1}"))
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        *PLANTS,
+        plain(3),
+        plain(16),
+        plain(99),
+        plain(4) + "\n",
+        plain(4)[:-1],
+        plain(4).replace("2b", "2x"),
+        "{asgi_auth-2}" + plain(4),
+        "{asgi_auth-1:}" + plain(4),
+        "$2b$04$" + "z" * 53,
+        "$2b$0\u0664$" + "." * 53,
+        "\ud800",
+    ],
+)
+def test_bcrypt_does_no_work_for_what_is_no_hash(stored: str, work: list[int]) -> None:
+    """PW-10: malformed, unknown and absurd stored values are a plain failure without work."""
+    assert not CHEAP.verify(b"x", stored)
+    assert CHEAP.cost_of(stored) is None
+    assert CHEAP.needs_rehash(stored)
+    assert work == []
+
+
+@given(st.from_regex(r"(\{asgi_auth-1(:[0-9a-f]{16})?\})?\$2[abxy]\$0[0-9]\$[./A-Za-z0-9]{52,54}") | st.text())
+def test_bcrypt_verify_never_raises(stored: str) -> None:
+    """PW-10: whatever is stored, a wrong password is False."""
+    assert CHEAP.verify(b"x", stored.replace("$09$", "$04$").replace("$08$", "$04$")) is False
+
+
+@pytest.mark.parametrize("cost", [3, 16, 31, -1])
+def test_bcrypt_refuses_costs_out_of_range(cost: int) -> None:
+    """A cost under 4 or over 15 is a ConfigurationError that names the parameter."""
+    with pytest.raises(ConfigurationError, match="cost"):
+        Bcrypt(cost=cost)
+
+
+def test_bcrypt_is_weak_under_ten() -> None:
+    """PW-8: costs under 10 are for tests."""
+    assert [Bcrypt(cost=cost).weak for cost in (4, 9, 10, 15)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(("cost", "expected"), [(4, False), (5, True)])
+def test_bcrypt_needs_rehash_for_another_cost(cost: int, expected: bool) -> None:
+    """PW-9: a hash of another cost than the configured one is to be made again."""
+    assert Bcrypt(cost=cost).needs_rehash(CHEAP.hash(b"words")) is expected
+
+
+@pytest.mark.parametrize("pepper", [(b"1" * 31,), (K1, b""), ("1" * 32,), K1])
+def test_bcrypt_refuses_short_peppers(pepper: tuple[bytes, ...]) -> None:
+    """A pepper of less than 32 bytes, or one that is not in a tuple, is a ConfigurationError."""
+    with pytest.raises(ConfigurationError, match="pepper"):
+        Bcrypt(pepper=pepper)
+
+
+def test_bcrypt_rotates_peppers() -> None:
+    """PW-4: (none), [K1], [K2, K1], [K2]: a hash lives as long as its key, and an older one is made again."""
+    steps = [Bcrypt(cost=4, pepper=pepper) for pepper in ((), (K1,), (K2, K1), (K2,))]
+    hashes = [hasher.hash(b"words") for hasher in steps]
+
+    assert [[hasher.verify(b"words", stored) for stored in hashes] for hasher in steps] == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [True, True, True, True],
+        [True, False, True, True],
+    ]
+    assert [[hasher.needs_rehash(stored) for stored in hashes] for hasher in steps[1:]] == [
+        [True, False, True, True],
+        [True, True, False, False],
+        [True, True, False, False],
+    ]
+
+
+def test_bcrypt_peppers_the_digest() -> None:
+    """A stored hash names its pepper, and does not verify under the name of another or of none."""
+    stored = Bcrypt(cost=4, pepper=(K1,)).hash(b"words")
+    other = Bcrypt(cost=4, pepper=(K2,)).hash(b"words")
+    marker, bare = stored[:30], stored[30:]
+
+    assert re.fullmatch(r"\{asgi_auth-1:[0-9a-f]{16}\}", marker)
+    hasher = Bcrypt(cost=4, pepper=(K1, K2))
+    assert [hasher.verify(b"words", mark + bare) for mark in (marker, other[:30], "{asgi_auth-1}", "")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_bcrypt_shows_no_pepper() -> None:
+    """A pepper is not in the repr."""
+    assert repr(Bcrypt(pepper=(K1,))) == "Bcrypt(cost=12)"
+
+
+# --- the service -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_set_and_verify_agree(passwords: Passwords) -> None:
+    """PW-5: what was set in NFC verifies in NFD, and nothing else does."""
+    stored = await passwords.set(NFC, context=CONTEXT, client="192.0.2.1")
+
+    assert await passwords.verify(NFD, stored, client="192.0.2.1") == (True, None)
+    for other in (NFC.upper(), NFC + " ", NFC[:-1]):
+        assert await passwords.verify(other, stored, client=None) == (False, None)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("password", ["", "short", "Acme Corp 2024", "alice.smith@ex", "password1", "abcdefgh\0ijkl"])
+async def test_set_refuses_by_the_policy_before_hashing(passwords: Passwords, work: list[int], password: str) -> None:
+    """PW-7: with the application's name and the user's values as context, before any hash."""
+    with pytest.raises(ValueError, match=r"\.$"):
+        await passwords.set(password, context=CONTEXT, client=None)
+
+    assert work == []
+
+
+@pytest.mark.anyio
+async def test_verify_asks_no_policy(passwords: Passwords) -> None:
+    """PW-7: a password from before the policy still signs in."""
+    assert (await passwords.verify("123", CHEAP.hash(b"123"), client=None)).valid
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("password", ["a" * 4096, "abcdefghijklmno\0AAA", "\ud800 is half a character", ""])
+@pytest.mark.parametrize("known", [True, False])
+async def test_verify_refuses_impossible_passwords_before_hashing(
+    passwords: Passwords, work: list[int], password: str, known: bool
+) -> None:
+    """PW-3: what nobody can have set is refused alike for known and unknown, without work."""
+    with pytest.raises(ValueError, match="password"):
+        await passwords.verify(password, plain(4) if known else None, client=None)
+
+    assert work == []
+
+
+@pytest.mark.anyio
+async def test_verify_replaces_an_older_hash(pool: HashingPool) -> None:
+    """PW-9: a valid password of an older hash comes with a new hash, which needs none."""
+    passwords = Passwords(hasher=Bcrypt(cost=5), policy=PasswordPolicy(), app_name="", pool=pool)
+    for older in (CHEAP.hash(b"words"), bcrypt.hashpw(b"words", bcrypt.gensalt(4)).decode()):
+        valid, replacement = await passwords.verify("words", older, client=None)
+
+        assert valid
+        assert replacement is not None
+        assert replacement.startswith("{asgi_auth-1}$2b$05$")
+        assert await passwords.verify("words", replacement, client=None) == (True, None)
+        assert await passwords.verify("wrong", older, client=None) == (False, None)
+
+
+def test_verified_shows_no_hash() -> None:
+    """The repr of an answer holds no hash."""
+    assert repr(Verified(True, "$2b$…")) == "Verified(valid=True)"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stored", [None, *PLANTS])
+async def test_verify_is_a_plain_failure_for_planted_hashes(pool: HashingPool, stored: str | None) -> None:
+    """PW-10: absent, malformed and absurd hashes fail in the time of one hash, at the real cost."""
+    passwords = Passwords(hasher=Bcrypt(), policy=PasswordPolicy(), app_name="Acme", pool=pool)
+    began = time.perf_counter()
+
+    assert await passwords.verify("x", stored, client=None) == (False, None)
+
+    assert time.perf_counter() - began < 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("stored", "costs"),
+    [
+        (None, [10]),
+        ("", [10]),
+        ("x", [10]),
+        (plain(31), [10]),
+        (plain(16), [10]),
+        (plain(10), [10]),
+        (plain(9), [9, 9]),
+        (plain(7), [7, 7, 8, 9]),
+        ("{asgi_auth-1}" + plain(8), [8, 8, 9]),
+        ("{asgi_auth-1:0123456789abcdef}" + plain(8), [8, 8, 9]),
+    ],
+)
+@pytest.mark.parametrize("password", ["wrong", "w" * 73])
+async def test_verify_does_equal_work_for_every_failure(
+    pool: HashingPool, work: list[int], stored: str | None, costs: list[int], password: str
+) -> None:
+    """EN-2: unknown, malformed, cheap or with a pepper that is gone: always the work of the dearest hash."""
+    passwords = Passwords(hasher=Bcrypt(cost=6), policy=PasswordPolicy(), app_name="", pool=pool)
+    passwords.note_cost(10)
+
+    assert await passwords.verify(password, stored, client=None) == (False, None)
+
+    assert work == costs
+    assert sum(2**cost for cost in work) == 2**10
+
+
+@pytest.mark.anyio
+async def test_verify_learns_the_dearest_cost(pool: HashingPool, work: list[int]) -> None:
+    """EN-2: unknown users cost what the dearest hash costs that is known, up to 15; never less than a new one."""
+    passwords = Passwords(hasher=Bcrypt(cost=6), policy=PasswordPolicy(), app_name="", pool=pool)
+    seen = [passwords.dearest]
+    for cost in (5, 8, 7, 16):
+        passwords.note_cost(cost)
+        seen.append(passwords.dearest)
+    await passwords.verify("x", plain(9), client=None)
+    await passwords.verify("x", None, client=None)
+
+    assert seen == [6, 6, 8, 8, 8]
+    assert work == [9, 9]
+
+
+@pytest.mark.anyio
+async def test_verify_takes_equal_time_for_every_failure(pool: HashingPool) -> None:
+    """EN-2: the processor's time for an unknown user and for an older hash is that for a hash of the dearest cost."""
+    passwords = Passwords(hasher=Bcrypt(cost=8), policy=PasswordPolicy(), app_name="", pool=pool)
+    cases = [Bcrypt(cost=8).hash(b"words"), Bcrypt(cost=5).hash(b"words"), None]
+    times: list[list[float]] = [[], [], []]
+    for _ in range(9):
+        for case, taken in zip(cases, times, strict=True):
+            began = time.process_time()
+            await passwords.verify("wrong", case, client=None)
+            taken.append(time.process_time() - began)
+
+    reference, older, unknown = map(median, times)
+    assert 0.8 < older / reference < 1.25
+    assert 0.8 < unknown / reference < 1.25
+
+
+@pytest.mark.anyio
+async def test_service_is_refused_by_a_full_pool(monkeypatch: pytest.MonkeyPatch, passwords: Passwords) -> None:
+    """DO-2: OverloadedError of the pool reaches the caller of both verbs, and says whose work it was."""
+    keys: list[str | None] = []
+
+    async def refuse(self: HashingPool, key: str | None, function: object) -> None:
+        keys.append(key)
+        raise OverloadedError
+
+    monkeypatch.setattr(HashingPool, "run", refuse)
+
+    with pytest.raises(OverloadedError):
+        await passwords.set(GOOD, context=(), client="192.0.2.1")
+    with pytest.raises(OverloadedError):
+        await passwords.verify(GOOD, None, client="192.0.2.2")
+    assert keys == ["192.0.2.1", "192.0.2.2"]
