@@ -13,6 +13,7 @@ from asgi_auth.sessions import Sessions
 from asgi_auth.store import Found, ScopedStore, Work
 from asgi_auth.tokens import new_stamp
 from asgi_auth.types import (
+    EMPTY,
     Account,
     Client,
     Clock,
@@ -151,9 +152,12 @@ class Accounts(Generic[U]):
     ) -> U:
         """Write fields of a user. A new address or name ends every session but the *acting* one, and every mail token.
 
+        A new address is unconfirmed, unless a hook knows better. None takes an address or name away.
+
         Raises:
             ValidationError: a field does not do, or the user is gone.
             IdentityTakenError: another user has this address or name.
+            InvalidTokenError: the account changed since *acting* was loaded, a reset perhaps; nothing was written.
         """
         user_id = self.user_id(user)
         draft = await self._prepare(
@@ -162,9 +166,17 @@ class Accounts(Generic[U]):
         values, keys = self._normalise(draft.fields)
 
         async def act(work: Work[U]) -> Found[U]:
-            if keys:
-                changes = {"confirmed_at": draft.confirmed_at} if "email" in keys else {}
-                await self._sessions.renew_stamp(work, user_id, acting=acting, changes=changes)
+            before = await work.users.get(user_id)
+            if before is None:
+                raise ValidationError("the user is gone")
+            changed = _changed_identities(self._store.users.values(before.user), values)
+            if changed:
+                changes = {"confirmed_at": draft.confirmed_at} if "email" in changed else {}
+                renewed = await self._sessions.renew_stamp(
+                    work, user_id, acting=acting, changes=changes, expected=_stamp_of(acting, user_id)
+                )
+                if renewed is None:
+                    raise InvalidTokenError("the acting session ended in the meantime")
             found = await work.users.update(user_id, values, keys)
             if found is None:
                 raise ValidationError("the user is gone")
@@ -190,10 +202,14 @@ class Accounts(Generic[U]):
     def _normalise(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         values, keys, problems = dict(fields), dict[str, str](), dict[str, str]()
         for field in ("email", "username"):
-            if fields.get(field) is None:
+            value = fields.get(field)
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                problems[field] = "must be text"
                 continue
             try:
-                values[field], keys[field] = self.identity(field, fields[field])
+                values[field], keys[field] = self.identity(field, value)
             except ValidationError as exc:
                 problems.update(exc.fields)
         unknown = keys.keys() - self._store.users.identity_fields
@@ -235,21 +251,22 @@ class Accounts(Generic[U]):
         if claimed:
             changes["confirmed_at"] = now
 
-        async def act(work: Work[U]) -> Account:
+        async def act(work: Work[U]) -> Found[U]:
             if spend is not None:
                 await spend(work)
             user_id = found.account.user_id
-            account = await self._sessions.renew_stamp(
+            renewed = await self._sessions.renew_stamp(
                 work, user_id, acting=acting, changes=changes, expected={"stamp": found.account.stamp}
             )
-            if account is None:
+            changed = await work.users.get(user_id)
+            if renewed is None or changed is None:
                 raise InvalidTokenError("the account changed in the meantime")
-            work.emit(PasswordSet(at=now, user_id=user_id, strategy=strategy, client=client, user=found.user))
+            work.emit(PasswordSet(at=now, user_id=user_id, strategy=strategy, client=client, user=changed.user))
             if claimed:
                 work.emit(UserConfirmed(at=now, user_id=user_id, strategy=strategy, client=client, claimed=True))
-            return account
+            return changed
 
-        return Found(found.user, await self._commit(act))
+        return await self._commit(act)
 
     async def rehash(self, account: Account, replacement: str) -> None:
         """Keep a newer hash of the password that was just verified; if the hash changed in the meantime, do not.
@@ -303,13 +320,15 @@ class Accounts(Generic[U]):
         return await self._commit(act)
 
     async def enable(self, user_id: str) -> bool:
-        """Let a locked user in again; nothing from before the lock comes back. False if there is no such user."""
+        """Let a locked user in again; nothing from before the lock comes back. True if they were locked."""
 
         async def act(work: Work[U]) -> bool:
-            account = await self._sessions.renew_stamp(work, user_id, changes={"disabled_at": None})
-            if account is not None:
-                work.emit(UserEnabled(at=self._clock(), user_id=user_id))
-            return account is not None
+            found = await work.users.get(user_id)
+            if found is None or found.account.disabled_at is None:
+                return False
+            await self._sessions.renew_stamp(work, user_id, changes={"disabled_at": None})
+            work.emit(UserEnabled(at=self._clock(), user_id=user_id))
+            return True
 
         return await self._commit(act)
 
@@ -323,6 +342,15 @@ class Accounts(Generic[U]):
             return deleted
 
         return await self._commit(act)
+
+
+def _changed_identities(before: Mapping[str, Any], written: Mapping[str, Any]) -> set[str]:
+    return {field for field in ("email", "username") if field in written and written[field] != before.get(field)}
+
+
+def _stamp_of(acting: Session | None, user_id: str) -> Mapping[str, Any]:
+    """What must still hold for a session to act on its own account."""
+    return EMPTY if acting is None or acting.user_id != user_id else {"stamp": acting.stamp}
 
 
 def as_of(account: Account, stamp: bytes | None) -> Account:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from asgi_auth.accounts import Accounts, Registration
-from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, StoreUnavailableError
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, StoreUnavailableError, UnavailableError
 from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import Commit, Hook, Jobs, logger
 from asgi_auth.passwords import MAX_COST, Bcrypt, HashProvider, PasswordPolicy, Passwords
@@ -130,7 +130,7 @@ class Authentication(Generic[U]):
         self.app_name = app_name or self.host
         self.allowed_return_to = frozenset(allowed_return_to)
         self.trusted_proxies = parse_networks(trusted_proxies, parameter="trusted_proxies")
-        self.session_options = session
+        self.session_options, self.password_policy, self.registration = session, password_policy, registration
         self.hasher = hasher if password_pepper is None else _peppered(hasher, password_pepper)
         self.clock = clock
         if audit_keys is not None:
@@ -346,8 +346,8 @@ class Authentication(Generic[U]):
     async def _finish_sign_in(self, outcome: SignedIn, client: Client) -> Finished | Accepted | Challenge:
         try:
             token = await self.sessions.mint(outcome, client)
-        except AuthenticationFailedError:
-            if outcome.registered:  # registered, but not admitted yet (unconfirmed): that is no failure
+        except (AuthenticationFailedError, UnavailableError):
+            if outcome.settled:  # "not admitted" and "try again" would both be said of what is done
                 return Accepted(user=outcome.user)
             raise
         if isinstance(token, IssuedToken):
@@ -402,8 +402,7 @@ class Authentication(Generic[U]):
         pruner, self._pruner = self._pruner, None
         if pruner is not None:
             pruner.cancel()
-            with suppress(asyncio.CancelledError):
-                await pruner
+            await asyncio.wait([pruner])  # raises nothing of its own: the store must be closed whatever became of it
 
     async def _prune_now_and_then(self) -> None:
         while True:
@@ -446,13 +445,13 @@ class FinishingActions:
 
 
 def _peppered(hasher: HashProvider, pepper: Secret) -> HashProvider:
-    if not isinstance(hasher, Bcrypt):
-        raise ConfigurationError("password_pepper: this hasher takes none")
+    if not isinstance(hasher, Bcrypt) or hasher.pepper:
+        raise ConfigurationError("password_pepper: this hasher takes none, or has its own")
     return replace(hasher, pepper=check_secret(pepper, parameter="password_pepper"))
 
 
-def _check_name(parameter: str, name: str) -> str:
-    if not _NAME.fullmatch(name):
+def _check_name(parameter: str, name: object) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigurationError(f"{parameter}: {name!r} must be lower-case letters, digits and _")
     return name
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, overload
 from urllib.parse import quote
 
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.websockets import WebSocket
@@ -23,6 +23,8 @@ from asgi_auth.errors import (
     NotFreshError,
 )
 from asgi_auth.http import problem, reason_headers, wants_json
+from asgi_auth.protocol.bearer import challenge
+from asgi_auth.protocol.return_to import safe_return_to
 from asgi_auth.types import AuthState
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,7 +47,12 @@ def require(*scopes: str, redirect: str | None = None, fresh: timedelta | None =
         redirect: A local path, such as a sign-in page, to send browsers to instead of 401 and of "not fresh";
             ``return_to`` is added to its query.
         fresh: A factor must have been proven in this session no longer ago. A remembered session is never fresh.
+
+    Raises:
+        TypeError: a scope is not text: the parentheses of ``@require()`` were forgotten.
     """
+    if not all(isinstance(scope, str) for scope in scopes):
+        raise TypeError("scopes are text; without any it is @require(), with parentheses")
     return Require(scopes, redirect, fresh)
 
 
@@ -75,11 +82,12 @@ class Require:
     def _check_dependency(self, connection: HTTPConnection) -> Any:
         reason = self.check(connection)
         if reason is None:
-            return connection.scope["user"]
-        if self._redirects(connection, reason):
+            return connection.scope["asgi_auth"].user
+        if connection.scope["type"] == "websocket":
+            raise WebSocketException(POLICY_VIOLATION)
+        if self._redirects(reason):
             raise HTTPException(303, headers={"Location": self._sign_in_url(connection)})
-        auth, shown = _authentication(connection), _shown(connection)
-        headers = {} if auth is None else reason_headers(reason, auth, token_shown=shown)
+        headers = reason_headers(reason, connection.scope, realm=_realm(connection))
         raise HTTPException(reason.status, detail=reason.title, headers=headers)
 
     # --- deciding
@@ -91,32 +99,31 @@ class Require:
             return _why_anonymous(state)
         missing = set(self._scopes) - set(connection.auth.scopes)
         if missing:
-            return ForbiddenError(f"missing scopes: {', '.join(sorted(missing))}", headers=_insufficient(self._scopes))
+            needed = challenge(realm=_realm(connection), error="insufficient_scope", scope=" ".join(self._scopes))
+            return ForbiddenError(f"missing scopes: {sorted(missing)}", headers={"WWW-Authenticate": needed})
         auth = _authentication(connection)
         if self._fresh is not None and (auth is None or not auth.sessions.is_fresh(state.session, self._fresh)):
             return NotFreshError("the last proof is too old")
         return None
 
-    def _redirects(self, connection: HTTPConnection, reason: AuthError) -> bool:
+    def _redirects(self, reason: AuthError) -> bool:
         known_but_not_allowed = isinstance(reason, ForbiddenError) and not isinstance(reason, NotFreshError)
         return self._redirect is not None and not known_but_not_allowed
 
     def _sign_in_url(self, connection: HTTPConnection) -> str:
         """The sign-in page with a way back, if the request is one that can be repeated."""
-        here = connection.scope["path"]
-        query = connection.scope.get("query_string", b"").decode("latin-1")
-        way_back = quote(f"{quote(here)}?{query}" if query else quote(here), safe="")
-        if connection.scope.get("method", "GET") not in ("GET", "HEAD"):
-            return str(self._redirect)
-        return f"{self._redirect}{'&' if '?' in str(self._redirect) else '?'}return_to={way_back}"
+        page, scope = str(self._redirect), connection.scope
+        query = scope.get("query_string", b"").decode("latin-1")
+        here = safe_return_to(quote(scope["path"], errors="replace") + (f"?{query}" if query else ""))
+        if here is None or scope["method"] not in ("GET", "HEAD"):
+            return page
+        return f"{page}{'&' if '?' in page else '?'}return_to={quote(here, safe='')}"
 
     def _refuse(self, connection: HTTPConnection, reason: AuthError) -> Response:
-        if self._redirects(connection, reason):
+        if self._redirects(reason):
             return RedirectResponse(self._sign_in_url(connection), 303)
         response = problem(reason, json=wants_json(connection.scope))
-        auth = _authentication(connection)
-        if auth is not None:
-            response.headers.update(reason_headers(reason, auth, token_shown=_shown(connection)))
+        response.headers.update(reason_headers(reason, connection.scope, realm=_realm(connection)))
         return response
 
     # --- as a decorator
@@ -203,9 +210,9 @@ def _authentication(connection: HTTPConnection) -> Authentication[Any] | None:
     return found if isinstance(found, Authentication) else None
 
 
-def _shown(connection: HTTPConnection) -> bool:
-    """Whether a bearer token was shown: only then does the challenge name an error (RFC 6750 section 3)."""
-    return any(name == b"authorization" for name, _ in connection.scope["headers"])
+def _realm(connection: HTTPConnection) -> str:
+    auth = _authentication(connection)
+    return "" if auth is None else auth.app_name  # no middleware: nobody is signed in
 
 
 def _why_anonymous(state: object) -> AuthError:
@@ -213,8 +220,3 @@ def _why_anonymous(state: object) -> AuthError:
     if isinstance(error, (InvalidTokenError, MalformedRequestError)):
         return error
     return AuthenticationFailedError("nobody is signed in" if error is None else error.reason)
-
-
-def _insufficient(scopes: tuple[str, ...]) -> dict[str, str]:
-    wanted = " ".join(scopes).replace("\\", "").replace('"', "")
-    return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{wanted}"'}

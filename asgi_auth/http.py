@@ -1,10 +1,10 @@
 """The only reader of request bodies, and the only writer of responses and cookies."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope
@@ -21,24 +21,20 @@ from asgi_auth.errors import (
     MisdirectedRequestError,
     SlowRequestError,
 )
+from asgi_auth.hooks import shielded
 from asgi_auth.protocol.accept import prefers_json
-from asgi_auth.protocol.bearer import challenge
+from asgi_auth.protocol.bearer import challenge, shows_bearer
 from asgi_auth.protocol.body import media_type, parse_form, parse_json
 from asgi_auth.protocol.client import client_address, client_label
 from asgi_auth.protocol.cookies import delete_cookie, read_cookie, set_cookie
 from asgi_auth.protocol.cross_site import is_cross_site
 from asgi_auth.types import Client
 
+T = TypeVar("T")
+
 
 class ClientGone(Exception):  # noqa: N818  # not an error: there is nobody left to answer
     """The client hung up before everything was read."""
-
-
-class Body(NamedTuple):
-    """What was sent, and how."""
-
-    params: Mapping[str, Any]
-    is_json: bool
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -49,8 +45,8 @@ def header_values(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: timedelta) -> Body:
-    """Read and parse a body of at most *limit* bytes.
+async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: timedelta) -> Mapping[str, Any]:
+    """Read and parse a body of at most *limit* bytes: the parameters.
 
     Raises:
         BodyTooLargeError: more is announced, or comes.
@@ -65,7 +61,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: time
             body = await _receive_all(receive, limit)
     except TimeoutError as exc:
         raise SlowRequestError(f"no whole body after {timeout}") from exc
-    return _parse(body, header_values(scope, b"content-type"))
+    return _parse(body, header_values(scope, b"content-type")) if body else {}
 
 
 def _check_length(values: list[str], limit: int) -> None:
@@ -87,14 +83,45 @@ async def _receive_all(receive: Receive, limit: int) -> bytes:
             return bytes(body)
 
 
-def _parse(body: bytes, content_types: list[str]) -> Body:
-    if not body:  # a bare POST says all that sign_out needs to know
-        return Body({}, any(value.startswith("application/json") for value in content_types))
+def _parse(body: bytes, content_types: list[str]) -> Mapping[str, Any]:
     if len(content_types) != 1:
         raise MediaTypeError(f"{len(content_types)} Content-Type headers")
-    if media_type(content_types[0].encode("latin-1")) == "json":
-        return Body(parse_json(body), True)
-    return Body(parse_form(body), False)
+    is_json = media_type(content_types[0].encode("latin-1")) == "json"
+    return parse_json(body) if is_json else parse_form(body)
+
+
+def read_query(scope: Scope) -> Mapping[str, str]:
+    """The query, as strictly read as a form. MalformedRequestError: a name is given twice, or it cannot be read."""
+    return parse_form(scope.get("query_string", b""))
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Do *work* for as long as the client is there: what nobody waits for is not worth a hash (DO-2).
+
+    Raises:
+        ClientGone: the client hung up first; by now *work* has ended.
+    """
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        gone.result()
+        raise ClientGone
+    finally:
+        await shielded(_end(task, gone))
+
+
+async def _disconnect(receive: Receive) -> None:
+    if (await receive())["type"] != "http.disconnect":
+        # Something in between repeats the body for ever; asking it again and again would stop the event loop.
+        await asyncio.get_running_loop().create_future()
+
+
+async def _end(*tasks: "asyncio.Future[Any]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def check_host(scope: Scope, auth: Authentication[Any]) -> None:
@@ -137,7 +164,7 @@ def crosses_sites(scope: Scope, auth: Authentication[Any]) -> bool:
         scope["method"],
         origins=header_values(scope, b"origin"),
         sec_fetch_site=sites[0] if len(sites) == 1 else None,
-        authorization=any(name == b"authorization" for name, _ in scope["headers"]),
+        authorization=shows_bearer(scope["headers"]),
         own_cookie=_shows_cookie(scope, auth.session_cookie) or _shows_cookie(scope, auth.pending_cookie),
         allowed=auth.origins,
     )
@@ -180,9 +207,18 @@ def client_of(scope: Scope, auth: Authentication[Any]) -> Client:
 # --- answering -------------------------------------------------------------------------------------------------------
 
 
-def wants_json(scope: Scope, *, json_body: bool = False) -> bool:
-    """Whether to answer JSON: Accept prefers it, or the body was JSON and Accept names no text type."""
-    return prefers_json(header_values(scope, b"accept"), json_body=json_body)
+def wants_json(scope: Scope) -> bool:
+    """Whether to answer JSON: Accept prefers it, or the body is JSON and Accept names no text type."""
+    return prefers_json(header_values(scope, b"accept"), json_body=_says_json(header_values(scope, b"content-type")))
+
+
+def _says_json(content_types: list[str]) -> bool:
+    return any(value.partition(";")[0].strip().lower() == "application/json" for value in content_types)
+
+
+def wants_page(scope: Scope) -> bool:
+    """Whether to answer with a page: Accept names HTML, and does not prefer JSON."""
+    return not wants_json(scope) and any("text/html" in value for value in header_values(scope, b"accept"))
 
 
 def problem(reason: AuthError, *, json: bool) -> Response:
@@ -198,17 +234,29 @@ def problem(reason: AuthError, *, json: bool) -> Response:
     return PlainTextResponse("\n".join(lines), reason.status)
 
 
-def reason_headers(reason: AuthError, auth: Authentication[Any], *, token_shown: bool = False) -> dict[str, str]:
+def reason_headers(reason: AuthError, scope: Scope, *, realm: str) -> dict[str, str]:
     """The headers that a failure needs whoever answers it; a 401 names a way in (RFC 9110 section 11.6.1)."""
-    headers = dict(reason.headers)
-    if reason.status == 401:
-        headers["WWW-Authenticate"] = challenge(realm=auth.app_name, error="invalid_token" if token_shown else None)
+    headers, error = dict(reason.headers), _challenge_error(reason, scope)
+    if reason.status == 401 or error is not None:
+        headers["WWW-Authenticate"] = challenge(realm=realm, error=error)
     return headers
+
+
+def _challenge_error(reason: AuthError, scope: Scope) -> str | None:
+    """The error value of RFC 6750 section 3.1; None where no bearer token was shown."""
+    if not shows_bearer(scope["headers"]):
+        return None
+    if isinstance(reason, MalformedRequestError):
+        return "invalid_request"
+    return reason.code if isinstance(reason, InvalidTokenError) else None
 
 
 def unavailable(reason: AuthError) -> Response:
     """503 with Retry-After: a credential could not be checked, and nothing else is known."""
     return PlainTextResponse(reason.title, reason.status, headers=dict(reason.headers))
+
+
+_NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
 def harden(response: Response) -> None:
@@ -218,7 +266,9 @@ def harden(response: Response) -> None:
     headers["X-Content-Type-Options"] = "nosniff"
     # A page with "no-referrer" posts "Origin: null", which would not pass as our own.
     headers["Referrer-Policy"] = "same-origin"
-    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    # An application's page may need styles and scripts; who may frame it is ours to say (CF-8).
+    is_page = headers.get("Content-Type", "").startswith("text/html")
+    headers.setdefault("Content-Security-Policy", "frame-ancestors 'none'" if is_page else _NOTHING)
 
 
 def keep_cookie(response: Response, name: str, value: str, *, secure: bool, max_age: int | None = None) -> None:

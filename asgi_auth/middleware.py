@@ -5,6 +5,7 @@ access log outside sees the user too. A bad credential is an anonymous user with
 not be checked is answered here, with 503.
 """
 
+from contextlib import AsyncExitStack
 from typing import Any, Literal
 
 from starlette.authentication import AuthCredentials
@@ -46,26 +47,33 @@ class _UserMiddleware:
             await self.app(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        known = scope.get("asgi_auth")
-        if not isinstance(known, AuthState) or known.authentication is not self.auth:
-            known = self._anonymous  # whatever else is in scope was not said by us (SE-12)
-        credential = None
+        known, found = _known_state(scope, self.auth) or self._anonymous, None
         if known.session is None:
             try:
-                credential = self._credential(scope)
-                if credential is not None:
-                    known = self._state(await self._load(credential))
+                found = await self.identify(scope)
             except UnavailableError as exc:
                 await self._answer_unavailable(exc, scope, receive, send)
                 return
-            except AuthError as exc:
-                known = self._anonymous._replace(error=exc)
-                credential = ""
-        _write(scope, known)
-        if credential is None:
+        _write(scope, found or known)
+        if found is None:
             await self.app(scope, receive, send)
         else:
-            await self._call_inside(known, scope, receive, send)
+            await self._call_inside(found, scope, receive, send)
+
+    async def identify(self, scope: Scope) -> AuthState | None:
+        """What the credential of this request says, be it that it counts for nothing; None if there is none.
+
+        Raises:
+            UnavailableError: it could not be checked.
+        """
+        try:
+            credential = self._credential(scope)
+            if credential is None:
+                return None
+            loaded = await self._load(credential)
+        except (InvalidTokenError, CrossSiteError, MalformedRequestError) as exc:
+            return self._anonymous._replace(error=exc)
+        return AuthState(loaded.user, loaded.session, self.method, None, self.auth)
 
     def _credential(self, scope: Scope) -> str | None:
         raise NotImplementedError
@@ -83,15 +91,12 @@ class _UserMiddleware:
             except UnavailableError as exc:  # answered already; the next request will note it
                 logger.warning("a session's last use could not be noted: %s", exc.reason)
 
-    def _state(self, loaded: Loaded[Any]) -> AuthState:
-        return AuthState(loaded.user, loaded.session, self.method, None, self.auth)
-
     async def _answer_unavailable(self, exc: UnavailableError, scope: Scope, receive: Receive, send: Send) -> None:
         logger.error("a credential could not be checked: %s", exc.reason)
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
-        else:
+        if scope["type"] == "http" or "websocket.http.response" in (scope.get("extensions") or ()):
             await unavailable(exc)(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
 
 
 class SessionUserMiddleware(_UserMiddleware):
@@ -116,7 +121,7 @@ class SessionUserMiddleware(_UserMiddleware):
     def _is_foreign(self, scope: Scope) -> bool:
         if scope["type"] == "websocket":
             return not websocket_allowed(header_values(scope, b"origin"), self.auth.origins)
-        return scope["method"] not in ("GET", "HEAD", "OPTIONS") and crosses_sites(scope, self.auth)
+        return crosses_sites(scope, self.auth)
 
     async def _load(self, credential: str) -> Loaded[Any]:
         return await self.auth.sessions.load(credential)
@@ -143,22 +148,19 @@ async def load_state(auth: Authentication[Any], scope: Scope) -> AuthState:
     Raises:
         UnavailableError: could not be checked.
     """
-    known = scope.get("asgi_auth")
-    if isinstance(known, AuthState) and known.authentication is auth:
-        return known
-    state = AuthState(_ANONYMOUS_USER, None, None, None, auth)
-    for middleware in (SessionUserMiddleware(_nowhere, auth), BearerUserMiddleware(_nowhere, auth)):
-        try:
-            credential = middleware._credential(scope)
-            if credential is not None:
-                return middleware._state(await middleware._load(credential))
-        except (InvalidTokenError, CrossSiteError, MalformedRequestError) as exc:
-            state = state._replace(error=exc)
+    state = _known_state(scope, auth)
+    if state is None:
+        state = AuthState(_ANONYMOUS_USER, None, None, None, auth)
+        for kind in (SessionUserMiddleware, BearerUserMiddleware):
+            if state.session is None:
+                state = await kind(_no_application, auth).identify(scope) or state
     return state
 
 
-async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
-    raise NotImplementedError
+def _known_state(scope: Scope, auth: Authentication[Any]) -> AuthState | None:
+    """What *auth* has said in this scope; whatever else is there was not said by us (SE-12)."""
+    known = scope.get("asgi_auth")
+    return known if isinstance(known, AuthState) and known.authentication is auth else None
 
 
 def _write(scope: Scope, state: AuthState) -> None:
@@ -198,16 +200,19 @@ async def serve_lifespan(
     An ``auth`` that cannot be opened fails the start loudly: a server would take an exception for "no lifespan here".
     """
     first = await receive()
-    try:
-        async with auth.running():
-            if app is None:
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-                await send({"type": "lifespan.shutdown.complete"})
-            else:
-                await app(scope, _replaying(first, receive), send)
-    except AuthError as exc:
-        await send({"type": "lifespan.startup.failed", "message": f"asgi_auth: {exc.reason}"})
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(auth.running())
+        except AuthError as exc:
+            await send({"type": "lifespan.startup.failed", "message": f"asgi_auth: {exc.reason}"})
+            return
+        await (app or _no_application)(scope, _replaying(first, receive), send)
+
+
+async def _no_application(_scope: Scope, receive: Receive, send: Send) -> None:
+    for stage in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{stage}.complete"})
 
 
 def _replaying(first: Message, receive: Receive) -> Receive:

@@ -27,7 +27,7 @@ header { display: flex; flex-wrap: wrap; align-items: center; justify-content: s
   padding: .75rem 1.25rem; background: var(--card); border-bottom: 1px solid var(--line) }
 nav { display: flex; flex-wrap: wrap; align-items: center; gap: .25rem 1.25rem }
 .brand { margin: 0; padding: .5rem 0; font-weight: 700; color: inherit; text-decoration: none }
-main { width: min(100% - 2rem, 27rem); margin: clamp(1rem, 8vh, 5rem) auto 2rem; padding: clamp(1.25rem, 6vw, 2rem);
+main { width: min(100% - 2rem, 27rem); margin: clamp(1rem, 6vw, 5rem) auto 2rem; padding: clamp(1.25rem, 6vw, 2rem);
   background: var(--card); border: 1px solid var(--line); border-radius: .75rem }
 main.wide { width: min(100% - 2rem, 44rem) }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem }
@@ -46,6 +46,7 @@ button, .button { display: inline-block; font: inherit; font-weight: 600; text-a
   padding: .6rem 1rem; border: 1px solid transparent; border-radius: .4rem; background: var(--accent);
   color: var(--on-accent); cursor: pointer }
 button:hover, .button:hover { filter: brightness(1.1) }
+header button { padding: .35rem .75rem }
 .main-act { width: 100%; margin-top: 1.5rem }
 .plain { background: transparent; border-color: var(--edge); color: var(--accent) }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
@@ -57,9 +58,11 @@ button:hover, .button:hover { filter: brightness(1.1) }
 .links { margin: 1.5rem 0 0; padding: 1rem 0 0; border-top: 1px solid var(--line); list-style: none }
 .links a { display: inline-block; padding: .25rem 0 }
 .buttons { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1.5rem 0 0 }
-.rows { margin: .75rem 0 1.25rem; padding: 0; list-style: none }
+.rows { margin: 0 0 .5rem; padding: 0; list-style: none }
 .rows li { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: .75rem 1.5rem;
-  padding: 1rem 0; border-bottom: 1px solid var(--line) }
+  padding: 1rem 0 }
+.rows li + li { border-top: 1px solid var(--line) }
+.rows .soft { font-size: .875rem }
 .rows div { flex: 1 1 16rem }
 .badge { padding: .1rem .5rem; border-radius: 1rem; font-size: .875rem; font-weight: 600; white-space: nowrap;
   color: var(--good); background: var(--good-back) }
@@ -125,7 +128,7 @@ def form_page(
         problems: Messages by field, after a refused attempt.
         status: 200, or that of the refusal.
     """
-    hidden, problem = {}, ValidationError.title if problems else ""
+    hidden, problem = {}, f"{ValidationError.title}." if problems else ""
     if form.token is not None:
         hidden[form.token] = token
         problem = "This link is not complete. Please ask for a new one." if form.token in problems else problem
@@ -161,6 +164,19 @@ def form_body(
         parts.append(_input(field, values.get(field.name), problems.get(field.name, ""), focus=field.name == first))
     parts.append(f'<button class="main-act" type="submit">{escape(form.button)}</button>\n</form>')
     return "\n".join(parts)
+
+
+def links(links: Mapping[str, str]) -> str:
+    """A list of links as HTML, each text by its address."""
+    items = "".join(f'<li><a href="{escape(url)}">{escape(text)}</a></li>' for url, text in links.items())
+    return f'<ul class="links">{items}</ul>'
+
+
+def button(action: str, text: str, *, unseen: str = "") -> str:
+    """A button that posts to *action*, as HTML; *unseen* is HTML that only screen readers add to its name."""
+    more = f'<span class="unseen"> {unseen}</span>' if unseen else ""
+    label = f'<button class="plain" type="submit">{escape(text)}{more}</button>'
+    return f'<form method="post" action="{escape(action)}">{label}</form>'
 
 
 def _input(field: FormField, value: object, problem: str, *, focus: bool) -> str:

@@ -1,12 +1,11 @@
 """AuthPlug: serves ``/auth/<strategy>/<phase>`` and ``/auth/sign_out``."""
 
-import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -31,16 +30,19 @@ from asgi_auth.http import (
     cookie_of,
     drop_cookie,
     harden,
-    header_values,
     keep_cookie,
     problem,
     read_body,
+    read_query,
     reason_headers,
+    unless_gone,
     wants_json,
+    wants_page,
 )
 from asgi_auth.middleware import load_state, serve_lifespan
 from asgi_auth.pages import form_page, message_page
 from asgi_auth.protocol.bearer import read_bearer
+from asgi_auth.protocol.cookies import read_cookies
 from asgi_auth.protocol.paths import mount_prefixes, split_path
 from asgi_auth.protocol.return_to import safe_return_to
 from asgi_auth.types import (
@@ -49,7 +51,6 @@ from asgi_auth.types import (
     AccessToken,
     Activity,
     Challenge,
-    Client,
     Job,
     Phase,
     PhaseRequest,
@@ -59,11 +60,11 @@ from asgi_auth.types import (
 )
 
 U = TypeVar("U")
-T = TypeVar("T")
 
 NOWHERE = Activity(None, None)
 SIGN_OUT = Activity(None, "sign_out")
-_TOKEN_LIMIT = 4096
+_NEW_LINK = "Ask for a new link where you asked for this one."
+_TRY_AGAIN = "Go back to the page before this one to try again."
 
 
 class AuthPlug(Generic[U]):
@@ -103,12 +104,12 @@ class AuthPlug(Generic[U]):
         Returns:
             By default 200: a browser gets the session cookie, a script that asks for JSON the bearer token.
         """
-        if not self._answers_json(request):
+        if not wants_json(request.scope):
             response: Response = PlainTextResponse("Access granted")
             self.store_in_session(response, token)
             return response
         content = {"status": "success", "subject": self.auth.tokens.subject(token.session.user_id)}
-        if self._client(request).browser and not self._bearer_for_browsers:
+        if client_of(request.scope, self.auth).browser and not self._bearer_for_browsers:
             response = JSONResponse(content)
             self.store_in_session(response, token)
             return response
@@ -121,18 +122,20 @@ class AuthPlug(Generic[U]):
         problem details (RFC 9457) or text; the page behind a mailed link is drawn again with what is wrong.
         """
         phase = self._phase(activity)
-        if phase is not None and phase.form is not None and self._answers_page(request):
+        if phase is not None and phase.form is not None and wants_page(request.scope):
             if isinstance(reason, ValidationError):
-                return self._draw(phase, activity, self._secret(request, phase), reason.fields, reason.status)
-            return message_page(reason.title, _ADVICE, app_name=self.auth.app_name, status=reason.status)
-        return problem(reason, json=self._answers_json(request))
+                token = _token(phase, request.scope.get("asgi_auth.params", EMPTY))
+                return self._draw(phase, activity, token, reason.fields, reason.status)
+            advice = _NEW_LINK if isinstance(reason, InvalidTokenError) else _TRY_AGAIN
+            return message_page(reason.title, advice, app_name=self.auth.app_name, status=reason.status)
+        return problem(reason, json=wants_json(request.scope))
 
     async def handle_accepted(self, request: Request, activity: Activity) -> Response:
         """Done, and nobody was signed in: a reset was asked for, a password was set. By default 200."""
         phase = self._phase(activity)
-        if phase is not None and phase.form is not None and self._answers_page(request):
+        if phase is not None and phase.form is not None and wants_page(request.scope):
             return message_page("Done", "You can close this page and sign in.", app_name=self.auth.app_name)
-        if self._answers_json(request):
+        if wants_json(request.scope):
             return JSONResponse({"status": "accepted"})
         return PlainTextResponse("Accepted")
 
@@ -142,7 +145,7 @@ class AuthPlug(Generic[U]):
 
     async def handle_sign_out(self, request: Request) -> Response:
         """The session is over and its cookie goes with this answer. By default 200."""
-        if self._answers_json(request):
+        if wants_json(request.scope):
             return JSONResponse({"status": "signed_out"})
         return PlainTextResponse("Signed out")
 
@@ -171,15 +174,15 @@ class AuthPlug(Generic[U]):
         """End the session that the browser's cookie opens, and with it every bearer token of that session."""
         cookie = cookie_of(request.scope, self.auth.session_cookie)
         if cookie is not None:
-            await self.auth.sessions.revoke_cookie(cookie, client=self._client(request))
+            await self.auth.sessions.revoke_cookie(cookie, client=client_of(request.scope, self.auth))
 
     async def revoke_bearer_tokens(self, request: Request) -> None:
         """End the session of the bearer token in the Authorization header; any other token ends nothing."""
         token = read_bearer(request.scope["headers"])
         if token is not None:
             with suppress(InvalidTokenError):
-                claims = self.auth.tokens.verify_access(token)
-                await self.auth.sessions.revoke(claims.session_id, user_id=claims.user_id, client=self._client(request))
+                claims, client = self.auth.tokens.verify_access(token), client_of(request.scope, self.auth)
+                await self.auth.sessions.revoke(claims.session_id, user_id=claims.user_id, client=client)
 
     def return_to(self, request: Request, default: str = "/") -> str:
         """Where the user wanted to go: ``return_to`` of the body or the query, if it is ours (RD-1), else *default*."""
@@ -213,8 +216,8 @@ class AuthPlug(Generic[U]):
         """Whether a request to a wrapped application is the plug's; an encoded spelling of its paths is, too."""
         root, mount = scope.get("root_path", ""), self.auth.mount_path
         return any(
-            path == prefix or path.startswith(f"{prefix}/")
-            for path in (scope["path"], scope.get("raw_path", b"").decode("latin-1"))
+            f"{path}/".startswith(f"{prefix}/")
+            for path in (scope["path"], _raw_path(scope).decode("latin-1"))
             for prefix in (mount, root + mount)
         )
 
@@ -242,15 +245,14 @@ class AuthPlug(Generic[U]):
             if isinstance(reason, UnavailableError):
                 logger.error("%s.%s: %s", *activity, reason.reason)
             response = await self.handle_failure(request, activity, reason)
-            response.headers.update(reason_headers(reason, self.auth))
+            response.headers.update(reason_headers(reason, request.scope, realm=self.auth.app_name))
         harden(response)
         return response
 
     def _find(self, request: Request) -> Activity:
         scope = request.scope
         prefixes = mount_prefixes(scope.get("root_path", ""), scope.get("app_root_path", ""), self.auth.mount_path)
-        raw_path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
-        segments = split_path(raw_path, prefixes)
+        segments = split_path(_raw_path(scope), prefixes)
         if segments == ("sign_out",):
             return SIGN_OUT
         if segments is None or len(segments) != 2 or segments not in self.auth.routes:
@@ -263,11 +265,10 @@ class AuthPlug(Generic[U]):
     async def _answer(self, request: Request, activity: Activity) -> Response:
         phase, method = self._phase(activity), request.method
         if phase is not None and phase.form is not None and method in ("GET", "HEAD"):
-            return self._draw(phase, activity, self._query_token(request, phase), EMPTY, 200)
-        expected = "POST" if phase is None else phase.method
-        if method != expected and not (expected == "GET" and method == "HEAD"):
-            allow = "GET, HEAD, POST" if phase is not None and phase.form is not None else expected
-            raise MethodNotAllowedError(f"{method} is not {expected}", headers={"Allow": allow})
+            return self._draw(phase, activity, _token(phase, read_query(request.scope)), EMPTY, 200)
+        allowed = _methods(phase)
+        if method not in allowed:
+            raise MethodNotAllowedError("wrong method", headers={"Allow": ", ".join(allowed)})
         check_cross_site(request.scope, self.auth)
         read_bearer(request.scope["headers"])  # two credentials are none: 400 (RP-5)
         await self._read(request, phase)
@@ -276,9 +277,8 @@ class AuthPlug(Generic[U]):
         return await self._run_phase(request, activity, phase)
 
     async def _read(self, request: Request, phase: Phase | None) -> None:
-        body = await read_body(request.scope, request.receive, limit=self.body_limit, timeout=self.body_timeout)
-        request.scope["asgi_auth.params"] = body.params
-        request.scope["asgi_auth.json"] = body.is_json
+        params = await read_body(request.scope, request.receive, limit=self.body_limit, timeout=self.body_timeout)
+        request.scope["asgi_auth.params"] = params
         request.scope["asgi_auth.secrets"] = phase.secrets if phase is not None else frozenset()
 
     async def _sign_out(self, request: Request) -> Response:
@@ -291,7 +291,7 @@ class AuthPlug(Generic[U]):
     async def _run_phase(self, request: Request, activity: Activity, phase: Phase) -> Response:
         phase_request = await self._phase_request(request, phase)
         act = partial(phase.handle, phase_request)
-        result = await _unless_gone(request.receive, self.auth.perform(activity, act, phase_request.client))
+        result = await unless_gone(request.receive, self.auth.perform(activity, act, phase_request.client))
         response = await self._dispatch(request, activity, result)
         if isinstance(result, Finished) and phase_request.pending is not None:
             drop_cookie(response, self.auth.pending_cookie, secure=self.auth.secure)
@@ -308,9 +308,9 @@ class AuthPlug(Generic[U]):
         return PhaseRequest(
             method=request.method,
             params=request.scope["asgi_auth.params"],
-            query=dict(request.query_params),
-            cookies=request.cookies,
-            client=self._client(request),
+            query=read_query(request.scope),
+            cookies=read_cookies(request.scope["headers"]),
+            client=client_of(request.scope, self.auth),
             pending=cookie_of(request.scope, self.auth.pending_cookie),
             **asked,
         )
@@ -332,18 +332,6 @@ class AuthPlug(Generic[U]):
 
     # --- parts
 
-    def _client(self, request: Request) -> Client:
-        client: Client | None = request.scope.get("asgi_auth.client")
-        if client is None:
-            client = request.scope["asgi_auth.client"] = client_of(request.scope, self.auth)
-        return client
-
-    def _answers_json(self, request: Request) -> bool:
-        return wants_json(request.scope, json_body=request.scope.get("asgi_auth.json", False))
-
-    def _answers_page(self, request: Request) -> bool:
-        return any("text/html" in value for value in header_values(request.scope, b"accept"))
-
     def _draw(self, phase: Phase, activity: Activity, token: str, problems: Mapping[str, str], status: int) -> Response:
         if phase.form is None:
             raise TypeError("a phase without a form has no page")
@@ -352,38 +340,19 @@ class AuthPlug(Generic[U]):
             phase.form, action=action, token=token, app_name=self.auth.app_name, problems=problems, status=status
         )
 
-    def _query_token(self, request: Request, phase: Phase) -> str:
-        """The token of a mailed link; empty where there is not exactly one, which the POST will refuse."""
-        name = phase.form.token if phase.form is not None else None
-        query = request.scope.get("query_string", b"").decode("latin-1")[:_TOKEN_LIMIT]
-        values = [value for key, value in parse_qsl(query) if key == name]
-        return values[0] if len(values) == 1 else ""
 
-    def _secret(self, request: Request, phase: Phase) -> str:
-        name = phase.form.token if phase.form is not None else None
-        value = request.scope.get("asgi_auth.params", EMPTY).get(name)
-        return value if isinstance(value, str) else ""
+def _raw_path(scope: Scope) -> bytes:
+    """As it was sent; where the server does not tell, ``path`` encoded again, so that ``%3F`` is no query."""
+    return scope.get("raw_path") or quote(scope["path"], errors="replace").encode()
 
 
-_ADVICE = "Ask for a new link where you asked for this one."
+def _methods(phase: Phase | None) -> tuple[str, ...]:
+    method = "POST" if phase is None else phase.method
+    pages = phase is not None and (phase.form is not None or method == "GET")
+    return tuple(dict.fromkeys(("GET", "HEAD", method))) if pages else (method,)
 
 
-async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do *work* for as long as the client is there: what nobody waits for is not worth a hash (DO-2)."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
-    finally:
-        for running in (task, gone):
-            running.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await running
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _token(phase: Phase, params: Mapping[str, Any]) -> str:
+    """The token of a mailed link, from its query or from the form; empty where there is none, which POST refuses."""
+    value = params.get(phase.form.token) if phase.form is not None and phase.form.token is not None else None
+    return value if isinstance(value, str) else ""

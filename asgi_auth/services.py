@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -42,6 +42,8 @@ class Services(Generic[U]):
     accounts: Accounts[U]
     passwords: Passwords
     hooks: Sequence[Hook]
+    senders: list[tuple[str, Sender | SenderFunction]] = field(default_factory=list)
+    """Every sender in use, with what the application calls the option."""
 
     def url(self, strategy: str, phase: str, **query: str) -> str:
         """The public address of a phase, from ``base_url`` and never from a request (HT-1)."""
@@ -63,6 +65,7 @@ class Services(Generic[U]):
         adapted = as_sender(sender, parameter=parameter)
         if getattr(sender, "local_only", False) and not self.local:
             raise ConfigurationError(f"{parameter}: {type(sender).__name__} is for local use, not for https")
+        self.senders.append((parameter, sender))
         return adapted
 
     async def deliver(

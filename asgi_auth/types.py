@@ -332,6 +332,8 @@ class SignedIn:
     proof: Proof
     remember: bool = field(default=False, kw_only=True)
     registered: bool = field(default=False, kw_only=True)
+    settled: bool = field(default=False, kw_only=True)
+    """What the sign-in ends, a registration or a reset, is committed: it stays done if no session follows."""
     spend: Spend | None = field(default=None, kw_only=True, repr=False)
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from inspect import isawaitable
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from asgi_auth.accounts import as_of
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError, ValidationError
@@ -31,13 +33,13 @@ from asgi_auth.types import (
 )
 
 RegisterField = Callable[[str | None], Any]
-"""Turns what was sent (None: nothing) into what is stored; ValueError(message) refuses it."""
+"""Turns what was sent (None: nothing) into what is stored; ValueError(message) refuses it. Plain or async."""
 
 RESET, SIGN_IN = "reset", "sign_in"
 """Purposes of the tokens of this strategy."""
 
-EXTRA_FIELD_LIMIT = 200
-"""Characters of an extra field at registration."""
+EXTRA_FIELD_LIMIT = 254
+"""Characters of an extra field at registration: it may be an address (RFC 5321 section 4.5.3.1.3, erratum 1690)."""
 
 _RESERVED = frozenset(
     {"id", "data", "email", "username", "password", "password_confirmation", "remember_me", "return_to"}
@@ -64,6 +66,8 @@ class Resettable:
 
     def __post_init__(self) -> None:
         _check_lifetime("resettable.token_lifetime", self.token_lifetime, timedelta(days=1))
+        if self.url is not None and not urlsplit(self.url).netloc:
+            raise ConfigurationError("resettable.url must be an absolute URL: it goes into a mail")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,16 +158,10 @@ class PasswordActions:
         return phases
 
     def _reset_form(self) -> Form:
-        fields = [FormField(name="password", label="New password", type="password", autocomplete="new-password")]
+        new_password = partial(FormField, type="password", autocomplete="new-password")
+        fields = [new_password(name="password", label="New password")]
         if self._options.confirmation_required:
-            fields.append(
-                FormField(
-                    name="password_confirmation",
-                    label="New password, again",
-                    type="password",
-                    autocomplete="new-password",
-                )
-            )
+            fields.append(new_password(name="password_confirmation", label="New password, again"))
         return Form(
             title="Choose a new password", token="reset_token", fields=tuple(fields), button="Set the new password"
         )
@@ -185,20 +183,21 @@ class PasswordActions:
         """
         password = self._new_password(params)
         identity = self._options.identity_field
-        fields = read_texts(params, optional=[identity]) | self._extra_fields(params)
+        fields = read_texts(params, optional=[identity]) | await self._extra_fields(params)
         draft = Draft(act="create", strategy=self._options.name, fields=fields, params=params, client=client)
         began = self._services.clock()
         found = await self._services.accounts.register(draft, password=password, identity=identity)
-        return SignedIn(found.user, self._proof(found, began), registered=True)
+        return SignedIn(found.user, self._proof(found, began), registered=True, settled=True)
 
     def _new_password(self, params: Mapping[str, Any]) -> str:
         confirmation = ["password_confirmation"] if self._options.confirmation_required else []
         texts = read_texts(params, required=["password", *confirmation])
         if confirmation and texts["password"] != texts["password_confirmation"]:
-            raise ValidationError("passwords differ", fields={"password_confirmation": "is not the same"})
+            fields = {"password_confirmation": "The two passwords are not the same."}
+            raise ValidationError("passwords differ", fields=fields)
         return texts["password"]
 
-    def _extra_fields(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def _extra_fields(self, params: Mapping[str, Any]) -> dict[str, Any]:
         declared = self._options.register_fields
         texts = read_texts(params, optional=declared, limit=EXTRA_FIELD_LIMIT)
         if not isinstance(declared, Mapping):
@@ -206,7 +205,8 @@ class PasswordActions:
         values, problems = dict[str, Any](), dict[str, str]()
         for name, read in declared.items():
             try:
-                values[name] = read(texts.get(name))
+                value = read(texts.get(name))
+                values[name] = await value if isawaitable(value) else value
             except ValueError as exc:
                 problems[name] = str(exc)
         if problems:
@@ -238,15 +238,12 @@ class PasswordActions:
         texts = read_texts(params, required=[field, "password"])
         _normal(texts["password"])
         began = self._services.clock()
-        found = await self._services.accounts.find(field, texts[field])
-        await self._verify(found, texts["password"], client)
-        if found is None:  # verified against nothing: it cannot have passed
-            raise AuthenticationFailedError("unknown identity")
+        found = await self._verified(await self._services.accounts.find(field, texts[field]), texts["password"], client)
         remember = read_flag(params, "remember_me")
         signed_in = SignedIn(found.user, self._proof(found, began), remember=remember)
         return signed_in if token_type == "access" else await self._issue_sign_in_token(signed_in, client)
 
-    async def _verify(self, found: Found[Any] | None, password: str, client: Client) -> None:
+    async def _verified(self, found: Found[Any] | None, password: str, client: Client) -> Found[Any]:
         stored = found and found.account.password_hash
         verified = await self._services.passwords.verify(password, stored, client=client.address)
         if found is None or not verified.valid:
@@ -255,6 +252,7 @@ class PasswordActions:
             )
         if verified.replacement is not None:
             await self._services.accounts.rehash(found.account, verified.replacement)
+        return found
 
     async def _issue_sign_in_token(self, signed_in: SignedIn, client: Client) -> TokenIssued:
         proof = signed_in.proof
@@ -275,13 +273,10 @@ class PasswordActions:
             ValidationError: there is none.
         """
         token = read_texts(params, required=["token"])["token"]
-        record = await self._services.tokens.peek(SIGN_IN, token)
-        data = record.extra_data
-        if data.get("factor") != self._options.name:
-            raise InvalidTokenError("the token belongs to another strategy")
-        found = await self._owner(record.user_id, record.stamp)
+        found, data = await self._owner(SIGN_IN, token)
         proof = self._proof(found, datetime.fromisoformat(data["at"]))
-        return SignedIn(found.user, proof, remember=data["remember"], spend=self._consume(SIGN_IN, token))
+        spend = partial(self._spend, SIGN_IN, token)
+        return SignedIn(found.user, proof, remember=data["remember"], spend=spend)
 
     # --- reset
 
@@ -321,20 +316,18 @@ class PasswordActions:
         resettable, _ = self._reset_options()
         token = read_texts(params, required=["reset_token"])["reset_token"]
         password = self._new_password(params)
-        record = await self._services.tokens.peek(RESET, token)
-        found = await self._owner(record.user_id, record.stamp)
+        found, _ = await self._owner(RESET, token)
         began = self._services.clock()
+
+        async def spend(work: Work[Any]) -> None:
+            await self._spend(RESET, token, work)
+            work.after_commit(partial(self._send_notice, found.user))  # told even if the thief of a link hangs up
+
         changed = await self._services.accounts.set_password(
-            found,
-            password,
-            client=client,
-            strategy=self._options.name,
-            spend=self._consume(RESET, token),
-            proves_mailbox=True,
+            found, password, client=client, strategy=self._options.name, spend=spend, proves_mailbox=True
         )
-        await self._services.commit.jobs.schedule(partial(self._send_notice, changed.user))
         if resettable.sign_in:
-            return SignedIn(changed.user, self._proof(changed, began))
+            return SignedIn(changed.user, self._proof(changed, began), settled=True)
         return Accepted(user=changed.user)
 
     async def _send_notice(self, user: Any) -> None:
@@ -353,18 +346,18 @@ class PasswordActions:
     def _proof(self, found: Found[Any], began: datetime) -> Proof:
         return Proof(account=found.account, factor=self._options.name, at=began)
 
-    async def _owner(self, user_id: str | None, stamp: bytes | None) -> Found[Any]:
-        """The user of a token, with the stamp that the token copied: a change since then is a change too late."""
-        found = None if user_id is None else await self._services.accounts.get(user_id)
+    async def _owner(self, purpose: str, token: str) -> tuple[Found[Any], Mapping[str, Any]]:
+        """The user of a live token, with the stamp that it copied: a change since then is a change too late."""
+        record = await self._services.tokens.peek(purpose, token)
+        if record.extra_data.get("factor") != self._options.name:
+            raise InvalidTokenError("the token belongs to another strategy")
+        found = None if record.user_id is None else await self._services.accounts.get(record.user_id)
         if found is None:
             raise InvalidTokenError("the user of the token is gone")
-        return Found(found.user, as_of(found.account, stamp))
+        return Found(found.user, as_of(found.account, record.stamp)), record.extra_data
 
-    def _consume(self, purpose: str, token: str) -> Callable[[Work[Any]], Any]:
-        async def spend(work: Work[Any]) -> None:
-            await self._services.tokens.consume(work, purpose, token)
-
-        return spend
+    async def _spend(self, purpose: str, token: str, work: Work[Any]) -> None:
+        await self._services.tokens.consume(work, purpose, token)
 
     # --- phases
 

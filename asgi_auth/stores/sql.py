@@ -1,0 +1,386 @@
+"""The four capabilities in SQL that every database answers alike, over a small executor.
+
+Placeholders are PostgreSQL's, with a cast where it could not tell the type (``$2::text``); SQLite's executor rewrites
+them.
+"""
+# ruff: noqa: S608  # the statements are put together from constants of this file; values are always parameters
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from itertools import count
+from typing import Any, Protocol
+
+from asgi_auth.errors import ConfigurationError, IdentityTakenError, StoreUnavailableError, ValidationError
+from asgi_auth.store import Found, Loaded, TokenRecord, Work
+from asgi_auth.stores.rows import (
+    ACCOUNT,
+    SESSION,
+    TOKEN,
+    USER,
+    Row,
+    dump,
+    micros,
+    or_none,
+    parse,
+    storable,
+    to_account,
+    to_found,
+    to_loaded,
+    to_session,
+    to_token,
+)
+from asgi_auth.types import EMPTY, Account, Session, User
+
+
+class ConflictError(StoreUnavailableError):
+    """A statement would have broken a constraint. ``reason`` names the constraint or its columns, never a value."""
+
+
+class Executor(Protocol):
+    """What a database offers: statements in, rows out."""
+
+    @property
+    def connection(self) -> Any:
+        """The driver's connection inside a transaction."""
+        ...
+
+    async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        """The rows of a query. StoreUnavailableError if the database does not answer."""
+        ...
+
+    async def write(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        """The rows that a change returns; commits by itself unless this is a transaction.
+
+        Raises:
+            ConflictError: a constraint forbids it.
+            StoreUnavailableError: the database does not answer.
+        """
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager["Executor"]:
+        """A new transaction; inside one, the same."""
+        ...
+
+
+class _Table:
+    """One capability, bound to a *subject_name* that is the first parameter, ``$1``, of every statement."""
+
+    def __init__(self, executor: Executor, subject_name: str) -> None:
+        self._executor, self._subject_name = executor, subject_name
+
+    async def _find(self, sql: str, *values: Any) -> Sequence[Row]:
+        return await self._executor.read(sql, (self._subject_name, *values)) if storable(values) else ()
+
+    async def _change(self, sql: str, *values: Any) -> Sequence[Row]:
+        """For a change of what is found by *values*: whatever cannot be stored is not found."""
+        return await self._executor.write(sql, (self._subject_name, *values)) if storable(values) else ()
+
+    async def _put(self, sql: str, *values: Any) -> Sequence[Row]:
+        """For new *values*: ValidationError for whatever cannot be stored."""
+        if not storable(values):
+            raise ValidationError("a value cannot be stored")
+        return await self._executor.write(sql, (self._subject_name, *values))
+
+
+# --- users -----------------------------------------------------------------------------------------------------------
+
+_FOUND = f"""
+SELECT {USER}, a.user_id, a.stamp, a.password_hash, a.confirmed_at, a.disabled_at
+FROM asgi_auth_users u JOIN asgi_auth_accounts a ON a.subject_name = u.subject_name AND a.user_id = u.id
+WHERE u.subject_name = $1 AND u."""
+FIND_USER = {"email": _FOUND + "email_key = $2", "username": _FOUND + "username_key = $2"}
+GET_USER = _FOUND + "id = $2"
+INSERT_USER = """
+INSERT INTO asgi_auth_users (subject_name, id, email, email_key, username, username_key, data, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"""
+INSERT_ACCOUNT = f"""
+INSERT INTO asgi_auth_accounts (subject_name, {ACCOUNT}) VALUES ($1, $2, $3, $4, $5, $6)"""
+# Changes nothing and locks the row, also where several may write at once.
+HOLD_USER = """
+UPDATE asgi_auth_users SET id = id WHERE subject_name = $1 AND id = $2
+RETURNING email, email_key, username, username_key, data"""
+UPDATE_USER = """
+UPDATE asgi_auth_users SET email = $3, email_key = $4, username = $5, username_key = $6, data = $7
+WHERE subject_name = $1 AND id = $2"""
+DELETE_USER = "DELETE FROM asgi_auth_users WHERE subject_name = $1 AND id = $2 RETURNING 1"
+
+_TAKEN = {"email": "There is an account with this address already", "username": "This name is taken"}
+
+
+def _check(fields: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+    refused = [name for name, value in fields.items() if not (storable(value) and storable(keys.get(name)))]
+    if refused:
+        raise ValidationError("a value cannot be stored", fields=dict.fromkeys(refused, "cannot be stored"))
+
+
+def _columns(fields: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[Any, ...]:
+    data = {name: value for name, value in fields.items() if name not in FIND_USER}
+    return fields.get("email"), keys.get("email"), fields.get("username"), keys.get("username"), dump(data)
+
+
+class SQLUsers(_Table):
+    """``UserStore`` in a table of the store's own."""
+
+    identity_fields = frozenset(FIND_USER)
+
+    def user_id(self, user: User) -> str:
+        return user.id
+
+    def values(self, user: User) -> Mapping[str, Any]:
+        return {"email": user.email, "username": user.username, **user.data}
+
+    async def find(self, field: str, key: str) -> Found[User] | None:
+        rows = await self._find(FIND_USER[field], key)
+        return to_found(rows[0]) if rows else None
+
+    async def get(self, user_id: str) -> Found[User] | None:
+        rows = await self._find(GET_USER, user_id)
+        return to_found(rows[0]) if rows else None
+
+    async def insert(
+        self, proposed_id: str, fields: Mapping[str, Any], keys: Mapping[str, str], account: Account, *, now: datetime
+    ) -> Found[User]:
+        _check(fields, keys)
+        async with self._transaction() as users:
+            await users._put(INSERT_USER, proposed_id, *_columns(fields, keys), micros(now))
+            times = (or_none(micros, at) for at in (account.confirmed_at, account.disabled_at))
+            await users._put(INSERT_ACCOUNT, proposed_id, account.stamp, account.password_hash, *times)
+            return await users._reread(proposed_id)
+
+    async def update(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[User] | None:
+        _check(fields, keys)
+        async with self._transaction() as users:
+            rows = await users._change(HOLD_USER, user_id)
+            if not rows:
+                return None
+            email, email_key, username, username_key, data = rows[0]
+            held = {"email": email, "username": username, **parse(data), **fields}
+            held_keys = {"email": email_key, "username": username_key, **dict.fromkeys(fields), **keys}
+            await users._put(UPDATE_USER, user_id, *_columns(held, held_keys))
+            return await users._reread(user_id)
+
+    async def delete(self, user_id: str) -> bool:
+        return bool(await self._change(DELETE_USER, user_id))
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator["SQLUsers"]:
+        try:
+            async with self._executor.transaction() as executor:
+                yield SQLUsers(executor, self._subject_name)
+        except ConflictError as exc:
+            taken = {field: text for field, text in _TAKEN.items() if f"{field}_key" in exc.reason}
+            if not taken:
+                raise
+            raise IdentityTakenError("identity taken", fields=taken) from exc
+
+    async def _reread(self, user_id: str) -> Found[User]:
+        return to_found((await self._find(GET_USER, user_id))[0])
+
+
+# --- accounts --------------------------------------------------------------------------------------------------------
+
+_ENCODE: Mapping[str, Callable[[Any], Any]] = {
+    "stamp": bytes,
+    "password_hash": str,
+    "confirmed_at": micros,
+    "disabled_at": micros,
+}
+BCRYPT_COST = "SELECT max(bcrypt_cost) FROM asgi_auth_accounts WHERE subject_name = $1 AND bcrypt_cost <= $2"
+
+
+class SQLAccounts(_Table):
+    """``AccountStore``."""
+
+    async def update(
+        self, user_id: str, changes: Mapping[str, Any], *, expected: Mapping[str, Any] = EMPTY
+    ) -> Account | None:
+        if not changes or not _ENCODE.keys() >= {*changes, *expected}:
+            raise ConfigurationError(f"accounts: changes and expected name columns of {', '.join(_ENCODE)}")
+        new = {column: or_none(_ENCODE[column], changes[column]) for column in sorted(changes)}
+        old = {column: or_none(_ENCODE[column], expected[column]) for column in sorted(expected)}
+        if not storable(new):
+            raise ValidationError("a value cannot be stored")
+        values = [*new.values(), *(value for value in old.values() if value is not None)]
+        rows = await self._change(_update_account(tuple(new), tuple(old.items())), user_id, *values)
+        return to_account(rows[0]) if rows else None
+
+    async def highest_bcrypt_cost(self, at_most: int) -> int | None:
+        rows = await self._find(BCRYPT_COST, at_most)
+        cost: int | None = rows[0][0]
+        return cost
+
+
+def _update_account(new: Sequence[str], old: Sequence[tuple[str, Any]]) -> str:
+    numbers = count(3)
+    changes = ", ".join(f"{column} = ${next(numbers)}" for column in new)
+    guards = (f" AND {column} {'IS NULL' if value is None else f'= ${next(numbers)}'}" for column, value in old)
+    return (
+        f"UPDATE asgi_auth_accounts SET {changes} WHERE subject_name = $1 AND user_id = $2{''.join(guards)} "
+        f"RETURNING {ACCOUNT}"
+    )
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+_INSIDE_CLOCKS = "asgi_auth_sessions.idle_expires_at > $3 AND asgi_auth_sessions.expires_at > $3"
+_THE_PROOF_HOLDS = "a.stamp = asgi_auth_sessions.stamp AND a.disabled_at IS NULL"
+_LIVE = f"asgi_auth_sessions.revoked_at IS NULL AND {_INSIDE_CLOCKS} AND {_THE_PROOF_HOLDS}"
+_THEIR_ACCOUNT = "a.subject_name = asgi_auth_sessions.subject_name AND a.user_id = asgi_auth_sessions.user_id"
+_LOAD = f"""
+SELECT {SESSION}, {USER}
+FROM asgi_auth_sessions
+JOIN asgi_auth_accounts a ON {_THEIR_ACCOUNT}
+JOIN asgi_auth_users u ON u.subject_name = a.subject_name AND u.id = a.user_id
+WHERE asgi_auth_sessions.subject_name = $1 AND {_LIVE} AND """
+LOAD_SESSION = _LOAD + "asgi_auth_sessions.secret_hash = $2"
+LOAD_SESSION_BY_ID = _LOAD + "asgi_auth_sessions.id = $2"
+LIST_SESSIONS = f"""
+SELECT {SESSION} FROM asgi_auth_sessions JOIN asgi_auth_accounts a ON {_THEIR_ACCOUNT}
+WHERE asgi_auth_sessions.subject_name = $1 AND asgi_auth_sessions.user_id = $2 AND {_LIVE}
+ORDER BY asgi_auth_sessions.last_seen_at DESC, asgi_auth_sessions.created_at DESC, asgi_auth_sessions.id"""
+# A session of a user who is gone by now is not kept: it would be as dead as one with an old stamp.
+INSERT_SESSION = """
+INSERT INTO asgi_auth_sessions (
+    subject_name, secret_hash, id, user_id, stamp, created_at, last_seen_at, idle_expires_at, expires_at, label,
+    factors, remembered
+)
+SELECT $1::text, $2::bytea, $3::text, $4::text, $5::bytea, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::text,
+    $11::text, $12::smallint
+FROM asgi_auth_accounts WHERE subject_name = $1 AND user_id = $4"""
+TOUCH_SESSION = """
+UPDATE asgi_auth_sessions SET
+    last_seen_at = CASE WHEN last_seen_at < $3 THEN $3 ELSE last_seen_at END,
+    idle_expires_at = CASE WHEN idle_expires_at < $4 THEN $4 ELSE idle_expires_at END
+WHERE subject_name = $1 AND id = $2 AND revoked_at IS NULL AND idle_expires_at > $3 AND expires_at > $3"""
+RESTAMP_SESSION = """
+UPDATE asgi_auth_sessions SET stamp = $3 WHERE subject_name = $1 AND id = $2 AND revoked_at IS NULL"""
+# Whatever is not revoked gets revoked, also what is dead for another reason that may pass (a disabled account); the
+# answer says whether it was alive.
+_REVOKE = "UPDATE asgi_auth_sessions SET revoked_at = $3 WHERE subject_name = $1 AND revoked_at IS NULL AND "
+_WAS_LIVE = f"""{_INSIDE_CLOCKS}
+    AND EXISTS (SELECT 1 FROM asgi_auth_accounts a WHERE {_THEIR_ACCOUNT} AND {_THE_PROOF_HOLDS})"""
+REVOKE_SESSION = _REVOKE + f"id = $2 AND ($4::text IS NULL OR user_id = $4::text) RETURNING {_WAS_LIVE}"
+REVOKE_SESSION_BY_SECRET = _REVOKE + f"secret_hash = $2 RETURNING {SESSION}, {_WAS_LIVE}"
+REVOKE_SESSIONS = _REVOKE + f"user_id = $2 AND ($4::text IS NULL OR id <> $4::text) RETURNING {_WAS_LIVE}"
+PRUNE_SESSIONS = """
+DELETE FROM asgi_auth_sessions WHERE subject_name = $1 AND secret_hash IN (
+    SELECT secret_hash FROM asgi_auth_sessions WHERE subject_name = $1 AND ended_at <= $2 ORDER BY ended_at LIMIT $3
+) RETURNING 1"""
+
+
+class SQLSessions(_Table):
+    """``SessionStore``."""
+
+    async def insert(self, session: Session, secret_hash: bytes) -> None:
+        clocks = (session.created_at, session.last_seen_at, session.idle_expires_at, session.expires_at)
+        await self._put(
+            INSERT_SESSION,
+            *(secret_hash, session.id, session.user_id, session.stamp, *map(micros, clocks), session.label),
+            *(dump({name: micros(at) for name, at in session.factors.items()}), int(session.remembered)),
+        )
+
+    async def load(self, secret_hash: bytes, *, now: datetime) -> Loaded[User] | None:
+        # A hash and an instant can always be stored: this runs at every request, so nothing is asked twice.
+        rows = await self._executor.read(LOAD_SESSION, (self._subject_name, secret_hash, micros(now)))
+        return to_loaded(rows[0]) if rows else None
+
+    async def load_by_id(self, session_id: str, *, now: datetime) -> Loaded[User] | None:
+        rows = await self._find(LOAD_SESSION_BY_ID, session_id, micros(now))
+        return to_loaded(rows[0]) if rows else None
+
+    async def touch(self, session_id: str, *, last_seen_at: datetime, idle_expires_at: datetime) -> None:
+        await self._change(TOUCH_SESSION, session_id, micros(last_seen_at), micros(idle_expires_at))
+
+    async def restamp(self, session_id: str, stamp: bytes) -> None:
+        await self._change(RESTAMP_SESSION, session_id, stamp)
+
+    async def revoke(self, session_id: str, *, user_id: str | None = None, now: datetime) -> bool:
+        rows = await self._change(REVOKE_SESSION, session_id, micros(now), user_id)
+        return bool(rows and rows[0][0])
+
+    async def revoke_by_secret(self, secret_hash: bytes, *, now: datetime) -> Session | None:
+        rows = await self._change(REVOKE_SESSION_BY_SECRET, secret_hash, micros(now))
+        return to_session(rows[0]) if rows and rows[0][-1] else None
+
+    async def revoke_all(self, user_id: str, *, except_id: str | None = None, now: datetime) -> int:
+        return sum(bool(row[0]) for row in await self._change(REVOKE_SESSIONS, user_id, micros(now), except_id))
+
+    async def list(self, user_id: str, *, now: datetime) -> Sequence[Session]:
+        return [to_session(row) for row in await self._find(LIST_SESSIONS, user_id, micros(now))]
+
+    async def prune(self, *, now: datetime, limit: int) -> int:
+        return len(await self._change(PRUNE_SESSIONS, micros(now), limit))
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+_TOKEN_LIVE = """
+WHERE subject_name = $1 AND purpose = $2 AND token_hash = $3 AND expires_at > $4 AND (user_id IS NULL OR EXISTS (
+    SELECT 1 FROM asgi_auth_accounts a
+    WHERE a.subject_name = asgi_auth_tokens.subject_name AND a.user_id = asgi_auth_tokens.user_id
+        AND a.stamp = asgi_auth_tokens.stamp AND a.disabled_at IS NULL
+))"""
+INSERT_TOKEN = f"""
+INSERT INTO asgi_auth_tokens (subject_name, {TOKEN})
+SELECT $1::text, $2::bytea, $3::text, $4::text, $5::bytea, $6::bigint, $7::bigint, $8::text
+WHERE $4::text IS NULL OR EXISTS (SELECT 1 FROM asgi_auth_accounts WHERE subject_name = $1 AND user_id = $4)"""
+PEEK_TOKEN = f"SELECT {TOKEN} FROM asgi_auth_tokens {_TOKEN_LIVE}"
+CONSUME_TOKEN = f"DELETE FROM asgi_auth_tokens {_TOKEN_LIVE} RETURNING {TOKEN}"
+RETIRE_TOKENS = """
+DELETE FROM asgi_auth_tokens WHERE subject_name = $1 AND purpose = $2 AND user_id = $3 AND seq < (
+    SELECT seq FROM asgi_auth_tokens WHERE subject_name = $1 AND token_hash = $4
+) RETURNING 1"""
+PRUNE_TOKENS = """
+DELETE FROM asgi_auth_tokens WHERE seq IN (
+    SELECT seq FROM asgi_auth_tokens WHERE subject_name = $1 AND expires_at <= $2 ORDER BY expires_at LIMIT $3
+) RETURNING 1"""
+
+
+class SQLTokens(_Table):
+    """``TokenStore``."""
+
+    async def insert(self, record: TokenRecord) -> None:
+        owner = (record.token_hash, record.purpose, record.user_id, record.stamp)
+        times = (micros(record.created_at), micros(record.expires_at))
+        await self._put(INSERT_TOKEN, *owner, *times, dump(record.extra_data))
+
+    async def peek(self, purpose: str, token_hash: bytes, *, now: datetime) -> TokenRecord | None:
+        rows = await self._find(PEEK_TOKEN, purpose, token_hash, micros(now))
+        return to_token(rows[0]) if rows else None
+
+    async def consume(self, purpose: str, token_hash: bytes, *, now: datetime) -> TokenRecord | None:
+        rows = await self._change(CONSUME_TOKEN, purpose, token_hash, micros(now))
+        return to_token(rows[0]) if rows else None
+
+    async def retire(self, purpose: str, user_id: str, *, older_than: bytes) -> int:
+        return len(await self._change(RETIRE_TOKENS, purpose, user_id, older_than))
+
+    async def prune(self, *, now: datetime, limit: int) -> int:
+        return len(await self._change(PRUNE_TOKENS, micros(now), limit))
+
+
+# --- together --------------------------------------------------------------------------------------------------------
+
+
+class SQLScopedStore:
+    """``ScopedStore`` over an executor."""
+
+    def __init__(self, executor: Executor, subject_name: str) -> None:
+        self._executor, self._subject_name = executor, subject_name
+        self.users = SQLUsers(executor, subject_name)
+        self.accounts = SQLAccounts(executor, subject_name)
+        self.sessions = SQLSessions(executor, subject_name)
+        self.tokens = SQLTokens(executor, subject_name)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Work[User]]:
+        async with self._executor.transaction() as executor:
+            bound = SQLScopedStore(executor, self._subject_name)
+            yield Work(
+                users=bound.users,
+                accounts=bound.accounts,
+                sessions=bound.sessions,
+                tokens=bound.tokens,
+                connection=executor.connection,
+            )

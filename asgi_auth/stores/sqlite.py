@@ -1,0 +1,177 @@
+"""SQLite in one file: write-ahead log, one writer, a few readers; nothing to install, nothing to run.
+
+Each event loop has connections of its own, opened at the first use. Connections are aiosqlite's, one thread each.
+"""
+
+import asyncio
+import os
+import re
+import weakref
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+import aiosqlite
+
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.store import ScopedStore
+from asgi_auth.stores.rows import Row
+from asgi_auth.stores.sql import SQLScopedStore
+from asgi_auth.stores.sqlite_connections import DatabaseFile, Pool, fetch, mapped
+from asgi_auth.types import User
+
+_PLACEHOLDER = re.compile(r"\$(\d+)(?:::\w+)?")
+
+
+class SQLiteStore:
+    """Users, accounts, sessions and tokens in one SQLite file.
+
+    The file is made with mode 0600, and so are its ``-wal`` and ``-shm``; where the file exists already its mode is
+    left alone, and they inherit it. Every commit is on disk before it is answered (``synchronous=FULL``).
+
+    Args:
+        path: The file; its directory must exist. ``:memory:`` is refused: every connection would see another database.
+        inline_reads: Do the indexed look-ups on the event loop's thread, which is several times faster but stalls the
+            loop when the file is not in memory; a busy database falls back to a thread.
+        busy_timeout: How long a write waits for its turn and for other processes, all in all.
+
+    Raises:
+        ConfigurationError: the path is none of a file.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        inline_reads: bool = False,
+        busy_timeout: timedelta = timedelta(seconds=5),
+    ) -> None:
+        name = os.fspath(path)
+        if not name or name.startswith((":memory:", "file:")):
+            raise ConfigurationError(
+                "SQLiteStore: path must name a file: the store has several connections, and each would see a database "
+                "in memory of its own. For tests use a file in a temporary directory."
+            )
+        self._file = DatabaseFile(os.path.abspath(name), max(busy_timeout.total_seconds(), 0.0))
+        self.path = self._file.path
+        self._database = _Database(self._file, inline_reads)
+        # A script that never closes the store ends all the same, and without a warning.
+        weakref.finalize(self, _abandon, self._database.pools)
+
+    async def open(self) -> None:
+        """Open the file, made if need be, and bring an empty database to the newest schema.
+
+        Raises:
+            ConfigurationError: the schema is older (run ``migrate``) or is not known, or SQLite itself is too old.
+            StoreUnavailableError: the file cannot be opened.
+        """
+        await self._database.pool().open()
+
+    async def close(self) -> None:
+        """Close the connections of this event loop, after the transaction that is under way."""
+        await self._database.pool().close()
+
+    async def migrate(self) -> tuple[int, int]:
+        """Bring any released schema to the newest; the versions before and after.
+
+        Raises:
+            ConfigurationError: the schema is not known to this version of the package.
+            StoreUnavailableError: the file cannot be opened, or is locked.
+        """
+        with mapped():
+            return await asyncio.to_thread(self._file.migrate)
+
+    def scope(self, subject_name: str) -> ScopedStore[User]:
+        """The same store, for one kind of user."""
+        return SQLScopedStore(self._database, subject_name)
+
+
+# --- statements ------------------------------------------------------------------------------------------------------
+
+
+class _Values(tuple[Any, ...]):
+    """Parameters that do not show in aiosqlite's debug log."""
+
+    def __repr__(self) -> str:
+        return "<values>"
+
+
+@lru_cache(maxsize=256)
+def native(sql: str) -> tuple[str, tuple[int, ...]]:
+    """A statement with plain placeholders, and the order of its parameters.
+
+    Not ``?1``: some releases of Python 3.12 take it for a named placeholder and warn.
+    """
+    order = tuple(int(found[1]) - 1 for found in _PLACEHOLDER.finditer(sql))
+    return _PLACEHOLDER.sub("?", sql), order
+
+
+def _bind(sql: str, values: Sequence[Any]) -> tuple[str, _Values]:
+    text, order = native(sql)
+    return text, _Values(map(values.__getitem__, order))
+
+
+# --- executors -------------------------------------------------------------------------------------------------------
+
+
+class _Database:
+    """``Executor`` outside a transaction, on whichever event loop it is called."""
+
+    connection = None
+
+    def __init__(self, file: DatabaseFile, inline_reads: bool) -> None:
+        self._file, self._inline_reads = file, inline_reads
+        self.pools: dict[asyncio.AbstractEventLoop, Pool] = {}
+
+    def pool(self) -> Pool:
+        """The connections of the running event loop; those of ended ones are closed."""
+        loop = asyncio.get_running_loop()
+        pool = self.pools.get(loop)
+        if pool is None:
+            for ended in [known for known in list(self.pools) if known.is_closed()]:
+                self.pools.pop(ended).abandon()
+            pool = self.pools[loop] = Pool(self._file, self._inline_reads)
+        return pool
+
+    def read(self, sql: str, values: Sequence[Any]) -> Coroutine[Any, Any, Sequence[Row]]:
+        return self.pool().read(*_bind(sql, values))
+
+    async def write(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        async with self.transaction() as transaction:
+            return await transaction.write(sql, values)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["_Transaction"]:
+        async with self.pool().transaction() as connection:
+            transaction = _Transaction(connection)
+            try:
+                yield transaction
+            finally:
+                transaction.over = True
+
+
+class _Transaction:
+    """``Executor`` inside a transaction."""
+
+    over = False
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self.connection = connection
+
+    async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        if self.over:  # it would get into the transaction of somebody else
+            raise ConfigurationError("store: the transaction is over; use the store itself")
+        return await fetch(self.connection, *_bind(sql, values))
+
+    write = read
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["_Transaction"]:
+        yield self
+
+
+def _abandon(pools: dict[asyncio.AbstractEventLoop, Pool]) -> None:
+    for pool in pools.values():
+        pool.abandon()

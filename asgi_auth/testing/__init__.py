@@ -1,0 +1,18 @@
+"""For an application's own tests, and for those who write a store; what needs pytest is imported when asked for."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asgi_auth.testing.clock import FakeClock
+    from asgi_auth.testing.stores import StoreSuite
+
+__all__ = ["FakeClock", "StoreSuite"]
+
+_MODULES = {"FakeClock": "asgi_auth.testing.clock", "StoreSuite": "asgi_auth.testing.stores"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

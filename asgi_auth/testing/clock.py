@@ -1,0 +1,25 @@
+"""A clock that stands still."""
+
+from datetime import UTC, datetime, timedelta
+
+
+class FakeClock:
+    """A ``clock`` for ``Authentication`` that moves only when it is told to.
+
+    >>> clock = FakeClock()
+    >>> clock.advance(timedelta(hours=1))
+    >>> clock().isoformat()
+    '2030-01-01T01:00:00+00:00'
+    """
+
+    def __init__(self, now: datetime = datetime(2030, 1, 1, tzinfo=UTC)) -> None:
+        """Args: now: Where it starts; aware."""
+        self._now = now.astimezone(UTC)
+
+    def __call__(self) -> datetime:
+        """The instant where it stands, aware, in UTC."""
+        return self._now
+
+    def advance(self, by: timedelta) -> None:
+        """Move it by *by*; backwards, too."""
+        self._now += by

@@ -1,0 +1,134 @@
+"""What a store promises of single-purpose tokens."""
+# ruff: noqa: S101  # the asserts of tests
+
+from typing import Any
+
+import pytest
+
+from asgi_auth.errors import ValidationError
+from asgi_auth.store import Store
+from asgi_auth.testing.stores.records import HOUR, NO_IDS, NOW, SECOND, UNSTORABLE, add_token, add_user, together
+
+OTHER = b"t" * 16
+
+
+class TokenTests:
+    """``TokenStore``."""
+
+    async def test_token_is_consumed_as_it_was_kept(self, store: Store[Any]) -> None:
+        """A token comes back whole, as often as it is looked at and once when it is taken."""
+        tokens = store.scope("user").tokens
+        data = {"email": "zoë@example.com", "list": [1, None, True], "text": "🙂" * 10_000}
+        for found in (await add_user(store.scope("user")), None):
+            record = await add_token(store.scope("user"), found, extra_data=data)
+            assert await tokens.peek("reset", record.token_hash, now=NOW) == record
+            assert await tokens.peek("reset", record.token_hash, now=NOW) == record
+            assert await tokens.consume("reset", record.token_hash, now=NOW) == record
+            assert await tokens.consume("reset", record.token_hash, now=NOW) is None
+            assert await tokens.peek("reset", record.token_hash, now=NOW) is None
+
+    async def test_token_is_consumed_by_one_of_many(self, store: Store[Any], second: Store[Any]) -> None:
+        """TK-11: of 32 calls at once, over separate connections, one gets the token."""
+        scopes = [store.scope("user"), second.scope("user")]
+        record = await add_token(scopes[0], await add_user(scopes[0]))
+        answers = await together(
+            scopes[number % 2].tokens.consume("reset", record.token_hash, now=NOW) for number in range(32)
+        )
+        assert [answer for answer in answers if answer is not None] == [record]
+
+    async def test_token_serves_its_purpose_only(self, store: Store[Any]) -> None:
+        """A token of another purpose is none, and stays."""
+        scoped = store.scope("user")
+        record = await add_token(scoped, await add_user(scoped))
+        for purpose in ("sign_in", "rese", "reset ", *NO_IDS):
+            assert await scoped.tokens.peek(purpose, record.token_hash, now=NOW) is None
+            assert await scoped.tokens.consume(purpose, record.token_hash, now=NOW) is None
+        assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) == record
+
+    async def test_token_expires(self, store: Store[Any]) -> None:
+        """A token is live a second before its end, and dead at it and after."""
+        scoped = store.scope("user")
+        alice = await add_user(scoped)
+        offsets = (-SECOND, 0 * SECOND, SECOND)
+        records = [await add_token(scoped, alice) for _ in offsets]
+        for record, offset in zip(records, offsets, strict=True):
+            live = record if offset < 0 * SECOND else None
+            assert await scoped.tokens.peek("reset", record.token_hash, now=NOW + HOUR + offset) == live
+            assert await scoped.tokens.consume("reset", record.token_hash, now=NOW + HOUR + offset) == live
+
+    @pytest.mark.parametrize("changes", [{"stamp": OTHER}, {"disabled_at": NOW}], ids=["stamp", "disabled"])
+    async def test_token_dies_with_the_account(self, store: Store[Any], changes: dict[str, Any]) -> None:
+        """TK-12: a new stamp or a disabled account kills what was issued before, and what was still under way."""
+        scoped = store.scope("user")
+        alice = await add_user(scoped)
+        early = await add_token(scoped, alice)
+        await scoped.accounts.update(alice.account.user_id, changes)
+        late = await add_token(scoped, alice)
+        for record in (early, late):
+            assert await scoped.tokens.peek("reset", record.token_hash, now=NOW) is None
+            assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) is None
+
+    async def test_token_of_a_deleted_user_is_dead_from_birth(self, store: Store[Any]) -> None:
+        """An insert that lost the race with a deletion is no error, and serves nothing."""
+        scoped = store.scope("user")
+        alice = await add_user(scoped)
+        await scoped.users.delete(alice.account.user_id)
+        record = await add_token(scoped, alice)
+        assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) is None
+
+    async def test_token_insert_refuses_unstorable_text(self, store: Store[Any]) -> None:
+        """RP-8: what no database takes is not written, however deep it is."""
+        scoped = store.scope("user")
+        for text in UNSTORABLE:
+            for changes in ({"purpose": text}, {"extra_data": {"a": [text]}}, {"extra_data": {text: 1}}):
+                with pytest.raises(ValidationError):
+                    await add_token(scoped, None, token_hash=b"h" * 32, **changes)
+                purpose = str(changes.get("purpose", "reset"))
+                assert await scoped.tokens.peek(purpose, b"h" * 32, now=NOW) is None
+
+    async def test_token_retire_takes_the_older_ones(self, store: Store[Any]) -> None:
+        """TK-12: the tokens of this user and purpose that were inserted before go, whatever their times say."""
+        scoped = store.scope("user")
+        alice, bob = await add_user(scoped), await add_user(scoped, "bob")
+        first = await add_token(scoped, alice, created_at=NOW + SECOND)
+        theirs = await add_token(scoped, bob)
+        other = await add_token(scoped, alice, purpose="sign_in")
+        second = await add_token(scoped, alice)
+        newest = await add_token(scoped, alice, created_at=NOW - SECOND)
+        user_id = alice.account.user_id
+
+        assert await scoped.tokens.retire("reset", user_id, older_than=b"x" * 32) == 0
+        assert await scoped.tokens.retire("reset", user_id, older_than=second.token_hash) == 1
+        assert await scoped.tokens.retire("reset", user_id, older_than=newest.token_hash) == 1
+        assert await scoped.tokens.retire("reset", user_id, older_than=newest.token_hash) == 0
+        records = (first, theirs, other, second, newest)
+        left = [await scoped.tokens.peek(record.purpose, record.token_hash, now=NOW) for record in records]
+        assert left == [None, theirs, other, None, newest]
+        assert [await scoped.tokens.retire("reset", name, older_than=newest.token_hash) for name in NO_IDS] == [
+            0
+        ] * len(NO_IDS)
+
+    async def test_token_prune_takes_what_expired(self, store: Store[Any]) -> None:
+        """Expired tokens are deleted in batches; live ones stay."""
+        scoped = store.scope("user")
+        alice = await add_user(scoped)
+        live = await add_token(scoped, alice, expires_at=NOW + SECOND)
+        for offset in range(3):
+            await add_token(scoped, alice, expires_at=NOW - offset * SECOND)
+        assert [await scoped.tokens.prune(now=NOW, limit=2) for _ in range(3)] == [2, 1, 0]
+        assert await scoped.tokens.peek("reset", live.token_hash, now=NOW) == live
+
+    async def test_token_of_another_subject_is_none(self, store: Store[Any]) -> None:
+        """TK-23: nothing sees, takes, retires or prunes the token of another subject, nor makes one for its user."""
+        users, admins = store.scope("user"), store.scope("admin")
+        alice = await add_user(users)
+        older, newer = await add_token(users, alice), await add_token(users, alice)
+        foreign = await add_token(admins, alice)
+
+        assert await admins.tokens.peek("reset", newer.token_hash, now=NOW) is None
+        assert await admins.tokens.consume("reset", newer.token_hash, now=NOW) is None
+        assert await admins.tokens.retire("reset", alice.account.user_id, older_than=newer.token_hash) == 0
+        assert await admins.tokens.prune(now=NOW + 9 * HOUR, limit=9) == 0
+        assert await users.tokens.peek("reset", older.token_hash, now=NOW) == older
+        assert await admins.tokens.consume("reset", foreign.token_hash, now=NOW) is None
+        assert await users.tokens.consume("reset", foreign.token_hash, now=NOW) is None

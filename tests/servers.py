@@ -1,0 +1,105 @@
+"""Real servers: uvicorn in the event loop of the test, and in processes of its own.
+
+The listening socket is made here and handed over: no port to race for, and no waiting until the server is up, because
+the kernel queues whoever connects before.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import uvicorn
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from tests.support import SECRET
+
+PATIENCE = 30.0
+"""Seconds after which a server is not coming."""
+
+
+def listen() -> tuple[socket.socket, str]:
+    """A listening socket on a free port of the loopback address, and its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio does so by itself for sockets that it has made; without it, each answer waits 40 ms for the client's ACK
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def serving(app: Any, *, lifespan: Literal["on", "auto"] = "on", root_path: str = "") -> AsyncIterator[str]:
+    """*app* under uvicorn in this event loop: the URL. ``auto`` is for an application that knows no lifespan."""
+    listener, url = listen()
+    # The older websocket protocol of uvicorn imports what is deprecated.
+    config = uvicorn.Config(app, lifespan=lifespan, root_path=root_path, log_config=None, ws="websockets-sansio")
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve([listener]))
+    try:
+        yield url
+    finally:
+        server.should_exit = True
+        await running
+        listener.close()
+
+
+@dataclass
+class Served:
+    """A uvicorn process."""
+
+    url: str
+    output: asyncio.StreamReader
+    """What it prints."""
+
+    def client(self, **options: Any) -> httpx.AsyncClient:
+        """A client with cookies of its own, which waits until the server is up."""
+        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE, **options)
+
+    async def printed_after(self, text: str) -> str:
+        """The rest of the next line of standard output that has *text* in it. EOFError: the server ended before."""
+        async with asyncio.timeout(PATIENCE):
+            await self.output.readuntil(text.encode())
+            return (await self.output.readline()).decode().strip()
+
+
+@asynccontextmanager
+async def uvicorn_process(app: str, *options: str, directory: Path) -> AsyncIterator[Served]:
+    """``uvicorn <app>`` with *directory* as its current one; it is ended by its id."""
+    listener, url = listen()
+    with listener:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", app, "--fd", str(listener.fileno()), *options),
+            cwd=directory,
+            env=os.environ | {"AUTH_SECRET": SECRET, "PYTHONPATH": os.pathsep.join(sys.path)},
+            pass_fds=[listener.fileno()],
+            stdout=PIPE,
+        )
+    assert process.stdout is not None
+    try:
+        yield Served(url, process.stdout)
+    finally:
+        await end(process)
+
+
+async def end(process: Process) -> None:
+    """Ask a process to end, and wait until it has."""
+    with suppress(ProcessLookupError):  # it has, by itself
+        process.terminate()
+    async with asyncio.timeout(PATIENCE):
+        await process.communicate()
+
+
+async def say_hello(url: str, headers: dict[str, str]) -> str | int:
+    """Open a websocket: its first message, or the status with which the handshake was refused."""
+    try:
+        async with connect(url.replace("http", "ws", 1), additional_headers=headers, proxy=None) as websocket:
+            return str(await websocket.recv())
+    except InvalidStatus as refused:
+        return refused.response.status_code

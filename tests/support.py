@@ -1,0 +1,94 @@
+"""What many tests need: an Authentication on a file of its own, with a clock and a mailbox in the test's hands."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from asgi_auth.authentication import Authentication
+from asgi_auth.errors import InvalidTokenError
+from asgi_auth.passwords import Bcrypt
+from asgi_auth.senders import MemorySender
+from asgi_auth.store import Found
+from asgi_auth.stores import SQLiteStore
+from asgi_auth.strategies.password import Password, Resettable
+from asgi_auth.testing import FakeClock
+from asgi_auth.types import AccessToken, User
+
+SECRET = "vD3k9QmZ7xT1sW5yB8nR2cL6hG4jF0pA-uE_iO-wKq"
+OTHER_SECRET = "Jx8Yb2Nf6Vq0Rz4Lt1Gs9Kd3Mh7Pc5Wu-aI_eT-oXg"
+EMAIL = "alice@mail.example.org"
+OTHER_EMAIL = "bob@mail.example.org"
+PASSWORD = "quartz lantern mosaic"
+NEW_PASSWORD = "violet harbour pendulum"
+BASE_URL = "http://localhost:8000"
+HASHER = Bcrypt(cost=4)
+
+
+class LocalAuthentication(Authentication[User]):
+    """An ``Authentication`` whose clock the test turns and whose mail the test reads."""
+
+    clock: FakeClock
+    sender: MemorySender
+
+
+def make_auth(directory: Path, *, sender: MemorySender | None = None, **options: Any) -> LocalAuthentication:
+    """An ``Authentication`` on ``app.db`` in *directory*: one password strategy, cheap hashes, a fake clock.
+
+    Args:
+        directory: Two of them in one directory share the file.
+        sender: Where mail goes; the default is reached as ``auth.sender``.
+        options: Whatever else ``Authentication`` takes, in place of what is here.
+    """
+    sender = sender or MemorySender()
+    defaults = {
+        "store": SQLiteStore(directory / "app.db"),
+        "secret": SECRET,
+        "base_url": BASE_URL,
+        "strategies": [Password(resettable=Resettable(sender=sender))],
+        "hasher": HASHER,
+        "clock": FakeClock(),
+    }
+    auth = LocalAuthentication(**{**defaults, **options})
+    auth.sender = sender
+    return auth
+
+
+def mailed_token(auth: LocalAuthentication, *, parameter: str = "reset_token") -> str:
+    """The token in the link of the newest mail that has a link."""
+    url: str = next(opts["url"] for _, _, opts in reversed(auth.sender.messages) if "url" in opts)
+    return parse_qs(urlsplit(url).query)[parameter][0]
+
+
+def credentials(email: str = EMAIL, password: str = PASSWORD) -> dict[str, str]:
+    """The parameters of ``sign_in``."""
+    return {"email": email, "password": password}
+
+
+def registration(email: str = EMAIL, password: str = PASSWORD) -> dict[str, str]:
+    """The parameters of ``register``."""
+    return {**credentials(email, password), "password_confirmation": password}
+
+
+async def register(auth: Authentication[User], email: str = EMAIL) -> tuple[User, AccessToken]:
+    """Register *email* with ``PASSWORD``: the user and the token of the sign-in."""
+    user, token = await auth.strategy("password").register(registration(email))
+    return user, token
+
+
+async def found_of(auth: Authentication[User], email: str = EMAIL) -> Found[User]:
+    """The user with *email* and their account, as they are now."""
+    found = await auth.accounts.find("email", email)
+    assert found is not None
+    return found
+
+
+async def is_alive(auth: Authentication[User], token: AccessToken) -> bool:
+    """Whether the session of a sign-in is alive, by its cookie and by its bearer token, which must agree."""
+    alive = []
+    for load, credential in ((auth.sessions.load, token.cookie), (auth.sessions.load_bearer, str(token))):
+        try:
+            alive.append((await load(credential)).session.id == token.session.id)
+        except InvalidTokenError:
+            alive.append(False)
+    assert alive[0] is alive[1]
+    return alive[0]

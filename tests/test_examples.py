@@ -1,0 +1,159 @@
+"""Every example, run as its first lines say: uvicorn, an empty directory, ``AUTH_SECRET``."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.servers import Served, uvicorn_process
+from tests.support import BASE_URL, EMAIL, NEW_PASSWORD, credentials, registration
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+JSON = {"Accept": "application/json"}
+WRONG = credentials(password="not this one")
+
+
+def run(name: str, directory: Path) -> AbstractAsyncContextManager[Served]:
+    """The example under uvicorn, with nothing in its directory."""
+    return uvicorn_process(f"{name}:app", "--app-dir", str(EXAMPLES), directory=directory)
+
+
+@asynccontextmanager
+async def visit(name: str, directory: Path, **headers: str) -> AsyncIterator[tuple[Served, httpx.AsyncClient]]:
+    """The example, and somebody who comes with these headers."""
+    async with run(name, directory) as served, served.client(headers=headers) as client:
+        yield served, client
+
+
+async def status_of(client: httpx.AsyncClient, path: str, **headers: str) -> int:
+    response = await client.get(path, headers=headers)
+    return response.status_code
+
+
+async def test_quickstart_serves_a_browser(tmp_path: Path) -> None:
+    """The page of the design: register, /me, sign out; a copy of the cookie is worthless then."""
+    async with visit("quickstart", tmp_path, Origin=BASE_URL) as (served, browser):
+        registered = await browser.post("/auth/password/register", data=registration())
+        assert (registered.status_code, registered.headers["Location"]) == (303, "/me")
+        assert (await browser.get("/me")).json() == {"email": EMAIL}
+        copy = f"user_session={browser.cookies['user_session']}"
+
+        assert (await browser.post("/auth/sign_out")).status_code == 200
+        assert await status_of(browser, "/me") == 403
+        assert await status_of(browser, "/me", Cookie=copy) == 403
+
+        assert (await browser.post("/auth/password/sign_in", data=WRONG)).status_code == 401
+        await reset_by_mail(served, browser)
+        assert (await browser.post("/auth/password/sign_in", data=credentials())).status_code == 401
+        signed_in = await browser.post(
+            "/auth/password/sign_in?return_to=/me%3Fa", data=credentials(password=NEW_PASSWORD)
+        )
+        assert (signed_in.status_code, signed_in.headers["Location"]) == (303, "/me?a")
+    assert (tmp_path / "app.db").exists()
+
+
+async def reset_by_mail(served: Served, browser: httpx.AsyncClient) -> None:
+    """The link is printed; the page behind it sets a new password."""
+    await browser.post("/auth/password/reset_request", data={"email": EMAIL})
+    token = await served.printed_after(f"{BASE_URL}/auth/password/reset?reset_token=")
+    page = await browser.get("/auth/password/reset", params={"reset_token": token})
+    found = re.search(r'action="(.*?)".*name="reset_token" value="(.*?)"', page.text, re.DOTALL)
+    assert found
+    passwords = {"password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
+    answer = await browser.post(found[1], data={"reset_token": found[2], **passwords})
+    assert answer.status_code == 200
+
+
+async def test_browser_controller_keeps_a_session(tmp_path: Path) -> None:
+    """Forms, redirects and pages; 401 for a wrong password, 422 with what is wrong."""
+    async with visit("browser_controller", tmp_path, Origin=BASE_URL) as (_, browser):
+        assert "/auth/password/register" in (await browser.get("/")).text
+        weak = await browser.post("/auth/password/register", data=registration(password="12345678"))
+        assert (weak.status_code, "<li>password " in weak.text) == (422, True)
+        registered = await browser.post("/auth/password/register", data=registration())
+        assert (registered.status_code, registered.headers["Location"]) == (303, "/")
+        assert f"Hello {EMAIL}" in (await browser.get("/")).text
+        copy = f"user_session={browser.cookies['user_session']}"
+
+        signed_out = await browser.post("/auth/sign_out")
+        assert (signed_out.status_code, "Signed out" in signed_out.text) == (200, True)
+        assert "user_session" not in browser.cookies
+        assert "Hello" not in (await browser.get("/", headers={"Cookie": copy})).text
+
+        refused = await browser.post("/auth/password/sign_in", data=WRONG)
+        assert (refused.status_code, refused.headers["Content-Type"]) == (401, "text/html; charset=utf-8")
+        assert "Access denied" in refused.text
+        assert "set-cookie" not in refused.headers
+
+
+async def test_api_controller_hands_out_a_bearer_token(tmp_path: Path) -> None:
+    """The bodies of the controller are the whole answer; the token is dead after signing out."""
+    async with visit("api_controller", tmp_path) as (_, script):
+        registered = await script.post("/auth/password/register", json=registration())
+        bearer = f"Bearer {registered.json()['authentication'].pop('bearer')}"
+        assert registered.status_code == 200
+        assert "set-cookie" not in registered.headers
+        assert (await script.get("/me", headers={"Authorization": bearer})).json() == {"email": EMAIL}
+        assert await status_of(script, "/me") == 401
+
+        signed_out = await script.post("/auth/sign_out", headers={"Authorization": bearer})
+        assert (signed_out.status_code, signed_out.json()) == (200, {"status": "ok"})
+        assert await status_of(script, "/me", Authorization=bearer) == 401
+
+        refused = await script.post("/auth/password/sign_in", json=WRONG)
+        assert (refused.status_code, refused.json()) == (401, {"authentication": {"status": "failed"}})
+        assert refused.headers["WWW-Authenticate"].startswith("Bearer ")
+
+
+async def token_for(script: httpx.AsyncClient) -> str:
+    """Register; the Authorization header."""
+    registered = await script.post("/auth/password/register", json=registration(), headers=JSON)
+    assert (registered.status_code, registered.json()["status"]) == (200, "success")
+    return f"Bearer {registered.json()['token']}"
+
+
+async def test_fastapi_app_guards_with_a_dependency(tmp_path: Path) -> None:
+    """A bearer token opens /me; OpenAPI shows a lock there, and none where everybody may go."""
+    async with visit("fastapi_app", tmp_path) as (_, script):
+        bearer = await token_for(script)
+        assert (await script.get("/me", headers={"Authorization": bearer})).json()["email"] == EMAIL
+        paths: dict[str, Any] = (await script.get("/openapi.json")).json()["paths"]
+        assert {path: "security" in each["get"] for path, each in paths.items()} == {"/me": True, "/health": False}
+        assert await status_of(script, "/health") == 200
+
+        await script.post("/auth/sign_out", headers={"Authorization": bearer})
+        assert await status_of(script, "/me", Authorization=bearer) == 401
+        assert await status_of(script, "/me") == 401
+        assert (await script.post("/auth/password/sign_in", json=WRONG, headers=JSON)).status_code == 401
+
+
+async def test_litestar_app_knows_cookie_and_bearer(tmp_path: Path) -> None:
+    """Both middlewares work inside Litestar; its guard refuses everybody else."""
+    async with visit("litestar_app", tmp_path) as (served, script):
+        bearer = await token_for(script)
+        assert (await script.get("/me", headers={"Authorization": bearer})).json() == {"email": EMAIL}
+        async with served.client(headers={"Origin": BASE_URL}) as browser:
+            await browser.post("/auth/password/sign_in", data=credentials())
+            assert (await browser.get("/me")).json() == {"email": EMAIL}
+            copy = f"user_session={browser.cookies['user_session']}"
+            await browser.post("/auth/sign_out")
+            assert await status_of(script, "/me", Cookie=copy) == 401
+
+        await script.post("/auth/sign_out", headers={"Authorization": bearer})
+        refused = await script.get("/me", headers={"Authorization": bearer})
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert (await script.post("/auth/password/sign_in", json=WRONG, headers=JSON)).status_code == 401
+
+
+def test_every_example_is_tested() -> None:
+    """A new example needs a test here."""
+    tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    examples = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+    assert [name for name in examples if not any(test.startswith(name) for test in tests)] == []

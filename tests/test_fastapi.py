@@ -1,0 +1,223 @@
+"""``require`` as a dependency of FastAPI: documented, replaceable, for routes and websockets, and never in a thread."""
+
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from asgi_auth.guards import require
+from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.types import User
+from tests.asgi import shake
+from tests.support import BASE_URL, EMAIL, make_auth, register
+
+pytestmark = pytest.mark.anyio
+
+SignedIn = Annotated[User, Depends(require())]
+Admin = Annotated[User, Depends(require("admin"))]
+ALICE = User(id="1", email="alice@elsewhere.example.org", created_at=datetime(2030, 1, 1, tzinfo=UTC))
+
+
+def make_app() -> FastAPI:
+    """Open, for users, for admins, for whoever has proven it lately; a guarded router; a websocket."""
+    app, guarded = FastAPI(), APIRouter(prefix="/guarded", dependencies=[Depends(require())])
+
+    @app.get("/open")
+    async def everybody() -> str:
+        return "open"
+
+    @app.get("/me")
+    async def me(user: SignedIn) -> str | None:
+        return user.email
+
+    @app.get("/plain")
+    def plain(user: SignedIn) -> str | None:  # FastAPI runs it in a thread; the guard stays on the loop
+        return user.email
+
+    @app.get("/admin")
+    async def admin(user: Admin) -> str | None:
+        return user.email
+
+    @app.get("/page", dependencies=[Depends(require(redirect="/sign-in", fresh=timedelta(minutes=10)))])
+    async def page() -> str:
+        return "page"
+
+    @guarded.get("/thing")
+    async def thing() -> str:
+        return "thing"
+
+    @app.websocket("/socket")
+    async def socket(websocket: WebSocket, user: SignedIn) -> None:
+        await websocket.accept()
+        await websocket.send_text(str(user.email))
+
+    app.include_router(guarded)
+    return app
+
+
+class Watched:
+    """Stands in for ``scope["auth"]`` and notes on which thread the check of a dependency reads it."""
+
+    def __init__(self) -> None:
+        self.readers = list[threading.Thread]()
+
+    @property
+    def scopes(self) -> list[str]:
+        """As the middlewares have it."""
+        self.readers.append(threading.current_thread())
+        return ["authenticated"]
+
+
+class Visit:
+    """The application inside both middlewares, and a bearer token for it."""
+
+    def __init__(self, app: FastAPI, site: ASGIApp, client: httpx.AsyncClient, token: str) -> None:
+        self.app, self.site, self.client = app, site, client
+        self.bearer = {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture
+async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
+    """Somebody has registered."""
+    app, auth = make_app(), make_auth(tmp_path)
+    _, token = await register(auth)
+    site = SessionUserMiddleware(BearerUserMiddleware(app, auth), auth)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url=BASE_URL) as client:
+        yield Visit(app, site, client, token)
+    await auth.close()
+
+
+# --- documentation
+
+
+def test_openapi_shows_the_scheme() -> None:
+    """The "Authorize" button of /docs asks for the bearer token of a sign-in."""
+    schemes: dict[str, Any] = make_app().openapi()["components"]["securitySchemes"]
+
+    assert list(schemes) == ["asgi_auth"]
+    assert (schemes["asgi_auth"]["type"], schemes["asgi_auth"]["scheme"]) == ("http", "bearer")
+    assert schemes["asgi_auth"]["bearerFormat"] == "JWT"
+
+
+def test_openapi_shows_locks_where_there_are_guards() -> None:
+    """Each guarded route has a lock, by whichever way it is guarded; an open one has none."""
+    paths = make_app().openapi()["paths"]
+    locks = {path: methods["get"].get("security") for path, methods in paths.items()}
+
+    lock = [{"asgi_auth": list[str]()}]
+    guarded = ["/me", "/plain", "/admin", "/page", "/guarded/thing"]
+    assert locks == {"/open": None} | dict.fromkeys(guarded, lock)
+
+
+def test_openapi_documents_no_parameters_of_the_guard() -> None:
+    """How the guard is called is nobody's business."""
+    assert "parameters" not in make_app().openapi()["paths"]["/me"]["get"]
+
+
+# --- who may
+
+
+@pytest.mark.parametrize("path", ["/me", "/plain"])
+async def test_dependency_is_the_user(visit: Visit, path: str) -> None:
+    """Async and plain endpoints get the application's own user object."""
+    response = await visit.client.get(path, headers=visit.bearer)
+
+    assert (response.status_code, response.json()) == (200, EMAIL)
+
+
+@pytest.mark.parametrize(("path", "answer"), [("/open", "open"), ("/guarded/thing", "thing")])
+async def test_guard_is_invisible_to_those_it_lets_in(visit: Visit, path: str, answer: str) -> None:
+    """An open route and a guarded router answer a user as if there were no guard."""
+    assert (await visit.client.get(path, headers=visit.bearer)).json() == answer
+
+
+@pytest.mark.parametrize("path", ["/me", "/plain", "/admin", "/guarded/thing"])
+async def test_stranger_gets_401_with_a_challenge(visit: Visit, path: str) -> None:
+    """TK-20: without a token, the challenge names no error."""
+    response = await visit.client.get(path)
+
+    assert (response.status_code, response.json()) == (401, {"detail": "Access denied"})
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="localhost"'
+
+
+async def test_bad_token_gets_401_with_its_error(visit: Visit) -> None:
+    """TK-20: with a token that is not live, the challenge says so."""
+    response = await visit.client.get("/me", headers={"Authorization": "Bearer e30.e30.e30"})
+
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="localhost", error="invalid_token"'
+
+
+async def test_missing_scope_gets_403(visit: Visit) -> None:
+    """A known user without the scope is told which one is missing."""
+    response = await visit.client.get("/admin", headers=visit.bearer)
+
+    assert response.status_code == 403
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="localhost", error="insufficient_scope", scope="admin"'
+
+
+async def test_redirect_sends_strangers_to_the_sign_in_page(visit: Visit) -> None:
+    """The page that was asked for comes along; a user who has just signed in is let in."""
+    stranger = await visit.client.get("/page?a=b")
+    user = await visit.client.get("/page", headers=visit.bearer)
+
+    assert (stranger.status_code, stranger.headers["Location"]) == (303, "/sign-in?return_to=%2Fpage%3Fa%3Db")
+    assert (user.status_code, user.json()) == (200, "page")
+
+
+async def test_unwrapped_application_lets_nobody_in() -> None:
+    """Whoever forgets the middlewares gets a closed door, not an open one."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app()), base_url=BASE_URL) as client:
+        response = await client.get("/me", headers={"Authorization": "Bearer e30.e30.e30"})
+
+    assert response.status_code == 401
+
+
+# --- websockets
+
+
+async def test_websocket_is_closed_before_it_is_accepted(visit: Visit) -> None:
+    """WS-1: a stranger's handshake is refused."""
+    sent = await shake(visit.site, "/socket")
+
+    assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)]
+
+
+async def test_websocket_of_a_user_is_served(visit: Visit) -> None:
+    """The dependency works on websockets, too."""
+    sent = await shake(visit.site, "/socket", visit.bearer)
+
+    assert [message.get("text") for message in sent] == [None, EMAIL]
+
+
+# --- how it is run
+
+
+async def test_override_replaces_the_guard(visit: Visit) -> None:
+    """``require(…)`` with the same arguments is the same object, so an application's tests can replace it."""
+    visit.app.dependency_overrides[require("admin")] = lambda: ALICE
+
+    assert (await visit.client.get("/admin")).json() == "alice@elsewhere.example.org"
+    assert (await visit.client.get("/me")).status_code == 401  # another guard
+
+
+@pytest.mark.parametrize("path", ["/me", "/plain"])
+async def test_dependency_runs_on_the_loop(visit: Visit, path: str) -> None:
+    """No request of a guarded route waits for a thread of the pool to look at a scope."""
+    watched = Watched()
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["auth"] = watched
+        await visit.app(scope, receive, send)
+
+    visit.site.app.app = application  # type: ignore[attr-defined]  # inside both middlewares
+    response = await visit.client.get(path, headers=visit.bearer)
+
+    assert (response.status_code, response.json()) == (200, EMAIL)
+    assert set(watched.readers) == {threading.current_thread()}
