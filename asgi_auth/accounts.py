@@ -81,29 +81,43 @@ class Accounts(Generic[U]):
 
     # --- creating and changing
 
-    async def create(self, fields: Mapping[str, Any], *, password: str | None = None, confirmed: bool = False) -> U:
+    async def create(
+        self,
+        fields: Mapping[str, Any],
+        *,
+        password: str | None = None,
+        password_hash: str | None = None,
+        confirmed: bool = False,
+    ) -> U:
         """Create a user for the application itself, whatever the registration mode is.
 
         Args:
             fields: ``email`` or ``username``, and extra fields of the application's choice.
-            password: None: the user cannot sign in by password until a reset.
+            password: None: the user cannot sign in by password until a reset, unless there is a hash.
+            password_hash: In place of a password, the hash that another system made of it, kept as it is.
             confirmed: True if the application vouches for the address.
 
         Raises:
+            TypeError: both a password and a hash.
             ValidationError: a field or the password does not do.
             IdentityTakenError: there is a user with this address or name.
             StoreUnavailableError: the database does not answer.
         """
+        if password is not None and password_hash is not None:
+            raise TypeError("a password or its hash, not both")
         confirmed_at = self._clock() if confirmed else None
         draft = Draft(act="create", strategy=None, fields=fields, confirmed_at=confirmed_at)
-        return (await self.register(draft, password=password)).user
+        return (await self.register(draft, password=password, password_hash=password_hash)).user
 
-    async def register(self, draft: Draft, *, password: str | None, identity: str | None = None) -> Found[U]:
+    async def register(
+        self, draft: Draft, *, password: str | None, password_hash: str | None = None, identity: str | None = None
+    ) -> Found[U]:
         """The one function that creates users, for every strategy.
 
         Args:
             draft: Whom to create, before the hooks have looked at it.
-            password: None: no password.
+            password: None: no password, unless there is a hash.
+            password_hash: Of another system, kept as it is.
             identity: The field that must be there once they have; None: any.
 
         Raises:
@@ -116,7 +130,8 @@ class Accounts(Generic[U]):
         values, keys = self._normalise(draft.fields)
         if not keys or (identity is not None and identity not in keys):
             raise ValidationError("no identity", fields={identity or "email": "is needed"})
-        password_hash = None if password is None else await self._hash(password, values, draft.client)
+        if password is not None:
+            password_hash = await self._hash(password, values, draft.client)
         account = Account(user_id="", stamp=new_stamp(), password_hash=password_hash, confirmed_at=draft.confirmed_at)
 
         async def act(work: Work[U]) -> Found[U]:

@@ -21,7 +21,6 @@ happened and is for the log only: an answer that carried it would tell a strange
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -50,8 +49,8 @@ class AuthError(Exception):
     ) -> None:
         super().__init__(reason or self.title)
         self.reason = reason or self.title
-        self.fields: Mapping[str, str] = MappingProxyType(dict(fields or {}))
-        self.headers: Mapping[str, str] = MappingProxyType(dict(headers or {}))
+        self.fields: Mapping[str, str] = dict(fields or {})
+        self.headers: Mapping[str, str] = dict(headers or {})
 
 
 class ConfigurationError(AuthError):

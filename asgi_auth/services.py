@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
@@ -16,7 +15,7 @@ from asgi_auth.sender import Sender, SenderFunction, as_sender
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import ScopedStore
 from asgi_auth.tokens import IssuedToken, Tokens
-from asgi_auth.types import Clock, DeliveryFailed
+from asgi_auth.types import Clock, DeliveryFailed, FrozenDict
 
 U = TypeVar("U")
 
@@ -87,7 +86,7 @@ class Services(Generic[U]):
             opts |= {"url": url, "expires_at": issued.record.expires_at}
         try:
             async with asyncio.timeout(SENDER_TIMEOUT.total_seconds()):
-                await sender.send(user, issued and issued.token, MappingProxyType(opts))
+                await sender.send(user, issued and issued.token, FrozenDict(opts))
         except Exception as exc:  # anybody's code; its text may hold the token, so only its type is kept
             logger.error("a %s message could not be sent: %s", purpose, type(exc).__name__)
             await self.commit.note(

@@ -3,7 +3,7 @@
 Durations are ``timedelta``, instants aware ``datetime`` in UTC. What is secret is left out of every ``repr``.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
@@ -14,28 +14,24 @@ if TYPE_CHECKING:
     from asgi_auth.store import Work
 
 
-class _Empty(Mapping[str, Any]):
-    """Nothing, read-only. Unlike a ``MappingProxyType`` it is hashable, which the default of a dataclass has to be."""
+class FrozenDict(dict[str, Any]):
+    """A dict that nobody can alter, because it is shared. JSON and pickle take it for what it is, unlike a proxy."""
 
     __slots__ = ()
 
-    def __getitem__(self, key: str) -> Any:
-        raise KeyError(key)
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("read-only: make a dict of it first")
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
-    def __len__(self) -> int:
-        return 0
+    def __hash__(self) -> int:  # type: ignore[override]  # the default of a dataclass field has to be hashable
+        return hash(frozenset(self))
 
-    def __hash__(self) -> int:
-        return 0
-
-    def __repr__(self) -> str:
-        return "{}"
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (dict(self),)
 
 
-EMPTY: Mapping[str, Any] = _Empty()
+EMPTY: Mapping[str, Any] = FrozenDict()
 
 Clock = Callable[[], datetime]
 """Returns the current instant, aware, in UTC."""

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any
 
 from asgi_auth.errors import StoreUnavailableError, ValidationError
 from asgi_auth.store import Found, Loaded, TokenRecord
-from asgi_auth.types import EMPTY, Account, Session, User
+from asgi_auth.types import EMPTY, Account, FrozenDict, Session, User
 
 Row = Sequence[Any]
 
@@ -64,7 +63,7 @@ def parse(text: str) -> Mapping[str, Any]:
         parsed = json.loads(text)
     if not isinstance(parsed, dict):
         raise StoreUnavailableError("a stored value is corrupt")
-    return MappingProxyType(parsed)
+    return FrozenDict(parsed)
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
@@ -92,7 +91,7 @@ def to_session(row: Row) -> Session:
         idle_expires_at=instant(row[5]),
         expires_at=instant(row[6]),
         label=row[7],
-        factors=MappingProxyType({name: instant(at) for name, at in parse(row[8]).items()}),
+        factors=FrozenDict({name: instant(at) for name, at in parse(row[8]).items()}),
         remembered=bool(row[9]),
     )
 

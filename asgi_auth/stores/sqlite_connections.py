@@ -45,6 +45,12 @@ def _busy(error: sqlite3.Error) -> bool:
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def _broken(error: BaseException) -> bool:
+    """The file is no database, or not a whole one: connections would keep what they read of it once it is healed."""
+    code = getattr(error.__cause__, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 class DatabaseFile:
     """The database file, and how it is opened; synchronous."""
 
@@ -201,6 +207,14 @@ class Pool:
         """The rows of a query: one hop to a thread, or none."""
         while self._readers is None:
             await self.open()
+        try:
+            return await self._read(self._readers, sql, values)
+        except StoreUnavailableError as exc:
+            if _broken(exc):
+                await self.close()
+            raise
+
+    async def _read(self, readers: Sequence[_Connection], sql: str, values: Sequence[Any]) -> Sequence[Row]:
         if self._inline is not None:
             try:
                 return self._inline.execute(sql, values).fetchall()
@@ -208,7 +222,7 @@ class Pool:
                 if not _busy(exc):
                     raise _unavailable(exc) from exc
         # The same as the last time if it is idle: its thread, its cache and its statements are warm.
-        reader = min(self._readers, key=_WAITING)
+        reader = min(readers, key=_WAITING)
         reader.waiting += 1
         try:
             return await fetch(reader, sql, values)
@@ -233,8 +247,10 @@ class Pool:
                 yield writer
                 # Not `commit()`, which would pass over a transaction that SQLite has rolled back by itself.
                 await fetch(writer, "COMMIT", ())
-            except BaseException:
+            except BaseException as exc:
                 await self._roll_back(writer)
+                if _broken(exc):
+                    await self._close()
                 raise
 
     async def _roll_back(self, writer: _Connection) -> None:

@@ -1,0 +1,497 @@
+"""SQLiteStore when something is in the way: other processes, full disks, cancelled tasks."""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from types import coroutine
+from typing import Any
+
+import pytest
+
+from asgi_auth.errors import ConfigurationError, StoreUnavailableError
+from asgi_auth.store import ScopedStore
+from asgi_auth.stores import SQLiteStore
+from asgi_auth.stores.sqlite_connections import _Connection
+from asgi_auth.testing.stores.records import NOW, add_session, add_token, add_user, together
+from asgi_auth.types import User
+from tests.stores.threads import left, workers
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the database is."""
+    return tmp_path / "app.db"
+
+
+@pytest.fixture(params=[False, True], ids=["threads", "inline"])
+async def store(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[SQLiteStore]:
+    """An opened store on an empty database, which does not wait long."""
+    store = SQLiteStore(path, inline_reads=request.param, busy_timeout=timedelta(seconds=0.1))
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def scoped(store: SQLiteStore) -> ScopedStore[User]:
+    """Its users."""
+    return store.scope("user")
+
+
+@pytest.fixture
+def other(path: Path) -> Iterator[sqlite3.Connection]:
+    """Another process, as far as SQLite is concerned."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+    yield connection
+    connection.close()
+
+
+# --- databases that do not answer -------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])
+async def test_locked_database_is_waited_for_and_nothing_is_lost(
+    scoped: ScopedStore[User], other: sqlite3.Connection, lock: str
+) -> None:
+    """FT-1: while another process writes, writes fail after the timeout, reads work, and a token stays good."""
+    record = await add_token(scoped, await add_user(scoped))
+    other.execute(f"BEGIN {lock}")
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailableError) as error:
+        await scoped.tokens.consume("reset", record.token_hash, now=NOW)
+    waited = time.monotonic() - started
+    assert await scoped.tokens.peek("reset", record.token_hash, now=NOW) == record
+    other.execute("ROLLBACK")
+
+    assert error.value.reason == "sqlite: SQLITE_BUSY"
+    assert isinstance(error.value.__cause__, sqlite3.OperationalError)
+    assert error.value.headers == {"Retry-After": "1"}
+    assert 0.1 <= waited < 2
+    assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) == record
+
+
+@pytest.mark.anyio
+async def test_locked_database_keeps_a_queue_no_longer_than_its_head(
+    scoped: ScopedStore[User], other: sqlite3.Connection
+) -> None:
+    """FT-1: the timeout is all in all: many writes that wait for each other and for a lock fail together."""
+    other.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    answers = await together(add_user(scoped, f"u{number}") for number in range(20))
+    waited = time.monotonic() - started
+    other.execute("ROLLBACK")
+    assert [type(answer) for answer in answers] == [StoreUnavailableError] * 20
+    assert waited < 1
+    await add_user(scoped)
+
+
+@pytest.mark.anyio
+async def test_writer_in_use_is_waited_for(scoped: ScopedStore[User]) -> None:
+    """A write beside a transaction that does not end fails after the timeout; that transaction is unharmed."""
+    async with scoped.transaction() as work:
+        answers = await together([add_user(scoped, "bob")])
+        await add_user(work)
+    assert [str(answer) for answer in answers] == ["sqlite: the writer is busy"]
+    assert await scoped.users.find("email", "alice@example.com") is not None
+    assert await scoped.users.find("email", "bob@example.com") is None
+
+
+@pytest.mark.anyio
+async def test_missing_table_fails_closed(scoped: ScopedStore[User], other: sqlite3.Connection) -> None:
+    """TK-14: without its tables a store knows nobody, says so, and works again once they are back."""
+    _, secret_hash = await add_session(scoped, await add_user(scoped))
+    for table in ("sessions", "accounts"):
+        other.execute(f"ALTER TABLE asgi_auth_{table} RENAME TO gone")
+        with pytest.raises(StoreUnavailableError) as error:
+            await scoped.sessions.load(secret_hash, now=NOW)
+        assert error.value.reason == "sqlite: SQLITE_ERROR"
+        with pytest.raises(StoreUnavailableError):
+            await scoped.sessions.revoke_by_secret(secret_hash, now=NOW)
+        other.execute(f"ALTER TABLE gone RENAME TO asgi_auth_{table}")
+        assert await scoped.sessions.load(secret_hash, now=NOW) is not None
+
+
+@pytest.mark.anyio
+async def test_full_database_takes_nothing(scoped: ScopedStore[User]) -> None:
+    """FT-6: on a full disk there is no half-done act, reads work, and all is well once there is space."""
+    alice = await add_user(scoped)
+    await set_pragma(scoped, "max_page_count = 1")
+    with pytest.raises(StoreUnavailableError) as error:
+        await add_user(scoped, "bob" * 10_000)
+    assert error.value.reason == "sqlite: SQLITE_FULL"
+    assert await scoped.users.get(alice.account.user_id) == alice
+    await set_pragma(scoped, "max_page_count = 100000")
+    await add_user(scoped, "bob" * 10_000)
+
+
+@pytest.mark.anyio
+async def test_read_only_database_takes_nothing(
+    path: Path, scoped: ScopedStore[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FT-6: on a read-only file reads work, and no write seems to."""
+    alice = await add_user(scoped)
+    connect: Any = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda name, **options: connect(f"file:{name}?mode=ro", uri=True, **options)
+    )
+    reader = SQLiteStore(path)
+    with pytest.raises(StoreUnavailableError, match="SQLITE_READONLY"):
+        await reader.scope("user").users.delete(alice.account.user_id)
+    assert await reader.scope("user").users.get(alice.account.user_id) == alice
+    await reader.close()
+
+
+async def set_pragma(scoped: ScopedStore[User], pragma: str) -> None:
+    """Change a setting of the writer."""
+    async with scoped.transaction() as work:
+        await work.connection.execute(f"PRAGMA {pragma}")
+
+
+@pytest.mark.anyio
+async def test_corrupt_row_fails_closed(scoped: ScopedStore[User], other: sqlite3.Connection) -> None:
+    """A row that cannot be read is a failure of the store, and not quoted."""
+    alice = await add_user(scoped)
+    other.execute("UPDATE asgi_auth_users SET data = 'secret {'")
+    with pytest.raises(StoreUnavailableError, match="a stored value is corrupt"):
+        await scoped.users.get(alice.account.user_id)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("act", ["get", "delete"])
+async def test_corrupt_file_fails_closed_until_it_is_healed(
+    path: Path, store: SQLiteStore, scoped: ScopedStore[User], act: str
+) -> None:
+    """A damaged page is a failure; once the file is restored the same store works, without a restart."""
+    user_id = (await add_user(scoped)).account.user_id
+    await store.close()
+    whole = await asyncio.to_thread(damage, path)
+    with pytest.raises(StoreUnavailableError, match="SQLITE_CORRUPT"):
+        await getattr(scoped.users, act)(user_id)
+    await asyncio.to_thread(path.write_bytes, whole)
+    assert await getattr(scoped.users, act)(user_id)
+
+
+def damage(path: Path) -> bytes:
+    """Overwrite the first page of the table of users; what the file was before."""
+    whole = path.read_bytes()
+    connection = sqlite3.connect(path)
+    [(page, size)] = connection.execute(
+        "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size() WHERE name = 'asgi_auth_users'"
+    ).fetchall()
+    connection.close()
+    path.write_bytes(whole[: (page - 1) * size] + b"\xff" * size + whole[page * size :])
+    return whole
+
+
+@pytest.mark.anyio
+async def test_id_in_use_is_no_taken_identity(scoped: ScopedStore[User]) -> None:
+    """A constraint that is not about an identity is a failure, which names columns and no value."""
+    alice = await add_user(scoped)
+    with pytest.raises(StoreUnavailableError) as error:
+        await scoped.users.insert(alice.account.user_id, {}, {}, alice.account, now=NOW)
+    assert error.value.reason == ("sqlite: UNIQUE constraint failed: asgi_auth_users.subject_name, asgi_auth_users.id")
+
+
+@pytest.mark.anyio
+async def test_directory_missing_is_unavailable_until_it_is_there(path: Path) -> None:
+    """A file that cannot be opened is a failure that passes, for whoever asks."""
+    store = SQLiteStore(path.parent / "later" / "app.db")
+    for act in (store.open(), store.migrate(), add_user(store.scope("user"))):
+        with pytest.raises(StoreUnavailableError, match="FileNotFoundError"):
+            await act
+    (path.parent / "later").mkdir()
+    assert await store.migrate() == (0, 1)
+    await add_user(store.scope("user"))
+    await store.close()
+
+
+@pytest.mark.anyio
+async def test_file_of_another_kind_is_unavailable(path: Path) -> None:
+    """A file that is no database is left as it is."""
+    content = "not a database, " * 100
+    await asyncio.to_thread(path.write_text, content)
+    with pytest.raises(StoreUnavailableError, match="SQLITE_NOTADB"):
+        await SQLiteStore(path).open()
+    assert await asyncio.to_thread(path.read_text) == content
+
+
+@pytest.mark.anyio
+async def test_unknown_schema_is_refused(path: Path, store: SQLiteStore, other: sqlite3.Connection) -> None:
+    """A database of a newer version is not touched, neither by opening it nor by migrating it."""
+    other.execute("UPDATE asgi_auth_schema SET version = 99")
+    newcomer = SQLiteStore(path)
+    with pytest.raises(ConfigurationError, match="99"):
+        await newcomer.open()
+    with pytest.raises(ConfigurationError, match="99"):
+        await newcomer.migrate()
+    with pytest.raises(ConfigurationError, match="99"):
+        await newcomer.scope("user").users.get("a")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])
+async def test_switch_to_the_log_is_tried_until_the_time_is_up(
+    path: Path, other: sqlite3.Connection, lock: str
+) -> None:
+    """A file that another process holds while it is new is waited for, and not for ever."""
+    other.execute("CREATE TABLE notes (text TEXT)")
+    other.execute(f"BEGIN {lock}")
+    store = SQLiteStore(path, busy_timeout=timedelta(seconds=0.05))
+    with pytest.raises(StoreUnavailableError, match="SQLITE_BUSY"):
+        await store.open()
+    other.execute("ROLLBACK")
+    await store.open()
+    await store.close()
+
+
+# --- transactions that end badly --------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_failed_commit_is_rolled_back(scoped: ScopedStore[User]) -> None:
+    """A constraint that fails at the commit undoes everything, and the next transaction works."""
+
+    async def orphan() -> None:
+        async with scoped.transaction() as work:
+            await add_user(work)
+            await work.connection.execute("PRAGMA defer_foreign_keys = ON")
+            await work.connection.execute(
+                "INSERT INTO asgi_auth_accounts (subject_name, user_id, stamp) VALUES ('user', 'nobody', x'00')"
+            )
+
+    with pytest.raises(StoreUnavailableError, match="FOREIGN KEY constraint failed"):
+        await orphan()
+    assert await scoped.users.find("email", "alice@example.com") is None
+    await add_user(scoped)
+
+
+@pytest.mark.anyio
+async def test_transaction_that_ended_early_is_no_success(scoped: ScopedStore[User]) -> None:
+    """What was rolled back within the block, as SQLite does on some errors, is not taken for committed."""
+
+    async def interfere() -> None:
+        async with scoped.transaction() as work:
+            await add_user(work)
+            await work.connection.rollback()
+
+    with pytest.raises(StoreUnavailableError, match="SQLITE_ERROR"):
+        await interfere()
+    assert await scoped.users.find("email", "alice@example.com") is None
+
+
+@pytest.mark.anyio
+async def test_failed_rollback_opens_everything_anew(
+    scoped: ScopedStore[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that cannot even roll back is closed, which does; the next use opens another."""
+
+    async def fail(connection: _Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def interfere() -> None:
+        async with scoped.transaction() as work:
+            await add_user(work)
+            monkeypatch.setattr(_Connection, "settle", fail)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await interfere()
+    monkeypatch.undo()
+    assert await scoped.users.find("email", "alice@example.com") is None
+    await add_user(scoped)
+
+
+# --- look-ups on the event loop's thread ------------------------------------------------------------------------------
+
+
+class BusyConnection(sqlite3.Connection):
+    """A connection that never gets its turn."""
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        if sql.startswith("PRAGMA"):
+            return super().execute(sql)
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        raise error
+
+
+@pytest.mark.anyio
+async def test_inline_read_that_is_busy_goes_to_a_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop never waits for a lock: a look-up that meets one is handed to a thread, which may."""
+    made: list[float] = []
+    connect: Any = sqlite3.connect
+
+    def connect_busy(*args: Any, timeout: float, **options: Any) -> Any:
+        made.append(timeout)
+        factory = sqlite3.Connection if timeout else BusyConnection
+        return connect(*args, timeout=timeout, factory=factory, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect_busy)
+    store = SQLiteStore(path, inline_reads=True)
+    alice = await add_user(store.scope("user"))
+    assert await store.scope("user").users.get(alice.account.user_id) == alice
+    assert made == [5, 5, 5, 0]
+    await store.close()
+
+
+# --- tasks that are cancelled -----------------------------------------------------------------------------------------
+
+
+@coroutine
+def cancelled_at(step: int, act: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:
+    """Run *act* and cancel its task when it waits for the *step*-th time; whether it ever waited so often."""
+    waits: int = 0
+    error: BaseException | None = None
+    while True:
+        try:
+            future = act.send(None) if error is None else act.throw(error)
+        except StopIteration:
+            return waits >= step
+        waits += 1
+        if waits == step:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        error = None
+        try:
+            yield future
+        except BaseException as exc:
+            error = exc
+
+
+async def cancel_everywhere(act: Callable[[], Coroutine[Any, Any, None]], check: Callable[[], Awaitable[None]]) -> int:
+    """Cancel *act* at its first, second, … point of waiting until it ends by itself; how many there were."""
+
+    async def run(step: int) -> bool:
+        return await cancelled_at(step, act())
+
+    step, reached = 0, True
+    while reached:
+        step += 1
+        with suppress(asyncio.CancelledError):
+            reached = await asyncio.create_task(run(step))
+        await check()
+    return step - 1
+
+
+@pytest.mark.anyio
+async def test_cancelled_transaction_is_all_or_nothing(store: SQLiteStore, scoped: ScopedStore[User]) -> None:
+    """FT-2: wherever a transaction is cancelled, it is done or undone as a whole and the writer is free."""
+    ended: list[bool] = []
+
+    async def act() -> None:
+        async with scoped.transaction() as work:
+            await add_user(work, "a")
+            await work.connection.execute("SELECT 1")
+            await add_user(work, "b")
+
+    async def check() -> None:
+        found = [await scoped.users.find("email", f"{name}@example.com") for name in "ab"]
+        ended.append(None not in found)
+        assert found.count(None) in (0, 2)
+        for user in [*filter(None, found), await add_user(scoped, "c")]:
+            assert await scoped.users.delete(user.account.user_id)
+
+    assert await cancel_everywhere(act, check) >= 9
+    assert (ended[0], ended[-1]) == (False, True)
+
+
+@pytest.mark.anyio
+async def test_cancelled_opening_leaves_nothing_behind(store: SQLiteStore, scoped: ScopedStore[User]) -> None:
+    """Wherever opening, a look-up or closing is cancelled, the store can be used."""
+
+    async def act() -> None:
+        await store.open()
+        await scoped.users.get("a")
+        await store.close()
+
+    async def check() -> None:
+        assert await scoped.users.get("a") is None
+        await store.close()
+
+    assert await cancel_everywhere(act, check) >= 4
+
+
+@pytest.mark.anyio
+async def test_cancelled_wait_for_the_writer_keeps_the_queue(scoped: ScopedStore[User]) -> None:
+    """A task that is cancelled while it waits for its turn leaves the turn to the next."""
+    async with scoped.transaction():
+        waiting = [asyncio.create_task(add_user(scoped, name)) for name in ("a", "b")]
+        await asyncio.wait(waiting, timeout=0)
+        waiting[0].cancel()
+    assert await waiting[1] == await scoped.users.find("email", "b@example.com")
+    assert await scoped.users.find("email", "a@example.com") is None
+
+
+@pytest.mark.anyio
+async def test_cancelled_again_while_it_rolls_back(path: Path) -> None:
+    """A task that is cancelled time and again still rolls back before it ends."""
+    store = SQLiteStore(path)
+    entered = asyncio.Event()
+
+    async def act() -> None:
+        async with store.scope("user").transaction() as work:
+            await add_user(work)
+            entered.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(act())
+    await entered.wait()
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+    assert task.cancelled()
+    await add_user(store.scope("user"))
+    await store.close()
+
+
+@pytest.mark.anyio
+async def test_cancelled_read_waits_for_its_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up that is cancelled ends once its thread is idle, so that the loop may be closed at once."""
+    reading, go_on = threading.Event(), threading.Event()
+    connect: Any = sqlite3.connect
+
+    def block(statement: str) -> None:
+        if "FROM asgi_auth_users" in statement:
+            reading.set()
+            go_on.wait(5)
+
+    def connect_slow(*args: Any, **options: Any) -> Any:
+        connection = connect(*args, **options)
+        connection.set_trace_callback(block)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_slow)
+    store = SQLiteStore(path)
+    task = asyncio.create_task(store.scope("user").users.get("a"))
+    await asyncio.to_thread(reading.wait, 5)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.wait([task], timeout=0)
+    assert not task.done()
+    go_on.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    await store.close()
+
+
+def test_event_loop_that_ends_waits_for_what_is_in_flight(path: Path) -> None:
+    """Tasks that ``asyncio.run`` cancels at its end leave no thread that answers to a closed loop."""
+    store = SQLiteStore(path)
+
+    async def leave() -> None:
+        await store.open()
+        scoped = store.scope("user")
+        acts: list[Coroutine[Any, Any, Any]] = [scoped.users.get("a"), add_user(scoped), store.close()]
+        await asyncio.wait([asyncio.create_task(act) for act in acts], timeout=0)
+
+    for _ in range(3):
+        asyncio.run(leave())
+    asyncio.run(store.close())
+    assert left(workers()) == []

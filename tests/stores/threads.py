@@ -1,0 +1,15 @@
+"""The threads of SQLite connections."""
+
+import threading
+
+
+def workers() -> list[threading.Thread]:
+    """Those that run."""
+    return [thread for thread in threading.enumerate() if "_connection_worker_thread" in thread.name]
+
+
+def left(threads: list[threading.Thread]) -> list[threading.Thread]:
+    """Those of *threads* that do not end, given time for their last line."""
+    for thread in threads:
+        thread.join(timeout=5)
+    return [thread for thread in threads if thread.is_alive()]

@@ -1,0 +1,361 @@
+"""The README and docs/: every block of code runs, every option, phase, code, command and name has its entry.
+
+Conventions: the ``python`` blocks of a page run from top to bottom in one namespace, where ``await`` may stand at the
+top, in an empty directory. ``python fragment`` is compiled only. A block whose first line is ``# name.py`` becomes a
+file there, and pytest runs the files called ``test_….py``.
+"""
+
+import argparse
+import ast
+import asyncio
+import inspect
+import json
+import os
+import re
+import shlex
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+from collections.abc import Callable, Iterator
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import pytest
+
+import asgi_auth
+from asgi_auth import (
+    Authentication,
+    AuthError,
+    AuthPlug,
+    Bcrypt,
+    Hook,
+    PasswordPolicy,
+    SessionOptions,
+    require,
+    senders,
+    stores,
+    strategies,
+    testing,
+)
+from asgi_auth import __main__ as command_line
+from asgi_auth.senders import SMTPSender
+from asgi_auth.stores import SQLiteStore
+from asgi_auth.strategies import Password, Resettable
+from asgi_auth.types import Event, Outcome
+from tests.servers import uvicorn_process
+from tests.support import SECRET, make_auth
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE_NAME = re.compile(r"# (\w+\.py)\n")
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+def is_slow(page: Path) -> bool:
+    """Whether it takes a pytest of its own."""
+    return "```python\n# test_" in page.read_text("utf-8")
+
+
+# --- reading pages ---------------------------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """A fenced block."""
+
+    info: str
+    code: str
+    line: int
+    """Where the code begins, counted from 1."""
+
+
+def blocks(page: Path, language: str) -> list[Block]:
+    """The blocks of a page in this language."""
+    text = page.read_text("utf-8")
+    found = (Block(match[1], match[2], text.count("\n", 0, match.start(2)) + 1) for match in _FENCE.finditer(text))
+    return [block for block in found if block.info.split()[:1] == [language]]
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks."""
+    return _FENCE.sub("", page.read_text("utf-8"))
+
+
+def _is_row(line: str) -> bool:
+    return line.startswith("|")
+
+
+def rows(page: str, heading: str, header: str) -> list[list[str]]:
+    """The cells of the first table below *heading* whose first column is called *header*."""
+    text = (DOCS / page).read_text("utf-8").split(f"{heading}\n", 1)[1]
+    lines = iter(text.splitlines())
+    next(line for line in lines if line.startswith(f"| {header} |"))
+    next(lines)
+    return [list(map(str.strip, line.strip("|").split(" | "))) for line in takewhile(_is_row, lines)]
+
+
+def entries(page: str, heading: str, header: str) -> list[str]:
+    """What the first column of a table has in its backticks, up to a parenthesis."""
+    return [re.findall(r"`(?:await )?([\w.]+)", row[0])[0] for row in rows(page, heading, header)]
+
+
+def names(page: str, heading: str, header: str) -> list[str]:
+    """The first column of a table, without the backticks."""
+    return [row[0].strip("`") for row in rows(page, heading, header)]
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+# --- code ------------------------------------------------------------------------------------------------------------
+
+
+def compiled(page: Path, block: Block) -> Any:
+    """The code object of a block, with the page's line numbers."""
+    tree = ast.parse("\n" * (block.line - 1) + block.code, str(page))
+    return compile(tree, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+async def run_blocks(page: Path, directory: Path) -> None:
+    """Run the blocks of a page; those that are files are written to *directory*."""
+    namespace: dict[str, Any] = {"__name__": "page"}
+    for block in blocks(page, "python"):
+        code = compiled(page, block)
+        if "fragment" in block.info.split():
+            continue
+        if file_name := _FILE_NAME.match(block.code):
+            (directory / file_name[1]).write_text(block.code, "utf-8")
+            continue
+        result = eval(code, namespace)  # noqa: S307  # the project's own pages
+        if inspect.isawaitable(result):
+            await result
+
+
+async def run_pytest(directory: Path) -> None:
+    """Run the tests in a directory, with no configuration but what is there."""
+    (directory / "pytest.ini").write_text("[pytest]\n")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        cwd=directory,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=PIPE,
+        stderr=STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] * is_slow(page)) for page in PAGES]
+)
+async def test_docs_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page shows does what it says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUTH_SECRET", SECRET)
+    await run_blocks(page, tmp_path)
+    if is_slow(page):
+        await run_pytest(tmp_path)
+
+
+@every_page
+def test_docs_json_is_json(page: Path) -> None:
+    """A block that says that it is JSON can be parsed."""
+    for block in blocks(page, "json"):
+        json.loads(block.code)
+
+
+# --- the README ------------------------------------------------------------------------------------------------------
+
+
+def test_readme_quickstart_is_the_example() -> None:
+    """The first block is examples/quickstart.py, to the letter."""
+    assert blocks(README, "python")[0].code == (ROOT / "examples" / "quickstart.py").read_text("utf-8")
+
+
+class Curl(NamedTuple):
+    """A curl command of the README."""
+
+    line: int
+    url: str
+    method: str
+    headers: dict[str, str]
+    body: str
+    keeps_cookies: bool
+
+
+def read_curl(block: Block) -> Iterator[Curl]:
+    """The curl commands of a block; an option that is not known here fails."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-i", action="store_true")
+    for flag in ("-b", "-c", "-X"):
+        parser.add_argument(flag)
+    for flag in ("-d", "-H"):
+        parser.add_argument(flag, action="append", default=[])
+    parser.add_argument("url")
+    lines = block.code.replace("\\\n", " ").splitlines()
+    for line in (line for line in lines if line.startswith("$ curl ")):
+        given = parser.parse_args(shlex.split(line, comments=True)[2:])
+        headers = dict(header.split(": ") for header in given.H)
+        if given.d:
+            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        method = given.X or ("POST" if given.d else "GET")
+        keeps_cookies = given.b is not None or given.c is not None
+        yield Curl(block.line, given.url, method, headers, "&".join(given.d), keeps_cookies)
+
+
+@pytest.mark.anyio
+@pytest.mark.slow
+async def test_readme_curl_commands_do_what_it_says(tmp_path: Path) -> None:
+    """The quickstart, saved and started as the README says, answers its commands as it says."""
+    (tmp_path / "quickstart.py").write_text(blocks(README, "python")[0].code, "utf-8")
+    commands = [command for block in blocks(README, "console") for command in read_curl(block)]
+    answers = []
+    async with (
+        uvicorn_process("quickstart:app", directory=tmp_path) as served,
+        served.client() as browser,
+        served.client() as script,
+    ):
+        for command in commands:
+            client = browser if command.keeps_cookies else script
+            path = command.url.removeprefix("localhost:8000")
+            answers.append(await client.request(command.method, path, headers=command.headers, content=command.body))
+        token = await served.printed_after("http://localhost:8000/auth/password/reset?reset_token=")
+        after = await browser.get("/me")
+
+    statuses = [(answer.request.url.path, answer.status_code) for answer in answers]
+    assert statuses == [
+        ("/auth/password/register", 303),
+        ("/me", 200),
+        ("/auth/password/reset_request", 200),
+        ("/auth/sign_out", 200),
+        ("/auth/password/sign_in", 303),
+    ]
+    assert answers[1].text == '{"email":"ada@mail.example.org"}'
+    assert answers[1].text in README.read_text("utf-8")
+    assert len(token) == 43
+    assert after.status_code == 403  # what Starlette's @requires answers to nobody
+
+
+# --- entries ---------------------------------------------------------------------------------------------------------
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    """The names of the parameters, in order."""
+    return list(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "header", "function"),
+    [
+        pytest.param(page, heading, header, function, id=function.__name__)
+        for page, heading, header, function in (
+            ("strategies/password.md", "### Password", "option", Password),
+            ("strategies/password.md", "### Resettable", "option", Resettable),
+            ("strategies/password.md", "## PasswordPolicy", "option", PasswordPolicy),
+            ("strategies/password.md", "## Bcrypt", "option", Bcrypt),
+            ("configuration.md", "## Authentication", "parameter", Authentication),
+            ("configuration.md", "## SessionOptions", "option", SessionOptions),
+            ("stores.md", "## SQLiteStore", "option", SQLiteStore),
+            ("senders.md", "## SMTPSender", "option", SMTPSender),
+            ("middleware.md", "## require", "argument", require),
+        )
+    ],
+)
+def test_docs_have_every_option(page: str, heading: str, header: str, function: Callable[..., Any]) -> None:
+    """The table has a row for each parameter, in the order of the signature, and for nothing else."""
+    assert entries(page, heading, header) == parameters(function)
+
+
+def test_docs_have_every_phase(tmp_path: Path) -> None:
+    """The table of phases has those that the strategy serves."""
+    phases = [phase for strategy, phase in make_auth(tmp_path).routes if strategy == "password"]
+    assert entries("strategies/password.md", "## Phases", "phase") == phases
+
+
+def errors(root: type[AuthError]) -> Iterator[tuple[str, str, str]]:
+    """Code, status and class of an error and all below it."""
+    yield f"`{root.code}`", str(root.status), f"`{root.__name__}`"
+    for error in root.__subclasses__():
+        if error.__module__ == "asgi_auth.errors":
+            yield from errors(error)
+
+
+def test_docs_have_every_error() -> None:
+    """The table has the code, the status and the class of every error, and no other."""
+    documented = [tuple(row[:3]) for row in rows("errors.md", "## Codes", "code")]
+    assert len(documented) == len(set(documented))
+    assert set(documented) == set(errors(AuthError))
+
+
+def test_docs_have_every_command_and_its_options() -> None:
+    """The page has what ``--help`` has."""
+    actions = command_line._parser()._actions
+    commands = next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
+    assert [row[0] for row in rows("command_line.md", "# Command line", "command")] == [
+        f"`{name}`" for name in commands
+    ]
+    for name, parser in commands.items():
+        options = [action.option_strings[0] for action in parser._actions[1:] if action.option_strings]  # after --help
+        documented = names("command_line.md", f"## {name}", "option") if options else []
+        assert documented == options, name
+
+
+def test_docs_have_every_public_name() -> None:
+    """The index has every public name and no other."""
+    assert sorted(entries("index.md", "## Public names", "name")) == sorted(asgi_auth.__all__)
+    below = "What the packages below it have:"
+    below_it = [f"{part.__name__}.{name}" for part in (strategies, stores, senders, testing) for name in part.__all__]
+    assert sorted(entries("index.md", below, "name")) == sorted(below_it)
+
+
+def test_docs_have_every_callback_and_helper_of_the_plug() -> None:
+    """What a subclass may override or call has a row."""
+    documented = entries("plug.md", "## Callbacks", "callback") + entries("plug.md", "## Helpers", "helper")
+    methods = [name for name in vars(AuthPlug) if inspect.isfunction(vars(AuthPlug)[name]) and name[0] != "_"]
+    assert sorted(documented) == sorted(methods)
+
+
+def test_docs_have_every_member_of_a_hook() -> None:
+    """What an add-on may override has a row."""
+    assert entries("hooks.md", "# Hooks", "member") == [name for name in vars(Hook) if name[0] != "_"]
+
+
+def test_docs_have_every_event_and_outcome() -> None:
+    """What hooks are told, and what actions return."""
+    events = [name for row in rows("hooks.md", "## Events", "event") for name in re.findall(r"\w+", row[0])]
+    defined = {kind.__name__ for kind in Event.__subclasses__() if kind.__module__ == Event.__module__}
+    assert sorted(events) == sorted(defined)
+    outcomes = entries("hooks.md", "## A strategy of your own", "outcome")
+    assert sorted(outcomes) == sorted(outcome.__name__ for outcome in get_args(Outcome))
+
+
+def test_docs_have_every_page() -> None:
+    """The index links to every other page."""
+    linked = {
+        (DOCS / target).resolve() for target in re.findall(r"^\| \[[^]]*\]\(([^)#]+)\)", prose(DOCS / "index.md"), re.M)
+    }
+    assert linked == {page for page in PAGES if page not in (README, DOCS / "index.md")}
+
+
+@every_page
+def test_docs_links_resolve(page: Path) -> None:
+    """Every relative link leads to a file, and every fragment to a heading of it."""
+    targets = re.findall(r"\]\(([^)]+)\)", prose(page))
+    for target in (target for target in targets if "://" not in target):
+        path, _, fragment = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.is_file(), target
+        headings = re.findall(r"^#+ (.+)$", prose(linked), re.MULTILINE)
+        assert not fragment or fragment in map(slug, headings), target

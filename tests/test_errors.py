@@ -1,0 +1,81 @@
+"""asgi_auth.errors: one tree, and codes that programs may compare."""
+
+import inspect
+
+import pytest
+
+from asgi_auth import errors
+from asgi_auth.errors import AuthenticationFailedError, AuthError, InvalidTokenError, UnavailableError, ValidationError
+
+TREE = {
+    "AuthError": ("Exception", "auth_error", 500),
+    "ConfigurationError": ("AuthError", "configuration_error", 500),
+    "RequestError": ("AuthError", "request_error", 400),
+    "MalformedRequestError": ("RequestError", "malformed_request", 400),
+    "RouteNotFoundError": ("RequestError", "route_not_found", 404),
+    "MethodNotAllowedError": ("RequestError", "method_not_allowed", 405),
+    "SlowRequestError": ("RequestError", "slow_request", 408),
+    "BodyTooLargeError": ("RequestError", "body_too_large", 413),
+    "MediaTypeError": ("RequestError", "unsupported_media_type", 415),
+    "MisdirectedRequestError": ("RequestError", "misdirected_request", 421),
+    "ValidationError": ("AuthError", "validation_failed", 422),
+    "IdentityTakenError": ("ValidationError", "identity_taken", 422),
+    "AuthenticationFailedError": ("AuthError", "authentication_failed", 401),
+    "InvalidTokenError": ("AuthenticationFailedError", "invalid_token", 401),
+    "ForbiddenError": ("AuthError", "forbidden", 403),
+    "CrossSiteError": ("ForbiddenError", "cross_site", 403),
+    "NotFreshError": ("ForbiddenError", "not_fresh", 403),
+    "RateLimitedError": ("AuthError", "rate_limited", 429),
+    "UnavailableError": ("AuthError", "unavailable", 503),
+    "OverloadedError": ("UnavailableError", "overloaded", 503),
+    "StoreUnavailableError": ("UnavailableError", "store_unavailable", 503),
+    "SenderError": ("AuthError", "sender_error", 500),
+    "ProviderError": ("AuthError", "provider_error", 500),
+}
+
+
+def _classes() -> dict[str, type[AuthError]]:
+    return {
+        name: value for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, AuthError)
+    }
+
+
+def test_errors_are_the_documented_tree() -> None:
+    """Every error has its documented parent, code and status, and there is no other."""
+    found = {name: (cls.__base__.__name__, cls.code, cls.status) for name, cls in _classes().items() if cls.__base__}
+    assert found == TREE
+
+
+def test_errors_have_codes_of_their_own() -> None:
+    """No two errors share a code, so that a code names one."""
+    codes = [cls.code for cls in _classes().values()]
+    assert len(set(codes)) == len(codes) == 23
+
+
+def test_error_keeps_the_reason_from_what_is_shown() -> None:
+    """The reason is kept for the log; title and code are the same for every cause."""
+    unknown, wrong = AuthenticationFailedError("unknown identity"), AuthenticationFailedError("wrong password")
+    assert (unknown.reason, wrong.reason) == ("unknown identity", "wrong password")
+    assert (unknown.title, unknown.code) == (wrong.title, wrong.code) == ("Access denied", "authentication_failed")
+    assert not unknown.fields
+    assert not unknown.headers
+
+
+def test_error_without_a_reason_gives_its_title() -> None:
+    """Where nothing more is known, the title is the reason."""
+    error = InvalidTokenError()
+    assert error.reason == str(error) == "The link or token is not valid any more"
+
+
+def test_error_cannot_be_changed_by_who_catches_it() -> None:
+    """Fields and headers are copies of what was given."""
+    fields = {"email": "is needed"}
+    error = ValidationError("parameters refused", fields=fields)
+    fields["password"] = "is needed"
+    assert dict(error.fields) == {"email": "is needed"}
+
+
+def test_unavailable_says_when_to_try_again() -> None:
+    """503 carries Retry-After in seconds."""
+    assert dict(UnavailableError("locked").headers) == {"Retry-After": "1"}
+    assert dict(UnavailableError("locked", retry_after=30).headers) == {"Retry-After": "30"}

@@ -1,0 +1,166 @@
+"""asgi_auth.types: values without behaviour, and without secrets in their repr."""
+
+import json
+import operator
+import pickle
+from datetime import UTC, datetime
+
+import pytest
+
+from asgi_auth.store import TokenRecord
+from asgi_auth.tokens import IssuedToken
+from asgi_auth.types import (
+    EMPTY,
+    Accepted,
+    AccessToken,
+    Account,
+    AnonymousUser,
+    AuthState,
+    Challenge,
+    Client,
+    Draft,
+    FrozenDict,
+    PhaseRequest,
+    Proof,
+    Redirect,
+    Session,
+    TokenIssued,
+    User,
+    UserMixin,
+)
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+SESSION = Session(
+    id="s1", user_id="u1", stamp=b"stamp", created_at=NOW, last_seen_at=NOW, idle_expires_at=NOW, expires_at=NOW
+)
+ACCOUNT = Account(user_id="u1", stamp=b"hidden-stamp", password_hash="hidden-hash")
+
+
+def test_empty_is_an_empty_hashable_mapping() -> None:
+    """The default of a mapping field is empty, hashable, and cannot be written."""
+    assert dict(EMPTY) == {}
+    assert len(EMPTY) == 0
+    assert list(EMPTY) == []
+    assert hash(EMPTY) == hash(EMPTY)
+    assert repr(EMPTY) == "{}"
+    with pytest.raises(KeyError, match="missing"):
+        EMPTY["missing"]
+
+
+def test_frozen_dict_is_a_dict_that_nobody_alters() -> None:
+    """It reads, compares, goes through JSON and pickle and copies as a dict, and refuses every change."""
+    frozen = FrozenDict(name="Ada")
+    assert frozen == {"name": "Ada"}
+    assert json.dumps(frozen) == '{"name": "Ada"}'
+    assert pickle.loads(pickle.dumps(frozen)) == frozen  # noqa: S301  # our own
+    assert hash(frozen) == hash(FrozenDict(name="Bob"))
+    for change in (
+        lambda: frozen.update(name="Eve"),
+        lambda: frozen.pop("name"),
+        lambda: frozen.setdefault("role", "admin"),
+        lambda: operator.setitem(frozen, "name", "Eve"),
+        lambda: operator.delitem(frozen, "name"),
+        lambda: operator.ior(frozen, {"name": "Eve"}),
+        frozen.popitem,
+        frozen.clear,
+    ):
+        with pytest.raises(TypeError, match="read-only"):
+            change()
+    assert dict(frozen) == {"name": "Ada"}
+
+
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [
+        (User(id="7", email="alice@mail.example.org", username="alice", created_at=NOW), "alice@mail.example.org"),
+        (User(id="7", username="alice", created_at=NOW), "alice"),
+        (User(id="7", created_at=NOW), "7"),
+    ],
+)
+def test_user_has_what_starlette_reads(user: User, name: str) -> None:
+    """A user is authenticated, is called by address, name or id, and is identified by the id."""
+    assert user.is_authenticated is True
+    assert user.display_name == name
+    assert user.identity == "7"
+
+
+def test_user_mixin_needs_only_an_id() -> None:
+    """An application's own class gets all of it from its id, whatever type that has."""
+
+    class Member(UserMixin):
+        id = 12
+
+    assert (Member().identity, Member().display_name, Member().is_authenticated) == ("12", "12", True)
+
+
+def test_anonymous_user_is_nobody() -> None:
+    """Whoever is not signed in has the same attributes, all empty."""
+    nobody = AnonymousUser()
+    assert nobody.is_authenticated is False
+    assert (nobody.display_name, nobody.identity, nobody.id, nobody.email, nobody.username) == (
+        "",
+        "",
+        None,
+        None,
+        None,
+    )
+    assert repr(nobody) == "AnonymousUser()"
+
+
+def test_access_token_is_text_that_carries_its_session() -> None:
+    """The access token is the JWT as text; cookie, session and end are attributes."""
+    token = AccessToken("a.b.c", cookie="cookie-value", session=SESSION, expires_at=NOW)
+    assert token == "a.b.c"
+    assert (token.cookie, token.session, token.expires_at) == ("cookie-value", SESSION, NOW)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        AccessToken("hidden-jwt", cookie="hidden-cookie", session=SESSION, expires_at=NOW),
+        ACCOUNT,
+        Proof(account=ACCOUNT, factor="password", at=NOW),
+        SESSION,
+        Client(session_hash=b"hidden-hash"),
+        Draft(act="create", strategy=None, fields={"email": "hidden"}, params={"password": "hidden"}),
+        PhaseRequest(
+            params={"password": "hidden"}, query={"token": "hidden"}, cookies={"c": "hidden"}, pending="hidden"
+        ),
+        TokenIssued(None, "hidden"),
+        Accepted(user="hidden"),
+        Redirect("https://id.example.org", "hidden-flow"),
+        Challenge({}, pending="hidden"),
+        IssuedToken(
+            "hidden",
+            TokenRecord(
+                token_hash=b"hidden",
+                purpose="reset",
+                user_id="u1",
+                stamp=b"hidden",
+                created_at=NOW,
+                expires_at=NOW,
+                extra_data={"factor": "hidden"},
+            ),
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_repr_hides_secrets(value: object) -> None:
+    """What is secret, or may be, is not in the repr."""
+    assert "hidden" not in repr(value)
+    assert "stamp" not in repr(value)
+
+
+def test_proof_has_every_factor_with_its_time() -> None:
+    """The factors of a proof are those proven before, and its own."""
+    earlier = datetime(2029, 12, 31, tzinfo=UTC)
+    proof = Proof(account=ACCOUNT, factor="code", at=NOW, earlier={"password": earlier})
+    assert proof.factors == {"password": earlier, "code": NOW}
+
+
+def test_state_of_a_request_is_anonymous_by_default() -> None:
+    """Unless a phase asks, nobody is known to be signed in."""
+    state = PhaseRequest().state
+    assert isinstance(state, AuthState)
+    assert state.user.is_authenticated is False
+    assert (state.session, state.method, state.error) == (None, None, None)
