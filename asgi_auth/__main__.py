@@ -174,6 +174,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m asgi_auth",
+        allow_abbrev=False,
         description="Authentication for ASGI applications: a demo, and what an operator needs.",
         epilog="module:auth names the Authentication of your application as uvicorn names the application itself: "
         "app:auth is the variable auth in app.py of the current directory. "
@@ -193,7 +194,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    about = f"{text[0].upper()}{text[1:]}."
+    # No abbreviations: --password is not --password-stdin, and no password belongs on a command line.
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=about, allow_abbrev=False)
     command.set_defaults(run=run)
     return command
 

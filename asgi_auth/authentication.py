@@ -53,6 +53,7 @@ PRUNE_BATCH = 500
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 _MOUNT_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)+", re.ASCII)
+_ABSOLUTE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
 _ANONYMOUS = AuthState(AnonymousUser(), None, None, None)
 
 
@@ -128,7 +129,7 @@ class Authentication(Generic[U]):
         self.mount_path = _check_mount_path(mount_path)
         self._set_address(base_url, allowed_origins)
         self.app_name = app_name or self.host
-        self.allowed_return_to = frozenset(allowed_return_to)
+        self.allowed_return_to = _check_urls("allowed_return_to", allowed_return_to)
         self.trusted_proxies = parse_networks(trusted_proxies, parameter="trusted_proxies")
         self.session_options, self.password_policy, self.registration = session, password_policy, registration
         self.hasher = hasher if password_pepper is None else _peppered(hasher, password_pepper)
@@ -454,6 +455,13 @@ def _check_name(parameter: str, name: object) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigurationError(f"{parameter}: {name!r} must be lower-case letters, digits and _")
     return name
+
+
+def _check_urls(parameter: str, urls: Iterable[str]) -> frozenset[str]:
+    listed = frozenset(urls)  # of a text: its characters, none of which is a URL
+    if not all(_ABSOLUTE_URL.fullmatch(url) for url in listed):
+        raise ConfigurationError(f"{parameter} must be a list of absolute URLs")
+    return listed
 
 
 def _check_mount_path(mount_path: str) -> str:

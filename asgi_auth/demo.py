@@ -87,8 +87,8 @@ STEPS = {
 }
 
 NOTES = {
-    "registered": "Your account was made. You can sign in now.",
-    "password_set": "Your password was set. You can sign in with it now.",
+    "made": "Your account was made. You can sign in now.",
+    "set": "Your password was set. You can sign in with it now.",
     "signed_out": "You are signed out.",
     "ended": "The session was ended.",
     "others_ended": "You are signed out everywhere but here.",
@@ -186,11 +186,7 @@ def device_name(label: str) -> str:
 
 # --- the application -------------------------------------------------------------------------------------------------
 
-_ACCEPTED = {
-    "register": "/sign_in?note=registered",
-    "reset_request": "/mail_sent",
-    "reset": "/sign_in?note=password_set",
-}
+_ACCEPTED = {"register": "/sign_in?note=made", "reset": "/sign_in?note=set", "reset_request": "/mail_sent"}
 _TITLES = {404: RouteNotFoundError.title, 405: MethodNotAllowedError.title}
 
 
@@ -357,7 +353,9 @@ def listen(host: str, port: int) -> socket.socket:
     address = "127.0.0.1" if host == "localhost" else host
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        return socket.create_server((address, port), family=family)
+        listening = socket.create_server((address, port), family=family)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so for its own only
+        return listening
     except OSError as exc:
         why = os.strerror(exc.errno or 0)
         raise ConfigurationError(f"cannot listen on port {port}: {why}; choose another --port, 0 for any") from exc
@@ -374,8 +372,7 @@ def run(*, host: str, port: int, directory: Path, ready: Callable[[str], None]) 
     """Serve the demo until it is interrupted.
 
     Args:
-        host: A loopback address or ``localhost``.
-        port: 0: any that is free.
+        host, port: As for ``listen``.
         directory: Where the accounts and the secret are kept.
         ready: Told the address once it can be opened.
 
@@ -390,14 +387,8 @@ def run(*, host: str, port: int, directory: Path, ready: Callable[[str], None]) 
     with listen(host, port) as listening:
         base_url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         auth = make_auth(directory, base_url)
-        config = uvicorn.Config(
-            make_app(auth),
-            log_level="warning",
-            access_log=False,  # the mails are easier to find without it
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=3,
-        )
+        app = make_app(auth)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, proxy_headers=False, server_header=False)
 
         async def serve() -> None:
             async with auth.running():  # what cannot be opened is told before the address is

@@ -5,6 +5,7 @@ access log outside sees the user too. A bad credential is an anonymous user with
 not be checked is answered here, with 503.
 """
 
+from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ _TRY_AGAIN_LATER = 1013
 """The WebSocket close code for a server that cannot serve now."""
 
 
-class _UserMiddleware:
+class _UserMiddleware(ABC):
     """What both have in common: when to look, and what to write."""
 
     method: Literal["session", "bearer"]
@@ -75,11 +76,15 @@ class _UserMiddleware:
             return self._anonymous._replace(error=exc)
         return AuthState(loaded.user, loaded.session, self.method, None, self.auth)
 
+    @abstractmethod
     def _credential(self, scope: Scope) -> str | None:
-        raise NotImplementedError
+        """What was shown; None: nothing. CrossSiteError, MalformedRequestError: it counts for nothing."""
+        ...
 
+    @abstractmethod
     async def _load(self, credential: str) -> Loaded[Any]:
-        raise NotImplementedError
+        """The session that it opens. InvalidTokenError: none. UnavailableError: could not be checked."""
+        ...
 
     async def _call_inside(self, state: AuthState, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application with a credential shown, and note afterwards that the session was used."""

@@ -192,4 +192,5 @@ def _input(field: FormField, value: object, problem: str, *, focus: bool) -> str
 
 def _sentence(label: str, problem: str) -> str:
     """A message is a sentence of its own or, as in ``is needed``, the end of one about the field."""
-    return problem if problem[:1].isupper() else f"{label} {problem}."
+    sentence = problem if problem[:1].isupper() else f"{label} {problem}"
+    return sentence if sentence.endswith(".") else f"{sentence}."

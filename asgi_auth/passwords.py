@@ -24,6 +24,9 @@ MAX_COST = 15
 """The dearest stored hash that is looked at, about two seconds: a planted one must not stop the service."""
 
 
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+
+
 def normalise_password(text: str) -> bytes:
     """The bytes that a password stands for, the same on every keyboard: its NFC in UTF-8. Nothing is trimmed or folded.
 
@@ -35,15 +38,12 @@ def normalise_password(text: str) -> bytes:
     """
     if not text:
         raise ValueError("Please enter a password.")
-    if "\0" in text:
+    if _UNUSABLE.search(text):  # not left to the encoder, whose error would hold the password
         raise ValueError("The password contains a character that cannot be used.")
     # No NFC of 1,024 bytes has a form of more than 1,536 characters: what is longer is not worth normalising.
     if len(text) > 2 * MAX_PASSWORD_BYTES:
         raise ValueError("The password is too long.")
-    try:
-        password = unicodedata.normalize("NFC", text).encode()
-    except UnicodeEncodeError:
-        raise ValueError("The password contains a character that cannot be used.") from None
+    password = unicodedata.normalize("NFC", text).encode()
     if len(password) > MAX_PASSWORD_BYTES:
         raise ValueError("The password is too long.")
     return password

@@ -51,6 +51,7 @@ from asgi_auth.types import (
     AccessToken,
     Activity,
     Challenge,
+    Form,
     Job,
     Phase,
     PhaseRequest,
@@ -121,19 +122,18 @@ class AuthPlug(Generic[U]):
         ``reason.status``, ``code``, ``title`` and ``fields`` may be shown; ``reason.reason`` is for the log. By default
         problem details (RFC 9457) or text; the page behind a mailed link is drawn again with what is wrong.
         """
-        phase = self._phase(activity)
-        if phase is not None and phase.form is not None and wants_page(request.scope):
+        form = self._form(activity)
+        if form is not None and wants_page(request.scope):
             if isinstance(reason, ValidationError):
-                token = _token(phase, request.scope.get("asgi_auth.params", EMPTY))
-                return self._draw(phase, activity, token, reason.fields, reason.status)
+                sent = request.scope.get("asgi_auth.params", EMPTY)
+                return self._draw(form, activity, sent, reason.fields, reason.status)
             advice = _NEW_LINK if isinstance(reason, InvalidTokenError) else _TRY_AGAIN
             return message_page(reason.title, advice, app_name=self.auth.app_name, status=reason.status)
         return problem(reason, json=wants_json(request.scope))
 
     async def handle_accepted(self, request: Request, activity: Activity) -> Response:
         """Done, and nobody was signed in: a reset was asked for, a password was set. By default 200."""
-        phase = self._phase(activity)
-        if phase is not None and phase.form is not None and wants_page(request.scope):
+        if self._form(activity) is not None and wants_page(request.scope):
             return message_page("Done", "You can close this page and sign in.", app_name=self.auth.app_name)
         if wants_json(request.scope):
             return JSONResponse({"status": "accepted"})
@@ -262,10 +262,14 @@ class AuthPlug(Generic[U]):
     def _phase(self, activity: Activity) -> Phase | None:
         return self.auth.routes.get((activity.strategy or "", activity.phase or ""))
 
+    def _form(self, activity: Activity) -> Form | None:
+        phase = self._phase(activity)
+        return None if phase is None else phase.form
+
     async def _answer(self, request: Request, activity: Activity) -> Response:
         phase, method = self._phase(activity), request.method
         if phase is not None and phase.form is not None and method in ("GET", "HEAD"):
-            return self._draw(phase, activity, _token(phase, read_query(request.scope)), EMPTY, 200)
+            return self._draw(phase.form, activity, read_query(request.scope), EMPTY, 200)
         allowed = _methods(phase)
         if method not in allowed:
             raise MethodNotAllowedError("wrong method", headers={"Allow": ", ".join(allowed)})
@@ -332,12 +336,18 @@ class AuthPlug(Generic[U]):
 
     # --- parts
 
-    def _draw(self, phase: Phase, activity: Activity, token: str, problems: Mapping[str, str], status: int) -> Response:
-        if phase.form is None:
-            raise TypeError("a phase without a form has no page")
-        action = f"{self.auth.mount_path}/{activity.strategy}/{activity.phase}"
+    def _draw(
+        self, form: Form, activity: Activity, sent: Mapping[str, Any], problems: Mapping[str, str], status: int
+    ) -> Response:
+        """The page of *form*; the token of the mailed link, in *sent* by query or form, goes on in it."""
+        token = sent.get(form.token) if form.token is not None else None
         return form_page(
-            phase.form, action=action, token=token, app_name=self.auth.app_name, problems=problems, status=status
+            form,
+            action=f"{self.auth.mount_path}/{activity.strategy}/{activity.phase}",
+            token=token if isinstance(token, str) else "",
+            app_name=self.auth.app_name,
+            problems=problems,
+            status=status,
         )
 
 
@@ -350,9 +360,3 @@ def _methods(phase: Phase | None) -> tuple[str, ...]:
     method = "POST" if phase is None else phase.method
     pages = phase is not None and (phase.form is not None or method == "GET")
     return tuple(dict.fromkeys(("GET", "HEAD", method))) if pages else (method,)
-
-
-def _token(phase: Phase, params: Mapping[str, Any]) -> str:
-    """The token of a mailed link, from its query or from the form; empty where there is none, which POST refuses."""
-    value = params.get(phase.form.token) if phase.form is not None and phase.form.token is not None else None
-    return value if isinstance(value, str) else ""

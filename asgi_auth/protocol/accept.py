@@ -6,6 +6,8 @@ from collections.abc import Sequence
 JSON_RANGES = frozenset({"application/json", "application/problem+json", "application/*"})
 TEXT_RANGES = frozenset({"text/html", "text/plain", "text/*"})
 
+_LIMIT = 8192
+"""Characters that are looked at, many times what any browser sends: 64 KiB of commas would stop the loop for a while."""
 _QVALUE = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
@@ -22,7 +24,7 @@ def prefers_json(accept: Sequence[str], *, json_body: bool) -> bool:
         json_body: The request itself carried JSON, which decides where Accept puts neither first.
     """
     qualities = dict.fromkeys(("json", "text"), 0.0)
-    for item in ",".join(accept).split(","):
+    for item in ",".join(accept)[:_LIMIT].split(","):
         media_range, *parameters = (part.strip().lower() for part in item.split(";"))
         kind = "json" if media_range in JSON_RANGES else "text" if media_range in TEXT_RANGES else None
         if kind:

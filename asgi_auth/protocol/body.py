@@ -20,6 +20,7 @@ MAX_HEADER_BYTES = 256
 _TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf';[ \t]*(?:({_TCHARS})=({_TCHARS}|"[^"\\]*"))?[ \t]*')
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -76,15 +77,21 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """
     if not body:
         return {}
+    value = _decoded_json(body)
+    if not isinstance(value, dict):
+        raise MalformedRequestError("the body is not a JSON object")
+    return value
+
+
+def _decoded_json(body: bytes) -> object:
+    """The value; None if it is no JSON. Raised by the caller: what is caught here holds the body, secrets and all."""
     try:
         text = body.decode("utf-8")
         _check_depth(text)
-        value = _DECODER.decode(text)
+        value: object = _DECODER.decode(text)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails on a lone surrogate, wherever it is
-    except ValueError as exc:
-        raise MalformedRequestError("the body is not JSON") from exc
-    if not isinstance(value, dict):
-        raise MalformedRequestError("the body is not a JSON object")
+    except ValueError:
+        return None
     return value
 
 
@@ -144,11 +151,12 @@ def parse_form(body: bytes) -> dict[str, str]:
     if _BAD_ESCAPE.search(body):
         raise MalformedRequestError("the form has a broken escape")
     pairs = [pair.partition(b"=") for pair in body.split(b"&") if pair]
-    try:
-        return _without_duplicates([(_decoded(name), _decoded(value)) for name, _, value in pairs])
-    except UnicodeDecodeError as exc:
-        raise MalformedRequestError("the form is not UTF-8") from exc
+    fields = [(_decoded(name), _decoded(value)) for name, _, value in pairs]
+    if any(_SURROGATE.search(part) for field in fields for part in field):
+        raise MalformedRequestError("the form is not UTF-8")
+    return _without_duplicates(fields)
 
 
 def _decoded(part: bytes) -> str:
-    return unquote_to_bytes(part.replace(b"+", b" ")).decode("utf-8")
+    """What is not UTF-8 becomes a surrogate, as no UTF-8 does: an error of the decoder would hold the whole part."""
+    return unquote_to_bytes(part.replace(b"+", b" ")).decode("utf-8", "surrogateescape")

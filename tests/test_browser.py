@@ -1,0 +1,272 @@
+"""The demo in a real browser without scripts: Chromium, driven over WebDriver."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.demos import Demo, running_demo
+from tests.support import EMAIL, NEW_PASSWORD, OTHER_EMAIL, PASSWORD, credentials, registration
+
+pytestmark = pytest.mark.slow
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",  # or it does not start for root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+WITHOUT_SCRIPTS = {"profile.managed_default_content_settings.javascript": 2}
+PATIENCE = 20.0
+
+
+class Visitor:
+    """Somebody with a browser: looks, fills in, presses."""
+
+    def __init__(self, driver: Chrome, url: str) -> None:
+        self.driver, self._url = driver, url
+
+    def open(self, address: str) -> None:
+        """Go to a path of the demo, or to a whole address."""
+        self.driver.get(address if "://" in address else f"{self._url}{address}")
+
+    def fill_in(self, **values: str) -> None:
+        """Type into fields, found by their names."""
+        for name, value in values.items():
+            field = self.driver.find_element(By.NAME, name)
+            field.clear()
+            field.send_keys(value)
+
+    def press(self, text: str, *, where: str = "main") -> None:
+        """Press such a button or link, and wait for the next page."""
+        page = self.driver.find_element(By.TAG_NAME, "html")
+        self.driver.find_element(By.XPATH, f"//{where}//*[self::button or self::a][text()='{text}']").click()
+        # Between two pages there is a moment without any.
+        wait = WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05, ignored_exceptions=[WebDriverException])
+        wait.until(lambda driver: driver.find_element(By.TAG_NAME, "html").id != page.id)
+
+    @property
+    def path(self) -> str:
+        """What the address bar shows, without the origin."""
+        return self.driver.current_url.removeprefix(self._url)
+
+    @property
+    def heading(self) -> str:
+        """What the page is about."""
+        return self.driver.find_element(By.TAG_NAME, "h1").text
+
+    def text(self, selector: str) -> str:
+        """The text of the first element that the selector finds."""
+        return self.driver.find_element(By.CSS_SELECTOR, selector).text
+
+    def cookie(self) -> Any:
+        """The session cookie, with its flags as the browser sees them; None without one."""
+        return self.driver.get_cookie("user_session")
+
+    def width_at(self, pixels: int) -> int:
+        """How wide the page gets in a window of so many pixels."""
+        metrics = {"width": pixels, "height": 720, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+        self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        return int(size["width"])
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    """A demo of its own."""
+    with running_demo(tmp_path / "demo") as running:
+        yield running
+
+
+@pytest.fixture
+def visitor(tmp_path: Path, demo: Demo) -> Iterator[Visitor]:
+    """A fresh browser on the demo."""
+    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (Debian: chromium, chromium-driver)")
+    options = ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", WITHOUT_SCRIPTS)
+    driver = Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    try:
+        yield Visitor(driver, demo.url)
+    finally:
+        driver.quit()
+
+
+def sign_up(visitor: Visitor) -> None:
+    """Register by the form."""
+    visitor.open("/register")
+    visitor.fill_in(email=EMAIL, password=PASSWORD, password_confirmation=PASSWORD)
+    visitor.press("Create the account")
+    assert visitor.path == "/account"
+
+
+def test_every_page_fits_and_is_styled(visitor: Visitor) -> None:
+    """CF-8: the policy lets the stylesheet through; no page is wider than the smallest phone; errors have the focus."""
+    for path in ("/", "/sign_in", "/register", "/forgot_password", "/mail_sent", "/nowhere", "/auth/password/reset"):
+        visitor.open(path)
+        assert visitor.width_at(320) <= 320, path
+        brand = visitor.driver.find_element(By.CLASS_NAME, "brand")
+        assert brand.value_of_css_property("font-weight") == "700"
+
+    visitor.open("/register")
+    visitor.fill_in(email=EMAIL, password="password", password_confirmation="password")
+    visitor.press("Create the account")
+    focused = visitor.driver.switch_to.active_element
+    assert visitor.driver.title == "Error: Create an account - asgi_auth demo"
+    assert focused.get_attribute("name") == "password"
+    assert focused.get_attribute("value") == ""
+    assert visitor.text(f"#{focused.get_attribute('aria-describedby')}").startswith("This password is easy to guess.")
+    assert visitor.driver.find_element(By.NAME, "email").get_attribute("value") == EMAIL
+    assert visitor.width_at(320) <= 320
+
+    sign_up(visitor)
+    assert visitor.width_at(320) <= 320
+
+
+def test_whole_walk(demo: Demo, visitor: Visitor) -> None:
+    """Guarded page, registration, sessions, sign-out, forgotten password, sign-in with the new one; no script."""
+    visitor.open("/account")
+    assert visitor.path == "/sign_in?return_to=%2Faccount"
+    visitor.press("Create an account")
+    visitor.fill_in(email=EMAIL, password=PASSWORD, password_confirmation=PASSWORD)
+    visitor.press("Create the account")
+    assert (visitor.path, visitor.heading) == ("/account", "Your account")
+    cookie = visitor.cookie()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"], cookie["domain"]) == (True, "Lax", "/", "127.0.0.1")
+    assert "expiry" not in cookie
+
+    end_other_session(demo, visitor)
+    visitor.press("Sign out", where="header")
+    assert visitor.text(".notice") == "You are signed out."
+    assert visitor.cookie() is None
+
+    reset_by_mail(demo, visitor)
+    visitor.fill_in(email=EMAIL, password=PASSWORD)
+    visitor.press("Sign in")
+    assert visitor.text("[role=alert]") == "The address or the password is not right."
+    visitor.fill_in(password=NEW_PASSWORD)
+    visitor.press("Sign in")
+    assert visitor.heading == "Your account"
+
+
+def end_other_session(demo: Demo, visitor: Visitor) -> None:
+    """Sign in elsewhere, see it in the list, end it."""
+    with httpx.Client(base_url=demo.url, headers={"User-Agent": "curl/8"}) as elsewhere:
+        assert elsewhere.post("/auth/password/sign_in", data=credentials()).status_code == 303
+        visitor.open("/account")
+        assert "Chrome on Linux" in visitor.text(".rows li:first-child")
+        assert "This session" in visitor.text(".rows li:first-child")
+        assert "curl/8" in visitor.text(".rows li:last-child")
+        visitor.press("End")
+        assert visitor.text(".notice") == "The session was ended."
+        assert "curl/8" not in visitor.text(".rows")
+        assert elsewhere.get("/account").status_code == 303
+
+
+def reset_by_mail(demo: Demo, visitor: Visitor) -> None:
+    """Ask for a link, open it, be refused once, set a password; no address has the token once the form was sent."""
+    visitor.press("Sign in")
+    visitor.press("Forgot your password?")
+    visitor.fill_in(email=EMAIL)
+    visitor.press("Send the link")
+    assert visitor.path == "/mail_sent"
+    visitor.open(demo.printed(r"http://\S+reset_token=\S+"))
+    assert "reset_token=" in visitor.path
+
+    visitor.fill_in(password="short", password_confirmation="short")
+    visitor.press("Set the new password")
+    assert (visitor.path, visitor.text("#password-problem")) == (
+        "/auth/password/reset",
+        "Please use at least 8 characters.",
+    )
+    visitor.fill_in(password=NEW_PASSWORD, password_confirmation=NEW_PASSWORD)
+    visitor.press("Set the new password")
+    assert (visitor.path, visitor.heading) == ("/sign_in?note=set", "Sign in")
+
+
+def test_remembered_session_is_a_cookie_that_stays(demo: Demo, visitor: Visitor) -> None:
+    """The box makes the cookie outlive the browser; the page says until when."""
+    httpx.post(f"{demo.url}/auth/password/register", data=registration())
+    visitor.open("/sign_in")
+    visitor.fill_in(email=EMAIL, password=PASSWORD)
+    visitor.driver.find_element(By.NAME, "remember_me").click()
+    visitor.press("Sign in")
+
+    assert "expiry" in visitor.cookie()
+    assert "Kept until" in visitor.text(".rows")
+
+
+# --- other sites -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def other_site(target: str) -> Iterator[str]:
+    """A page of another site with forms that post to the demo, and a script that would say that it ran."""
+    fields = "".join(f'<input name="{name}" value="{value}">' for name, value in credentials(OTHER_EMAIL).items())
+    page = (
+        "<!doctype html><title>quiet</title><script>document.title = 'loud'</script>"
+        f'<form method="post" action="{target}/auth/sign_out"><button>out</button></form>'
+        f'<form method="post" action="{target}/account/end_others"><button>others</button></form>'
+        f'<form method="post" action="{target}/auth/password/sign_in">{fields}<button>in</button></form>'
+    )
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, *args: Any) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://localhost:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_other_sites_can_sign_nobody_in_or_out(demo: Demo, visitor: Visitor) -> None:
+    """CF-1: localhost and 127.0.0.1 are two sites; what one posts to the other is refused, whether signed in or not."""
+    with httpx.Client(base_url=demo.url) as elsewhere, other_site(demo.url) as address:
+        elsewhere.post("/auth/password/register", data=registration(OTHER_EMAIL))
+        visitor.open(address)
+        visitor.press("in", where="body")
+        assert visitor.cookie() is None
+        sign_up(visitor)
+        before = visitor.cookie()["value"]
+        for button in ("out", "in"):
+            visitor.open(address)
+            assert visitor.driver.title == "quiet"
+            visitor.press(button, where="body")
+            assert "The request came from another site" in visitor.text("main")
+        visitor.open(address)
+        visitor.press("others", where="body")
+        assert re.match("/sign_in|/account", visitor.path)
+
+        visitor.open("/account")
+        assert visitor.cookie()["value"] == before
+        assert EMAIL in visitor.text("main")

@@ -1,0 +1,400 @@
+"""The demo: its pages, what they let nobody do, and the whole of it as a process."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from asgi_auth.demo import STEPS, device_name, make_app
+from asgi_auth.errors import AuthenticationFailedError, StoreUnavailableError
+from asgi_auth.hooks import Hook
+from asgi_auth.types import Attempt
+from tests import support
+from tests.support import (
+    BASE_URL,
+    EMAIL,
+    NEW_PASSWORD,
+    OTHER_EMAIL,
+    LocalAuthentication,
+    credentials,
+    mailed_token,
+    registration,
+)
+
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+NOT_CAREFUL = '"><script>alert(1)</script>@x'
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """What the demo runs on, with cheap hashes and mail that the test reads."""
+    auth = support.make_auth(tmp_path)
+    yield auth
+    await auth.close()
+
+
+def visit(auth: LocalAuthentication, **headers: str) -> httpx.AsyncClient:
+    """A browser of its own on the demo."""
+    page = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin", "User-Agent": FIREFOX, **headers}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(make_app(auth)), base_url=BASE_URL, headers=page)
+
+
+async def sign_up(browser: httpx.AsyncClient, email: str = EMAIL) -> None:
+    """Register and be signed in."""
+    answer = await browser.post("/auth/password/register", data=registration(email))
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/account")
+
+
+async def sign_in(browser: httpx.AsyncClient, **more: str) -> httpx.Response:
+    """Sign in as whom ``sign_up`` registered."""
+    return await browser.post("/auth/password/sign_in", data=credentials() | more)
+
+
+async def is_signed_in(browser: httpx.AsyncClient) -> bool:
+    """Whether the account page opens."""
+    return (await browser.get("/account")).status_code == 200
+
+
+def ids_to_end(page: httpx.Response) -> list[str]:
+    """The sessions that the account page has a button for."""
+    return re.findall(r'action="/account/end/([^"]+)"', page.text)
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/", "/mail_sent", *(step.path for step in STEPS.values())])
+async def test_page_is_whole_and_kept_by_no_cache(auth: LocalAuthentication, path: str) -> None:
+    """CF-8: every page has a language, a title and one heading, runs no script, is in no frame and in no cache."""
+    async with visit(auth) as browser:
+        page = await browser.get(path)
+
+    assert page.status_code == 200
+    assert '<html lang="en">' in page.text
+    assert page.text.count("<h1>") == page.text.count(" - asgi_auth demo</title>") == 1
+    assert page.headers["Cache-Control"] == "no-store"
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-")
+    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+    shown = re.findall(r'<input id="(\w+)"', page.text)
+    assert re.findall(r'<label for="(\w+)"', page.text) == shown
+
+
+@pytest.mark.anyio
+async def test_registration_leads_to_the_account(auth: LocalAuthentication) -> None:
+    """Whoever registers is signed in and sees their account: its address, this session, a way out."""
+    async with visit(auth) as browser:
+        await sign_up(browser)
+        page = await browser.get("/account")
+        home = await browser.get("/")
+
+    assert f"<strong>{EMAIL}</strong>" in page.text
+    assert "<strong>Firefox on Linux</strong>" in page.text
+    assert 'action="/auth/sign_out"' in page.text
+    assert "This session" in page.text
+    assert ids_to_end(page) == []
+    assert "/account/end_others" not in page.text
+    assert page.headers["Cache-Control"] == "no-store"
+    assert 'href="/account"' in home.text
+
+
+@pytest.mark.anyio
+async def test_refused_registration_keeps_what_was_entered_but_no_password(auth: LocalAuthentication) -> None:
+    """422 draws the form again: the address is there, the message belongs to its field, no password comes back."""
+    async with visit(auth) as browser:
+        page = await browser.post("/auth/password/register", data=registration(password="password"))
+
+    assert page.status_code == 422
+    assert "<title>Error: Create an account - asgi_auth demo</title>" in page.text
+    assert f'value="{EMAIL}"' in page.text
+    assert page.text.count(" value=") == 1
+    assert 'aria-invalid="true" aria-describedby="password-problem" autofocus' in page.text
+    assert '<p class="problem" id="password-problem">This password is easy to guess.' in page.text
+    assert 'role="alert">Some fields need another look.<' in page.text
+
+
+@pytest.mark.anyio
+async def test_messages_are_sentences(auth: LocalAuthentication) -> None:
+    """What is a sentence stays one; "is needed" becomes one about its field. The first such field has the focus."""
+    async with visit(auth) as browser, visit(auth) as other:
+        await sign_up(browser)
+        taken = await other.post("/auth/password/register", data=registration())
+        empty = await other.post("/auth/password/sign_in")
+
+    assert taken.status_code == empty.status_code == 422
+    assert 'id="email-problem">There is an account with this address already.<' in taken.text
+    assert 'id="email-problem">E-mail address is needed.<' in empty.text
+    assert 'id="password-problem">Password is needed.<' in empty.text
+    assert empty.text.count(" autofocus") == 1
+
+
+@pytest.mark.anyio
+async def test_refused_sign_in_says_the_same_to_everybody(auth: LocalAuthentication) -> None:
+    """EN-1: a wrong password and an unknown address give 401 and the same page, with the address that was entered."""
+    async with visit(auth) as browser, visit(auth) as other:
+        await sign_up(other)
+        wrong = await sign_in(browser, password="not this one")
+        unknown = await sign_in(browser, email=OTHER_EMAIL)
+
+    assert wrong.status_code == unknown.status_code == 401
+    assert "The address or the password is not right." in wrong.text
+    assert f'value="{EMAIL}"' in wrong.text
+    assert wrong.text.replace(EMAIL, OTHER_EMAIL) == unknown.text
+    assert "not this one" not in wrong.text
+
+
+@pytest.mark.anyio
+async def test_what_was_entered_is_escaped(auth: LocalAuthentication) -> None:
+    """Markup in a field comes back as text."""
+    async with visit(auth) as browser:
+        page = await sign_in(browser, email=NOT_CAREFUL, remember_me="on")
+
+    assert page.status_code == 422
+    assert "<script" not in page.text
+    assert "&lt;script&gt;" in page.text
+    assert 'type="checkbox" checked>' in page.text
+
+
+@pytest.mark.anyio
+async def test_address_of_a_refused_form_leads_back_to_the_form(auth: LocalAuthentication) -> None:
+    """Entering the address of a refused sign-in once more shows the form, not "method not allowed"."""
+    async with visit(auth) as browser:
+        answer = await browser.get("/auth/password/sign_in")
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/sign_in")
+
+
+@pytest.mark.anyio
+async def test_way_back_survives_a_refusal(auth: LocalAuthentication) -> None:
+    """The guard's ``return_to`` goes through the form, its redrawing and the links, and is followed after sign-in."""
+    async with visit(auth) as browser, visit(auth) as other:
+        await sign_up(other)
+        sent = await browser.get("/account?a=1")
+        form = await browser.get(sent.headers["Location"])
+        refused = await sign_in(browser, password="not this one", return_to="/account?a=1")
+        done = await sign_in(browser, return_to="/account?a=1")
+        again = await browser.get("/sign_in?return_to=/account%3Fa%3D1")
+        bare = await browser.get("/register")
+
+    for page in (form, refused):
+        assert '<input type="hidden" name="return_to" value="/account?a=1">' in page.text
+        assert 'href="/register?return_to=%2Faccount%3Fa%3D1"' in page.text
+    assert done.headers["Location"] == again.headers["Location"] == "/account?a=1"
+    assert bare.headers["Location"] == "/account"
+
+
+@pytest.mark.anyio
+async def test_foreign_way_back_is_forgotten(auth: LocalAuthentication) -> None:
+    """RD-1: nobody is sent to another site, nor is its address drawn."""
+    async with visit(auth) as browser:
+        await sign_up(browser)
+        await browser.post("/auth/sign_out")
+        form = await browser.get("/sign_in?return_to=//evil.example")
+        done = await sign_in(browser, return_to="//evil.example")
+
+    assert "evil" not in form.text
+    assert done.headers["Location"] == "/account"
+
+
+@pytest.mark.anyio
+async def test_note_is_one_of_the_demo(auth: LocalAuthentication) -> None:
+    """A link can choose a note, but not put words of its own on a page."""
+    async with visit(auth) as browser:
+        known = await browser.get("/?note=signed_out")
+        unknown = await browser.get("/?note=Call+0900+12345")
+
+    assert '<p class="notice" role="status">You are signed out.</p>' in known.text
+    assert "0900" not in unknown.text
+    assert 'class="notice"' not in unknown.text
+
+
+@pytest.mark.anyio
+async def test_nothing_there_is_a_page_too(auth: LocalAuthentication) -> None:
+    """Unknown addresses, inside the plug and outside, and a wrong method are told on a page."""
+    async with visit(auth) as browser:
+        pages = [await browser.get("/nowhere"), await browser.get("/auth/nowhere")]
+        wrong_method = await browser.get("/account/end_others")
+
+    assert [page.status_code for page in pages] == [404, 404]
+    assert all("<h1>There is nothing at this address</h1>" in page.text for page in pages)
+    assert wrong_method.status_code == 405
+    assert wrong_method.headers["Allow"] == "POST"
+    assert "<h1>The method is not allowed here</h1>" in wrong_method.text
+
+
+@pytest.mark.anyio
+async def test_store_that_does_not_answer_is_told(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 with Retry-After on a page, nothing of the reason on it."""
+
+    async def fail(user_id: str) -> None:
+        raise StoreUnavailableError("sqlite: SQLITE_BUSY")
+
+    async with visit(auth) as browser:
+        await sign_up(browser)
+        monkeypatch.setattr(auth.sessions, "list", fail)
+        page = await browser.get("/account")
+
+    assert (page.status_code, page.headers["Retry-After"]) == (503, "1")
+    assert "SQLITE" not in page.text
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_session_list_ends_one_session(auth: LocalAuthentication) -> None:
+    """The other session has a button, which ends it and it alone; doing so twice does nothing more."""
+    async with visit(auth) as here, visit(auth, **{"User-Agent": "curl/8"}) as there:
+        await sign_up(here)
+        await sign_in(there, remember_me="on")
+        page = await here.get("/account")
+        (session_id,) = ids_to_end(page)
+        first = await here.post(f"/account/end/{session_id}")
+        second = await here.post(f"/account/end/{session_id}")
+
+        assert "<strong>curl/8</strong>" in page.text
+        assert "Kept until" in page.text
+        assert first.headers["Location"] == "/account?note=ended"
+        assert second.headers["Location"] == "/account"
+        assert (await is_signed_in(here), await is_signed_in(there)) == (True, False)
+
+
+@pytest.mark.anyio
+async def test_session_list_ends_all_others(auth: LocalAuthentication) -> None:
+    """SE-6: everywhere but here."""
+    async with visit(auth) as here, visit(auth) as there, visit(auth) as elsewhere:
+        await sign_up(here)
+        await sign_in(there)
+        await sign_in(elsewhere)
+        answer = await here.post("/account/end_others")
+
+        assert answer.headers["Location"] == "/account?note=others_ended"
+        signed_in = [await is_signed_in(browser) for browser in (here, there, elsewhere)]
+        assert signed_in == [True, False, False]
+
+
+@pytest.mark.anyio
+async def test_session_of_somebody_else_cannot_be_ended(auth: LocalAuthentication) -> None:
+    """Another user's session id ends nothing."""
+    async with visit(auth) as alice, visit(auth) as phone, visit(auth) as bob:
+        await sign_up(alice)
+        await sign_in(phone)
+        await sign_up(bob, OTHER_EMAIL)
+        (session_id,) = ids_to_end(await alice.get("/account"))
+        answer = await bob.post(f"/account/end/{session_id}")
+
+        assert answer.headers["Location"] == "/account"
+        assert await is_signed_in(phone)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/account/end_others", "/account/end/x"])
+async def test_strangers_are_sent_to_the_sign_in_page(auth: LocalAuthentication, path: str) -> None:
+    """The acts of the account page are guarded as the page is."""
+    async with visit(auth) as browser:
+        page, act = await browser.get("/account"), await browser.post(path)
+
+    assert (page.status_code, page.headers["Location"]) == (303, "/sign_in?return_to=%2Faccount")
+    assert (act.status_code, act.headers["Location"]) == (303, "/sign_in")
+
+
+@pytest.mark.anyio
+async def test_other_sites_cannot_act(auth: LocalAuthentication) -> None:
+    """CF-1: with the cookie, but sent by a page of another site, nothing is ended and nobody is signed in or out."""
+    foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1:9"}
+    async with visit(auth) as here, visit(auth) as there:
+        await sign_up(here)
+        await sign_in(there)
+        ended = await here.post("/account/end_others", headers=foreign)
+        signed_out = await here.post("/auth/sign_out", headers=foreign)
+        signed_in = await here.post("/auth/password/sign_in", data=credentials(), headers=foreign)
+
+        assert ended.headers["Location"] == "/sign_in"
+        assert signed_out.status_code == signed_in.status_code == 403
+        assert "<h1>The request came from another site</h1>" in signed_out.text
+        assert "set-cookie" not in signed_out.headers
+        assert (await is_signed_in(here), await is_signed_in(there)) == (True, True)
+
+
+@pytest.mark.anyio
+async def test_sign_out_ends_the_session(auth: LocalAuthentication) -> None:
+    """SE-4: the cookie is gone, and a copy of it worthless."""
+    async with visit(auth) as browser:
+        await sign_up(browser)
+        copy = dict(browser.cookies)
+        answer = await browser.post("/auth/sign_out")
+        browser.cookies.update(copy)
+
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/?note=signed_out")
+        assert not await is_signed_in(browser)
+
+
+@pytest.mark.anyio
+async def test_forgotten_password_is_replaced(auth: LocalAuthentication) -> None:
+    """The same answer for everybody; the mailed link, the library's page, its refusal and its success; never twice."""
+    async with visit(auth) as browser:
+        await sign_up(browser)
+        await browser.post("/auth/sign_out")
+        sent = [await browser.post("/auth/password/reset_request", data={"email": e}) for e in (OTHER_EMAIL, EMAIL)]
+        token = mailed_token(auth)
+        form = await browser.get(f"/auth/password/reset?reset_token={token}")
+        weak = await browser.post("/auth/password/reset", data=new_password(token, "password"))
+        done = await browser.post("/auth/password/reset", data=new_password(token, NEW_PASSWORD))
+        dead = await browser.post("/auth/password/reset", data=new_password(token, NEW_PASSWORD))
+        bare = await browser.post("/auth/password/reset", data=new_password("", NEW_PASSWORD))
+        welcome = await browser.get(done.headers["Location"])
+
+        assert [answer.headers["Location"] for answer in sent] == ["/mail_sent"] * 2
+        assert form.text.count(token) == weak.text.count(token) == 1
+        assert weak.status_code == 422
+        assert 'id="password-problem"' in weak.text
+        assert done.headers["Location"] == "/sign_in?note=set"
+        assert "Your password was set." in welcome.text
+        assert dead.status_code == 401
+        assert 'href="/forgot_password"' in dead.text
+        assert "This link is not complete." in bare.text
+        assert (await sign_in(browser)).status_code == 401
+        assert (await sign_in(browser, password=NEW_PASSWORD)).status_code == 303
+
+
+def new_password(token: str, password: str) -> dict[str, str]:
+    """The parameters of ``reset``."""
+    return {"reset_token": token, "password": password, "password_confirmation": password}
+
+
+class Closed(Hook):
+    """Lets nobody in."""
+
+    name = "closed"
+
+    async def admit(self, attempt: Attempt) -> None:
+        raise AuthenticationFailedError("closed")
+
+
+@pytest.mark.anyio
+async def test_registration_without_sign_in_leads_to_the_sign_in_page(tmp_path: Path) -> None:
+    """An account that a gate does not admit yet was made all the same."""
+    auth = support.make_auth(tmp_path, add_ons=[Closed()])
+    async with visit(auth) as browser:
+        answer = await browser.post("/auth/password/register", data=registration())
+    await auth.close()
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/sign_in?note=made")
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        (FIREFOX, "Firefox on Linux"),
+        ("Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140.0 Safari/537.36 Edg/140.0", "Edge on Windows"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Safari/604.1", "Safari on iPhone"),
+        ("Mozilla/5.0 (Plan9) Firefox/1", "Firefox on another system"),
+        ("curl/8.5.0", "curl/8.5.0"),
+        ("", "Unknown device"),
+    ],
+)
+def test_device_name_is_what_people_call_it(label: str, name: str) -> None:
+    """Browser and system, or the label itself."""
+    assert device_name(label) == name
