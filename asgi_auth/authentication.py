@@ -244,8 +244,12 @@ class Authentication(Generic[U]):
             self._hooks.append(hook)
 
     def _make_routes(self) -> Mapping[tuple[str, str], Phase]:
-        parts = {**self._strategies, **self._add_ons}
-        return {(name, phase.name): phase for name, part in parts.items() for phase in part.phases}
+        parts, routes = {**self._strategies, **self._add_ons}, dict[tuple[str, str], Phase]()
+        for name, part in parts.items():
+            for phase in part.phases:
+                if routes.setdefault((name, phase.name), phase) is not phase:
+                    raise ConfigurationError(f"strategies, add_ons: {name!r} has two phases {phase.name!r}")
+        return routes
 
     # --- what applications use
 

@@ -27,7 +27,7 @@ from asgi_auth.protocol.bearer import challenge, shows_bearer
 from asgi_auth.protocol.body import media_type, parse_form, parse_json
 from asgi_auth.protocol.client import client_address, client_label
 from asgi_auth.protocol.cookies import delete_cookie, read_cookie, set_cookie
-from asgi_auth.protocol.cross_site import is_cross_site
+from asgi_auth.protocol.cross_site import SAFE_METHODS, is_cross_site
 from asgi_auth.types import Client
 
 T = TypeVar("T")
@@ -159,6 +159,8 @@ def check_cross_site(scope: Scope, auth: Authentication[Any]) -> None:
 
 def crosses_sites(scope: Scope, auth: Authentication[Any]) -> bool:
     """Whether a browser sends this request on behalf of another site."""
+    if scope["method"] in SAFE_METHODS:
+        return False  # most requests: their headers need not even be read
     sites = header_values(scope, b"sec-fetch-site")
     return is_cross_site(
         scope["method"],

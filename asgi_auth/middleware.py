@@ -23,6 +23,7 @@ from asgi_auth.store import Loaded
 from asgi_auth.types import AnonymousUser, AuthState
 
 _ANONYMOUS_USER = AnonymousUser()
+_VARYING = frozenset({b"cookie", b"*"})
 _TRY_AGAIN_LATER = 1013
 """The WebSocket close code for a server that cannot serve now."""
 
@@ -169,6 +170,8 @@ def _known_state(scope: Scope, auth: Authentication[Any]) -> AuthState | None:
 
 
 def _write(scope: Scope, state: AuthState) -> None:
+    if scope.get("asgi_auth") is state and scope.get("user") is state.user:
+        return  # the middleware outside has written just this
     scope["asgi_auth"] = state
     scope["user"] = state.user
     scopes = [] if state.method is None else ["authenticated", state.method, state.authentication.subject_name]  # type: ignore[attr-defined]
@@ -187,12 +190,14 @@ def _varying_by_cookie(send: Send) -> Send:
 
 
 def _with_vary(headers: Any) -> list[tuple[bytes, bytes]]:
-    kept = list(headers)
-    names = {name.lower() for name, _ in kept}
-    varied = {item.strip().lower() for name, value in kept if name.lower() == b"vary" for item in value.split(b",")}
-    if not varied & {b"cookie", b"*"}:
+    kept, varies, cached = list(headers), False, False
+    for name, value in kept:
+        lowered = name.lower()
+        cached = cached or lowered == b"cache-control"
+        varies = varies or (lowered == b"vary" and not _VARYING.isdisjoint(value.lower().replace(b" ", b"").split(b",")))
+    if not varies:
         kept.append((b"vary", b"Cookie"))
-    if b"cache-control" not in names:
+    if not cached:
         kept.append((b"cache-control", b"private"))
     return kept
 

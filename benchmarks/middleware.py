@@ -109,7 +109,6 @@ async def measure(*, rounds: int) -> dict[str, float]:
                     "bearer, inline_reads": call(wrapped(inline), bearer),
                 },
                 rounds=rounds,
-                calls=200,
             )
 
 

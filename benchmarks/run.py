@@ -19,7 +19,7 @@ async def main(*, quick: bool) -> None:
     names = ("asgi-auth", "starlette", "aiosqlite", "PyJWT", "bcrypt", "uvicorn")
     print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores")
     print(", ".join(f"{name} {version(name)}" for name in names))
-    middleware.report(await middleware.measure(rounds=3 if quick else 31))
+    middleware.report(await middleware.measure(rounds=300 if quick else 5000))
     sign_in.report(*await sign_in.measure(count=8 if quick else 64))
     await storm.measure(seconds=1 if quick else 10)
 

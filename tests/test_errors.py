@@ -2,8 +2,6 @@
 
 import inspect
 
-import pytest
-
 from asgi_auth import errors
 from asgi_auth.errors import AuthenticationFailedError, AuthError, InvalidTokenError, UnavailableError, ValidationError
 

@@ -60,7 +60,7 @@ def test_frozen_dict_is_a_dict_that_nobody_alters() -> None:
         lambda: frozen.setdefault("role", "admin"),
         lambda: operator.setitem(frozen, "name", "Eve"),
         lambda: operator.delitem(frozen, "name"),
-        lambda: operator.ior(frozen, {"name": "Eve"}),
+        lambda: operator.ior(frozen, {"name": "Eve"}),  # type: ignore[no-untyped-call]  # as typeshed has it
         frozen.popitem,
         frozen.clear,
     ):

@@ -7,7 +7,7 @@ JSON_RANGES = frozenset({"application/json", "application/problem+json", "applic
 TEXT_RANGES = frozenset({"text/html", "text/plain", "text/*"})
 
 _LIMIT = 8192
-"""Characters that are looked at, many times what any browser sends: 64 KiB of commas would stop the loop for a while."""
+"""Characters that are looked at, far more than any browser sends: 64 KiB of commas would stop the loop a while."""
 _QVALUE = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 

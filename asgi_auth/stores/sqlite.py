@@ -7,10 +7,11 @@ import asyncio
 import os
 import re
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import aiosqlite
@@ -91,14 +92,6 @@ class SQLiteStore:
 # --- statements ------------------------------------------------------------------------------------------------------
 
 
-class _Values(tuple[Any, ...]):
-    """Parameters that do not show in aiosqlite's debug log."""
-
-    def __repr__(self) -> str:
-        return "<values>"
-
-
-@lru_cache(maxsize=256)
 def native(sql: str) -> tuple[str, tuple[int, ...]]:
     """A statement with plain placeholders, and the order of its parameters.
 
@@ -108,9 +101,17 @@ def native(sql: str) -> tuple[str, tuple[int, ...]]:
     return _PLACEHOLDER.sub("?", sql), order
 
 
-def _bind(sql: str, values: Sequence[Any]) -> tuple[str, _Values]:
+@lru_cache(maxsize=256)
+def _prepared(sql: str) -> tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]]]:
+    """The native statement, and what puts its parameters in their order."""
     text, order = native(sql)
-    return text, _Values(map(values.__getitem__, order))
+    # Every statement has two or more (the first is the subject name), so that a tuple is picked.
+    return text, itemgetter(*order)
+
+
+def _bind(sql: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    text, in_order = _prepared(sql)
+    return text, in_order(values)
 
 
 # --- executors -------------------------------------------------------------------------------------------------------

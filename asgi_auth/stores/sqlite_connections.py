@@ -305,10 +305,19 @@ class Pool:
             self._connections.pop()
 
 
+class _Values(tuple[Any, ...]):
+    """Parameters that do not show in aiosqlite's debug log."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<values>"
+
+
 async def fetch(connection: aiosqlite.Connection, sql: str, values: Sequence[Any]) -> Sequence[Row]:
     """The rows of a statement; StoreUnavailableError or ConflictError for what SQLite says."""
     try:
-        rows: Any = await connection.execute_fetchall(sql, values)
+        rows: Any = await connection.execute_fetchall(sql, _Values(values))
     except sqlite3.Error as exc:
         raise _unavailable(exc) from exc
     return rows  # type: ignore[no-any-return]  # a list; aiosqlite says Iterable

@@ -1,0 +1,1051 @@
+"""asgi_auth.strategies.password: its actions, without HTTP."""
+
+import asyncio
+import sqlite3
+import unicodedata
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+import bcrypt
+import pytest
+
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    ConfigurationError,
+    ForbiddenError,
+    IdentityTakenError,
+    InvalidTokenError,
+    StoreUnavailableError,
+    ValidationError,
+)
+from asgi_auth.hooks import Hook
+from asgi_auth.passwords import Bcrypt, PasswordPolicy
+from asgi_auth.senders import ConsoleSender, MemorySender
+from asgi_auth.strategies.password import Password, Resettable
+from asgi_auth.types import (
+    Accepted,
+    Attempt,
+    Challenge,
+    Client,
+    FactorRequired,
+    PhaseRequest,
+    SignedIn,
+    TokenIssued,
+    User,
+)
+from tests.support import (
+    EMAIL,
+    HASHER,
+    NEW_PASSWORD,
+    OTHER_EMAIL,
+    PASSWORD,
+    LocalAuthentication,
+    credentials,
+    found_of,
+    is_alive,
+    mailed_token,
+    make_auth,
+    register,
+    registration,
+)
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """An Authentication with the defaults of the strategy, and with resets."""
+    auth = make_auth(tmp_path)
+    yield auth
+    await auth.close()
+
+
+def with_password(directory: Path, *, add_ons: tuple[Hook, ...] = (), **options: Any) -> LocalAuthentication:
+    """An Authentication with these options of the strategy."""
+    return make_auth(directory, strategies=[Password(**options)], add_ons=add_ons)
+
+
+def actions(auth: LocalAuthentication) -> Any:
+    return auth.strategy("password")
+
+
+class Gate(Hook):
+    """Refuses, or asks for a factor, as the test says."""
+
+    name = "gate"
+    answer: AuthError | FactorRequired | None = None
+
+    async def admit(self, attempt: Attempt) -> FactorRequired | None:
+        if isinstance(self.answer, AuthError):
+            raise self.answer
+        return self.answer
+
+
+async def end(auth: LocalAuthentication, change: str, user: User) -> None:
+    """Do one of the changes that end whatever hangs on an account."""
+    if change == "set_password":
+        await auth.accounts.set_password(await found_of(auth), NEW_PASSWORD)
+    elif change == "disable":
+        await auth.accounts.disable(user.id)
+    elif change == "delete":
+        await auth.accounts.delete(user.id)
+    else:
+        await auth.sessions.revoke_all(user.id)
+
+
+async def refusal(auth: LocalAuthentication, email: str = EMAIL, password: str = PASSWORD) -> AuthenticationFailedError:
+    with pytest.raises(AuthenticationFailedError) as refused:
+        await actions(auth).sign_in(credentials(email, password))
+    return refused.value
+
+
+def plant(directory: Path, password_hash: str | None, email: str = EMAIL) -> None:
+    """Write a hash as another system, or an attacker, would have left it."""
+    with sqlite3.connect(directory / "app.db") as database:
+        database.execute(
+            "UPDATE asgi_auth_accounts SET password_hash = ? WHERE user_id IN "
+            "(SELECT id FROM asgi_auth_users WHERE email_key = ?)",
+            (password_hash, email),
+        )
+    database.close()
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+NO_SENDER = MemorySender()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"identity_field": "phone"}, "identity_field must be 'email' or 'username'"),
+        ({"register_fields": "name"}, "register_fields must be a sequence of names"),
+        ({"register_fields": ["password"]}, "register_fields: 'password' is a name of the library's"),
+        ({"register_fields": ["name", "confirmed_at"]}, "register_fields: 'confirmed_at'"),
+        ({"register_fields": {"id": str}}, "register_fields: 'id'"),
+        ({"register_fields": ["email"]}, "register_fields: 'email'"),
+        ({"register_fields": ["username"], "identity_field": "username"}, "register_fields: 'username'"),
+        (
+            {"identity_field": "username", "resettable": Resettable(sender=NO_SENDER)},
+            "register_fields must have 'email'",
+        ),
+        ({"sign_in_token_lifetime": timedelta(0)}, "sign_in_token_lifetime must be positive and at most 0:02:00"),
+        ({"sign_in_token_lifetime": timedelta(seconds=121)}, "sign_in_token_lifetime"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_do_are_named(options: dict[str, Any], message: str) -> None:
+    """A wrong option is refused when the strategy is made, by its name."""
+    with pytest.raises(ConfigurationError, match=message):
+        Password(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"token_lifetime": timedelta(0)}, "resettable.token_lifetime must be positive and at most 1 day"),
+        ({"token_lifetime": timedelta(hours=25)}, "resettable.token_lifetime"),
+        ({"url": "/reset"}, "resettable.url must be an absolute URL"),
+        ({"url": "reset"}, "resettable.url must be an absolute URL"),
+    ],
+    ids=str,
+)
+def test_reset_options_that_do_not_do_are_named(options: dict[str, Any], message: str) -> None:
+    """A link lives a day at most, and leads somewhere from a mail."""
+    with pytest.raises(ConfigurationError, match=message):
+        Resettable(sender=NO_SENDER, **options)
+
+
+def test_options_have_the_documented_defaults() -> None:
+    """Safe by default: address, confirmation, a minute for a sign-in token, an hour for a link, no sign-in by reset."""
+    options, reset = Password(), Resettable(sender=NO_SENDER)
+    assert (options.name, options.identity_field, options.confirmation_required) == ("password", "email", True)
+    assert (options.sign_in_token_lifetime, options.resettable, tuple(options.register_fields)) == (
+        timedelta(seconds=60),
+        None,
+        (),
+    )
+    assert (reset.token_lifetime, reset.url, reset.sign_in) == (timedelta(hours=1), None, False)
+    Password(identity_field="username", register_fields=["email"], resettable=reset)
+    Password(identity_field="username", registration_enabled=False, resettable=reset)
+    Resettable(sender=NO_SENDER, token_lifetime=timedelta(days=1), url="https://www.example.org/reset")
+
+
+def test_bind_checks_what_the_application_offers(tmp_path: Path) -> None:
+    """The identity field must be one that the store finds users by; the sender must fit the base URL."""
+    auth = make_auth(tmp_path)
+    auth.services.store.users.identity_fields = frozenset({"email"})  # type: ignore[misc]  # a store without names
+    with pytest.raises(ConfigurationError, match="identity_field: the store cannot find users by username"):
+        Password(identity_field="username").bind(auth.services)
+    with pytest.raises(ConfigurationError, match=r"resettable\.sender: ConsoleSender is for local use"):
+        make_auth(
+            tmp_path,
+            base_url="https://auth.example.org",
+            strategies=[Password(resettable=Resettable(sender=ConsoleSender()))],
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "phases"),
+    [
+        ({}, ["register", "sign_in", "sign_in_with_token"]),
+        ({"registration_enabled": False}, ["sign_in", "sign_in_with_token"]),
+        ({"sign_in_enabled": False}, ["register"]),
+        (
+            {"resettable": Resettable(sender=NO_SENDER)},
+            ["register", "sign_in", "sign_in_with_token", "reset_request", "reset"],
+        ),
+        (
+            {"registration_enabled": False, "sign_in_enabled": False, "resettable": Resettable(sender=NO_SENDER)},
+            ["reset_request", "reset"],
+        ),
+    ],
+    ids=str,
+)
+def test_phases_are_those_that_are_enabled(tmp_path: Path, options: dict[str, Any], phases: list[str]) -> None:
+    """What is switched off has no route; whatever there is takes POST, since a GET changes nothing."""
+    auth = with_password(tmp_path, **options)
+    assert [name for _, name in auth.routes] == phases
+    assert {phase.method for phase in auth.routes.values()} == {"POST"}
+
+
+def test_phases_name_their_secrets(tmp_path: Path) -> None:
+    """Passwords and tokens are never given back to draw a form again."""
+    secrets = {name: sorted(phase.secrets) for (_, name), phase in make_auth(tmp_path).routes.items()}
+    assert secrets == {
+        "register": ["password", "password_confirmation"],
+        "sign_in": ["password", "password_confirmation"],
+        "sign_in_with_token": ["token"],
+        "reset_request": [],
+        "reset": ["password", "password_confirmation", "reset_token"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("confirmation_required", "fields"), [(True, ["password", "password_confirmation"]), (False, ["password"])]
+)
+def test_reset_has_a_page(tmp_path: Path, confirmation_required: bool, fields: list[str]) -> None:
+    """The link of the mail opens a form that carries the token and asks for the new password."""
+    auth = with_password(tmp_path, confirmation_required=confirmation_required, resettable=Resettable(sender=NO_SENDER))
+    form = auth.routes["password", "reset"].form
+    assert form is not None
+    assert form.token == "reset_token"
+    assert [field.name for field in form.fields] == fields
+    assert {(field.type, field.autocomplete) for field in form.fields} == {("password", "new-password")}
+
+
+# --- register --------------------------------------------------------------------------------------------------------
+
+
+async def test_register_creates_a_user_and_signs_in(auth: LocalAuthentication) -> None:
+    """Whoever registers is signed in, unconfirmed, with a hash in our scheme and no password anywhere."""
+    user, token = await actions(auth).register(registration(), client=Client(label="Browser/1.0"))
+    assert (user.email, user.confirmed_at) == (EMAIL, None)
+    assert await is_alive(auth, token)
+    assert (token.session.label, token.session.factors) == ("Browser/1.0", {"password": NOW})
+    password_hash = (await found_of(auth)).account.password_hash
+    assert password_hash is not None
+    assert password_hash.startswith("{asgi_auth-1}$2b$04$")
+
+
+async def test_register_leaves_no_password_in_the_file(auth: LocalAuthentication, tmp_path: Path) -> None:
+    """PW-8: equal passwords have different hashes, and the file, its log included, holds no password."""
+    await register(auth)
+    await register(auth, OTHER_EMAIL)
+    assert (await found_of(auth)).account.password_hash != (await found_of(auth, OTHER_EMAIL)).account.password_hash
+    assert PASSWORD.encode() not in _written(tmp_path)
+
+
+def _written(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in directory.glob("app.db*"))
+
+
+@pytest.mark.parametrize("value", [None, True, 0, 1.5, [], ["a"], {}, ""], ids=repr)
+@pytest.mark.parametrize("name", ["email", "password", "password_confirmation"])
+async def test_register_takes_only_text(auth: LocalAuthentication, name: str, value: Any) -> None:
+    """PW-11: each parameter must be there and be text; the answer names it, and nothing is created."""
+    with pytest.raises(ValidationError) as refused:
+        await actions(auth).register({**registration(), name: value})
+    assert list(refused.value.fields) == [name]
+    assert await auth.accounts.find("email", EMAIL) is None
+
+
+async def test_register_wants_the_password_twice(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """The confirmation must be the same, unless it was turned off."""
+    with pytest.raises(ValidationError) as refused:
+        await actions(auth).register({**registration(), "password_confirmation": PASSWORD + "x"})
+    assert list(refused.value.fields) == ["password_confirmation"]
+    once = with_password(tmp_path, confirmation_required=False)
+    user, _ = await actions(once).register(credentials())
+    assert user.email == EMAIL
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["quartz", "password1234", "alice.mail.example", "nul\0nul quartz lantern", "\ud800 quartz lantern"],
+    ids=ascii,
+)
+async def test_register_refuses_a_password_that_does_not_do(auth: LocalAuthentication, password: str) -> None:
+    """PW-1, PW-4, PW-5, PW-7: the policy is asked, with the user's own values, and nothing is created."""
+    with pytest.raises(ValidationError) as refused:
+        await actions(auth).register(registration(password=password))
+    assert list(refused.value.fields) == ["password"]
+    assert await auth.accounts.find("email", EMAIL) is None
+
+
+@pytest.mark.parametrize("length", [7, 8])
+async def test_register_counts_code_points(tmp_path: Path, length: int) -> None:
+    """PW-1: eight characters of four bytes each are eight, not thirty-two and not sixteen."""
+    auth = make_auth(tmp_path, password_policy=PasswordPolicy(minimum_strength=0))
+    password = "🦔🪗🧭🪲🌋🛶🪁🧶"[:length]
+    if length == 8:
+        user, _ = await actions(auth).register(registration(password=password))
+        assert user.email == EMAIL
+    else:
+        with pytest.raises(ValidationError):
+            await actions(auth).register(registration(password=password))
+    await auth.close()
+
+
+async def test_register_ignores_what_was_not_declared(auth: LocalAuthentication) -> None:
+    """AC-8: a client cannot write the id, a state, a role or a hash."""
+    planted = {
+        "id": "1",
+        "is_admin": "true",
+        "role": "admin",
+        "username": "root",
+        "confirmed_at": "2020-01-01",
+        "disabled_at": None,
+        "password_hash": "x",
+        "stamp": "x",
+        "invited": "true",
+        "data": {"role": "admin"},
+    }
+    user, _ = await actions(auth).register({**planted, **registration()})
+    assert dict(user.data) == {}
+    assert (user.username, user.confirmed_at) == (None, None)
+    assert user.id != "1"
+    account = (await found_of(auth)).account
+    assert account.stamp != b"x"
+    assert account.disabled_at is None
+
+
+async def test_register_keeps_declared_fields(tmp_path: Path) -> None:
+    """Declared fields are text of at most 254 characters, absent if they were not sent or empty."""
+    auth = with_password(tmp_path, register_fields=["name", "city", "plan"])
+    user, _ = await actions(auth).register({**registration(), "name": "Alice", "city": "", "role": "admin"})
+    assert dict(user.data) == {"name": "Alice"}
+    for value in ("x" * 255, ["x"], 7):
+        with pytest.raises(ValidationError) as refused:
+            await actions(auth).register({**registration(OTHER_EMAIL), "name": value})
+        assert list(refused.value.fields) == ["name"]
+    await auth.close()
+
+
+def _read_age(text: str | None) -> int:
+    if text is None or not text.isdecimal():
+        raise ValueError("must be a number")
+    return int(text)
+
+
+async def _read_plan(text: str | None) -> str:
+    await asyncio.sleep(0)
+    if text == "platinum":
+        raise ValueError("is sold out")
+    return text or "basic"
+
+
+async def test_register_reads_declared_fields_with_functions(tmp_path: Path) -> None:
+    """A function, plain or async, turns what was sent into what is stored, or refuses it with its own words."""
+    auth = with_password(tmp_path, register_fields={"age": _read_age, "plan": _read_plan})
+    user, _ = await actions(auth).register({**registration(), "age": "42"})
+    assert dict(user.data) == {"age": 42, "plan": "basic"}
+    with pytest.raises(ValidationError) as refused:
+        await actions(auth).register({**registration(OTHER_EMAIL), "plan": "platinum"})
+    assert dict(refused.value.fields) == {"age": "must be a number", "plan": "is sold out"}
+    await auth.close()
+
+
+class CountingHasher(Bcrypt):
+    """Counts the work that is done."""
+
+    hashed: ClassVar[list[bytes]] = []
+    verified: ClassVar[list[str]] = []
+
+    def hash(self, password: bytes) -> str:
+        self.hashed.append(password)
+        return super().hash(password)
+
+    def verify(self, password: bytes, stored: str) -> bool:
+        self.verified.append("verify")
+        return super().verify(password, stored)
+
+    def level(self, stored: str | None, dearest: int) -> None:
+        self.verified.append(f"level {None if stored is None else self.cost_of(stored)} to {dearest}")
+        return super().level(stored, dearest)
+
+
+async def test_register_of_a_taken_address_does_the_same_work(tmp_path: Path) -> None:
+    """EN-4: that an address is taken is told only after the policy and the hash."""
+    auth = make_auth(tmp_path, hasher=CountingHasher(cost=4))
+    CountingHasher.hashed.clear()
+    await register(auth)
+    with pytest.raises(IdentityTakenError) as taken:
+        await actions(auth).register(registration(EMAIL.upper()))
+    assert list(taken.value.fields) == ["email"]
+    assert len(CountingHasher.hashed) == 2
+    with pytest.raises(ValidationError) as weak:
+        await actions(auth).register(registration(password="password1234"))
+    assert list(weak.value.fields) == ["password"]
+    await auth.close()
+
+
+async def test_register_of_somebody_who_is_not_admitted_is_no_failure(tmp_path: Path) -> None:
+    """Registered but not let in, as unconfirmed say, or while the store is down: the user is there, without a token."""
+    gate = Gate()
+    auth = make_auth(tmp_path, add_ons=[gate])
+    for number, answer in enumerate((AuthenticationFailedError("unconfirmed"), StoreUnavailableError("locked"))):
+        gate.answer = answer
+        user, token = await actions(auth).register(registration(f"user{number}@mail.example.org"))
+        assert token is None
+        assert await auth.sessions.list(user.id) == []
+    gate.answer = ForbiddenError("not here")
+    with pytest.raises(ForbiddenError):
+        await actions(auth).register(registration())
+    await auth.close()
+
+
+async def test_register_may_owe_a_factor(tmp_path: Path) -> None:
+    """A gate may ask for a factor right after a registration, too."""
+    gate = Gate()
+    gate.answer = FactorRequired(("code",))
+    auth = make_auth(tmp_path, add_ons=[gate])
+    challenge = await actions(auth).register(registration())
+    assert isinstance(challenge, Challenge)
+    assert challenge.data == {"factors": ["code"]}
+    assert challenge.pending is not None
+    await auth.close()
+
+
+async def test_register_obeys_the_mode(tmp_path: Path) -> None:
+    """Closed is closed, before anything is hashed."""
+    auth = make_auth(tmp_path, registration="closed", hasher=CountingHasher(cost=4))
+    CountingHasher.hashed.clear()
+    with pytest.raises(ForbiddenError):
+        await actions(auth).register(registration())
+    assert CountingHasher.hashed == []
+    await auth.close()
+
+
+# --- sign in ---------------------------------------------------------------------------------------------------------
+
+
+async def test_sign_in_with_the_right_password(auth: LocalAuthentication) -> None:
+    """Address in any spelling and the exact password: a session that notes when the password was proven."""
+    user, _ = await register(auth)
+    auth.clock.advance(timedelta(hours=1))
+    signed_in, token = await actions(auth).sign_in(
+        credentials(" ALICE@mail.example.org "), client=Client(label="Browser/1.0")
+    )
+    assert signed_in == user
+    assert await is_alive(auth, token)
+    assert token.session.factors == {"password": NOW + timedelta(hours=1)}
+    assert (token.session.label, token.session.remembered) == ("Browser/1.0", False)
+
+
+@pytest.mark.parametrize(
+    ("value", "remembered"), [("true", True), ("on", True), ("1", True), (True, True), ("no", False)]
+)
+async def test_sign_in_may_be_remembered(auth: LocalAuthentication, value: Any, remembered: bool) -> None:
+    """remember_me makes the session one of thirty days."""
+    await register(auth)
+    _, token = await actions(auth).sign_in({**credentials(), "remember_me": value})
+    assert token.session.remembered is remembered
+    assert token.session.expires_at == NOW + timedelta(days=30 if remembered else 7)
+
+
+async def test_sign_in_failures_look_the_same(auth: LocalAuthentication) -> None:
+    """EN-1: unknown, wrong, without a password, disabled: one code, status and text; the log knows better."""
+    await register(auth)
+    await auth.accounts.create({"email": OTHER_EMAIL})
+    disabled, _ = await register(auth, "carol@mail.example.org")
+    await auth.accounts.disable(disabled.id)
+    refused = [
+        await refusal(auth, "nobody@mail.example.org"),
+        await refusal(auth, password=NEW_PASSWORD),
+        await refusal(auth, OTHER_EMAIL),
+        await refusal(auth, "carol@mail.example.org"),
+        await refusal(auth, "carol@mail.example.org", NEW_PASSWORD),
+    ]
+    assert {(type(e), e.code, e.status, e.title, *e.fields, *e.headers) for e in refused} == {
+        (AuthenticationFailedError, "authentication_failed", 401, "Access denied")
+    }
+    assert [error.reason for error in refused] == [
+        "unknown identity",
+        "wrong password",
+        "no password",
+        "the account is disabled",
+        "wrong password",
+    ]
+
+
+async def test_sign_in_failures_cost_the_same(tmp_path: Path) -> None:
+    """EN-2: unknown and without a password level from nothing, a cheap hash from its own cost."""
+    auth = make_auth(tmp_path, hasher=CountingHasher(cost=5))
+    await register(auth)
+    await auth.accounts.create({"email": OTHER_EMAIL})
+    plant(tmp_path, HASHER.hash(PASSWORD.encode()))
+    CountingHasher.verified.clear()
+    for email in ("nobody@mail.example.org", OTHER_EMAIL, EMAIL):
+        await refusal(auth, email, NEW_PASSWORD)
+    assert CountingHasher.verified == ["level None to 5", "level None to 5", "verify", "level 4 to 5"]
+    await auth.close()
+
+
+@pytest.mark.parametrize("value", [None, True, 0, 1.5, [], ["a"], {}, ""], ids=repr)
+@pytest.mark.parametrize("name", ["email", "password"])
+async def test_sign_in_takes_only_text(auth: LocalAuthentication, name: str, value: Any) -> None:
+    """PW-11: identity and password must be there and be text."""
+    await register(auth)
+    with pytest.raises(ValidationError) as refused:
+        await actions(auth).sign_in({**credentials(), name: value})
+    assert list(refused.value.fields) == [name]
+
+
+@pytest.mark.parametrize("email", [EMAIL, "nobody@mail.example.org"])
+@pytest.mark.parametrize("password", ["a" * 1025, "a" * 5000, "x\0y", "\ud800"], ids=lambda p: f"{p[:3]!a}-{len(p)}")
+async def test_sign_in_refuses_what_can_be_nobodys_password(tmp_path: Path, email: str, password: str) -> None:
+    """PW-3, PW-4, PW-5: too long or unsound, refused before hashing, for known and unknown users alike."""
+    auth = make_auth(tmp_path, hasher=CountingHasher(cost=4))
+    await register(auth)
+    CountingHasher.verified.clear()
+    with pytest.raises(ValidationError) as refused:
+        await actions(auth).sign_in(credentials(email, password))
+    assert list(refused.value.fields) == ["password"]
+    assert CountingHasher.verified == []
+    await auth.close()
+
+
+@pytest.mark.parametrize(
+    ("password", "others"),
+    [
+        (
+            "correct horse battery" + "a" * 51 + "X",
+            ["correct horse battery" + "a" * 51 + "Y", "correct horse battery" + "a" * 51],
+        ),
+        ("🦔🪗🧭🪲🌋🛶🪁🧶🎐" * 2 + "tail", ["🦔🪗🧭🪲🌋🛶🪁🧶🎐" * 2 + "tael", "🦔🪗🧭🪲🌋🛶🪁🧶🎐" * 2]),
+        (" Quartz  lantern mosaic ", ["Quartz  lantern mosaic", " Quartz lantern mosaic ", " quartz  lantern mosaic "]),
+        ("ﬁeldstone ² quartz", ["fieldstone 2 quartz", "fieldstone ² quartz"]),
+    ],
+    ids=["72 bytes", "emoji", "spaces and case", "compatibility characters"],
+)
+async def test_sign_in_takes_the_whole_password_as_it_is(
+    auth: LocalAuthentication, password: str, others: list[str]
+) -> None:
+    """PW-2, PW-6: nothing is cut, trimmed, folded or mapped."""
+    await actions(auth).register(registration(password=password))
+    for other in others:
+        assert (await refusal(auth, password=other)).reason == "wrong password"
+    _, token = await actions(auth).sign_in(credentials(password=password))
+    assert await is_alive(auth, token)
+
+
+async def test_sign_in_takes_every_unicode_spelling_of_the_password(auth: LocalAuthentication) -> None:
+    """PW-5: composed or not, as the keyboard makes it, it is the same password."""
+    password = "crème brûlée für Zoë"
+    await actions(auth).register(registration(password=unicodedata.normalize("NFC", password)))
+    _, token = await actions(auth).sign_in(credentials(password=unicodedata.normalize("NFD", password)))
+    assert await is_alive(auth, token)
+
+
+@pytest.mark.parametrize("stored", [None, "", "x", "$2b$12$short", "$2b$31$" + "a" * 53, "$argon2id$v=19$m=1", "\x00"])
+async def test_sign_in_with_a_hash_that_is_none_is_a_plain_failure(
+    auth: LocalAuthentication, tmp_path: Path, stored: str | None
+) -> None:
+    """PW-10: whatever stands where a hash should, signing in fails like a wrong password, and at no absurd cost."""
+    await register(auth)
+    plant(tmp_path, stored)
+    assert (await refusal(auth)).code == "authentication_failed"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: bcrypt.hashpw(b"password1", bcrypt.gensalt(4)).decode(),
+        lambda: Bcrypt(cost=5).hash(b"password1"),
+    ],
+    ids=["another system's", "older cost"],
+)
+async def test_sign_in_hashes_again_where_the_hash_is_old(
+    auth: LocalAuthentication, tmp_path: Path, make: Callable[[], str]
+) -> None:
+    """PW-9, PW-7: a legacy hash, even of a password that could not be set today, verifies once and is replaced."""
+    user, token = await register(auth)
+    plant(tmp_path, make())
+    before = await found_of(auth)
+    await actions(auth).sign_in(credentials(password="password1"))
+    after = await found_of(auth)
+    assert after.account.password_hash is not None
+    assert after.account.password_hash.startswith("{asgi_auth-1}$2b$04$")
+    assert replace(after.account, password_hash=None) == replace(before.account, password_hash=None)
+    assert await is_alive(auth, token)
+    await actions(auth).sign_in(credentials(password="password1"))
+    assert (await found_of(auth)).account == after.account
+    assert after.user == user
+
+
+async def test_sign_in_by_user_name(tmp_path: Path) -> None:
+    """With names as identity the parameter is the name, in any spelling; mail still finds its way."""
+    sender = MemorySender()
+    auth = with_password(
+        tmp_path, identity_field="username", register_fields=["email"], resettable=Resettable(sender=sender)
+    )
+    params = {"username": "Alice", "password": PASSWORD, "password_confirmation": PASSWORD}
+    user, _ = await actions(auth).register({**params, "email": EMAIL})
+    assert (user.username, user.email, dict(user.data)) == ("Alice", EMAIL, {})
+    _, token = await actions(auth).sign_in({"username": "ａＬＩＣＥ", "password": PASSWORD})
+    assert await is_alive(auth, token)
+    with pytest.raises(ValidationError) as refused:
+        await actions(auth).register({**registration(OTHER_EMAIL)})
+    assert dict(refused.value.fields) == {"username": "is needed"}
+    with pytest.raises(ValidationError) as refused:
+        await actions(auth).register({**params, "username": "bob", "email": "bob"})
+    assert list(refused.value.fields) == ["email"]
+    await actions(auth).register({**params, "username": "mailless"})
+    for name in ("alice", "mailless", "nobody"):
+        assert await actions(auth).reset_request({"username": name}) == (None, None)
+    assert [opts["address"] for _, _, opts in sender.messages] == [EMAIL]
+    await auth.close()
+
+
+# --- sign-in tokens --------------------------------------------------------------------------------------------------
+
+
+async def issue_token(auth: LocalAuthentication, **params: Any) -> str:
+    user, token = await actions(auth).sign_in({**credentials(), **params}, token_type="sign_in")
+    assert user.email == EMAIL
+    assert isinstance(token, str)
+    return token
+
+
+async def redeem(auth: LocalAuthentication, token: str) -> Any:
+    return await actions(auth).sign_in_with_token({"token": token})
+
+
+async def test_sign_in_token_is_redeemed_once(auth: LocalAuthentication) -> None:
+    """TK-22, TK-10: a token stands for the password that was shown, with its instant, once; it is no bearer token."""
+    user, _ = await register(auth)
+    token = await issue_token(auth, remember_me="on")
+    with pytest.raises(InvalidTokenError):
+        await auth.sessions.load_bearer(token)
+    auth.clock.advance(timedelta(seconds=10))
+    signed_in, access = await redeem(auth, token)
+    assert signed_in == user
+    assert await is_alive(auth, access)
+    assert access.session.remembered
+    assert access.session.factors == {"password": NOW}
+    with pytest.raises(InvalidTokenError):
+        await redeem(auth, token)
+
+
+@pytest.mark.parametrize(("seconds", "live"), [(59, True), (60, False), (61, False)])
+async def test_sign_in_token_lives_for_a_minute(auth: LocalAuthentication, seconds: int, live: bool) -> None:
+    """TK-22: after sixty seconds it is too late."""
+    await register(auth)
+    token = await issue_token(auth)
+    auth.clock.advance(timedelta(seconds=seconds))
+    if live:
+        assert await is_alive(auth, (await redeem(auth, token)).token)
+    else:
+        with pytest.raises(InvalidTokenError):
+            await redeem(auth, token)
+
+
+async def test_sign_in_token_of_ten_racers_signs_in_one(auth: LocalAuthentication) -> None:
+    """TK-11: shown ten times at once, it makes one session."""
+    user, registered = await register(auth)
+    token = await issue_token(auth)
+    results = await asyncio.gather(*(redeem(auth, token) for _ in range(10)), return_exceptions=True)
+    assert sum(isinstance(result, InvalidTokenError) for result in results) == 9
+    assert len(await auth.sessions.list(user.id)) == 2
+    assert await is_alive(auth, registered)
+
+
+@pytest.mark.parametrize("change", ["disable", "revoke_all", "delete", "set_password"])
+async def test_sign_in_token_dies_with_a_change(auth: LocalAuthentication, change: str) -> None:
+    """SE-5, SE-6: whoever was locked, logged out, deleted or given a new password has no older token."""
+    user, _ = await register(auth)
+    token = await issue_token(auth)
+    await end(auth, change, user)
+    with pytest.raises(InvalidTokenError):
+        await redeem(auth, token)
+
+
+async def test_sign_in_token_asks_the_gates_twice(tmp_path: Path) -> None:
+    """AC-3: a gate is asked when the token is issued and again when it is redeemed; refused, it is not spent."""
+    gate = Gate()
+    auth = make_auth(tmp_path, add_ons=[gate])
+    await register(auth)
+    gate.answer = AuthenticationFailedError("unconfirmed")
+    with pytest.raises(AuthenticationFailedError, match="unconfirmed"):
+        await issue_token(auth)
+    gate.answer = None
+    token = await issue_token(auth)
+    gate.answer = AuthenticationFailedError("unconfirmed")
+    with pytest.raises(AuthenticationFailedError, match="unconfirmed"):
+        await redeem(auth, token)
+    gate.answer = FactorRequired(("code",))
+    assert isinstance(await redeem(auth, token), Challenge)
+    with pytest.raises(InvalidTokenError):
+        await redeem(auth, token)
+    await auth.close()
+
+
+@pytest.mark.parametrize("value", [None, True, 0, 1.5, [], ["a"], {}, ""], ids=repr)
+async def test_sign_in_token_must_be_text(auth: LocalAuthentication, value: Any) -> None:
+    """PW-11: a token is text."""
+    with pytest.raises(ValidationError) as refused:
+        await actions(auth).sign_in_with_token({"token": value})
+    assert list(refused.value.fields) == ["token"]
+
+
+async def test_tokens_of_one_strategy_are_of_no_use_to_another(tmp_path: Path) -> None:
+    """TK-8: two password strategies of one application take nothing of each other."""
+    sender = MemorySender()
+    reset = Resettable(sender=sender)
+    auth = make_auth(
+        tmp_path, sender=sender, strategies=[Password(resettable=reset), Password(name="staff", resettable=reset)]
+    )
+    await register(auth)
+    token, staff = await issue_token(auth), auth.strategy("staff")
+    with pytest.raises(InvalidTokenError, match="the token belongs to another strategy"):
+        await staff.sign_in_with_token({"token": token})
+    await redeem(auth, token)
+    await actions(auth).reset_request({"email": EMAIL})
+    with pytest.raises(InvalidTokenError, match="the token belongs to another strategy"):
+        await staff.reset(new_password(mailed_token(auth)))
+    await actions(auth).reset(new_password(mailed_token(auth)))
+    await auth.close()
+
+
+async def test_token_for_nobody_signs_nobody_in(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token without a user, or whose user went between two looks, is not live."""
+    data = {"factor": "password", "at": NOW.isoformat(), "remember": False}
+    issued = await auth.tokens.issue("sign_in", account=None, lifetime=timedelta(minutes=1), extra_data=data)
+    with pytest.raises(InvalidTokenError, match="the user of the token is gone"):
+        await redeem(auth, issued.token)
+    await register(auth)
+    token = await issue_token(auth)
+
+    async def get(user_id: str) -> None:
+        return None
+
+    monkeypatch.setattr(auth.services.store.users, "get", get)
+    with pytest.raises(InvalidTokenError, match="the user of the token is gone"):
+        await redeem(auth, token)
+
+
+# --- reset -----------------------------------------------------------------------------------------------------------
+
+
+def new_password(token: str, password: str = NEW_PASSWORD) -> dict[str, str]:
+    return {"reset_token": token, "password": password, "password_confirmation": password}
+
+
+async def request_reset(auth: LocalAuthentication, email: str = EMAIL) -> str:
+    assert await actions(auth).reset_request({"email": email}) == (None, None)
+    return mailed_token(auth)
+
+
+async def test_reset_link_goes_to_the_stored_address(auth: LocalAuthentication) -> None:
+    """AC-6, HT-1: the mail goes to the address as it was registered, with a link of ours that lives for an hour."""
+    user, _ = await register(auth, "Alice@mail.example.org")
+    await request_reset(auth, "alice@MAIL.example.org")
+    [(recipient, token, opts)] = auth.sender.messages
+    assert recipient == user
+    assert (opts["purpose"], opts["address"], opts["app_name"]) == ("reset", "Alice@mail.example.org", "localhost")
+    assert opts["expires_at"] == NOW + timedelta(hours=1)
+    assert opts["url"] == f"http://localhost:8000/auth/password/reset?reset_token={token}"
+
+
+async def test_reset_link_may_lead_to_the_applications_page(tmp_path: Path) -> None:
+    """With ``url`` the link of the mail opens the application's own page."""
+    sender = MemorySender()
+    reset = Resettable(sender=sender, url="https://www.example.org/new-password?lang=de")
+    auth = make_auth(tmp_path, sender=sender, strategies=[Password(resettable=reset)])
+    await register(auth)
+    await request_reset(auth)
+    url = urlsplit(sender.messages[-1][2]["url"])
+    assert (url.netloc, url.path) == ("www.example.org", "/new-password")
+    assert parse_qs(url.query) == {"lang": ["de"], "reset_token": [mailed_token(auth)]}
+    await auth.close()
+
+
+async def test_reset_request_says_the_same_of_everybody(auth: LocalAuthentication) -> None:
+    """EN-3: unknown, disabled or known, the answer is the same, and only the known one gets mail."""
+    await register(auth)
+    disabled, _ = await register(auth, OTHER_EMAIL)
+    await auth.accounts.disable(disabled.id)
+    answers = [
+        await actions(auth).reset_request({"email": email}) for email in (EMAIL, OTHER_EMAIL, "nobody@mail.example.org")
+    ]
+    assert answers == [(None, None)] * 3
+    assert [opts["address"] for _, _, opts in auth.sender.messages] == [EMAIL]
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        None,
+        "",
+        "alice",
+        ["alice@mail.example.org", "mallory@mail.example.org"],
+        "alice@mail.example.org,mallory@mail.example.org",
+        "alice@mail.example.org\nBcc: mallory@mail.example.org",
+        '"Alice" <alice@mail.example.org>',
+        {"address": "alice@mail.example.org"},
+        "a" * 5000,
+    ],
+    ids=lambda email: str(email)[:40],
+)
+async def test_reset_request_takes_one_mailbox(auth: LocalAuthentication, email: Any) -> None:
+    """AC-7, PW-11: whatever is not one address is refused, and mails nobody."""
+    await register(auth)
+    with pytest.raises(ValidationError) as refused:
+        await actions(auth).reset_request({"email": email})
+    assert list(refused.value.fields) == ["email"]
+    assert auth.sender.messages == []
+
+
+async def test_reset_link_replaces_the_older_one(auth: LocalAuthentication) -> None:
+    """TK-12: of two links the newer works."""
+    await register(auth)
+    older, newer = await request_reset(auth), await request_reset(auth)
+    with pytest.raises(InvalidTokenError):
+        await actions(auth).reset(new_password(older))
+    await actions(auth).reset(new_password(newer))
+
+
+async def test_reset_link_that_could_not_be_sent_replaces_nothing(auth: LocalAuthentication) -> None:
+    """TK-12: if the mail server refuses, the link that arrived before stays good."""
+    await register(auth)
+    older = await request_reset(auth)
+
+    async def fail(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        raise ConnectionError
+
+    auth.sender.send = fail  # type: ignore[method-assign]
+    assert await actions(auth).reset_request({"email": EMAIL}) == (None, None)
+    del auth.sender.send
+    await actions(auth).reset(new_password(older))
+
+
+async def test_reset_sets_the_password_and_ends_every_session(auth: LocalAuthentication) -> None:
+    """SE-5, AC-1, AC-10: the old password and every session and token are dead; nobody is signed in."""
+    user, registered = await register(auth)
+    other, sign_in_token = await auth.sign_in(user), await issue_token(auth)
+    auth.clock.advance(timedelta(minutes=1))
+    token = await request_reset(auth)
+    changed, nothing = await actions(auth).reset(new_password(token))
+    assert nothing is None
+    assert (changed.id, changed.confirmed_at) == (user.id, NOW + timedelta(minutes=1))
+    assert [await is_alive(auth, each) for each in (registered, other)] == [False, False]
+    with pytest.raises(InvalidTokenError):
+        await redeem(auth, sign_in_token)
+    assert (await refusal(auth)).reason == "wrong password"
+    _, fresh = await actions(auth).sign_in(credentials(password=NEW_PASSWORD))
+    assert await is_alive(auth, fresh)
+
+
+async def test_reset_tells_the_owner_without_a_secret(auth: LocalAuthentication) -> None:
+    """AC-10: a notice goes to the address, with neither token nor link."""
+    user, _ = await register(auth)
+    await actions(auth).reset(new_password(await request_reset(auth)))
+    recipient, token, opts = auth.sender.messages[-1]
+    assert (recipient.id, token) == (user.id, None)
+    assert opts == {"purpose": "password_changed", "address": EMAIL, "app_name": "localhost"}
+
+
+async def test_reset_tells_the_owner_though_the_caller_is_gone(auth: LocalAuthentication) -> None:
+    """AC-10: whoever hangs up while the password is being set does not keep the owner from being told."""
+    await register(auth)
+    token, commit = await request_reset(auth), auth.services.commit
+    task = asyncio.ensure_future(actions(auth).reset(new_password(token)))
+
+    async def hang_up(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        task.cancel()
+        await asyncio.sleep(0)
+        auth.sender.messages.append((user, token, opts))
+
+    auth.sender.send = hang_up  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert commit.jobs is auth.services.commit.jobs
+    assert auth.sender.messages[-1][2]["purpose"] == "password_changed"
+
+
+async def test_reset_of_somebody_without_an_address_tells_nobody(tmp_path: Path) -> None:
+    """A user by name may have lost the address by now: there is nobody to tell."""
+    sender = MemorySender()
+    strategy = Password(identity_field="username", registration_enabled=False, resettable=Resettable(sender=sender))
+    auth = make_auth(tmp_path, sender=sender, strategies=[strategy])
+    await auth.accounts.create({"username": "alice"})
+    found = await auth.accounts.find("username", "alice")
+    assert found is not None
+    issued = await auth.tokens.issue(
+        "reset", account=found.account, lifetime=timedelta(hours=1), extra_data={"factor": "password"}
+    )
+    await actions(auth).reset(new_password(issued.token))
+    assert sender.messages == []
+    await auth.close()
+
+
+async def test_reset_with_a_password_that_does_not_do_leaves_the_token(auth: LocalAuthentication) -> None:
+    """TK-10: refused passwords do not burn the token; a good one does, and then it is spent."""
+    await register(auth)
+    token = await request_reset(auth)
+    refused: list[dict[str, Any]] = [
+        new_password(token, "short"),
+        new_password(token, "password1234"),
+        new_password(token, "alice mail example"),
+        {**new_password(token), "password_confirmation": "another one entirely"},
+        {**new_password(token), "password": None},
+        {**new_password(token), "password": ["a"]},
+    ]
+    for params in refused:
+        with pytest.raises(ValidationError):
+            await actions(auth).reset(params)
+    await actions(auth).reset(new_password(token))
+    with pytest.raises(InvalidTokenError):
+        await actions(auth).reset(new_password(token, "third lantern pendulum"))
+
+
+async def test_reset_tokens_that_are_not_live_look_the_same(auth: LocalAuthentication) -> None:
+    """EN-7: used, expired, forged, retired, another purpose's or of a deleted user: one error."""
+    user, _ = await register(auth)
+    await register(auth, OTHER_EMAIL)
+    other_purpose = await issue_token(auth)
+    retired = await request_reset(auth)
+    used = await request_reset(auth)
+    await actions(auth).reset(new_password(used))
+    deleted = await request_reset(auth)
+    await auth.accounts.delete(user.id)
+    expired = await request_reset(auth, OTHER_EMAIL)
+    auth.clock.advance(timedelta(hours=1))
+    faces = set()
+    for token in (used, retired, deleted, expired, other_purpose, "A" * 43, "x", expired + "=", "é" * 43):
+        with pytest.raises(InvalidTokenError) as refused:
+            await actions(auth).reset(new_password(token))
+        error = refused.value
+        faces.add((type(error), error.code, error.status, error.title, *error.fields, *error.headers))
+    assert faces == {(InvalidTokenError, "invalid_token", 401, "The link or token is not valid any more")}
+
+
+@pytest.mark.parametrize(("seconds", "live"), [(-1, True), (0, False), (1, False)])
+@pytest.mark.parametrize("lifetime", [timedelta(hours=1), timedelta(minutes=10)], ids=str)
+async def test_reset_token_ends_with_its_lifetime(
+    tmp_path: Path, lifetime: timedelta, seconds: int, live: bool
+) -> None:
+    """A link lives as long as the option says."""
+    sender = MemorySender()
+    reset = Resettable(sender=sender, token_lifetime=lifetime)
+    auth = make_auth(tmp_path, sender=sender, strategies=[Password(resettable=reset)])
+    await register(auth)
+    token = await request_reset(auth)
+    auth.clock.advance(lifetime + timedelta(seconds=seconds))
+    if live:
+        await actions(auth).reset(new_password(token))
+    else:
+        with pytest.raises(InvalidTokenError):
+            await actions(auth).reset(new_password(token))
+    await auth.close()
+
+
+async def test_reset_of_ten_racers_sets_one_password(auth: LocalAuthentication) -> None:
+    """TK-11: shown ten times at once, a link sets the password once."""
+    await register(auth)
+    token = await request_reset(auth)
+    passwords = [f"violet harbour pendulum {number}" for number in range(10)]
+    results = await asyncio.gather(
+        *(actions(auth).reset(new_password(token, password)) for password in passwords), return_exceptions=True
+    )
+    [won] = [number for number, result in enumerate(results) if not isinstance(result, BaseException)]
+    assert all(isinstance(result, InvalidTokenError) for result in results if isinstance(result, BaseException))
+    _, access = await actions(auth).sign_in(credentials(password=passwords[won]))
+    assert await is_alive(auth, access)
+
+
+async def test_reset_may_sign_in_but_passes_every_gate(tmp_path: Path) -> None:
+    """AC-10: with the option a reset signs in; whom a gate refuses has a new password and no session."""
+    sender, gate = MemorySender(), Gate()
+    reset = Resettable(sender=sender, sign_in=True)
+    auth = make_auth(tmp_path, sender=sender, strategies=[Password(resettable=reset)], add_ons=[gate])
+    user, _ = await register(auth)
+    _, token = await actions(auth).reset(new_password(await request_reset(auth)))
+    assert await is_alive(auth, token)
+    assert token.session.factors == {"password": NOW}
+    gate.answer = AuthenticationFailedError("unconfirmed")
+    changed, nothing = await actions(auth).reset(new_password(await request_reset(auth), PASSWORD))
+    assert (changed.id, nothing) == (user.id, None)
+    assert await auth.sessions.list(user.id) == []
+    gate.answer = FactorRequired(("code",))
+    challenge = await actions(auth).reset(new_password(await request_reset(auth)))
+    assert isinstance(challenge, Challenge)
+    assert await auth.sessions.list(user.id) == []
+    await auth.close()
+
+
+async def test_reset_that_is_not_offered_cannot_be_asked_for(tmp_path: Path) -> None:
+    """Without ``resettable`` the actions say what is missing."""
+    auth = with_password(tmp_path)
+    with pytest.raises(ConfigurationError, match="resettable"):
+        await actions(auth).reset(new_password("A" * 43))
+    await auth.close()
+
+
+# --- phases ----------------------------------------------------------------------------------------------------------
+
+
+async def test_phases_hand_their_parameters_to_the_actions(auth: LocalAuthentication) -> None:
+    """Each phase is its action with what was sent; it returns an outcome and signs nobody in by itself."""
+    client = Client(address="192.0.2.1", label="Browser/1.0")
+
+    async def run(phase: str, params: Mapping[str, Any]) -> Any:
+        return await auth.routes["password", phase].handle(PhaseRequest(params=params, client=client))
+
+    registered = await run("register", registration())
+    assert isinstance(registered, SignedIn)
+    assert registered.registered
+    user: User = registered.user
+    signed_in = await run("sign_in", {**credentials(), "token_type": "sign_in"})
+    assert isinstance(signed_in, SignedIn)
+    requested = await run("reset_request", {"email": EMAIL})
+    assert isinstance(requested, Accepted)
+    assert auth.sender.messages == []
+    assert requested.then is not None
+    await requested.then()
+    issued = await auth.services.store.users.get(user.id)
+    assert issued is not None
+    redeemed = await run("sign_in_with_token", {"token": await issue_token(auth)})
+    assert isinstance(redeemed, SignedIn)
+    assert redeemed.spend is not None
+    done = await run("reset", new_password(mailed_token(auth)))
+    assert isinstance(done, Accepted)
+    assert done.user.id == user.id
+    assert await auth.sessions.list(user.id) == []
+
+
+async def test_action_alone_returns_its_outcome(auth: LocalAuthentication) -> None:
+    """An action decides; only what finishes it signs in or hands out a token."""
+    await register(auth)
+    bound = Password().bind(auth.services)
+    outcome = await bound.sign_in(credentials(), token_type="sign_in")
+    assert isinstance(outcome, TokenIssued)
+    assert outcome.token not in repr(outcome)

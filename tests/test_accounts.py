@@ -1,0 +1,605 @@
+"""asgi_auth.accounts: the only writer of users."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+
+from asgi_auth.accounts import as_of
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    ForbiddenError,
+    IdentityTakenError,
+    InvalidTokenError,
+    ValidationError,
+)
+from asgi_auth.hooks import Hook
+from asgi_auth.store import Work
+from asgi_auth.stores import SQLiteStore
+from asgi_auth.types import Client, Draft, Event, PasswordSet, UserChanged, UserConfirmed, UserCreated
+from tests.support import (
+    EMAIL,
+    NEW_PASSWORD,
+    OTHER_EMAIL,
+    PASSWORD,
+    LocalAuthentication,
+    credentials,
+    found_of,
+    is_alive,
+    mailed_token,
+    make_auth,
+    register,
+    registration,
+)
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class Invitations(Hook):
+    """Keeps events; lets a registration in that brings the code 7."""
+
+    name = "invitations"
+    opens_registration = True
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+
+    async def prepare(self, draft: Draft) -> Draft:
+        return replace(draft, invited=draft.params.get("invitation") == "7")
+
+    async def within(self, event: Event, work: Work[Any]) -> None:
+        self.seen.append(event)
+
+    def take(self) -> list[Event]:
+        seen, self.seen = self.seen, []
+        return seen
+
+
+@pytest.fixture
+def events() -> Invitations:
+    """What happened in the test."""
+    return Invitations()
+
+
+@pytest.fixture
+async def auth(tmp_path: Path, events: Invitations) -> AsyncIterator[LocalAuthentication]:
+    """An Authentication whose events are kept."""
+    auth = make_auth(tmp_path, add_ons=[events])
+    yield auth
+    await auth.close()
+
+
+async def can_sign_in(auth: LocalAuthentication, password: str, email: str = EMAIL) -> bool:
+    try:
+        await auth.strategy("password").sign_in(credentials(email, password))
+    except AuthenticationFailedError:
+        return False
+    return True
+
+
+# --- create ----------------------------------------------------------------------------------------------------------
+
+
+async def test_create_keeps_what_it_is_given(auth: LocalAuthentication, events: Invitations) -> None:
+    """A user has the given address, name and extra fields, an id of its own, and is told of once."""
+    fields = {"email": " Alice@Mail.example.ORG ", "username": "Alice", "plan": "gold", "seats": 3}
+    user = await auth.accounts.create(fields, password=PASSWORD)
+    assert (user.email, user.username, dict(user.data)) == (
+        "Alice@mail.example.org",
+        "Alice",
+        {"plan": "gold", "seats": 3},
+    )
+    assert (user.created_at, user.confirmed_at) == (NOW, None)
+    assert len(user.id) == 36
+    assert auth.accounts.user_id(user) == user.id
+    [event] = events.take()
+    assert isinstance(event, UserCreated)
+    assert (event.user_id, event.user, event.strategy, event.at) == (user.id, user, None, NOW)
+    assert await can_sign_in(auth, PASSWORD)
+
+
+async def test_create_may_vouch_for_the_address(auth: LocalAuthentication) -> None:
+    """The application may say that the address is confirmed."""
+    user = await auth.accounts.create({"email": EMAIL}, confirmed=True)
+    assert user.confirmed_at == NOW
+    found = await auth.accounts.get(user.id)
+    assert found is not None
+    assert (found.user, found.account.confirmed_at, found.account.password_hash) == (user, NOW, None)
+
+
+async def test_created_users_are_found_however_they_are_spelled(auth: LocalAuthentication) -> None:
+    """AC-6, RL-4: case, spaces and Unicode form do not matter; what is found is the user as stored."""
+    user = await auth.accounts.create({"email": "Zoë@Mail.example.org", "username": "Zoë"})
+    for spelling in ("zoë@mail.example.org", " ZOË@MAIL.EXAMPLE.ORG\t", "Zoe\u0308@mail.example.org"):
+        assert (await found_of(auth, spelling)).user == user
+    for spelling in ("zoë", "ZOË", " Zoe\u0308 "):
+        found = await auth.accounts.find("username", spelling)
+        assert found is not None
+        assert found.user == user
+    assert await auth.accounts.find("email", OTHER_EMAIL) is None
+    assert await auth.accounts.get("nobody") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "problems"),
+    [
+        ({}, ["email"]),
+        ({"email": None}, ["email"]),
+        ({"plan": "gold"}, ["email"]),
+        ({"email": ""}, ["email"]),
+        ({"email": "alice"}, ["email"]),
+        ({"email": "alice@mail.example.org,bob@mail.example.org"}, ["email"]),
+        ({"email": "alice@mail.example.org\r\nBcc: bob@mail.example.org"}, ["email"]),
+        ({"email": '"Alice" <alice@mail.example.org>'}, ["email"]),
+        ({"email": ["alice@mail.example.org"]}, ["email"]),
+        ({"email": 7}, ["email"]),
+        ({"username": True}, ["username"]),
+        ({"username": "a b"}, ["username"]),
+        ({"email": "alice", "username": "a b"}, ["email", "username"]),
+        ({"email": EMAIL, "plan": "\ud800"}, ["plan"]),
+        ({"email": EMAIL, "plan": object()}, ["plan"]),
+    ],
+    ids=str,
+)
+async def test_create_refuses_fields_by_name(
+    auth: LocalAuthentication, fields: dict[str, Any], problems: list[str]
+) -> None:
+    """AC-7, PW-11: what does not do is named, whatever its type, and nothing is created."""
+    with pytest.raises(ValidationError) as refused:
+        await auth.accounts.create(fields)
+    assert sorted(refused.value.fields) == problems
+    assert await auth.accounts.find("email", EMAIL) is None
+
+
+@pytest.mark.parametrize(
+    ("password", "message"),
+    [
+        ("short", "Please use at least 8 characters."),
+        ("", "Please enter a password."),
+        ("password1234", "This password is easy to guess."),
+        ("alice mail example", "This is too close to your own details"),
+        ("localhost localhost", "This is too close to your own details"),
+        ("nul\0nul quartz lantern", "The password contains a character that cannot be used."),
+        ("\ud800 quartz lantern", "The password contains a character that cannot be used."),
+        ("é" * 513, "The password is too long."),
+    ],
+    ids=ascii,
+)
+async def test_create_refuses_passwords_with_a_reason(auth: LocalAuthentication, password: str, message: str) -> None:
+    """PW-1, PW-3 to PW-5, PW-7: a password must be of sound characters and hard to guess."""
+    with pytest.raises(ValidationError) as refused:
+        await auth.accounts.create({"email": EMAIL}, password=password)
+    assert refused.value.fields["password"].startswith(message)
+
+
+async def test_create_refuses_a_password_that_is_not_text(auth: LocalAuthentication) -> None:
+    """PW-11: a password is text."""
+    not_text: Any = 12345678
+    with pytest.raises(ValidationError) as refused:
+        await auth.accounts.create({"email": EMAIL}, password=not_text)
+    assert dict(refused.value.fields) == {"password": "must be text"}
+
+
+async def test_create_takes_a_hash_in_place_of_a_password(auth: LocalAuthentication) -> None:
+    """A hash of another system is kept as it is and signs in; with a password beside it, nobody knows which counts."""
+    imported = bcrypt.hashpw(b"password1", bcrypt.gensalt(4)).decode()
+    with pytest.raises(TypeError, match="not both"):
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD, password_hash=imported)
+    await auth.accounts.create({"email": EMAIL}, password_hash=imported)
+    assert (await found_of(auth)).account.password_hash == imported
+    assert await can_sign_in(auth, "password1")
+
+
+async def test_create_refuses_what_the_store_does_not_keep(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that knows no user names cannot be given one."""
+    monkeypatch.setattr(auth.services.store.users, "identity_fields", frozenset({"email"}))
+    with pytest.raises(ValidationError) as refused:
+        await auth.accounts.create({"email": EMAIL, "username": "alice"})
+    assert dict(refused.value.fields) == {"username": "is not kept by this store"}
+
+
+@pytest.mark.parametrize("taken", ["email", "username"])
+async def test_create_refuses_what_is_taken(auth: LocalAuthentication, taken: str) -> None:
+    """Addresses and names are unique; the answer names which was taken, and nothing is half done."""
+    first = {"email": EMAIL, "username": "alice"}
+    second = {**{"email": OTHER_EMAIL, "username": "bob"}, taken: first[taken].upper()}
+    await auth.accounts.create(first)
+    with pytest.raises(IdentityTakenError) as refused:
+        await auth.accounts.create(second)
+    assert list(refused.value.fields) == [taken]
+    other = "username" if taken == "email" else "email"
+    assert await auth.accounts.find(other, second[other]) is None
+
+
+async def test_twenty_registrations_of_one_address_make_one_user(auth: LocalAuthentication) -> None:
+    """AC-9: of many at once, one creates the user and the others are told that it is taken."""
+    results = await asyncio.gather(*(auth.accounts.create({"email": EMAIL}) for _ in range(20)), return_exceptions=True)
+    assert sum(isinstance(result, IdentityTakenError) for result in results) == 19
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("a@faß.de", "a@fass.de", False),
+        ("strauß@mail.example.org", "strauss@mail.example.org", False),
+        ("ı@mail.example.org", "i@mail.example.org", False),
+        ("ø@mail.example.org", "o@mail.example.org", False),
+        ("a.b@mail.example.org", "ab@mail.example.org", False),
+        ("a+b@mail.example.org", "a@mail.example.org", False),
+        ("Ä@mail.example.org", "ä@mail.example.org", True),
+        ("a@MÜNCHEN.example.org", "A@münchen.example.org", True),
+        ("a@xn--mnchen-3ya.example.org", "a@münchen.example.org", True),
+        ("e\u0301@mail.example.org", "é@mail.example.org", True),
+        ("k@mail.example.org", "\u212a@mail.example.org", True),  # the Kelvin sign is a K in NFC
+    ],
+)
+async def test_addresses_are_one_account_or_two(auth: LocalAuthentication, first: str, second: str, same: bool) -> None:
+    """AC-6: spellings of one mailbox are one account, look-alikes are two, and mail goes to the one that is stored."""
+    user = await auth.accounts.create({"email": first})
+    if same:
+        with pytest.raises(IdentityTakenError):
+            await auth.accounts.create({"email": second})
+    else:
+        await auth.accounts.create({"email": second})
+    await auth.strategy("password").reset_request({"email": second})
+    [(recipient, _, opts)] = auth.sender.messages
+    assert (recipient == user) is same
+    assert opts["address"] == recipient.email
+
+
+@pytest.mark.parametrize(
+    "address", ["\ufb01@mail.example.org", "\u00aalice@mail.example.org", "\uff41@mail.example.org"]
+)
+async def test_addresses_that_mail_systems_read_differently_are_refused(
+    auth: LocalAuthentication, address: str
+) -> None:
+    """AC-6: a compatibility character before the @ is refused at registration and look-up alike."""
+    for act in (auth.accounts.create({"email": address}), auth.accounts.find("email", address)):
+        with pytest.raises(ValidationError) as refused:
+            await act
+        assert list(refused.value.fields) == ["email"]
+
+
+@pytest.mark.parametrize("address", ["a@company.test", "a@localhost", "a@host.local", "a@x.invalid"])
+async def test_special_use_domains_are_for_loopback_only(tmp_path: Path, address: str) -> None:
+    """AC-6: names that no public mail server has are taken on a local instance, and nowhere else."""
+    local = make_auth(tmp_path)
+    public = make_auth(tmp_path, base_url="https://auth.example.org", subject_name="member")
+    assert (await local.accounts.create({"email": address})).email == address
+    with pytest.raises(ValidationError):
+        await public.accounts.create({"email": address})
+    await local.close()
+    await public.close()
+
+
+# --- registration ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "invitation", "created"),
+    [
+        ("open", "", True),
+        ("open", "7", True),
+        ("invite_only", "", False),
+        ("invite_only", "7", True),
+        ("closed", "", False),
+        ("closed", "7", False),
+    ],
+)
+async def test_registration_follows_its_mode(tmp_path: Path, mode: str, invitation: str, created: bool) -> None:
+    """The mode decides whether strangers may register; the application itself always may."""
+    auth = make_auth(tmp_path, registration=mode, add_ons=[Invitations()])
+    params = {**registration(), "invitation": invitation}
+    if created:
+        user, _ = await auth.strategy("password").register(params)
+        assert user.email == EMAIL
+    else:
+        with pytest.raises(ForbiddenError) as refused:
+            await auth.strategy("password").register(params)
+        assert refused.value.reason == f"registration is {mode}"
+        assert await auth.accounts.find("email", EMAIL) is None
+    assert (await auth.accounts.create({"email": OTHER_EMAIL})).email == OTHER_EMAIL
+    await auth.close()
+
+
+async def test_register_demands_the_identity_of_the_strategy(auth: LocalAuthentication) -> None:
+    """A strategy that signs people in by name needs a name, whatever else there is."""
+    draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
+    with pytest.raises(ValidationError) as refused:
+        await auth.accounts.register(draft, password=None, identity="username")
+    assert dict(refused.value.fields) == {"username": "is needed"}
+    found = await auth.accounts.register(draft, password=None, identity="email")
+    assert found.user.email == EMAIL
+
+
+# --- change ----------------------------------------------------------------------------------------------------------
+
+
+async def test_change_of_other_fields_leaves_everybody_signed_in(
+    auth: LocalAuthentication, events: Invitations
+) -> None:
+    """Extra fields are written; sessions, mail tokens and the confirmation stay, also if the same address is given."""
+    user = await auth.accounts.create({"email": EMAIL, "plan": "gold"}, confirmed=True)
+    token = await auth.sign_in(user)
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    events.take()
+    client = Client(address="192.0.2.1")
+    changed = await auth.accounts.change(user, {"plan": "silver", "email": EMAIL}, client=client, strategy="profile")
+    assert (changed.email, changed.confirmed_at, dict(changed.data)) == (EMAIL, NOW, {"plan": "silver"})
+    assert await is_alive(auth, token)
+    await auth.tokens.peek("reset", mailed_token(auth))
+    [event] = events.take()
+    assert isinstance(event, UserChanged)
+    assert (event.user, event.client, event.strategy, event.draft.user) == (changed, client, "profile", user)
+
+
+@pytest.mark.parametrize(
+    ("fields", "confirmed_at"),
+    [
+        ({"email": "alice@new.example.org"}, None),
+        ({"email": "ALICE@mail.example.org"}, None),
+        ({"email": None}, None),
+        ({"username": "alicia"}, NOW),
+        ({"username": None}, NOW),
+    ],
+    ids=str,
+)
+async def test_change_of_identity_ends_what_hangs_on_it(
+    auth: LocalAuthentication, fields: dict[str, Any], confirmed_at: datetime | None
+) -> None:
+    """TK-12, SE-5, AC-3: another address or name, or none, ends the other sessions and every mail token."""
+    user = await auth.accounts.create({"email": EMAIL, "username": "alice"}, confirmed=True)
+    acting, other = await auth.sign_in(user), await auth.sign_in(user)
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    changed = await auth.accounts.change(user, fields, acting=acting.session)
+    assert changed.confirmed_at == confirmed_at
+    assert {name: getattr(changed, name) for name in fields} == fields
+    assert [await is_alive(auth, token) for token in (acting, other)] == [True, False]
+    with pytest.raises(InvalidTokenError):
+        await auth.tokens.peek("reset", mailed_token(auth))
+
+
+async def test_change_by_a_session_that_is_over_is_refused(auth: LocalAuthentication) -> None:
+    """SE-16: a session that ended while the request was under way changes no address, and is not revived."""
+    user, token = await register(auth)
+    await auth.sessions.revoke_all(user.id)
+    with pytest.raises(InvalidTokenError):
+        await auth.accounts.change(user, {"email": OTHER_EMAIL}, acting=token.session)
+    assert (await found_of(auth)).user == user
+    assert not await is_alive(auth, token)
+
+
+async def test_change_by_somebody_else_spares_no_session(auth: LocalAuthentication) -> None:
+    """The acting session lives on only if it is that user's own; an administrator's is not touched."""
+    user, token = await register(auth)
+    _, administrator = await register(auth, OTHER_EMAIL)
+    await auth.accounts.change(user, {"email": "alice@new.example.org"}, acting=administrator.session)
+    assert [await is_alive(auth, each) for each in (token, administrator)] == [False, True]
+
+
+async def test_change_that_cannot_be_writes_nothing(auth: LocalAuthentication) -> None:
+    """A taken or unsound address changes nothing and signs nobody out; a user who is gone is said to be."""
+    user, token = await register(auth)
+    await auth.accounts.create({"email": OTHER_EMAIL})
+    with pytest.raises(IdentityTakenError):
+        await auth.accounts.change(user, {"email": OTHER_EMAIL})
+    with pytest.raises(ValidationError):
+        await auth.accounts.change(user, {"email": "alice"})
+    assert await is_alive(auth, token)
+    assert (await found_of(auth)).user == user
+    await auth.accounts.delete(user.id)
+    for fields in ({"plan": "gold"}, {"email": "alice@new.example.org"}):
+        with pytest.raises(ValidationError, match="the user is gone"):
+            await auth.accounts.change(user, fields)
+
+
+async def test_change_that_loses_the_race_with_a_deletion(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where several may write at once, the user may go between two statements: nothing is written then."""
+    user, token = await register(auth)
+
+    async def update(*args: object) -> None:
+        return None
+
+    monkeypatch.setattr(type(auth.services.store.users), "update", update)
+    with pytest.raises(ValidationError, match="the user is gone"):
+        await auth.accounts.change(user, {"username": "alicia"})
+    assert await is_alive(auth, token)
+
+
+# --- passwords -------------------------------------------------------------------------------------------------------
+
+
+async def test_set_password_ends_everything_but_the_acting_session(
+    auth: LocalAuthentication, events: Invitations
+) -> None:
+    """SE-5, TK-12: a new password ends the other sessions and mail tokens, and the old password."""
+    user, acting = await register(auth)
+    other = await auth.sign_in(user)
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    events.take()
+    client = Client(address="192.0.2.1")
+    changed = await auth.accounts.set_password(
+        await found_of(auth), NEW_PASSWORD, acting=acting.session, client=client, strategy="profile"
+    )
+    assert changed.user == user
+    assert [await is_alive(auth, token) for token in (acting, other)] == [True, False]
+    assert [await can_sign_in(auth, password) for password in (PASSWORD, NEW_PASSWORD)] == [False, True]
+    with pytest.raises(InvalidTokenError):
+        await auth.tokens.peek("reset", mailed_token(auth))
+    _, event, *_rest = events.take()
+    assert isinstance(event, PasswordSet)
+    assert (event.user_id, event.client, event.strategy) == (user.id, client, "profile")
+
+
+async def test_set_password_needs_the_account_as_it_was(auth: LocalAuthentication) -> None:
+    """SE-16: if the account changed, or went, since the proof began, nothing happens."""
+    user, _ = await register(auth)
+    before = await found_of(auth)
+    await auth.sessions.revoke_all(user.id)
+    stolen = await auth.sign_in(user)
+    with pytest.raises(InvalidTokenError):
+        await auth.accounts.set_password(before, NEW_PASSWORD)
+    assert await is_alive(auth, stolen)
+    assert await can_sign_in(auth, PASSWORD)
+    now = await found_of(auth)
+    await auth.accounts.delete(user.id)
+    with pytest.raises(InvalidTokenError):
+        await auth.accounts.set_password(now, NEW_PASSWORD)
+
+
+async def test_set_password_that_is_refused_changes_nothing(auth: LocalAuthentication) -> None:
+    """TK-10: neither the token nor a session is spent on a password that does not do."""
+    _, token = await register(auth)
+    spent: list[str] = []
+
+    async def spend(work: Work[Any]) -> None:
+        spent.append("spent")
+
+    with pytest.raises(ValidationError) as refused:
+        await auth.accounts.set_password(await found_of(auth), "alice mail example", spend=spend)
+    assert list(refused.value.fields) == ["password"]
+    assert spent == []
+    assert await is_alive(auth, token)
+    await auth.accounts.set_password(await found_of(auth), NEW_PASSWORD, spend=spend)
+    assert spent == ["spent"]
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+async def test_first_proof_of_the_mailbox_is_a_claim(
+    auth: LocalAuthentication, events: Invitations, confirmed: bool
+) -> None:
+    """AC-1: a token that came by mail confirms an account that never was, and says that it was claimed."""
+    user = await auth.accounts.create({"email": EMAIL}, confirmed=confirmed)
+    planted = await auth.sign_in(user)
+    events.take()
+    auth.clock.advance(timedelta(hours=1))
+    changed = await auth.accounts.set_password(await found_of(auth), NEW_PASSWORD, proves_mailbox=True)
+    then = NOW if confirmed else NOW + timedelta(hours=1)
+    assert changed.account.confirmed_at == changed.user.confirmed_at == then
+    assert not await is_alive(auth, planted)
+    claims = [event for event in events.take() if isinstance(event, UserConfirmed)]
+    assert [(claim.user_id, claim.claimed) for claim in claims] == ([] if confirmed else [(user.id, True)])
+
+
+async def test_rehash_replaces_only_the_hash_that_was_verified(auth: LocalAuthentication) -> None:
+    """PW-9: compare-and-set: a hash made from an old password never overwrites a newer one."""
+    user = await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+    verified = (await found_of(auth)).account
+    await auth.accounts.rehash(verified, "newer hash")
+    assert (await found_of(auth)).account == replace(verified, password_hash="newer hash")
+    await auth.accounts.rehash(verified, "late hash")
+    assert (await found_of(auth)).account.password_hash == "newer hash"
+    await auth.sessions.revoke_all(user.id)
+    await auth.accounts.rehash(replace(verified, password_hash="newer hash"), "late hash")
+    assert (await found_of(auth)).account.password_hash == "newer hash"
+
+
+async def test_rehash_that_fails_is_logged_and_goes_by(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """PW-9: a database that is locked does not spoil the sign-in that brought the better hash."""
+    auth = make_auth(tmp_path, store=SQLiteStore(tmp_path / "app.db", busy_timeout=timedelta(0)))
+    await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+    account = (await found_of(auth)).account
+    other = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    await auth.accounts.rehash(account, "newer hash")
+    other.close()
+    assert "a password could not be re-hashed" in caplog.text
+    assert (await found_of(auth)).account == account
+    await auth.close()
+
+
+# --- states ----------------------------------------------------------------------------------------------------------
+
+
+async def test_confirm_is_won_once(auth: LocalAuthentication, events: Invitations) -> None:
+    """The application vouches for the address; the first time counts, and no session ends."""
+    user, token = await register(auth)
+    events.take()
+    assert await auth.accounts.confirm(user.id) is True
+    auth.clock.advance(timedelta(hours=1))
+    assert await auth.accounts.confirm(user.id) is False
+    assert await auth.accounts.confirm("nobody") is False
+    assert (await found_of(auth)).user.confirmed_at == NOW
+    assert await is_alive(auth, token)
+    [event] = events.take()
+    assert isinstance(event, UserConfirmed)
+    assert (event.user_id, event.claimed) == (user.id, False)
+
+
+async def test_disable_locks_out_at_once(auth: LocalAuthentication, events: Invitations) -> None:
+    """SE-6, TK-15, AC-3: sessions, bearer and mail tokens of a locked user are dead, for good; others' are not."""
+    user, token = await register(auth)
+    _, other = await register(auth, OTHER_EMAIL)
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    events.take()
+    assert await auth.accounts.disable(user.id) is True
+    assert await auth.accounts.disable(user.id) is False
+    assert await auth.accounts.disable("nobody") is False
+    assert [event.name for event in events.take()] == ["sessions.revoked", "user.disabled"]
+    assert [await is_alive(auth, each) for each in (token, other)] == [False, True]
+    assert not await can_sign_in(auth, PASSWORD)
+    with pytest.raises(InvalidTokenError):
+        await auth.tokens.peek("reset", mailed_token(auth))
+    events.take()
+    assert await auth.accounts.enable(user.id) is True
+    assert [event.name for event in events.take()] == ["sessions.revoked", "user.enabled"]
+    assert not await is_alive(auth, token)
+    with pytest.raises(InvalidTokenError):
+        await auth.tokens.peek("reset", mailed_token(auth))
+    assert await can_sign_in(auth, PASSWORD)
+
+
+async def test_enable_of_somebody_who_is_not_locked_does_nothing(
+    auth: LocalAuthentication, events: Invitations
+) -> None:
+    """Enabling twice, or nobody, changes nothing and signs nobody out."""
+    user, token = await register(auth)
+    events.take()
+    assert await auth.accounts.enable(user.id) is False
+    assert await auth.accounts.enable("nobody") is False
+    assert events.take() == []
+    assert await is_alive(auth, token)
+
+
+async def test_delete_takes_everything_along(auth: LocalAuthentication, events: Invitations) -> None:
+    """TK-15: a deleted user's sessions and tokens are dead, and the address may be registered anew."""
+    user, token = await register(auth)
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    events.take()
+    assert await auth.accounts.delete(user.id) is True
+    assert await auth.accounts.delete(user.id) is False
+    assert [(event.name, event.user_id) for event in events.take()] == [("user.deleted", user.id)]
+    assert not await is_alive(auth, token)
+    with pytest.raises(InvalidTokenError):
+        await auth.tokens.peek("reset", mailed_token(auth))
+    again, _ = await register(auth)
+    assert again.id != user.id
+
+
+async def test_deleted_user_cannot_be_signed_in(auth: LocalAuthentication) -> None:
+    """A user object may be older than the end of its user."""
+    user, _ = await register(auth)
+    await auth.accounts.delete(user.id)
+    with pytest.raises(AuthError, match="the user is gone"):
+        await auth.sign_in(user)
+
+
+async def test_account_as_of_a_token_has_the_stamp_of_the_token(auth: LocalAuthentication) -> None:
+    """What hangs on a token dies with the stamp that the token copied; without one, with none that there can be."""
+    await register(auth)
+    account = (await found_of(auth)).account
+    assert as_of(account, b"older") == replace(account, stamp=b"older")
+    assert as_of(account, None).stamp == b""

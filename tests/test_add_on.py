@@ -1,0 +1,320 @@
+"""What an add-on and a second factor can do with nothing but the published contracts."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_auth.errors import AuthenticationFailedError, ForbiddenError, InvalidTokenError
+from asgi_auth.hooks import Hook
+from asgi_auth.plug import AuthPlug
+from asgi_auth.services import Services
+from asgi_auth.store import Work
+from asgi_auth.strategies.password import Password, Resettable
+from asgi_auth.types import (
+    Accepted,
+    Attempt,
+    Challenge,
+    Draft,
+    Event,
+    FactorRequired,
+    Outcome,
+    Phase,
+    PhaseRequest,
+    UserCreated,
+)
+from tests.asgi import ask, post
+from tests.second_factor import Code
+from tests.support import (
+    EMAIL,
+    NEW_PASSWORD,
+    OTHER_EMAIL,
+    PASSWORD,
+    LocalAuthentication,
+    credentials,
+    found_of,
+    is_alive,
+    mailed_token,
+    make_auth,
+    register,
+    registration,
+)
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+JSON = {"Accept": "application/json"}
+
+
+# --- an add-on -------------------------------------------------------------------------------------------------------
+
+
+class Club(Hook):
+    """Lets in who knows the word, keeps a list of members in a table of its own, and can ban a member."""
+
+    name = "club"
+    needs = frozenset({"tokens"})
+    opens_registration = True
+    banned: frozenset[str] = frozenset()
+    full = False
+
+    def __init__(self, services: Services[Any] | None = None) -> None:
+        self.services = services
+
+    def bind(self, services: Services[Any]) -> "Club":
+        bound = Club(services)
+        bound.phases = [
+            Phase(name="info", method="GET", handle=bound.info),
+            Phase(name="leave", method="POST", handle=bound.leave_phase, signed_in=True),
+        ]
+        return bound
+
+    async def prepare(self, draft: Draft) -> Draft:
+        if draft.act != "create" or draft.params.get("word") != "swordfish":
+            return draft
+        fields = {**draft.fields, "rank": "novice"}
+        return replace(draft, invited=True, fields=fields, confirmed_at=NOW, notes={"club": "swordfish"})
+
+    async def admit(self, attempt: Attempt) -> FactorRequired | None:
+        if attempt.user.id in self.banned:
+            raise AuthenticationFailedError("banned from the club")
+        return None
+
+    async def within(self, event: Event, work: Work[Any]) -> None:
+        if isinstance(event, UserCreated) and event.draft.notes.get("club") == "swordfish":
+            await work.connection.execute("INSERT INTO members VALUES (?)", (event.user_id,))
+            if self.full:
+                raise ForbiddenError("the club is full")
+
+    async def info(self, request: PhaseRequest) -> Outcome:
+        return Challenge({"club": "open"})
+
+    async def leave_phase(self, request: PhaseRequest) -> Outcome:
+        await self.leave(request.state.user.id)
+        return Accepted()
+
+    async def leave(self, user_id: str) -> Accepted:
+        assert self.services is not None
+
+        async def act(work: Work[Any]) -> None:
+            await work.connection.execute("DELETE FROM members WHERE user_id = ?", (user_id,))
+
+        await self.services.commit(act)
+        return Accepted()
+
+
+@pytest.fixture
+async def club(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """An Authentication with the add-on, by invitation only."""
+    auth = make_auth(tmp_path, registration="invite_only", add_ons=[Club()])
+    async with auth.services.store.transaction() as work:
+        await work.connection.execute("CREATE TABLE members (user_id TEXT)")
+    yield auth
+    await auth.close()
+
+
+def hook_of(auth: LocalAuthentication) -> Club:
+    [hook] = auth.services.hooks
+    assert isinstance(hook, Club)
+    return hook
+
+
+async def members(auth: LocalAuthentication) -> list[str]:
+    async with auth.services.store.transaction() as work:
+        return [row[0] for row in await work.connection.execute_fetchall("SELECT user_id FROM members")]
+
+
+async def join(auth: LocalAuthentication, email: str = EMAIL) -> Any:
+    return await auth.strategy("password").register({**registration(email), "word": "swordfish"})
+
+
+async def test_add_on_gates_registration_and_fills_the_draft(club: LocalAuthentication) -> None:
+    """``prepare`` lets in who is invited, with fields and a confirmation of its own; strangers stay outside."""
+    with pytest.raises(ForbiddenError):
+        await club.strategy("password").register(registration())
+    user, token = await join(club)
+    assert (dict(user.data), user.confirmed_at) == ({"rank": "novice"}, NOW)
+    assert await is_alive(club, token)
+
+
+async def test_add_on_writes_its_own_rows_in_the_transaction(club: LocalAuthentication) -> None:
+    """``within`` writes through the driver's connection; what it refuses takes its row along."""
+    user, _ = await join(club)
+    assert await members(club) == [user.id]
+    hook_of(club).full = True
+    with pytest.raises(ForbiddenError, match="the club is full"):
+        await join(club, OTHER_EMAIL)
+    assert await members(club) == [user.id]
+    assert await club.accounts.find("email", OTHER_EMAIL) is None
+
+
+async def test_add_on_gates_every_sign_in(club: LocalAuthentication) -> None:
+    """AC-3: ``admit`` is asked whatever the way in: password, sign-in token, or the application itself."""
+    user, _ = await join(club)
+    _, token = await club.strategy("password").sign_in(credentials(), token_type="sign_in")
+    hook_of(club).banned = frozenset({user.id})
+    with pytest.raises(AuthenticationFailedError, match="banned"):
+        await club.strategy("password").sign_in(credentials())
+    with pytest.raises(AuthenticationFailedError, match="banned"):
+        await club.strategy("password").sign_in_with_token({"token": token})
+    with pytest.raises(AuthenticationFailedError, match="banned"):
+        await club.sign_in(user)
+
+
+async def test_add_on_has_phases_and_actions(club: LocalAuthentication) -> None:
+    """An add-on's phase is served like a strategy's; one for somebody who is signed in is told who that is."""
+    user, token = await join(club)
+    plug = AuthPlug(club, app=None)
+    info = await ask(plug, "GET", "/club/info", headers=JSON)
+    assert (info.status, info.json()) == (200, {"status": "challenge", "club": "open"})
+    nobody = await post(plug, "/club/leave", headers=JSON)
+    assert (nobody.status, nobody.json()["code"]) == (401, "authentication_failed")
+    forged = await post(plug, "/club/leave", headers=JSON, cookie=f"{club.session_cookie}=forged")
+    assert (forged.status, forged.json()["code"]) == (401, "invalid_token")
+    assert await members(club) == [user.id]
+    left = await post(plug, "/club/leave", headers=JSON, cookie=f"{club.session_cookie}={token.cookie}")
+    assert (left.status, await members(club)) == (200, [])
+    assert await club.add_on("club").leave(user.id) == (None, None)
+
+
+# --- a second factor -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """Alice has a second factor, Bob has none; a reset would sign in."""
+    auth = make_auth(tmp_path)
+    strategies = [
+        Password(resettable=Resettable(sender=auth.sender, sign_in=True)),
+        Code(enrolled=frozenset({EMAIL})),
+    ]
+    auth = make_auth(tmp_path, sender=auth.sender, strategies=strategies)
+    for email in (EMAIL, OTHER_EMAIL):
+        await auth.accounts.create({"email": email}, password=PASSWORD)
+    yield auth
+    await auth.close()
+
+
+async def begin(auth: LocalAuthentication, **params: Any) -> str:
+    """Prove the password; the pending token."""
+    challenge = await auth.strategy("password").sign_in({**credentials(), **params})
+    assert isinstance(challenge, Challenge)
+    assert challenge.data == {"factors": ["code"]}
+    assert challenge.pending is not None
+    return challenge.pending
+
+
+async def verify(auth: LocalAuthentication, pending: str | None, code: str = f"code-{EMAIL}") -> Any:
+    return await auth.strategy("code").verify({"code": code}, pending=pending)
+
+
+async def test_second_factor_is_asked_of_whoever_has_one(auth: LocalAuthentication) -> None:
+    """Without a second factor the password is enough; with one it leads to a challenge and no session."""
+    _, token = await auth.strategy("password").sign_in(credentials(OTHER_EMAIL))
+    assert await is_alive(auth, token)
+    pending = await begin(auth)
+    user = (await found_of(auth)).user
+    assert await auth.sessions.list(user.id) == []
+    for use in (auth.sessions.load, auth.sessions.load_bearer):
+        with pytest.raises(InvalidTokenError):
+            await use(pending)
+
+
+async def test_second_factor_finishes_the_sign_in(auth: LocalAuthentication) -> None:
+    """The session has both factors with their times and is remembered as was asked at the first; once."""
+    pending = await begin(auth, remember_me="on")
+    auth.clock.advance(timedelta(minutes=1))
+    user, token = await verify(auth, pending)
+    assert user.email == EMAIL
+    assert await is_alive(auth, token)
+    assert token.session.factors == {"password": NOW, "code": NOW + timedelta(minutes=1)}
+    assert token.session.remembered
+    with pytest.raises(InvalidTokenError):
+        await verify(auth, pending)
+
+
+@pytest.mark.parametrize(("seconds", "live"), [(599, True), (600, False), (601, False)])
+async def test_pending_sign_in_ends_after_ten_minutes(auth: LocalAuthentication, seconds: int, live: bool) -> None:
+    """A sign-in waits ten minutes for its second factor."""
+    pending = await begin(auth)
+    auth.clock.advance(timedelta(seconds=seconds))
+    if live:
+        assert await is_alive(auth, (await verify(auth, pending)).token)
+    else:
+        with pytest.raises(InvalidTokenError):
+            await verify(auth, pending)
+
+
+async def test_wrong_code_leaves_the_sign_in_pending(auth: LocalAuthentication) -> None:
+    """A wrong code signs nobody in and may be tried again."""
+    pending = await begin(auth)
+    for code in ("code-", f"code-{OTHER_EMAIL}"):
+        with pytest.raises(AuthenticationFailedError, match="wrong code"):
+            await verify(auth, pending, code)
+    assert await is_alive(auth, (await verify(auth, pending)).token)
+    with pytest.raises(InvalidTokenError):
+        await verify(auth, None)
+
+
+@pytest.mark.parametrize("change", ["reset", "disable", "revoke_all"])
+async def test_pending_sign_in_dies_with_a_change(auth: LocalAuthentication, change: str) -> None:
+    """SE-16: what the account has become since the first factor counts for the second, too."""
+    pending = await begin(auth)
+    found = await found_of(auth)
+    if change == "reset":
+        await auth.accounts.set_password(found, NEW_PASSWORD)
+    else:
+        acts = {"disable": auth.accounts.disable, "revoke_all": auth.sessions.revoke_all}
+        act: Any = acts[change]
+        await act(found.account.user_id)
+    with pytest.raises(InvalidTokenError):
+        await verify(auth, pending)
+
+
+async def test_other_ways_in_owe_the_second_factor_too(auth: LocalAuthentication) -> None:
+    """AC-10: neither a sign-in token nor a reset gets around it, and each is spent."""
+    _, token = await auth.strategy("password").sign_in(credentials(), token_type="sign_in")
+    challenge = await auth.strategy("password").sign_in_with_token({"token": token})
+    assert isinstance(challenge, Challenge)
+    assert await is_alive(auth, (await verify(auth, challenge.pending)).token)
+    with pytest.raises(InvalidTokenError):
+        await auth.strategy("password").sign_in_with_token({"token": token})
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    params = {"reset_token": mailed_token(auth), "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
+    challenge = await auth.strategy("password").reset(params)
+    assert isinstance(challenge, Challenge)
+    assert await is_alive(auth, (await verify(auth, challenge.pending)).token)
+    with pytest.raises(AuthenticationFailedError, match="another factor is needed"):
+        await auth.sign_in((await found_of(auth)).user)
+
+
+async def test_registration_of_somebody_with_a_second_factor(auth: LocalAuthentication) -> None:
+    """A factor that nobody owes is not asked at a registration."""
+    user, token = await register(auth, "carol@mail.example.org")
+    assert user.email == "carol@mail.example.org"
+    assert await is_alive(auth, token)
+
+
+async def test_second_factor_over_http(auth: LocalAuthentication) -> None:
+    """SE-1: the pending sign-in is in a cookie of its own, which the finished one removes; the session is a new one."""
+    plug = AuthPlug(auth)
+    browser = {**JSON, "Sec-Fetch-Site": "same-origin"}
+    first = await post(plug, "/password/sign_in", credentials(), headers=browser)
+    assert first.json() == {"status": "challenge", "factors": ["code"]}
+    pending = first.cookie(auth.pending_cookie)
+    assert auth.session_cookie not in str(first.headers)
+    cookie = f"{auth.pending_cookie}={pending}"
+    wrong = await post(plug, "/code/verify", {"code": "wrong"}, headers=browser, cookie=cookie)
+    assert (wrong.status, wrong.all("set-cookie")) == (401, [])
+    nobody = await post(plug, "/code/verify", {"code": f"code-{EMAIL}"}, headers=browser)
+    assert nobody.status == 401
+    second = await post(plug, "/code/verify", {"code": f"code-{EMAIL}"}, headers=browser, cookie=cookie)
+    assert second.status == 200
+    assert second.cookie(auth.pending_cookie) == ""
+    loaded = await auth.sessions.load(second.cookie(auth.session_cookie))
+    assert set(loaded.session.factors) == {"password", "code"}
+    again = await post(plug, "/code/verify", {"code": f"code-{EMAIL}"}, headers=browser, cookie=cookie)
+    assert again.status == 401

@@ -1,0 +1,623 @@
+"""asgi_auth.authentication: what it refuses at start, how it opens and ends, and how it finishes acts."""
+
+import asyncio
+import inspect
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from asgi_auth import authentication as module
+from asgi_auth.authentication import Authentication, Finished, utc_now
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, StoreUnavailableError
+from asgi_auth.hooks import Hook
+from asgi_auth.passwords import Bcrypt
+from asgi_auth.senders import ConsoleSender, MemorySender
+from asgi_auth.services import Services
+from asgi_auth.store import Work
+from asgi_auth.stores import SQLiteStore
+from asgi_auth.strategies.password import Password, Resettable
+from asgi_auth.types import (
+    Accepted,
+    Activity,
+    AnonymousUser,
+    Attempt,
+    AuthState,
+    Client,
+    Event,
+    FactorRequired,
+    Phase,
+    SignedOut,
+    SignInFailed,
+    User,
+)
+from tests.support import (
+    EMAIL,
+    HASHER,
+    OTHER_SECRET,
+    PASSWORD,
+    SECRET,
+    LocalAuthentication,
+    credentials,
+    is_alive,
+    mailed_token,
+    make_auth,
+    register,
+    registration,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+class Events(Hook):
+    """Keeps what happened."""
+
+    name = "events"
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+
+    async def within(self, event: Event, work: Work[Any]) -> None:
+        self.seen.append(event)
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """An Authentication with the defaults of the tests."""
+    auth = make_auth(tmp_path)
+    yield auth
+    await auth.close()
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+
+class Named(Hook):
+    """An add-on of any name that may need something of the store."""
+
+    def __init__(self, name: Any, *needs: str) -> None:
+        self.name, self.needs = name, frozenset(needs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"secret": ""}, "secret"),
+        ({"secret": []}, "secret"),
+        ({"secret": None}, "secret"),
+        ({"secret": "secret"}, "secret"),
+        ({"secret": SECRET[:31]}, "secret"),
+        ({"secret": "changeme" * 8}, "secret"),
+        ({"secret": "a" * 64}, "secret"),
+        ({"secret": "abcdefghijklmnopqrstuvwxyz0123456789"}, "secret"),
+        ({"secret": [SECRET, "short"]}, "secret"),
+        ({"secret": [SECRET, None]}, "secret"),
+        ({"base_url": ""}, "base_url"),
+        ({"base_url": "localhost:8000"}, "base_url"),
+        ({"base_url": "https://auth.example.org/path"}, "base_url"),
+        ({"base_url": "https://user@auth.example.org"}, "base_url"),
+        ({"base_url": "https://auth.example.org?x=1"}, "base_url"),
+        ({"base_url": "ftp://auth.example.org"}, "base_url"),
+        ({"base_url": "http://auth.example.org"}, "base_url must be https"),
+        ({"base_url": "http://192.0.2.1"}, "base_url must be https"),
+        ({"base_url": "http://localhost.example.org"}, "base_url must be https"),
+        ({"mount_path": ""}, "mount_path"),
+        ({"mount_path": "/"}, "mount_path"),
+        ({"mount_path": "auth"}, "mount_path"),
+        ({"mount_path": "/auth/"}, "mount_path"),
+        ({"mount_path": "/a b"}, "mount_path"),
+        ({"mount_path": "/%61uth"}, "mount_path"),
+        ({"subject_name": ""}, "subject_name"),
+        ({"subject_name": "User"}, "subject_name"),
+        ({"subject_name": "1user"}, "subject_name"),
+        ({"subject_name": "us er"}, "subject_name"),
+        ({"subject_name": "usér"}, "subject_name"),
+        ({"subject_name": "u" * 33}, "subject_name"),
+        ({"subject_name": None}, "subject_name"),
+        ({"strategies": []}, "strategies"),
+        ({"strategies": [Password(), Password()]}, "strategies, add_ons: the name 'password' is taken"),
+        ({"add_ons": [Named("password")]}, "strategies, add_ons: the name 'password' is taken"),
+        ({"add_ons": [Named("a"), Named("a")]}, "strategies, add_ons: the name 'a' is taken"),
+        ({"strategies": [Password(name="sign_out")]}, "the name 'sign_out' is taken"),
+        ({"strategies": [Password(name="Pass word")]}, "name of a strategy or add-on"),
+        ({"add_ons": [Named("")]}, "name of a strategy or add-on"),
+        ({"add_ons": [Named(None)]}, "name of a strategy or add-on"),
+        ({"add_ons": [Named("audit", "audit")]}, "store: SQLiteStore keeps no audit: audit needs them"),
+        ({"registration": "secret"}, "registration must be 'open', 'invite_only' or 'closed'"),
+        ({"registration": "invite_only"}, "registration: 'invite_only' needs an add-on that invites"),
+        ({"allowed_origins": ["https://x.example.org/path"]}, "allowed_origins"),
+        ({"allowed_origins": "https://x.example.org"}, "allowed_origins"),
+        ({"allowed_return_to": "https://x.example.org/"}, "allowed_return_to must be a list of absolute URLs"),
+        ({"allowed_return_to": ["/local"]}, "allowed_return_to"),
+        ({"trusted_proxies": ["example.org"]}, "trusted_proxies"),
+        ({"trusted_proxies": "10.0.0.0/8"}, "trusted_proxies"),
+        ({"password_pepper": "short"}, "password_pepper"),
+        ({"password_pepper": [OTHER_SECRET, ""]}, "password_pepper"),
+        (
+            {"password_pepper": OTHER_SECRET, "hasher": SimpleNamespace(cost=4)},
+            "password_pepper: this hasher takes none",
+        ),
+        ({"password_pepper": OTHER_SECRET, "hasher": Bcrypt(cost=4, pepper=(b"x" * 32,))}, "or has its own"),
+        ({"audit_keys": OTHER_SECRET}, "audit_keys: there is no add-on that writes an audit log"),
+        (
+            {
+                "base_url": "https://auth.example.org",
+                "strategies": [Password(resettable=Resettable(sender=ConsoleSender()))],
+            },
+            r"resettable\.sender: ConsoleSender is for local use, not for https",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else ascii(value)[:80],
+)
+def test_configuration_that_does_not_do_is_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    """TK-16: what is wrong is refused at start, by the name of the parameter, without its value if that is a secret."""
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        make_auth(tmp_path, **options)
+    assert SECRET[:31] not in str(refused.value)
+    assert not (tmp_path / "app.db").exists()
+
+
+@pytest.mark.parametrize("missing", ["users", "accounts", "sessions", "tokens"])
+def test_store_must_keep_what_every_strategy_needs(tmp_path: Path, missing: str) -> None:
+    """A store that lacks a capability is refused by name, with who needs it."""
+    scoped = SQLiteStore(tmp_path / "app.db").scope("user")
+    kept = {name: getattr(scoped, name) for name in ("users", "accounts", "sessions", "tokens") if name != missing}
+
+    class Poor(SQLiteStore):
+        def scope(self, subject_name: str) -> Any:
+            return SimpleNamespace(**kept)
+
+    with pytest.raises(ConfigurationError, match=f"store: Poor keeps no {missing}: password needs them"):
+        make_auth(tmp_path, store=Poor(tmp_path / "app.db"))
+
+
+@pytest.mark.parametrize(
+    ("base_url", "secure", "cookie"),
+    [
+        ("http://localhost:8000", False, "user_session"),
+        ("http://localhost", False, "user_session"),
+        ("http://127.0.0.1:8000", False, "user_session"),
+        ("http://127.8.9.10", False, "user_session"),
+        ("http://[::1]:8000", False, "user_session"),
+        ("https://localhost", True, "__Host-user_session"),
+        ("https://auth.example.org", True, "__Host-user_session"),
+    ],
+)
+def test_base_url_decides_how_safe_cookies_are(tmp_path: Path, base_url: str, secure: bool, cookie: str) -> None:
+    """SE-3: https has __Host- cookies; http is for localhost and loopback addresses alone."""
+    auth = make_auth(tmp_path, base_url=base_url)
+    assert (auth.secure, auth.session_cookie) == (secure, cookie)
+    assert auth.pending_cookie == cookie.replace("session", "pending")
+    assert auth.origins == {base_url}
+
+
+def test_defaults_are_safe(tmp_path: Path) -> None:
+    """What is not said is the documented default."""
+    auth = Authentication(
+        store=SQLiteStore(tmp_path / "app.db"), secret=SECRET, base_url="http://localhost:8000", strategies=[Password()]
+    )
+    assert (auth.subject_name, auth.mount_path, auth.app_name) == ("user", "/auth", "localhost")
+    assert auth.hasher == Bcrypt(cost=12)
+    assert (auth.allowed_return_to, tuple(auth.trusted_proxies)) == (frozenset(), ())
+    now = auth.clock()
+    assert now.tzinfo is UTC
+    assert utc_now() - now < timedelta(minutes=1)
+
+
+def test_options_are_kept(tmp_path: Path) -> None:
+    """Further origins, return addresses, proxies and the name of the application are where http looks for them."""
+    auth = make_auth(
+        tmp_path,
+        app_name="Example",
+        mount_path="/account/auth",
+        subject_name="admin_2",
+        allowed_origins=["https://www.example.org"],
+        allowed_return_to=["https://www.example.org/"],
+        trusted_proxies=["10.0.0.0/8"],
+        secret=[SECRET.encode(), OTHER_SECRET],
+        password_pepper=OTHER_SECRET,
+    )
+    assert (auth.app_name, auth.mount_path, auth.session_cookie) == ("Example", "/account/auth", "admin_2_session")
+    assert auth.origins == {"http://localhost:8000", "https://www.example.org"}
+    assert auth.allowed_return_to == {"https://www.example.org/"}
+    assert [str(network) for network in auth.trusted_proxies] == ["10.0.0.0/8"]
+    assert auth.hasher == Bcrypt(cost=4, pepper=(OTHER_SECRET.encode(),))
+
+
+def test_repr_hides_secrets(tmp_path: Path) -> None:
+    """Neither the Authentication nor anything that it hands out shows a secret or a pepper."""
+    auth = make_auth(tmp_path, password_pepper=OTHER_SECRET)
+    things = [auth, auth.services, auth.tokens, auth.sessions, auth.accounts, auth.hasher, auth.strategy("password")]
+    for thing in things:
+        assert SECRET not in repr(thing)
+        assert OTHER_SECRET not in repr(thing)
+    assert repr(auth) == "Authentication(subject_name='user', base_url='http://localhost:8000')"
+    assert "hidden" not in repr(Finished(None, "hidden"))
+
+
+def test_cheap_hashes_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A cost that is fit for tests only is said to be."""
+    make_auth(tmp_path, hasher=Bcrypt(cost=10))
+    assert caplog.messages == []
+    make_auth(tmp_path, hasher=HASHER)
+    assert caplog.messages == ["hasher: passwords are hashed too cheaply for real accounts"]
+
+
+class Bound(Hook):
+    """An add-on that is another object once it is bound, with a phase and an action."""
+
+    name = "bound"
+    services: Services[Any]
+
+    def bind(self, services: Services[Any]) -> "Bound":
+        bound = Bound()
+        bound.services = services
+        bound.phases = [Phase(name="act", method="GET", handle=bound.act)]
+        return bound
+
+    async def act(self, request: object = None) -> SignedOut:
+        return SignedOut()
+
+
+class Doubled(Hook):
+    """An add-on with two phases of one name."""
+
+    name = "doubled"
+    phases = (
+        Phase(name="act", method="GET", handle=Bound().act),
+        Phase(name="act", method="POST", handle=Bound().act),
+    )
+
+
+def test_phases_have_names_of_their_own(tmp_path: Path) -> None:
+    """Two phases of one name would hide each other, so that is refused."""
+    with pytest.raises(ConfigurationError, match="'doubled' has two phases 'act'"):
+        make_auth(tmp_path, add_ons=[Doubled()])
+
+
+def test_add_ons_are_bound_and_routed(tmp_path: Path) -> None:
+    """What ``bind`` returns is used; strategies and add-ons share one table of routes."""
+    auth = make_auth(tmp_path, strategies=[Password(registration_enabled=False)], add_ons=[Bound()])
+    assert list(auth.routes) == [("password", "sign_in"), ("password", "sign_in_with_token"), ("bound", "act")]
+    [hook] = auth.services.hooks
+    assert isinstance(hook, Bound)
+    assert hook.services is auth.services
+
+
+# --- proxies ---------------------------------------------------------------------------------------------------------
+
+
+async def test_strategy_finishes_its_actions(auth: LocalAuthentication) -> None:
+    """The actions sign in, or say that nobody is; what they take goes through, and there is nothing else."""
+    user, token = await auth.strategy("password").register(registration(), client=Client(label="Browser/1.0"))
+    assert token.session.label == "Browser/1.0"
+    finished = await auth.strategy("password").sign_in(credentials())
+    assert finished.user == user
+    assert await is_alive(auth, finished.token)
+    assert await auth.strategy("password").reset_request({"email": EMAIL}) == (None, None)
+    assert len(mailed_token(auth)) == 43
+    with pytest.raises(AttributeError):
+        auth.strategy("password").no_such_verb  # noqa: B018  # the look-up is what fails
+    with pytest.raises(AttributeError):
+        auth.strategy("password")._owner  # noqa: B018
+
+
+async def test_add_on_finishes_its_actions(tmp_path: Path) -> None:
+    """An add-on's actions are finished like a strategy's; other outcomes are returned as they are."""
+    auth = make_auth(tmp_path, add_ons=[Bound()])
+    assert await auth.add_on("bound").act() == SignedOut()
+    with pytest.raises(ConfigurationError, match="there is no 'magic_link'; there is: password"):
+        auth.strategy("magic_link")
+    with pytest.raises(ConfigurationError, match="there is no 'password'; there is: bound"):
+        auth.add_on("password")
+    await auth.close()
+
+
+async def test_refusal_is_logged_and_becomes_an_event(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """AU-4: why somebody was refused is for log and hooks; what was typed is in neither."""
+    hook = Events()
+    auth = make_auth(tmp_path, add_ons=[hook])
+    caplog.set_level("INFO", "asgi_auth")
+    client = Client(address="192.0.2.1")
+    with pytest.raises(AuthenticationFailedError):
+        await auth.strategy("password").sign_in(credentials("typed@mail.example.org", "typed-password"), client=client)
+    [event] = hook.seen
+    assert isinstance(event, SignInFailed)
+    assert (event.strategy, event.client, event.reason, event.user_id) == (
+        "password",
+        client,
+        "unknown identity",
+        None,
+    )
+    assert caplog.messages[-1] == "password.sign_in refused: unknown identity"
+    assert "typed" not in caplog.text + repr(event)
+    await auth.close()
+
+
+async def test_finish_runs_what_is_left_to_do(auth: LocalAuthentication) -> None:
+    """Without HTTP what is left to do is done before the action returns; nothing left is nothing done."""
+    ran: list[str] = []
+
+    async def job() -> None:
+        ran.append("job")
+
+    assert await auth.finish(Accepted(then=job), Client()) == Accepted(then=job)
+    assert await auth.finish(Accepted(), Client()) == Accepted()
+    assert ran == ["job"]
+
+
+async def test_perform_opens_the_store_when_it_is_needed(auth: LocalAuthentication, tmp_path: Path) -> None:
+    """Without a lifespan the first act opens the store; a refused configuration of the file reaches the caller."""
+    outcome = SignedOut()
+
+    async def act() -> SignedOut:
+        return outcome
+
+    assert not (tmp_path / "app.db").exists()
+    assert await auth.perform(Activity("x", "y"), act, Client()) is outcome
+    assert (tmp_path / "app.db").exists()
+
+
+# --- sign_in, state, user --------------------------------------------------------------------------------------------
+
+
+class Gate(Hook):
+    """Answers every sign-in as the test says."""
+
+    name = "gate"
+    answer: FactorRequired | None = None
+
+    async def admit(self, attempt: Attempt) -> FactorRequired | None:
+        return self.answer
+
+
+async def test_sign_in_of_a_user_whom_the_application_knows(auth: LocalAuthentication) -> None:
+    """Code that has established the user signs in, remembered or not, with a factor of its own name."""
+    user = await auth.accounts.create({"email": EMAIL})
+    token = await auth.sign_in(user)
+    assert (set(token.session.factors), token.session.remembered) == ({"application"}, False)
+    token = await auth.sign_in(user, remember=True, factor="ldap", client=Client(label="Browser/1.0"))
+    assert (set(token.session.factors), token.session.remembered) == ({"ldap"}, True)
+    assert token.session.label == "Browser/1.0"
+    assert await is_alive(auth, token)
+
+
+async def test_sign_in_of_a_user_asks_every_gate(tmp_path: Path) -> None:
+    """AC-3: a locked, deleted user, or one who owes a factor, is refused."""
+    gate = Gate()
+    auth = make_auth(tmp_path, add_ons=[gate])
+    user = await auth.accounts.create({"email": EMAIL})
+    gate.answer = FactorRequired(("code",))
+    with pytest.raises(AuthenticationFailedError, match="another factor is needed"):
+        await auth.sign_in(user)
+    gate.answer = None
+    await auth.accounts.disable(user.id)
+    with pytest.raises(AuthenticationFailedError, match="the account is disabled"):
+        await auth.sign_in(user)
+    await auth.accounts.delete(user.id)
+    with pytest.raises(AuthenticationFailedError, match="the user is gone"):
+        await auth.sign_in(user)
+    await auth.close()
+
+
+async def test_state_and_user_of_a_connection(auth: LocalAuthentication, tmp_path: Path) -> None:
+    """SE-12, TK-23: only what a middleware of this Authentication said counts, in a scope or a request."""
+    user, token = await register(auth)
+    other = make_auth(tmp_path, subject_name="admin")
+    ours = AuthState(user, token.session, "session", None, auth)
+    anonymous = AuthState(AnonymousUser(), None, None, None, auth)
+    theirs = AuthState(user, token.session, "session", None, other)
+    scope: dict[str, Any] = {"type": "http", "asgi_auth": ours}
+    assert auth.state(scope) is ours
+    assert auth.state(SimpleNamespace(scope=scope)) is ours
+    assert auth.user(scope) is user
+    for said in (anonymous, theirs, "admin", None):
+        assert auth.user({"type": "http", "asgi_auth": said}) is None
+    assert auth.user({"type": "http", "user": user}) is None
+    assert auth.state({"type": "http", "asgi_auth": theirs}).session is None
+    assert auth.state({"type": "http"}).user.is_authenticated is False
+    assert auth.state({"type": "http", "asgi_auth": anonymous}) is anonymous
+
+
+# --- life ------------------------------------------------------------------------------------------------------------
+
+
+class CountingStore(SQLiteStore):
+    """Counts how often it is opened and closed."""
+
+    opened = closed = 0
+
+    async def open(self) -> None:
+        self.opened += 1
+        await super().open()
+
+    async def close(self) -> None:
+        self.closed += 1
+        await super().close()
+
+
+async def test_running_is_counted(tmp_path: Path) -> None:
+    """Application and middlewares may all run it: the first opens, the last closes, and it may run again."""
+    store = CountingStore(tmp_path / "app.db")
+    auth = make_auth(tmp_path, store=store)
+    for turn in (1, 2):
+        async with auth.lifespan(None):
+            async with auth.running(), auth.running():
+                user = await auth.accounts.create({"email": f"user{turn}@mail.example.org"})
+            assert store.closed == turn - 1
+            assert await auth.accounts.get(user.id) is not None
+        assert (store.opened, store.closed) == (turn, turn)
+
+
+async def test_running_that_cannot_open_says_so(tmp_path: Path) -> None:
+    """A file that cannot be opened fails the start, and the next start is a new one."""
+    auth = make_auth(tmp_path, store=SQLiteStore(tmp_path / "missing" / "app.db"))
+    with pytest.raises(StoreUnavailableError):
+        await auth.running().__aenter__()
+    with pytest.raises(StoreUnavailableError):
+        await auth.strategy("password").sign_in(credentials())
+    (tmp_path / "missing").mkdir()
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL})
+
+
+async def test_running_passes_errors_on_and_closes(tmp_path: Path) -> None:
+    """What the application raises goes on; the store is closed all the same."""
+    store = CountingStore(tmp_path / "app.db")
+    with pytest.raises(ZeroDivisionError):
+        async with make_auth(tmp_path, store=store).running():
+            raise ZeroDivisionError
+    assert store.closed == 1
+
+
+async def _wait_until(done: Any) -> None:
+    async with asyncio.timeout(10):
+        while not await done():  # noqa: ASYNC110  # a database tells nobody
+            await asyncio.sleep(0)
+
+
+async def test_running_prunes_from_time_to_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has expired is deleted in batches while the application runs; a store that is down puts it off."""
+    monkeypatch.setattr(module, "PRUNE_INTERVAL", timedelta(0))
+    monkeypatch.setattr(module, "PRUNE_BATCH", 2)
+    auth = make_auth(tmp_path)
+    user = await auth.accounts.create({"email": EMAIL})
+    for _ in range(5):
+        await auth.sign_in(user)
+        await auth.tokens.issue("invitation", account=None, lifetime=timedelta(minutes=1))
+    auth.clock.advance(timedelta(days=8))
+    kept = await auth.sign_in(user)
+
+    async def pruned() -> bool:
+        async with auth.services.store.transaction() as work:
+            [(rows,)] = await work.connection.execute_fetchall(
+                "SELECT (SELECT count(*) FROM asgi_auth_sessions) + (SELECT count(*) FROM asgi_auth_tokens)"
+            )
+        return bool(rows == 1)
+
+    assert not await pruned()
+    async with auth.running():
+        await _wait_until(pruned)
+        assert await is_alive(auth, kept)
+
+
+async def test_pruning_is_put_off_while_the_store_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A locked database is tried again later; the application runs on."""
+    monkeypatch.setattr(module, "PRUNE_INTERVAL", timedelta(0))
+    auth = make_auth(tmp_path)
+    tries: list[str] = []
+
+    async def prune() -> int:
+        tries.append("try")
+        raise StoreUnavailableError("locked")
+
+    async def tried_twice() -> bool:
+        return len(tries) > 1
+
+    monkeypatch.setattr(auth, "prune", prune)
+    async with auth.running():
+        await _wait_until(tried_twice)
+    assert "pruning was put off: locked" in caplog.messages
+
+
+async def test_store_is_closed_though_pruning_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect of a store's own in the background does not keep it from being closed."""
+    store = CountingStore(tmp_path / "app.db")
+    auth = make_auth(tmp_path, store=store)
+    broken = asyncio.Event()
+
+    async def prune() -> int:
+        broken.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(auth, "prune", prune)
+    async with auth.running():
+        await broken.wait()
+        pruner = auth._pruner
+    assert store.closed == 1
+    assert pruner is not None
+    assert isinstance(pruner.exception(), ZeroDivisionError)
+
+
+async def test_open_learns_what_stored_hashes_cost(tmp_path: Path) -> None:
+    """EN-2: from the start failures cost what the dearest stored hash costs."""
+    dear = make_auth(tmp_path, hasher=Bcrypt(cost=6))
+    await dear.accounts.create({"email": EMAIL}, password=PASSWORD)
+    await dear.close()
+    auth = make_auth(tmp_path)
+    assert auth.services.passwords.dearest == 4
+    await auth.open()
+    assert auth.services.passwords.dearest == 6
+    await auth.close()
+
+
+async def test_pruning_learns_what_stored_hashes_cost_by_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EN-2: what another worker has stored meanwhile is learnt, too."""
+    monkeypatch.setattr(module, "PRUNE_INTERVAL", timedelta(0))
+    auth, other = make_auth(tmp_path), make_auth(tmp_path, hasher=Bcrypt(cost=6))
+
+    async def has_learnt() -> bool:
+        return auth.services.passwords.dearest == 6
+
+    async with auth.running():
+        assert not await has_learnt()
+        await other.accounts.create({"email": EMAIL}, password=PASSWORD)
+        await _wait_until(has_learnt)
+    await other.close()
+
+
+def test_two_event_loops_in_a_row(tmp_path: Path) -> None:
+    """Nothing is bound to a loop that has ended, closed or not."""
+    auth = make_auth(tmp_path)
+
+    async def first() -> str:
+        _, token = await register(auth)
+        return token.cookie
+
+    async def second(cookie: str) -> User:
+        await auth.strategy("password").sign_in(credentials())
+        return (await auth.sessions.load(cookie)).user
+
+    cookie = asyncio.run(first())
+    assert asyncio.run(second(cookie)).email == EMAIL
+    asyncio.run(auth.close())
+    assert asyncio.run(second(cookie)).email == EMAIL
+    asyncio.run(auth.close())
+
+
+SCRIPT = """
+import asyncio, sys
+from pathlib import Path
+from tests.support import make_auth, register
+
+auth = make_auth(Path(sys.argv[1]))
+
+async def main():
+    user, token = await register(auth)
+    print((await auth.sessions.load(token.cookie)).user.email)
+
+asyncio.run(main())
+"""
+
+
+def test_script_that_never_closes_ends(tmp_path: Path) -> None:
+    """No thread outlives the interpreter: a script that forgets to close ends, without a word of complaint."""
+    command: Sequence[str] = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout) == (0, f"{EMAIL}\n")
+    assert ended.stderr in ("", "hasher: passwords are hashed too cheaply for real accounts\n")
+
+
+def test_constructor_names_every_parameter_in_its_docstring() -> None:
+    """What is not explained is not offered."""
+    documented = inspect.getdoc(Authentication) or ""
+    parameters = [name for name in inspect.signature(Authentication.__init__).parameters if name != "self"]
+    assert [name for name in parameters if f"{name}: " not in documented] == []
+    assert MemorySender().messages == []

@@ -1,0 +1,109 @@
+"""The public names: complete, sorted, and explained."""
+
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+import pytest
+
+import asgi_auth
+
+PUBLIC = {
+    "asgi_auth": [
+        "AccessToken",
+        "Activity",
+        "AnonymousUser",
+        "AuthController",
+        "AuthError",
+        "AuthPlug",
+        "Authentication",
+        "AuthenticationFailedError",
+        "Bcrypt",
+        "BearerUserMiddleware",
+        "BodyTooLargeError",
+        "ConfigurationError",
+        "CrossSiteError",
+        "ForbiddenError",
+        "Hook",
+        "IdentityTakenError",
+        "InvalidTokenError",
+        "MalformedRequestError",
+        "MediaTypeError",
+        "MethodNotAllowedError",
+        "MisdirectedRequestError",
+        "NotFreshError",
+        "OverloadedError",
+        "PasswordPolicy",
+        "ProviderError",
+        "RateLimitedError",
+        "RequestError",
+        "RouteNotFoundError",
+        "Sender",
+        "SenderError",
+        "SessionOptions",
+        "SessionUserMiddleware",
+        "SlowRequestError",
+        "StoreUnavailableError",
+        "UnavailableError",
+        "User",
+        "UserMixin",
+        "ValidationError",
+        "require",
+    ],
+    "asgi_auth.add_ons": [],
+    "asgi_auth.senders": ["ConsoleSender", "Mail", "MemorySender", "SMTPSender"],
+    "asgi_auth.stores": ["SQLiteStore"],
+    "asgi_auth.strategies": ["Password", "Resettable"],
+    "asgi_auth.testing": ["FakeClock", "StoreSuite"],
+}
+
+
+@pytest.mark.parametrize("package", list(PUBLIC))
+def test_package_exports_its_public_names(package: str) -> None:
+    """``__all__`` is sorted, has exactly the documented names, and each of them is there."""
+    module = importlib.import_module(package)
+    assert module.__all__ == sorted(module.__all__) == PUBLIC[package]
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_every_error_is_exported() -> None:
+    """Whatever the package raises can be caught by a name from its front."""
+    errors = importlib.import_module("asgi_auth.errors")
+    raised = {name for name, value in vars(errors).items() if inspect.isclass(value) and name.endswith("Error")}
+    assert raised <= set(asgi_auth.__all__)
+
+
+def _explained(value: Any, name: str) -> bool:
+    doc: str = (vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__) or ""
+    return doc != "" and not doc.startswith(f"{name}(")  # a dataclass makes one up
+
+
+def _members(value: Any) -> list[tuple[str, Any]]:
+    """The public methods and properties that a class itself defines."""
+    kinds = (property, classmethod, staticmethod)
+    return [
+        (name, member)
+        for name, member in vars(value).items()
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, kinds))
+    ]
+
+
+@pytest.mark.parametrize("package", list(PUBLIC))
+def test_public_names_are_explained(package: str) -> None:
+    """Every public name has a docstring of its own, and so has every public method of it."""
+    module = importlib.import_module(package)
+    unexplained = [name for name in PUBLIC[package] if not _explained(getattr(module, name), name)]
+    for name in PUBLIC[package]:
+        value = getattr(module, name)
+        members = _members(value) if inspect.isclass(value) else []
+        unexplained += [f"{name}.{member}" for member, what in members if not what.__doc__]
+    assert [name for name in unexplained if not name.startswith("StoreSuite.")] == []
+
+
+def test_modules_are_explained() -> None:
+    """Every module says in its first line what it is."""
+    names = [found.name for found in pkgutil.walk_packages(asgi_auth.__path__, "asgi_auth.")]
+    assert "asgi_auth.protocol.keys" in names
+    modules = [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+    assert [module.__name__ for module in modules if not module.__doc__] == []

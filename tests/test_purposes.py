@@ -1,0 +1,114 @@
+"""TK-8: every token has one purpose; whoever takes it elsewhere, or a part of it, gets nowhere."""
+
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_auth.errors import AuthError, InvalidTokenError
+from asgi_auth.senders import MemorySender
+from asgi_auth.sessions import PENDING_FACTOR
+from asgi_auth.strategies.password import Password, Resettable
+from tests.second_factor import Code
+from tests.support import (
+    EMAIL,
+    NEW_PASSWORD,
+    LocalAuthentication,
+    credentials,
+    found_of,
+    mailed_token,
+    make_auth,
+    register,
+)
+
+pytestmark = pytest.mark.anyio
+
+KINDS = ("cookie", "bearer", "sign_in", "pending", "reset")
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """An Authentication with everything that takes a token."""
+    sender = MemorySender()
+    auth = make_auth(tmp_path, sender=sender, strategies=[Password(resettable=Resettable(sender=sender)), Code()])
+    yield auth
+    await auth.close()
+
+
+async def issue_all(auth: LocalAuthentication) -> Mapping[str, str]:
+    """One live token of each kind, all of one user."""
+    _, token = await register(auth)
+    _, sign_in = await auth.strategy("password").sign_in(credentials(), token_type="sign_in")
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    pending = await auth.tokens.issue(
+        PENDING_FACTOR,
+        account=(await found_of(auth)).account,
+        lifetime=timedelta(minutes=10),
+        extra_data={"strategies": ["code"], "factors": {}, "remember": False},
+    )
+    values = (token.cookie, str(token), sign_in, pending.token, mailed_token(auth))
+    return dict(zip(KINDS, values, strict=True))
+
+
+def consumers(auth: LocalAuthentication) -> Mapping[str, Callable[[str], Awaitable[Any]]]:
+    """Whatever takes a token, by the kind that it takes; the reset last, since it ends the others."""
+    password, code = auth.strategy("password"), auth.strategy("code")
+    new = {"password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
+    return {
+        "cookie": auth.sessions.load,
+        "bearer": auth.sessions.load_bearer,
+        "sign_in": lambda token: password.sign_in_with_token({"token": token}),
+        "pending": lambda token: code.verify({"code": f"code-{EMAIL}"}, pending=token),
+        "reset": lambda token: password.reset({"reset_token": token, **new}),
+    }
+
+
+def parts_of(token: str) -> list[str]:
+    """What somebody could make of a token without knowing another: hashes, beginnings, ends, parts."""
+    digest = hashlib.sha256(token.encode()).digest()
+    hashes = [digest.hex(), base64.urlsafe_b64encode(digest).rstrip(b"=").decode(), digest.decode("latin-1")]
+    cut = [token[:-1], token[1:], token[:43], token[-43:], token[: len(token) // 2]]
+    grown = [token + "A", token + "=", token + ".", "A" + token, token + token, f" {token}", f"{token}\n"]
+    changed = [token.swapcase(), token[::-1], ("A" if token[0] != "A" else "B") + token[1:]]
+    return [part for part in (*hashes, *cut, *grown, *changed, *token.split(".")) if part != token]
+
+
+async def test_only_the_diagonal_works(auth: LocalAuthentication) -> None:
+    """TK-8, TK-9, TK-22: each kind of token is refused by the four other consumers, and not spent by it."""
+    tokens = await issue_all(auth)
+    secret = tokens["cookie"].partition(".")[0]
+    for consumer, consume in consumers(auth).items():
+        for kind, token in {**tokens, "bare secret": secret}.items():
+            if kind != consumer:
+                with pytest.raises(InvalidTokenError):
+                    await consume(token)
+    passed = []
+    for consumer, consume in consumers(auth).items():
+        await consume(tokens[consumer])
+        passed.append(consumer)
+    assert passed == list(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_no_part_of_a_token_works(auth: LocalAuthentication, kind: str) -> None:
+    """TK-8, TK-17: neither the hash that the store keeps nor a part or change of a token is taken by any consumer."""
+    tokens = await issue_all(auth)
+    for part in parts_of(tokens[kind]):
+        for consume in consumers(auth).values():
+            with pytest.raises(AuthError) as refused:
+                await consume(part)
+            assert refused.value.status in (401, 422)
+    await consumers(auth)[kind](tokens[kind])
+
+
+async def test_single_purpose_tokens_are_not_taken_under_other_names(auth: LocalAuthentication) -> None:
+    """TK-8: purposes are compared whole, empty and similar names included."""
+    tokens = await issue_all(auth)
+    for purpose in ("", "Reset", "reset ", "res", "%", "_eset", "access", "session_cookie"):
+        for token in tokens.values():
+            with pytest.raises(InvalidTokenError):
+                await auth.tokens.peek(purpose, token)

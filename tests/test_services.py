@@ -1,0 +1,233 @@
+"""asgi_auth.services: links, senders and deliveries."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_auth import services as module
+from asgi_auth.errors import ConfigurationError, InvalidTokenError
+from asgi_auth.hooks import Hook
+from asgi_auth.senders import ConsoleSender, MemorySender
+from asgi_auth.store import Work
+from asgi_auth.tokens import IssuedToken
+from asgi_auth.types import DeliveryFailed, Event
+from tests.support import EMAIL, LocalAuthentication, found_of, make_auth, register
+
+pytestmark = pytest.mark.anyio
+
+
+class Failures(Hook):
+    """Keeps what happened."""
+
+    name = "failures"
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+
+    async def within(self, event: Event, work: Work[Any]) -> None:
+        self.seen.append(event)
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """An Authentication whose events are kept."""
+    auth = make_auth(tmp_path, app_name="Example", add_ons=[Failures()])
+    yield auth
+    await auth.close()
+
+
+def seen(auth: LocalAuthentication) -> list[Event]:
+    hook = auth.services.hooks[-1]
+    assert isinstance(hook, Failures)
+    return hook.seen
+
+
+async def issue(auth: LocalAuthentication, purpose: str = "reset") -> IssuedToken:
+    return await auth.tokens.issue(purpose, account=(await found_of(auth)).account, lifetime=timedelta(hours=1))
+
+
+async def is_live(auth: LocalAuthentication, issued: IssuedToken) -> bool:
+    try:
+        await auth.tokens.peek(issued.record.purpose, issued.token)
+    except InvalidTokenError:
+        return False
+    return True
+
+
+# --- links -----------------------------------------------------------------------------------------------------------
+
+
+def test_url_of_a_phase_comes_from_the_configuration(tmp_path: Path) -> None:
+    """HT-1: an address is made of base_url, mount_path and names; what is in its query is quoted."""
+    services = make_auth(tmp_path, mount_path="/account/auth").services
+    assert services.url("password", "reset") == "http://localhost:8000/account/auth/password/reset"
+    assert (
+        services.url("password", "reset", reset_token="a&b=c/é", x="1")
+        == "http://localhost:8000/account/auth/password/reset?reset_token=a%26b%3Dc%2F%C3%A9&x=1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "link"),
+    [
+        (None, "http://localhost:8000/auth/password/reset?reset_token=a%2Fb"),
+        ("https://www.example.org/reset", "https://www.example.org/reset?reset_token=a%2Fb"),
+        ("https://www.example.org/reset?lang=de", "https://www.example.org/reset?lang=de&reset_token=a%2Fb"),
+    ],
+)
+def test_link_leads_to_our_page_or_the_applications(tmp_path: Path, url: str | None, link: str) -> None:
+    """An application's own page takes the place of the phase's, its own query kept."""
+    assert make_auth(tmp_path).services.link(url, "password", "reset", reset_token="a/b") == link
+
+
+# --- senders ---------------------------------------------------------------------------------------------------------
+
+
+def test_sender_must_be_one(tmp_path: Path) -> None:
+    """What is no sender is refused by the name of its parameter."""
+    not_a_sender: Any = "smtp.example.org"
+    with pytest.raises(ConfigurationError, match=r"^mailer"):
+        make_auth(tmp_path).services.sender(not_a_sender, parameter="mailer")
+
+
+def test_sender_that_shows_messages_is_for_local_use(tmp_path: Path) -> None:
+    """Whoever reads the console could use the links: no such sender on a public instance."""
+    local, public = make_auth(tmp_path), make_auth(tmp_path, base_url="https://auth.example.org")
+    assert local.services.local is True
+    assert public.services.local is False
+    sender = ConsoleSender()
+    assert local.services.sender(sender, parameter="mailer") is sender
+    with pytest.raises(ConfigurationError, match="mailer: ConsoleSender is for local use, not for https"):
+        public.services.sender(sender, parameter="mailer")
+
+
+# --- deliveries ------------------------------------------------------------------------------------------------------
+
+
+async def test_delivery_hands_over_what_a_mail_needs(auth: LocalAuthentication) -> None:
+    """A sender gets user, token, purpose, address, application, link and end; a notice has no token and no link."""
+    user, _ = await register(auth)
+    issued, sender = await issue(auth), MemorySender()
+    await auth.services.deliver(
+        sender, user, purpose="reset", address=EMAIL, issued=issued, url="http://localhost:8000/x"
+    )
+    await auth.services.deliver(sender, None, purpose="notice", address=EMAIL)
+    assert sender.messages == [
+        (
+            user,
+            issued.token,
+            {
+                "purpose": "reset",
+                "address": EMAIL,
+                "app_name": "Example",
+                "url": "http://localhost:8000/x",
+                "expires_at": issued.record.expires_at,
+            },
+        ),
+        (None, None, {"purpose": "notice", "address": EMAIL, "app_name": "Example"}),
+    ]
+    with pytest.raises(TypeError):
+        sender.messages[0][2]["url"] = ""  # type: ignore[index]  # that it cannot be done is the test
+
+
+async def test_delivery_retires_older_tokens_once_it_is_done(auth: LocalAuthentication) -> None:
+    """TK-12: not before the sender has returned is the older token of the purpose gone."""
+    user, _ = await register(auth)
+    older, newer = await issue(auth), await issue(auth)
+    during: list[bool] = []
+
+    async def send(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        during.append(await is_live(auth, older))
+
+    sender = auth.services.sender(send, parameter="mailer")
+    await auth.services.deliver(sender, user, purpose="reset", address=EMAIL, issued=newer, url="http://localhost/x")
+    assert during == [True]
+    assert [await is_live(auth, issued) for issued in (older, newer)] == [False, True]
+
+
+async def test_delivery_that_fails_is_an_event_and_retires_nothing(
+    auth: LocalAuthentication, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TK-12: the older link stays usable; log and event have the type of the failure, not its text."""
+    user, _ = await register(auth)
+    older, newer = await issue(auth), await issue(auth)
+    seen(auth).clear()
+
+    async def send(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        raise ConnectionError(f"could not send {token} to {opts['address']}")
+
+    sender = auth.services.sender(send, parameter="mailer")
+    caplog.set_level(logging.DEBUG, "asgi_auth")
+    await auth.services.deliver(sender, user, purpose="reset", address=EMAIL, issued=newer, url="http://localhost/x")
+    await auth.services.deliver(sender, None, purpose="notice", address=EMAIL)
+    assert [await is_live(auth, issued) for issued in (older, newer)] == [True, True]
+    failures = [event for event in seen(auth) if isinstance(event, DeliveryFailed)]
+    assert [(event.user_id, event.purpose, event.reason) for event in failures] == [
+        (user.id, "reset", "ConnectionError"),
+        (None, "notice", "ConnectionError"),
+    ]
+    messages = [record.getMessage() for record in caplog.records if record.name == "asgi_auth"]
+    assert messages == [
+        "a reset message could not be sent: ConnectionError",
+        "a notice message could not be sent: ConnectionError",
+    ]
+
+
+async def test_delivery_has_a_time_limit(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender that hangs has failed after a while."""
+    assert timedelta(seconds=60) == module.SENDER_TIMEOUT
+    monkeypatch.setattr(module, "SENDER_TIMEOUT", timedelta(0))
+    await register(auth)
+
+    async def send(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        await asyncio.Event().wait()
+
+    await auth.services.deliver(auth.services.sender(send, parameter="mailer"), None, purpose="notice", address=EMAIL)
+    [failure] = [event for event in seen(auth) if isinstance(event, DeliveryFailed)]
+    assert failure.reason == "TimeoutError"
+
+
+async def test_delivery_may_be_cancelled(auth: LocalAuthentication) -> None:
+    """A cancellation is no failure of the sender."""
+    started = asyncio.Event()
+
+    async def send(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    sender = auth.services.sender(send, parameter="mailer")
+    task = asyncio.ensure_future(auth.services.deliver(sender, None, purpose="notice", address=EMAIL))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen(auth) == []
+
+
+async def test_eight_deliveries_that_fail_at_once_come_to_an_end(auth: LocalAuthentication) -> None:
+    """Jobs that note their failure do not wait for each other's turns."""
+    meet = asyncio.Barrier(8)
+
+    async def send(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        await meet.wait()
+        raise ConnectionError
+
+    sender = auth.services.sender(send, parameter="mailer")
+
+    async def job() -> None:
+        await auth.services.deliver(sender, None, purpose="notice", address=EMAIL)
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(auth.services.commit.jobs.run(job) for _ in range(8)))
+    assert [event.name for event in seen(auth)] == ["delivery.failed"] * 8
+
+
+async def test_values_are_the_fields_of_a_user(auth: LocalAuthentication) -> None:
+    """Fields are read by logical name, whatever the user class is."""
+    user = await auth.accounts.create({"email": EMAIL, "plan": "gold"})
+    assert auth.services.values(user) == {"email": EMAIL, "username": None, "plan": "gold"}

@@ -1,0 +1,578 @@
+"""asgi_auth.sessions: who is signed in where, and for how long."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from hashlib import sha1, sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from itsdangerous import Signer
+
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError
+from asgi_auth.hooks import Hook
+from asgi_auth.protocol.keys import derive_key
+from asgi_auth.sessions import PENDING_FACTOR, SessionOptions
+from asgi_auth.store import Work
+from asgi_auth.tokens import IssuedToken, hash_token
+from asgi_auth.types import (
+    AccessToken,
+    Attempt,
+    Client,
+    Event,
+    FactorRequired,
+    Proof,
+    SessionsRevoked,
+    SignedIn,
+    SignInSucceeded,
+    User,
+)
+from tests.support import (
+    EMAIL,
+    OTHER_EMAIL,
+    OTHER_SECRET,
+    SECRET,
+    LocalAuthentication,
+    found_of,
+    is_alive,
+    mailed_token,
+    make_auth,
+    register,
+)
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class Events(Hook):
+    """Keeps what happened."""
+
+    name = "events"
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+
+    async def within(self, event: Event, work: Work[Any]) -> None:
+        self.seen.append(event)
+
+    def take(self) -> list[Event]:
+        seen, self.seen = self.seen, []
+        return seen
+
+
+@pytest.fixture
+def events() -> Events:
+    """What happened in the test."""
+    return Events()
+
+
+@pytest.fixture
+async def auth(tmp_path: Path, events: Events) -> AsyncIterator[LocalAuthentication]:
+    """An Authentication whose events are kept."""
+    auth = make_auth(tmp_path, add_ons=[events])
+    yield auth
+    await auth.close()
+
+
+async def proof_of(auth: LocalAuthentication, email: str = EMAIL) -> Proof:
+    return Proof(account=(await found_of(auth, email)).account, factor="password", at=auth.clock())
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["idle_lifetime", "lifetime", "remembered_lifetime", "touch_interval", "pending_lifetime"]
+)
+@pytest.mark.parametrize("value", [timedelta(0), timedelta(seconds=-1), 3600, None], ids=str)
+def test_options_are_positive_durations(name: str, value: Any) -> None:
+    """Every option must be a positive timedelta; the error names it."""
+    with pytest.raises(ConfigurationError, match=f"session: {name} must be a positive timedelta"):
+        SessionOptions(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"idle_lifetime": timedelta(days=8)}, "idle_lifetime must not be over lifetime"),
+        ({"touch_interval": timedelta(hours=12)}, "touch_interval must be under idle_lifetime"),
+    ],
+)
+def test_options_must_not_contradict_each_other(options: dict[str, timedelta], message: str) -> None:
+    """A session cannot idle longer than it lives, nor be touched too late to live on."""
+    with pytest.raises(ConfigurationError, match=message):
+        SessionOptions(**options)
+
+
+def test_options_have_the_documented_defaults() -> None:
+    """12 hours idle, 7 days in all, 30 days remembered, written once a minute, 10 minutes for a second factor."""
+    assert SessionOptions() == SessionOptions(
+        idle_lifetime=timedelta(hours=12),
+        lifetime=timedelta(days=7),
+        remembered_lifetime=timedelta(days=30),
+        touch_interval=timedelta(minutes=1),
+        pending_lifetime=timedelta(minutes=10),
+    )
+
+
+# --- minting ---------------------------------------------------------------------------------------------------------
+
+
+async def test_mint_keeps_what_is_known_of_the_sign_in(auth: LocalAuthentication, events: Events) -> None:
+    """A session has its user, clocks, factors and the label of the client; the event says the same."""
+    user = await auth.accounts.create({"email": EMAIL})
+    client = Client(address="192.0.2.1", label="Browser/1.0")
+    events.take()
+    token = await auth.sign_in(user, client=client)
+    session = (await auth.sessions.load(token.cookie)).session
+    assert session == token.session
+    assert (session.user_id, session.label, session.remembered) == (user.id, "Browser/1.0", False)
+    assert (session.created_at, session.last_seen_at) == (NOW, NOW)
+    assert (session.idle_expires_at, session.expires_at) == (NOW + timedelta(hours=12), NOW + timedelta(days=7))
+    assert session.factors == {"application": NOW}
+    [event] = events.take()
+    assert isinstance(event, SignInSucceeded)
+    assert (event.user_id, event.strategy, event.client, event.session) == (user.id, "application", client, session)
+
+
+async def test_mint_makes_a_secret_of_its_own_each_time(auth: LocalAuthentication) -> None:
+    """SE-1: every sign-in has its own cookie and id, and ends the session that the browser had."""
+    user = await auth.accounts.create({"email": EMAIL})
+    first = await auth.sign_in(user)
+    other_device = await auth.sign_in(user)
+    second = await auth.sign_in(user, client=Client(session_hash=auth.sessions.cookie_hash(first.cookie)))
+    assert len({first.cookie, other_device.cookie, second.cookie}) == 3
+    assert len({first.session.id, other_device.session.id, second.session.id}) == 3
+    assert [await is_alive(auth, token) for token in (first, other_device, second)] == [False, True, True]
+
+
+async def test_mint_ends_the_session_of_whoever_used_the_browser(auth: LocalAuthentication, events: Events) -> None:
+    """SE-1: signing in where somebody else was signed in leaves only the new session and tells of both."""
+    alice = await auth.accounts.create({"email": EMAIL})
+    bob = await auth.accounts.create({"email": OTHER_EMAIL})
+    first = await auth.sign_in(alice)
+    events.take()
+    browser = Client(session_hash=auth.sessions.cookie_hash(first.cookie))
+    await auth.sign_in(bob, client=browser)
+    assert not await is_alive(auth, first)
+    revoked, signed_in = events.take()
+    assert isinstance(revoked, SessionsRevoked)
+    assert (revoked.user_id, revoked.session_id) == (alice.id, first.session.id)
+    assert signed_in.user_id == bob.id
+    await auth.sign_in(bob, client=browser)
+    assert [type(event) for event in events.take()] == [SignInSucceeded]
+
+
+async def test_mint_refuses_a_disabled_account(auth: LocalAuthentication) -> None:
+    """AC-3: a locked user is not admitted, whatever the factor."""
+    user = await auth.accounts.create({"email": EMAIL})
+    await auth.accounts.disable(user.id)
+    with pytest.raises(AuthenticationFailedError) as refused:
+        await auth.sign_in(user)
+    assert refused.value.reason == "the account is disabled"
+
+
+async def test_mint_from_an_old_proof_makes_a_dead_session(auth: LocalAuthentication) -> None:
+    """SE-16: a proof that began before the stamp changed has no effect, by cookie or bearer."""
+    user = await auth.accounts.create({"email": EMAIL})
+    for change in (auth.sessions.revoke_all, auth.accounts.disable, auth.accounts.enable, auth.accounts.delete):
+        proof = await proof_of(auth)
+        await change(user.id)
+        token = await auth.sessions.mint(SignedIn(user, proof), Client()) if proof.account.disabled_at is None else None
+        assert token is None or (isinstance(token, AccessToken) and not await is_alive(auth, token))
+
+
+async def test_mint_rolls_back_when_the_token_is_spent(auth: LocalAuthentication) -> None:
+    """Spending the token and keeping the session are one transaction."""
+    user = await auth.accounts.create({"email": EMAIL})
+
+    async def spend(work: Work[Any]) -> None:
+        raise InvalidTokenError("spent")
+
+    with pytest.raises(InvalidTokenError):
+        await auth.sessions.mint(SignedIn(user, await proof_of(auth), spend=spend), Client())
+    assert await auth.sessions.list(user.id) == []
+
+
+# --- a factor is missing ---------------------------------------------------------------------------------------------
+
+
+class Gate(Hook):
+    """Asks for a code unless it was proven."""
+
+    name = "gate"
+
+    async def admit(self, attempt: Attempt) -> FactorRequired | None:
+        return None if "code" in attempt.proof.factors else FactorRequired(("code", "recovery"))
+
+
+async def test_mint_pends_while_a_factor_is_missing(tmp_path: Path) -> None:
+    """A sign-in that owes a factor has no session: a token of ten minutes stands for it, and the shown one is spent."""
+    auth = make_auth(tmp_path, add_ons=[Gate()])
+    user = await auth.accounts.create({"email": EMAIL})
+    spent: list[str] = []
+
+    async def spend(work: Work[Any]) -> None:
+        spent.append("spent")
+
+    proof = await proof_of(auth)
+    pending = await auth.sessions.mint(SignedIn(user, proof, remember=True, spend=spend), Client())
+    assert isinstance(pending, IssuedToken)
+    assert spent == ["spent"]
+    assert await auth.sessions.list(user.id) == []
+    record = await auth.tokens.peek(PENDING_FACTOR, pending.token)
+    assert record.extra_data == {
+        "strategies": ["code", "recovery"],
+        "factors": {"password": "2030-01-01T00:00:00+00:00"},
+        "remember": True,
+    }
+    assert (record.user_id, record.stamp) == (user.id, proof.account.stamp)
+    assert record.expires_at == NOW + timedelta(minutes=10)
+    complete = Proof(account=proof.account, factor="code", at=auth.clock(), earlier=proof.factors)
+    token = await auth.sessions.mint(SignedIn(user, complete), Client())
+    assert isinstance(token, AccessToken)
+    assert await is_alive(auth, token)
+    with pytest.raises(AuthenticationFailedError, match="another factor is needed"):
+        await auth.sign_in(user)
+    await auth.close()
+
+
+async def test_pending_sign_in_without_a_token_to_spend(tmp_path: Path) -> None:
+    """A password shows no token; its pending sign-in dies with a change of the account like everything else."""
+    auth = make_auth(tmp_path, add_ons=[Gate()])
+    user = await auth.accounts.create({"email": EMAIL})
+    pending = await auth.sessions.mint(SignedIn(user, await proof_of(auth)), Client())
+    assert isinstance(pending, IssuedToken)
+    await auth.sessions.revoke_all(user.id)
+    with pytest.raises(InvalidTokenError):
+        await auth.tokens.peek(PENDING_FACTOR, pending.token)
+    await auth.close()
+
+
+# --- the cookie ------------------------------------------------------------------------------------------------------
+
+
+async def test_cookie_with_a_bit_flipped_opens_nothing(auth: LocalAuthentication) -> None:
+    """SE-2: whichever bit of whichever byte of a good cookie is flipped, it is refused."""
+    _, token = await register(auth)
+    await auth.sessions.load(token.cookie)
+    flipped = 0
+    for position in range(len(token.cookie)):
+        for bit in range(8):
+            other = chr(ord(token.cookie[position]) ^ (1 << bit))
+            with pytest.raises(InvalidTokenError):
+                await auth.sessions.load(token.cookie[:position] + other + token.cookie[position + 1 :])
+            flipped += 1
+    assert flipped == 696
+    assert await is_alive(auth, token)
+
+
+def _signed(secret: str, key: str, subject_name: str = "user", use: str = "session_cookie", **options: Any) -> str:
+    settings = {"salt": "asgi_auth.session_cookie", "digest_method": sha256, "key_derivation": "hmac", **options}
+    return Signer(derive_key(key.encode(), use, subject_name), **settings).sign(secret).decode()
+
+
+async def test_cookie_that_we_did_not_sign_opens_nothing(auth: LocalAuthentication) -> None:
+    """SE-2, TK-9: the live secret signed with any other key, salt or method is refused before the store is asked."""
+    _, token = await register(auth)
+    secret = token.cookie.partition(".")[0]
+    assert _signed(secret, SECRET) == token.cookie
+    forged = [
+        _signed(secret, OTHER_SECRET),
+        _signed(secret, SECRET, subject_name="admin"),
+        _signed(secret, SECRET, use="access_token"),
+        _signed(secret, SECRET, salt="itsdangerous.Signer"),
+        _signed(secret, SECRET, key_derivation="concat"),
+        _signed(secret, SECRET, digest_method=sha1),
+        secret,
+        f"{secret}.",
+        f"{secret}.{'A' * 43}",
+        f"{token.cookie}.{token.cookie}",
+        f"{token.cookie}=",
+        f" {token.cookie}",
+        f"{token.cookie}\n",
+        "",
+        ".",
+        "a" * 5000,
+        "é" * 87,
+        "\ud800" * 87,
+    ]
+    for cookie in forged:
+        with pytest.raises(InvalidTokenError):
+            auth.sessions.cookie_hash(cookie)
+        assert await auth.sessions.revoke_cookie(cookie) is False
+
+
+async def test_cookie_of_an_unknown_secret_opens_nothing(auth: LocalAuthentication) -> None:
+    """SE-2: even one that we signed is never adopted if the store does not know it."""
+    await register(auth)
+    cookie = _signed("A" * 43, SECRET)
+    assert auth.sessions.cookie_hash(cookie) == hash_token("A" * 43)
+    with pytest.raises(InvalidTokenError, match="the session is over"):
+        await auth.sessions.load(cookie)
+
+
+async def test_credentials_are_of_no_use_in_another_place(auth: LocalAuthentication) -> None:
+    """TK-9: neither a bearer token nor a mail token is a cookie, and a cookie or its secret is no bearer token."""
+    _, token = await register(auth)
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    mailed = mailed_token(auth)
+    for cookie in (str(token), mailed, _signed(mailed, SECRET), token.session.id, hash_token(token.cookie).hex()):
+        with pytest.raises(InvalidTokenError):
+            await auth.sessions.load(cookie)
+    for bearer in (token.cookie, token.cookie.partition(".")[0], mailed, token.session.id):
+        with pytest.raises(InvalidTokenError):
+            await auth.sessions.load_bearer(bearer)
+
+
+async def test_remembered_cookies_are_bounded(auth: LocalAuthentication) -> None:
+    """At most 4,096 signatures are remembered, and only of cookies that we signed."""
+    for number in range(4097):
+        auth.sessions.cookie_hash(auth.sessions._sign(f"{number:042}A"))
+    assert len(auth.sessions._verified) == 4096
+    with pytest.raises(InvalidTokenError):
+        auth.sessions.cookie_hash(_signed("A" * 43, OTHER_SECRET))
+    assert len(auth.sessions._verified) == 4096
+
+
+async def test_bearer_of_another_user_is_refused(auth: LocalAuthentication) -> None:
+    """The user of a bearer token must be that of its session: it is compared, never trusted."""
+    _, token = await register(auth)
+    other, _ = await register(auth, OTHER_EMAIL)
+    session = token.session
+    swapped = type(session)(**{**{name: getattr(session, name) for name in session.__slots__}, "user_id": other.id})
+    forged, _ = auth.tokens.issue_access(swapped)
+    with pytest.raises(InvalidTokenError, match="the session of the access token is over"):
+        await auth.sessions.load_bearer(forged)
+
+
+# --- ends ------------------------------------------------------------------------------------------------------------
+
+
+async def _alive_after(auth: LocalAuthentication, token: AccessToken, by: timedelta) -> bool:
+    auth.clock.advance(by)
+    alive = await is_alive(auth, token)
+    auth.clock.advance(-by)
+    return alive
+
+
+@pytest.mark.parametrize(("seconds", "alive"), [(-1, True), (0, False), (1, False)])
+async def test_session_ends_when_idle(auth: LocalAuthentication, seconds: int, alive: bool) -> None:
+    """SE-7: after twelve hours without use a session is over."""
+    _, token = await register(auth)
+    assert await _alive_after(auth, token, timedelta(hours=12, seconds=seconds)) is alive
+
+
+@pytest.mark.parametrize(("seconds", "alive"), [(-1, True), (0, False), (1, False)])
+async def test_session_ends_however_busy(auth: LocalAuthentication, seconds: int, alive: bool) -> None:
+    """SE-7: used every six hours, a session is over after seven days."""
+    _, token = await register(auth)
+    for _ in range(27):
+        auth.clock.advance(timedelta(hours=6))
+        loaded = await auth.sessions.load(token.cookie)
+        await auth.sessions.touch(loaded.session)
+    assert await _alive_after(auth, token, timedelta(hours=6, seconds=seconds)) is alive
+
+
+@pytest.mark.parametrize(("seconds", "alive"), [(-1, True), (0, False), (1, False)])
+@pytest.mark.parametrize("busy", [False, True])
+async def test_remembered_session_ends_after_thirty_days(
+    auth: LocalAuthentication, seconds: int, alive: bool, busy: bool
+) -> None:
+    """SE-7: a remembered session lives for thirty days, idle or not."""
+    user = await auth.accounts.create({"email": EMAIL})
+    token = await auth.sign_in(user, remember=True)
+    if busy:
+        auth.clock.advance(timedelta(days=29))
+        await auth.sessions.touch(token.session)
+        auth.clock.advance(timedelta(days=-29))
+    auth.clock.advance(timedelta(days=30, seconds=seconds))
+    try:
+        loaded = await auth.sessions.load(token.cookie)
+    except InvalidTokenError:
+        assert not alive
+    else:
+        assert alive
+        assert loaded.session.remembered
+
+
+async def test_options_set_the_lifetimes(tmp_path: Path) -> None:
+    """The lifetimes are those of the options."""
+    options = SessionOptions(idle_lifetime=timedelta(minutes=15), lifetime=timedelta(hours=8))
+    auth = make_auth(tmp_path, session=options)
+    _, token = await register(auth)
+    assert await _alive_after(auth, token, timedelta(minutes=14))
+    assert not await _alive_after(auth, token, timedelta(minutes=15))
+    assert token.expires_at == NOW + timedelta(hours=8)
+    await auth.close()
+
+
+async def test_session_is_touched_once_a_minute(auth: LocalAuthentication) -> None:
+    """A use is worth a write once a minute, and moves the idle clock."""
+    _, token = await register(auth)
+    due = []
+    for seconds in (59, 1, 1):
+        auth.clock.advance(timedelta(seconds=seconds))
+        due.append(auth.sessions.touch_due((await auth.sessions.load(token.cookie)).session))
+    assert due == [False, True, True]
+    await auth.sessions.touch(token.session)
+    session = (await auth.sessions.load(token.cookie)).session
+    assert session.last_seen_at == NOW + timedelta(seconds=61)
+    assert session.idle_expires_at == NOW + timedelta(hours=12, seconds=61)
+    assert not auth.sessions.touch_due(session)
+
+
+async def test_revoked_session_is_over_at_once(auth: LocalAuthentication, events: Events) -> None:
+    """SE-4: sign-out ends the session on the server; cookie and bearer token are dead, and touching revives nothing."""
+    user, token = await register(auth)
+    events.take()
+    client = Client(address="192.0.2.1")
+    assert await auth.sessions.revoke_cookie(token.cookie, client=client) is True
+    assert await auth.sessions.revoke_cookie(token.cookie) is False
+    assert [(event.name, event.user_id, event.client) for event in events.take()] == [
+        ("sessions.revoked", user.id, client)
+    ]
+    await auth.sessions.touch(token.session)
+    assert not await is_alive(auth, token)
+    assert await auth.sessions.list(user.id) == []
+
+
+async def test_session_is_revoked_by_its_own_user_only(auth: LocalAuthentication, events: Events) -> None:
+    """With a user, only that user's session is ended, and only one call ends it."""
+    alice, token = await register(auth)
+    bob, _ = await register(auth, OTHER_EMAIL)
+    events.take()
+    assert await auth.sessions.revoke(token.session.id, user_id=bob.id) is False
+    assert await is_alive(auth, token)
+    assert events.take() == []
+    assert await auth.sessions.revoke(token.session.id, user_id=alice.id) is True
+    assert await auth.sessions.revoke(token.session.id, user_id=alice.id) is False
+    assert await auth.sessions.revoke("no such session") is False
+    assert not await is_alive(auth, token)
+    assert len(events.take()) == 1
+
+
+async def test_revoke_all_ends_the_sessions_of_one_user(auth: LocalAuthentication) -> None:
+    """SE-6: log-out-everywhere ends all of this user's and nobody else's, mail tokens included."""
+    alice, first = await register(auth)
+    second = await auth.sign_in(alice)
+    _, other = await register(auth, OTHER_EMAIL)
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    await auth.sessions.revoke_all(alice.id)
+    assert [await is_alive(auth, token) for token in (first, second, other)] == [False, False, True]
+    with pytest.raises(InvalidTokenError):
+        await auth.tokens.peek("reset", mailed_token(auth))
+    assert await is_alive(auth, await auth.sign_in(alice))
+
+
+async def test_revoke_all_may_leave_the_acting_session(auth: LocalAuthentication) -> None:
+    """SE-6: everywhere but here, and only if here is that user's."""
+    alice, first = await register(auth)
+    second = await auth.sign_in(alice)
+    _, other = await register(auth, OTHER_EMAIL)
+    await auth.sessions.revoke_all(alice.id, except_=first.session)
+    assert [await is_alive(auth, token) for token in (first, second, other)] == [True, False, True]
+    await auth.sessions.revoke_all(alice.id, except_=other.session)
+    assert [await is_alive(auth, token) for token in (first, second, other)] == [False, False, True]
+
+
+async def test_renew_stamp_needs_what_is_expected(auth: LocalAuthentication, events: Events) -> None:
+    """The stamp is renewed only if the account is still as expected; else nothing happens."""
+    user, token = await register(auth)
+    events.take()
+    account = (await found_of(auth)).account
+    async with auth.services.store.transaction() as work:
+        assert await auth.sessions.renew_stamp(work, user.id, expected={"stamp": b"other"}) is None
+        assert work.events == []
+        assert await auth.sessions.renew_stamp(work, "nobody") is None
+    assert await is_alive(auth, token)
+    async with auth.services.store.transaction() as work:
+        renewed = await auth.sessions.renew_stamp(work, user.id, expected={"stamp": account.stamp})
+        assert [(event.name, event.user_id) for event in work.events] == [("sessions.revoked", user.id)]
+    assert renewed is not None
+    assert renewed.stamp != account.stamp
+    assert not await is_alive(auth, token)
+
+
+async def test_rotate_replaces_a_session(auth: LocalAuthentication, events: Events) -> None:
+    """SE-1, SE-5: a rise in privilege is a new cookie and id; the old cookie and its bearer tokens are dead."""
+    user, old = await register(auth)
+    other_device = await auth.sign_in(user)
+    events.take()
+    auth.clock.advance(timedelta(minutes=5))
+    proof = Proof(account=(await found_of(auth)).account, factor="code", at=auth.clock(), earlier=old.session.factors)
+    new = await auth.sessions.rotate(user, old.session, proof, Client())
+    assert isinstance(new, AccessToken)
+    assert new.session.id != old.session.id
+    assert new.session.factors == {"password": NOW, "code": NOW + timedelta(minutes=5)}
+    assert [await is_alive(auth, token) for token in (old, other_device, new)] == [False, True, True]
+    revoked, _ = events.take()
+    assert isinstance(revoked, SessionsRevoked)
+    assert revoked.session_id == old.session.id
+
+
+async def test_rotate_by_cookie_tells_once(auth: LocalAuthentication, events: Events) -> None:
+    """Where the browser shows the session that is replaced, it is ended once and told of once; remembered stays so."""
+    user = await auth.accounts.create({"email": EMAIL})
+    old = await auth.sign_in(user, remember=True)
+    events.take()
+    browser = Client(session_hash=auth.sessions.cookie_hash(old.cookie))
+    new = await auth.sessions.rotate(user, old.session, await proof_of(auth), browser)
+    assert isinstance(new, AccessToken)
+    assert new.session.remembered
+    assert [event.name for event in events.take()] == ["sessions.revoked", "sign_in.succeeded"]
+
+
+async def test_list_has_the_live_sessions_of_one_user(auth: LocalAuthentication) -> None:
+    """The list shows what is alive, last seen first."""
+    alice, first = await register(auth)
+    await register(auth, OTHER_EMAIL)
+    auth.clock.advance(timedelta(minutes=1))
+    second = await auth.sign_in(alice)
+    ended = await auth.sign_in(alice)
+    await auth.sessions.revoke(ended.session.id)
+    assert [session.id for session in await auth.sessions.list(alice.id)] == [second.session.id, first.session.id]
+    auth.clock.advance(timedelta(minutes=1))
+    await auth.sessions.touch(first.session)
+    assert [session.id for session in await auth.sessions.list(alice.id)] == [first.session.id, second.session.id]
+
+
+@pytest.mark.parametrize(("seconds", "fresh"), [(599, True), (600, True), (601, False)])
+async def test_session_is_fresh_for_a_while(auth: LocalAuthentication, seconds: int, fresh: bool) -> None:
+    """A session is fresh for as long as is asked after its newest factor."""
+    _, token = await register(auth)
+    auth.clock.advance(timedelta(seconds=seconds))
+    assert auth.sessions.is_fresh(token.session, timedelta(seconds=600)) is fresh
+
+
+async def test_session_without_a_proof_of_its_own_is_never_fresh(auth: LocalAuthentication) -> None:
+    """SE-10: a remembered session is never fresh, nor one in which nothing was proven."""
+    user = await auth.accounts.create({"email": EMAIL})
+    remembered = (await auth.sign_in(user, remember=True)).session
+    fields = {name: getattr(remembered, name) for name in remembered.__slots__}
+    unproven = type(remembered)(**{**fields, "remembered": False, "factors": {}})
+    assert not auth.sessions.is_fresh(remembered, timedelta(days=1))
+    assert not auth.sessions.is_fresh(unproven, timedelta(days=1))
+
+
+async def test_prune_deletes_what_is_over(auth: LocalAuthentication) -> None:
+    """Sessions that are over are deleted in batches, live ones stay."""
+    user, token = await register(auth)
+    for _ in range(3):
+        ended = await auth.sign_in(user)
+        await auth.sessions.revoke(ended.session.id)
+    auth.clock.advance(timedelta(seconds=1))
+    assert await auth.sessions.prune(auth.clock(), 2) == 2
+    assert await auth.sessions.prune(auth.clock(), 2) == 1
+    assert await auth.sessions.prune(auth.clock(), 2) == 0
+    assert await is_alive(auth, token)
+
+
+async def test_loaded_user_is_the_one_of_the_session(auth: LocalAuthentication) -> None:
+    """The user comes with the session, as they are now."""
+    user, token = await register(auth)
+    loaded = await auth.sessions.load(token.cookie)
+    assert isinstance(loaded.user, User)
+    assert loaded.user == user
+    assert (await auth.sessions.load_bearer(str(token))).user == user

@@ -1,0 +1,618 @@
+"""asgi_auth.tokens: access tokens are only what we signed, single-purpose tokens only what the store knows."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_auth.errors import InvalidTokenError
+from asgi_auth.protocol.keys import derive_key, key_id
+from asgi_auth.store import ScopedStore
+from asgi_auth.stores import SQLiteStore
+from asgi_auth.testing import FakeClock
+from asgi_auth.tokens import Tokens, hash_token, new_stamp
+from asgi_auth.types import Account, Session, User
+from tests.support import BASE_URL, OTHER_SECRET, SECRET, LocalAuthentication, make_auth, register
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+EPOCH = 1893456000  # that instant
+KEY = derive_key(SECRET.encode(), "access_token", "user")
+KID = key_id(KEY)
+HEADER: dict[str, Any] = {"alg": "HS256", "kid": KID, "typ": "JWT"}
+CLAIMS: dict[str, Any] = {
+    "iss": "http://localhost:8000",
+    "aud": "http://localhost:8000/user",
+    "sub": "user?id=u1",
+    "sid": "s1",
+    "jti": "j1",
+    "iat": EPOCH,
+    "nbf": EPOCH,
+    "exp": EPOCH + 3600,
+    "purpose": "access",
+}
+SESSION = Session(
+    id="s1",
+    user_id="u1",
+    stamp=b"",
+    created_at=NOW,
+    last_seen_at=NOW,
+    idle_expires_at=NOW + timedelta(hours=12),
+    expires_at=NOW + timedelta(days=7),
+)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock of the test's own."""
+    return FakeClock(NOW)
+
+
+@pytest.fixture
+def tokens(tmp_path: Path, clock: FakeClock) -> Tokens[User]:
+    """Tokens of a store that is never opened: access tokens need none."""
+    return make_tokens(SQLiteStore(tmp_path / "unused.db").scope("user"), clock)
+
+
+def make_tokens(
+    store: ScopedStore[User], clock: FakeClock, *secrets: str, base_url: str = BASE_URL, subject_name: str = "user"
+) -> Tokens[User]:
+    keys = tuple(secret.encode() for secret in secrets or (SECRET,))
+    return Tokens(store, keys=keys, base_url=base_url, subject_name=subject_name, clock=clock)
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """An Authentication for what needs a store."""
+    auth = make_auth(tmp_path)
+    yield auth
+    await auth.close()
+
+
+def encode(part: bytes) -> str:
+    return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+
+
+def sign(
+    header: dict[str, Any] | bytes, payload: dict[str, Any] | bytes, key: bytes = KEY, digest: str = "sha256"
+) -> str:
+    """A JWT made by hand, so that anything can be signed."""
+    parts = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, payload)]
+    message = ".".join(map(encode, parts))
+    return f"{message}.{encode(hmac.digest(key, message.encode(), digest))}"
+
+
+def forge(**changes: Any) -> str:
+    """A validly signed token whose claims are altered; None removes one."""
+    claims = {name: value for name, value in {**CLAIMS, **changes}.items() if value is not None}
+    return sign(HEADER, claims)
+
+
+def refuses(tokens: Tokens[User], token: str) -> bool:
+    try:
+        tokens.verify_access(token)
+    except InvalidTokenError:
+        return True
+    return False
+
+
+# --- what passes -----------------------------------------------------------------------------------------------------
+
+
+def test_access_token_has_exactly_the_documented_claims(tokens: Tokens[User]) -> None:
+    """TK-18: an access token holds ids, times and its purpose, nothing about the person, and fits in 4 KiB."""
+    token, expires_at = tokens.issue_access(SESSION)
+    assert len(token) < 1024
+    assert jwt.get_unverified_header(token) == HEADER
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert {**claims, "jti": "j1", "exp": EPOCH + 3600} == CLAIMS
+    assert claims["exp"] == EPOCH + 7 * 24 * 3600
+    assert expires_at == NOW + timedelta(days=7)
+    assert tokens.verify_access(token)[:2] == ("s1", "u1")
+
+
+def test_access_token_made_by_hand_passes(tokens: Tokens[User]) -> None:
+    """The forgeries below differ from what passes in the one thing that they are about."""
+    assert tokens.verify_access(forge()) == ("s1", "u1", EPOCH, EPOCH + 3600)
+    assert tokens.verify_access(sign({"alg": "HS256", "kid": KID}, CLAIMS)) == ("s1", "u1", EPOCH, EPOCH + 3600)
+    assert tokens.verify_access(forge(extra="ignored")).session_id == "s1"
+
+
+def test_access_token_ends_with_its_session_and_after_a_week_at_the_latest(
+    tokens: Tokens[User], clock: FakeClock
+) -> None:
+    """A bearer token never outlives its session, nor seven days, whatever its session does."""
+    clock.advance(timedelta(days=3, microseconds=250))
+    assert tokens.issue_access(SESSION)[1] == NOW + timedelta(days=7)
+    long = Session(**{**_fields(SESSION), "expires_at": NOW + timedelta(days=30)})
+    assert tokens.issue_access(long)[1] == NOW + timedelta(days=10)
+
+
+def _fields(session: Session) -> dict[str, Any]:
+    return {name: getattr(session, name) for name in Session.__slots__}
+
+
+def test_access_tokens_are_unique(tokens: Tokens[User]) -> None:
+    """Two tokens of one session and one second differ: each has a jti of its own."""
+    assert len({tokens.issue_access(SESSION)[0] for _ in range(100)}) == 100
+
+
+# --- what does not ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "alg", ["none", "None", "NONE", "nOnE", "", None, "HS384", "HS512", "RS256", "hs256", 1, ["HS256"]], ids=repr
+)
+def test_access_token_has_one_algorithm(tokens: Tokens[User], alg: object) -> None:
+    """TK-1, TK-2: HS256 and nothing else, with or without a signature, in any spelling."""
+    header = {"kid": KID, **({} if alg is None else {"alg": alg})}
+    signed = sign(header, CLAIMS)
+    assert refuses(tokens, signed)
+    assert refuses(tokens, signed.rpartition(".")[0] + ".")
+    assert refuses(tokens, signed.rpartition(".")[0])
+
+
+@pytest.mark.parametrize("digest", ["sha384", "sha512"])
+def test_access_token_of_another_hash_is_refused(tokens: Tokens[User], digest: str) -> None:
+    """TK-1: a signature of another length or by another hash is none."""
+    header = {**HEADER, "alg": {"sha384": "HS384", "sha512": "HS512"}[digest]}
+    assert refuses(tokens, sign(header, CLAIMS, digest=digest))
+    assert refuses(tokens, sign(HEADER, CLAIMS, digest=digest))
+
+
+@pytest.mark.parametrize(
+    "kid",
+    [
+        None,
+        "",
+        "0" * 16,
+        KID.upper(),
+        KID + " ",
+        "../../dev/null",
+        "' OR 1=1--",
+        "https://evil.example.org/key",
+        "x" * 10_000,
+        "x" * 2_000,
+        0,
+        1,
+        True,
+        [],
+        [KID],
+        {},
+        "\x00",
+    ],
+    ids=lambda kid: f"{str(kid)[:20]!r}-{type(kid).__name__}-{len(str(kid))}",
+)
+@pytest.mark.parametrize("key", [KEY, b"", b"\x00" * 32])
+def test_access_token_with_another_kid_is_refused(tokens: Tokens[User], kid: object, key: bytes) -> None:
+    """TK-3: kid only chooses among our own keys, whatever it looks like and whatever signed it."""
+    header = {"alg": "HS256", **({} if kid is None else {"kid": kid})}
+    assert refuses(tokens, sign(header, CLAIMS, key=key))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"crit": ["x"], "x": 1},
+        {"crit": ["exp"]},
+        {"crit": []},
+        {"b64": False},
+        {"b64": True},
+        {"b64": False, "crit": ["b64"]},
+        {"jku": "http://127.0.0.1:9/keys"},
+        {"x5u": "http://127.0.0.1:9/cert"},
+        {"x5c": ["MII"]},
+        {"jwk": {"kty": "oct", "k": encode(KEY)}},
+        {"zip": "DEF"},
+        {"enc": "A256GCM"},
+        {"cty": "JWT"},
+    ],
+    ids=str,
+)
+def test_access_token_with_foreign_header_is_refused(tokens: Tokens[User], header: dict[str, Any]) -> None:
+    """TK-3, TK-4: a header parameter that we do not write is refused, though the signature is right."""
+    assert refuses(tokens, sign({**HEADER, **header}, CLAIMS))
+
+
+def test_access_token_needs_our_key(tokens: Tokens[User]) -> None:
+    """TK-9: neither the secret itself nor a key of another use, kind of user or application signs."""
+    others = [
+        SECRET.encode(),
+        derive_key(SECRET.encode(), "session_cookie", "user"),
+        derive_key(SECRET.encode(), "access_token", "admin"),
+        derive_key(OTHER_SECRET.encode(), "access_token", "user"),
+    ]
+    for key in others:
+        assert refuses(tokens, sign(HEADER, CLAIMS, key=key))
+        assert refuses(tokens, sign({**HEADER, "kid": key_id(key)}, CLAIMS, key=key))
+
+
+@pytest.mark.parametrize("claim", list(CLAIMS))
+def test_access_token_needs_every_claim(tokens: Tokens[User], claim: str) -> None:
+    """TK-6: each claim is required; null is none."""
+    assert refuses(tokens, forge(**{claim: None}))
+    assert refuses(tokens, sign(HEADER, {**CLAIMS, claim: None}))
+
+
+@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "sid", "jti", "purpose"])
+@pytest.mark.parametrize("value", [0, 1, -1, 1.5, True, False, [], ["x"], {}, {"x": 1}], ids=repr)
+def test_access_token_claims_that_are_text(tokens: Tokens[User], claim: str, value: object) -> None:
+    """TK-6: a claim that is text must be text."""
+    assert refuses(tokens, forge(**{claim: value}))
+    assert refuses(tokens, forge(**{claim: [CLAIMS[claim]]}))
+
+
+@pytest.mark.parametrize("claim", ["iat", "nbf", "exp"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        str(EPOCH + 3600),
+        EPOCH + 3600.0,
+        True,
+        False,
+        -1,
+        [],
+        [EPOCH],
+        {},
+        253_402_300_800,
+        10**30,
+        "10000-01-01",
+        float("inf"),
+        float("nan"),
+    ],
+    ids=repr,
+)
+def test_access_token_claims_that_are_times(tokens: Tokens[User], claim: str, value: object) -> None:
+    """TK-6: a time is a whole number of seconds before the year 10000, not text, not a fraction, not a truth value."""
+    assert refuses(tokens, forge(**{claim: value}))
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1" * 400, "1" * 2900, "1893459600.0", "1893459600e0"])
+def test_access_token_times_that_json_reads_oddly(tokens: Tokens[User], number: str) -> None:
+    """TK-6: numbers that are no sound integers in JSON are refused, without an error of Python's own."""
+    payload = json.dumps({**CLAIMS, "exp": 0}).replace('"exp": 0', f'"exp": {number}').encode()
+    assert refuses(tokens, sign(HEADER, payload))
+
+
+@pytest.mark.parametrize(
+    ("claim", "value"),
+    [
+        ("aud", "http://localhost:8000/admin"),
+        ("aud", "http://localhost:8000/user/"),
+        ("aud", "http://localhost:8000"),
+        ("aud", "HTTP://localhost:8000/user"),
+        ("aud", ["http://localhost:8000/user"]),
+        ("aud", ["http://localhost:8000/user", "http://localhost:8000/admin"]),
+        ("iss", "http://localhost:80000"),
+        ("iss", "http://localhost:8000/"),
+        ("iss", "http://localhost:800"),
+        ("iss", "http://localhost:8000.evil.example.org"),
+        ("iss", "https://localhost:8000"),
+        ("iss", ["http://localhost:8000"]),
+        ("sub", "admin?id=u1"),
+        ("sub", "u1"),
+        ("sub", "User?id=u1"),
+        ("purpose", "Access"),
+        ("purpose", "access "),
+        ("purpose", "sign_in"),
+        ("purpose", "reset"),
+        ("purpose", "pending_factor"),
+        ("purpose", "user"),
+    ],
+)
+def test_access_token_of_somebody_else_is_refused(tokens: Tokens[User], claim: str, value: object) -> None:
+    """TK-7, TK-8: issuer, audience, kind of user and purpose are compared whole."""
+    assert refuses(tokens, forge(**{claim: value}))
+
+
+GOOD = forge()
+HEAD, BODY, SIGNATURE = GOOD.split(".")
+
+
+MALFORMED = [
+    "",
+    ".",
+    "..",
+    "...",
+    HEAD,
+    f"{HEAD}.{BODY}",
+    f"{HEAD}.{BODY}.",
+    f".{BODY}.{SIGNATURE}",
+    f"{HEAD}..{SIGNATURE}",
+    f"{GOOD}.{SIGNATURE}",
+    f"{GOOD}.x.y",
+    f" {GOOD}",
+    f"{GOOD} ",
+    f"{GOOD}\n",
+    f"{HEAD} .{BODY}.{SIGNATURE}",
+    f"{GOOD}=",
+    f"{GOOD}==",
+    f"{HEAD}=.{BODY}.{SIGNATURE}",
+    f"{GOOD}?",
+    f"{GOOD}\ud800",
+    f"{GOOD}é",
+    f"{HEAD}.{BODY}.é{SIGNATURE[1:]}",
+    GOOD.replace("-", "+").replace("_", "/") + "/",
+    f"{HEAD}.{BODY}.{SIGNATURE[:-1]}",
+    f"{HEAD}.{BODY}.{'A' * 43}",
+    json.dumps({"protected": HEAD, "payload": BODY, "signature": SIGNATURE}),
+    json.dumps({"payload": BODY, "signatures": [{"protected": HEAD, "signature": SIGNATURE}]}),
+    sign(b"[]", CLAIMS),
+    sign(b'"text"', CLAIMS),
+    sign(b"null", CLAIMS),
+    sign(b"{", CLAIMS),
+    sign(b"\xff\xfe", CLAIMS),
+    sign(HEADER, b"[]"),
+    sign(HEADER, b"null"),
+    sign(HEADER, b"{"),
+    sign(HEADER, b"\xff"),
+    sign(HEADER, b"[" * 100_000),
+    sign(HEADER, b"[" * 2_900),
+    sign(HEADER, b'{"a":' * 570),
+    sign(b"[" * 2_900, b"{}"),
+    sign({**HEADER, "typ": "x" * 1_000_000}, CLAIMS),
+    "a" * 1_000_000,
+]
+
+
+@pytest.mark.parametrize("token", MALFORMED, ids=range(len(MALFORMED)))
+def test_access_token_malformed_is_refused(tokens: Tokens[User], token: str) -> None:
+    """TK-5, TK-13: a token has one serialisation, and whatever is none is refused without a fuss."""
+    tokens.verify_access(GOOD)
+    assert refuses(tokens, token)
+
+
+def test_access_token_has_one_spelling_of_its_signature(tokens: Tokens[User]) -> None:
+    """TK-13: the bits of the last character that carry nothing must be zero, as base64 allows but does not demand."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    accepted = [char for char in alphabet if not refuses(tokens, GOOD[:-1] + char)]
+    assert accepted == [GOOD[-1]]
+
+
+def test_access_token_of_4096_bytes_is_the_longest(tokens: Tokens[User]) -> None:
+    """TK-18: longer ones are refused before anything is decoded."""
+    sizes = {len(token): token for token in (forge(extra="x" * count) for count in range(2650, 2800))}
+    longest = max(size for size in sizes if size <= 4096)
+    shortest = min(size for size in sizes if size > 4096)
+    assert not refuses(tokens, sizes[longest])
+    assert refuses(tokens, sizes[shortest])
+
+
+@given(st.text(max_size=200))
+def test_access_token_verification_never_crashes_on_text(text: str) -> None:
+    """TK-5: whatever is sent is refused, not a failure of ours."""
+    tokens = make_tokens(SQLiteStore("unused.db").scope("user"), FakeClock(NOW))
+    assert refuses(tokens, text)
+    assert refuses(tokens, f"{HEAD}.{encode(text.encode('utf-8', 'replace'))}.{SIGNATURE}")
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seconds", "refused"), [(3599, False), (3600, True), (3601, True)])
+def test_access_token_ends_at_exp(tokens: Tokens[User], clock: FakeClock, seconds: int, refused: bool) -> None:
+    """A token is live until the second before exp, whether it was seen before or not (RFC 7519 section 4.1.4)."""
+    seen = forge(jti="seen")
+    tokens.verify_access(seen)
+    clock.advance(timedelta(seconds=seconds))
+    assert refuses(tokens, GOOD) is refused
+    assert refuses(tokens, seen) is refused
+
+
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+@pytest.mark.parametrize(("ahead", "refused"), [(29, False), (30, False), (31, True)])
+def test_access_token_from_the_future_is_refused(tokens: Tokens[User], claim: str, ahead: int, refused: bool) -> None:
+    """Clocks may differ by thirty seconds, no more (RFC 7519 section 4.1.5)."""
+    assert refuses(tokens, forge(**{claim: EPOCH + ahead})) is refused
+
+
+def test_access_token_times_are_checked_at_every_use(tokens: Tokens[User], clock: FakeClock) -> None:
+    """A clock that is set back makes a remembered token one from the future."""
+    tokens.verify_access(GOOD)
+    clock.advance(timedelta(seconds=-31))
+    assert refuses(tokens, GOOD)
+
+
+# --- remembered ------------------------------------------------------------------------------------------------------
+
+
+def test_remembered_tokens_are_bounded(tokens: Tokens[User]) -> None:
+    """At most 4,096 tokens are remembered; the oldest goes first."""
+    issued = [tokens.issue_access(SESSION)[0] for _ in range(4097)]
+    for token in issued:
+        tokens.verify_access(token)
+    assert len(tokens._verified) == 4096
+    digests = [hashlib.sha256(token.encode()).digest() for token in (issued[0], issued[1], issued[4096])]
+    assert [digest in tokens._verified for digest in digests] == [False, True, True]
+
+
+def test_refused_tokens_are_not_remembered(tokens: Tokens[User], clock: FakeClock) -> None:
+    """Only what passed every check, its times included, is remembered."""
+    assert refuses(tokens, forge(exp=EPOCH))
+    assert refuses(tokens, forge(nbf=EPOCH + 100))
+    assert refuses(tokens, GOOD[:-1])
+    assert not tokens._verified
+
+
+def test_remembered_token_with_one_byte_changed_never_hits(tokens: Tokens[User]) -> None:
+    """The memory is asked with a hash over the whole token: no altered one profits from the good one."""
+    tokens.verify_access(GOOD)
+    for position in range(len(GOOD)):
+        for bit in (1, 2, 128):
+            altered = GOOD[:position] + chr(ord(GOOD[position]) ^ bit) + GOOD[position + 1 :]
+            assert refuses(tokens, altered), position
+    assert len(tokens._verified) == 1
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_access_token_rotation_takes_three_steps(tmp_path: Path, clock: FakeClock) -> None:
+    """TK-16: what was issued while both keys were known outlives the older; what that one signed does not."""
+    store = SQLiteStore(tmp_path / "unused.db").scope("user")
+    steps = [make_tokens(store, clock, *secrets) for secrets in ((SECRET,), (OTHER_SECRET, SECRET), (OTHER_SECRET,))]
+    first, second, _third = (step.issue_access(SESSION)[0] for step in steps)
+    assert [refuses(step, first) for step in steps] == [False, False, True]
+    assert [refuses(step, second) for step in steps] == [True, False, False]
+
+
+# --- single-purpose tokens -------------------------------------------------------------------------------------------
+
+
+async def test_tokens_are_random_and_kept_as_hashes(auth: LocalAuthentication, tmp_path: Path) -> None:
+    """TK-17: a thousand tokens are unique, have 256 bits and no common beginning; the file holds none of them."""
+    user, _ = await register(auth)
+    found = await auth.accounts.get(user.id)
+    assert found is not None
+    issued = [auth.tokens.make("reset", account=found.account, lifetime=timedelta(hours=1)) for _ in range(1000)]
+    assert len({one.token for one in issued}) == 1000
+    assert {len(one.token) for one in issued} == {43}
+    assert len({one.token[:4] for one in issued}) > 990
+    async with auth.services.store.transaction() as work:
+        for one in issued[:20]:
+            await work.tokens.insert(one.record)
+    written = _read_all(tmp_path)
+    assert all(one.record.token_hash in written for one in issued[:20])
+    assert not any(one.token.encode() in written for one in issued)
+
+
+def _read_all(directory: Path) -> bytes:
+    """The database, its log included."""
+    return b"".join(path.read_bytes() for path in directory.glob("app.db*"))
+
+
+async def test_token_serves_one_purpose_once(auth: LocalAuthentication) -> None:
+    """TK-8, TK-10: looking changes nothing; consuming takes it away; another purpose finds nothing."""
+    user, _ = await register(auth)
+    found = await auth.accounts.get(user.id)
+    assert found is not None
+    issued = await auth.tokens.issue("reset", account=found.account, lifetime=timedelta(hours=1), extra_data={"a": 1})
+    for _ in range(2):
+        record = await auth.tokens.peek("reset", issued.token)
+        assert (record.user_id, record.stamp, dict(record.extra_data)) == (user.id, found.account.stamp, {"a": 1})
+    with pytest.raises(InvalidTokenError, match="no live sign_in token"):
+        await auth.tokens.peek("sign_in", issued.token)
+    async with auth.services.store.transaction() as work:
+        with pytest.raises(InvalidTokenError):
+            await auth.tokens.consume(work, "sign_in", issued.token)
+        assert (await auth.tokens.consume(work, "reset", issued.token)).user_id == user.id
+        with pytest.raises(InvalidTokenError):
+            await auth.tokens.consume(work, "reset", issued.token)
+    with pytest.raises(InvalidTokenError):
+        await auth.tokens.peek("reset", issued.token)
+
+
+async def test_token_may_be_for_nobody_yet(auth: LocalAuthentication) -> None:
+    """A token without a user has no stamp, and retiring what is older than it does nothing."""
+    older = await auth.tokens.issue("invitation", account=None, lifetime=timedelta(days=7))
+    newer = await auth.tokens.issue("invitation", account=None, lifetime=timedelta(days=7))
+    await auth.tokens.retire_older(newer.record)
+    record = await auth.tokens.peek("invitation", older.token)
+    assert (record.user_id, record.stamp) == (None, None)
+
+
+async def test_newer_token_retires_the_older_of_its_purpose(auth: LocalAuthentication) -> None:
+    """TK-12: older tokens of the same purpose and user go, others stay."""
+    user, _ = await register(auth)
+    found = await auth.accounts.get(user.id)
+    assert found is not None
+    hour = timedelta(hours=1)
+    old, other, new = [await auth.tokens.issue(p, account=found.account, lifetime=hour) for p in ("a", "b", "a")]
+    await auth.tokens.retire_older(new.record)
+    with pytest.raises(InvalidTokenError):
+        await auth.tokens.peek("a", old.token)
+    assert (await auth.tokens.peek("b", other.token)).purpose == "b"
+    assert (await auth.tokens.peek("a", new.token)).purpose == "a"
+
+
+@pytest.mark.parametrize(("seconds", "live"), [(59, True), (60, False), (61, False)])
+async def test_token_ends_with_its_lifetime(auth: LocalAuthentication, seconds: int, live: bool) -> None:
+    """A token is live until the last second of its lifetime, for looking and for consuming alike."""
+    issued = await auth.tokens.issue("invitation", account=None, lifetime=timedelta(seconds=60))
+    auth.clock.advance(timedelta(seconds=seconds))
+    for act in (_peek, _consume):
+        try:
+            await act(auth, issued.token)
+        except InvalidTokenError:
+            assert not live
+        else:
+            assert live
+
+
+async def _peek(auth: LocalAuthentication, token: str) -> None:
+    await auth.tokens.peek("invitation", token)
+
+
+async def _consume(auth: LocalAuthentication, token: str) -> None:
+    async with auth.services.store.transaction() as work:
+        await auth.tokens.consume(work, "invitation", token)
+
+
+@pytest.mark.parametrize(
+    "token", ["", "x", "A" * 42, "A" * 44, "é" * 43, "A" * 42 + "B", "A" * 42 + "=", "\ud800" * 43]
+)
+async def test_garbage_is_refused_before_the_store_is_asked(
+    auth: LocalAuthentication, token: str, tmp_path: Path
+) -> None:
+    """What cannot be a token costs no query: the store is not even opened for it."""
+    with pytest.raises(InvalidTokenError):
+        await auth.tokens.peek("reset", token)
+    assert not (tmp_path / "app.db").exists()
+    async with auth.services.store.transaction() as work:
+        with pytest.raises(InvalidTokenError):
+            await auth.tokens.consume(work, "reset", token)
+
+
+async def test_token_with_a_byte_changed_is_another(auth: LocalAuthentication) -> None:
+    """A token altered anywhere, cut or lengthened is not live."""
+    issued = await auth.tokens.issue("invitation", account=None, lifetime=timedelta(hours=1))
+    token = issued.token
+    changed = [token[:i] + chr(ord(token[i]) ^ 1) + token[i + 1 :] for i in range(43)]
+    for other in (*changed, token[:-1], token[1:], token + "A", token + "=", " " + token, hash_token(token).hex()[:43]):
+        with pytest.raises(InvalidTokenError):
+            await auth.tokens.peek("invitation", other)
+    await auth.tokens.peek("invitation", token)
+
+
+def test_stamps_are_random() -> None:
+    """A stamp has 128 random bits."""
+    stamps = {new_stamp() for _ in range(1000)}
+    assert len(stamps) == 1000
+    assert {len(stamp) for stamp in stamps} == {16}
+
+
+def test_subject_is_the_uri_form_of_a_user(tokens: Tokens[User]) -> None:
+    """A user in a token is written as ``user?id=…``."""
+    assert tokens.subject("u1") == "user?id=u1"
+
+
+async def test_token_is_dead_once_its_account_has_another_stamp(auth: LocalAuthentication) -> None:
+    """TK-12: what copied the old stamp dies with it, and so does what was made from a proof older than that."""
+    user, _ = await register(auth)
+    found = await auth.accounts.get(user.id)
+    assert found is not None
+    early = await auth.tokens.issue("reset", account=found.account, lifetime=timedelta(hours=1))
+    await auth.sessions.revoke_all(user.id)
+    late = await auth.tokens.issue("reset", account=found.account, lifetime=timedelta(hours=1))
+    for issued in (early, late):
+        with pytest.raises(InvalidTokenError):
+            await auth.tokens.peek("reset", issued.token)
+
+
+def test_nothing_of_an_account_is_in_a_token(tokens: Tokens[User]) -> None:
+    """The token itself is random; whom it is for is known to the record alone."""
+    account = Account(user_id="u1", stamp=b"s" * 16)
+    issued = tokens.make("reset", account=account, lifetime=timedelta(hours=1))
+    assert issued.record.token_hash == hashlib.sha256(issued.token.encode()).digest()
+    assert (issued.record.user_id, issued.record.stamp) == ("u1", b"s" * 16)
