@@ -1,21 +1,20 @@
 """Authentication: binds everything, checks it when it is made, and finishes what the actions decide."""
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from asgi_auth.accounts import Accounts, Registration
-from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, StoreUnavailableError, UnavailableError
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, UnavailableError
 from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import Commit, Hook, Jobs, logger
-from asgi_auth.passwords import MAX_COST, Bcrypt, HashProvider, PasswordPolicy, Passwords
+from asgi_auth.passwords import Bcrypt, HashProvider, PasswordPolicy, Passwords
 from asgi_auth.protocol.client import parse_networks
 from asgi_auth.protocol.cookies import cookie_name
 from asgi_auth.protocol.cross_site import parse_origin
@@ -41,15 +40,13 @@ from asgi_auth.types import (
     SignInFailed,
     TokenIssued,
 )
+from asgi_auth.upkeep import Upkeep
 
 U = TypeVar("U")
 
 Secret = str | bytes | Sequence[str | bytes]
 
 NEEDS = frozenset({"users", "accounts", "sessions", "tokens"})
-PRUNE_INTERVAL = timedelta(minutes=10)
-PRUNE_BATCH = 500
-"""Rows per statement, so that pruning never holds the writer for long."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 _MOUNT_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)+", re.ASCII)
@@ -151,9 +148,7 @@ class Authentication(Generic[U]):
         self.routes = self._make_routes()
         if getattr(hasher, "weak", False):
             logger.warning("hasher: passwords are hashed too cheaply for real accounts")
-        self._opened = False
-        self._users_of_lifespan = 0
-        self._pruner: asyncio.Task[None] | None = None
+        self._upkeep = Upkeep(store, self._services, self._pool)
 
     def __repr__(self) -> str:
         return f"Authentication(subject_name={self.subject_name!r}, base_url={self.base_url!r})"
@@ -170,6 +165,7 @@ class Authentication(Generic[U]):
         self.origins = frozenset({self.base_url, *others})
         self.session_cookie = cookie_name(self.subject_name, "session", secure=self.secure)
         self.pending_cookie = cookie_name(self.subject_name, "pending", secure=self.secure)
+        self.flow_cookie = cookie_name(self.subject_name, "flow", secure=self.secure)
 
     def _check_capabilities(self, users: Sequence[Any]) -> None:
         for user in users:
@@ -330,7 +326,7 @@ class Authentication(Generic[U]):
 
         A refusal becomes an event and a line of the log, then goes on to the caller.
         """
-        if not self._opened:
+        if not self._upkeep.opened:
             await self.open()
         try:
             return await self.finish(await act(), client)
@@ -367,64 +363,23 @@ class Authentication(Generic[U]):
         Raises:
             ConfigurationError, StoreUnavailableError: as ``Store.open``.
         """
-        await self.store.open()
-        await self._note_costs()
-        self._opened = True
-
-    async def _note_costs(self) -> None:
-        cost = await self._scoped.accounts.highest_bcrypt_cost(MAX_COST)
-        if cost is not None:
-            self._services.passwords.note_cost(cost)
+        await self._upkeep.open()
 
     async def close(self) -> None:
         """Close the store and the hashing threads; both come back by themselves when they are needed again."""
-        self._opened = False
-        self._pool.close()
-        await self.store.close()
+        await self._upkeep.close()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Opened, and pruned from time to time, within this block. May be entered several times at once."""
-        self._users_of_lifespan += 1
-        try:
-            if self._users_of_lifespan == 1:
-                await self.open()
-                self._pruner = asyncio.create_task(self._prune_now_and_then())
-            yield
-        finally:
-            self._users_of_lifespan -= 1
-            if self._users_of_lifespan == 0:
-                await self._stop_pruner()
-                await self.close()
+        return self._upkeep.running()
 
-    @asynccontextmanager
-    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+    def lifespan(self, app: Any) -> AbstractAsyncContextManager[None]:
         """For the application's ``lifespan=``."""
-        async with self.running():
-            yield
-
-    async def _stop_pruner(self) -> None:
-        pruner, self._pruner = self._pruner, None
-        if pruner is not None:
-            pruner.cancel()
-            await asyncio.wait([pruner])  # raises nothing of its own: the store must be closed whatever became of it
-
-    async def _prune_now_and_then(self) -> None:
-        while True:
-            try:
-                await self.prune()
-                await self._note_costs()
-            except StoreUnavailableError as exc:
-                logger.warning("pruning was put off: %s", exc.reason)
-            await asyncio.sleep(PRUNE_INTERVAL.total_seconds())
+        return self._upkeep.running()
 
     async def prune(self) -> int:
         """Delete what has expired, in small batches; how many rows went."""
-        now, total = self.clock(), 0
-        for prune in (self._scoped.sessions.prune, self._scoped.tokens.prune):
-            while (count := await prune(now=now, limit=PRUNE_BATCH)) > 0:
-                total += count
-        return total
+        return await self._upkeep.prune()
 
 
 class FinishingActions:

@@ -23,7 +23,6 @@ from asgi_auth.store import Loaded
 from asgi_auth.types import AnonymousUser, AuthState
 
 _ANONYMOUS_USER = AnonymousUser()
-_VARYING = frozenset({b"cookie", b"*"})
 _TRY_AGAIN_LATER = 1013
 """The WebSocket close code for a server that cannot serve now."""
 
@@ -194,12 +193,16 @@ def _with_vary(headers: Any) -> list[tuple[bytes, bytes]]:
     for name, value in kept:
         lowered = name.lower()
         cached = cached or lowered == b"cache-control"
-        varies = varies or (lowered == b"vary" and not _VARYING.isdisjoint(value.lower().replace(b" ", b"").split(b",")))
+        varies = varies or (lowered == b"vary" and _names_cookie(value))
     if not varies:
         kept.append((b"vary", b"Cookie"))
     if not cached:
         kept.append((b"cache-control", b"private"))
     return kept
+
+
+def _names_cookie(vary: bytes) -> bool:
+    return any(item.strip().lower() in (b"cookie", b"*") for item in vary.split(b","))
 
 
 async def serve_lifespan(

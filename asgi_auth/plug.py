@@ -45,6 +45,7 @@ from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.cookies import read_cookies
 from asgi_auth.protocol.paths import mount_prefixes, split_path
 from asgi_auth.protocol.return_to import safe_return_to
+from asgi_auth.tokens import hash_token
 from asgi_auth.types import (
     EMPTY,
     Accepted,
@@ -64,6 +65,8 @@ U = TypeVar("U")
 
 NOWHERE = Activity(None, None)
 SIGN_OUT = Activity(None, "sign_out")
+_FLOW_SECONDS = 600
+"""How long a browser may be away at a provider."""
 _NEW_LINK = "Ask for a new link where you asked for this one."
 _TRY_AGAIN = "Go back to the page before this one to try again."
 
@@ -297,11 +300,19 @@ class AuthPlug(Generic[U]):
         act = partial(phase.handle, phase_request)
         result = await unless_gone(request.receive, self.auth.perform(activity, act, phase_request.client))
         response = await self._dispatch(request, activity, result)
-        if isinstance(result, Finished) and phase_request.pending is not None:
-            drop_cookie(response, self.auth.pending_cookie, secure=self.auth.secure)
-        if isinstance(result, Challenge) and result.pending is not None:
-            keep_cookie(response, self.auth.pending_cookie, result.pending, secure=self.auth.secure)
+        self._keep_cookies(response, phase_request, result)
         return response
+
+    def _keep_cookies(self, response: Response, request: PhaseRequest, result: Any) -> None:
+        auth = self.auth
+        if isinstance(result, Finished) and request.pending is not None:
+            drop_cookie(response, auth.pending_cookie, secure=auth.secure)
+        if isinstance(result, Challenge) and result.pending is not None:
+            keep_cookie(response, auth.pending_cookie, result.pending, secure=auth.secure)
+        if isinstance(result, Redirect) and result.flow:
+            # A name of its own, so that a flow in another tab keeps its cookie.
+            name = f"{auth.flow_cookie}_{hash_token(result.flow).hex()[:16]}"
+            keep_cookie(response, name, result.flow, secure=auth.secure, max_age=_FLOW_SECONDS)
 
     async def _phase_request(self, request: Request, phase: Phase) -> PhaseRequest:
         asked = {}
@@ -309,11 +320,13 @@ class AuthPlug(Generic[U]):
             asked["state"] = state = await load_state(self.auth, request.scope)
             if state.session is None:
                 raise state.error or AuthenticationFailedError("nobody is signed in")
+        cookies, flow = read_cookies(request.scope["headers"]), f"{self.auth.flow_cookie}_"
         return PhaseRequest(
             method=request.method,
             params=request.scope["asgi_auth.params"],
             query=read_query(request.scope),
-            cookies=read_cookies(request.scope["headers"]),
+            cookies=cookies,
+            flows=tuple(value for name, value in cookies.items() if name.startswith(flow)),
             client=client_of(request.scope, self.auth),
             pending=cookie_of(request.scope, self.auth.pending_cookie),
             **asked,

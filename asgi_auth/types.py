@@ -212,6 +212,8 @@ class PhaseRequest:
     client: Client = Client()
     pending: str | None = field(default=None, repr=False)
     """The pending-factor token of a sign-in that waits for its next factor."""
+    flows: tuple[str, ...] = field(default=(), repr=False)
+    """What ``Redirect.flow`` left in this browser, one for each flow that has not come back yet: several tabs may."""
     state: AuthState = AuthState(AnonymousUser(), None, None, None)
     """Who is signed in; looked up for phases that are only for somebody who is."""
 
@@ -357,7 +359,10 @@ class SignedOut:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Send the browser elsewhere; ``flow`` is kept in a cookie of the flow's own until it comes back."""
+    """Send the browser elsewhere; ``flow``, if not empty, is kept in a cookie of its own until it comes back.
+
+    The phase that it comes back to finds it in ``PhaseRequest.flows``.
+    """
 
     url: str
     flow: str = field(default="", repr=False)

@@ -57,6 +57,7 @@ class Served:
     url: str
     output: asyncio.StreamReader
     """What it prints."""
+    process: Process
 
     def client(self, **options: Any) -> httpx.AsyncClient:
         """A client with cookies of its own, which waits until the server is up."""
@@ -83,7 +84,7 @@ async def uvicorn_process(app: str, *options: str, directory: Path) -> AsyncIter
         )
     assert process.stdout is not None
     try:
-        yield Served(url, process.stdout)
+        yield Served(url, process.stdout, process)
     finally:
         await end(process)
 

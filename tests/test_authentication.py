@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from asgi_auth import authentication as module
+from asgi_auth import upkeep
 from asgi_auth.authentication import Authentication, Finished, utc_now
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, StoreUnavailableError
 from asgi_auth.hooks import Hook
@@ -483,8 +483,8 @@ async def _wait_until(done: Any) -> None:
 
 async def test_running_prunes_from_time_to_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has expired is deleted in batches while the application runs; a store that is down puts it off."""
-    monkeypatch.setattr(module, "PRUNE_INTERVAL", timedelta(0))
-    monkeypatch.setattr(module, "PRUNE_BATCH", 2)
+    monkeypatch.setattr(upkeep, "PRUNE_INTERVAL", timedelta(0))
+    monkeypatch.setattr(upkeep, "PRUNE_BATCH", 2)
     auth = make_auth(tmp_path)
     user = await auth.accounts.create({"email": EMAIL})
     for _ in range(5):
@@ -510,7 +510,7 @@ async def test_pruning_is_put_off_while_the_store_is_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A locked database is tried again later; the application runs on."""
-    monkeypatch.setattr(module, "PRUNE_INTERVAL", timedelta(0))
+    monkeypatch.setattr(upkeep, "PRUNE_INTERVAL", timedelta(0))
     auth = make_auth(tmp_path)
     tries: list[str] = []
 
@@ -521,7 +521,7 @@ async def test_pruning_is_put_off_while_the_store_is_down(
     async def tried_twice() -> bool:
         return len(tries) > 1
 
-    monkeypatch.setattr(auth, "prune", prune)
+    monkeypatch.setattr(auth._upkeep, "prune", prune)
     async with auth.running():
         await _wait_until(tried_twice)
     assert "pruning was put off: locked" in caplog.messages
@@ -537,10 +537,10 @@ async def test_store_is_closed_though_pruning_broke(tmp_path: Path, monkeypatch:
         broken.set()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(auth, "prune", prune)
+    monkeypatch.setattr(auth._upkeep, "prune", prune)
     async with auth.running():
         await broken.wait()
-        pruner = auth._pruner
+        pruner = auth._upkeep._pruner
     assert store.closed == 1
     assert pruner is not None
     assert isinstance(pruner.exception(), ZeroDivisionError)
@@ -560,7 +560,7 @@ async def test_open_learns_what_stored_hashes_cost(tmp_path: Path) -> None:
 
 async def test_pruning_learns_what_stored_hashes_cost_by_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """EN-2: what another worker has stored meanwhile is learnt, too."""
-    monkeypatch.setattr(module, "PRUNE_INTERVAL", timedelta(0))
+    monkeypatch.setattr(upkeep, "PRUNE_INTERVAL", timedelta(0))
     auth, other = make_auth(tmp_path), make_auth(tmp_path, hasher=Bcrypt(cost=6))
 
     async def has_learnt() -> bool:

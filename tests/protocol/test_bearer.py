@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import MalformedRequestError
-from asgi_auth.protocol.bearer import challenge, read_bearer
+from asgi_auth.protocol.bearer import challenge, read_bearer, shows_bearer
 
 
 def _authorization(*values: bytes) -> list[tuple[bytes, bytes]]:
@@ -122,3 +122,20 @@ def test_challenge_is_always_one_line(realm: str) -> None:
 
     assert value.isascii()
     assert value.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([], False),
+        ([b"Basic dXNlcjpwYXNz"], False),
+        ([b"Bearertoken"], False),
+        ([b"Bearer a"], True),
+        ([b"bearer"], True),
+        ([b"Basic x", b"Bearer two words"], True),
+    ],
+    ids=repr,
+)
+def test_shows_bearer_counts_our_scheme_only(values: list[bytes], shown: bool) -> None:
+    """CF-1: however broken the token is; Basic and the like are added by browsers for other sites, too."""
+    assert shows_bearer(_authorization(*values)) == shown

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import MalformedRequestError
-from asgi_auth.protocol.cookies import cookie_name, delete_cookie, read_cookie, set_cookie
+from asgi_auth.protocol.cookies import cookie_name, delete_cookie, read_cookie, read_cookies, set_cookie
 
 NAME = b"__Host-user_session"
 
@@ -132,3 +132,11 @@ def test_cookie_round_trip(value: str) -> None:
     sent = set_cookie("n", value, secure=True).partition(";")[0]
 
     assert value == read_cookie(_cookies(sent.encode()), b"n")
+
+
+def test_read_cookies_believes_nothing_that_was_sent_twice() -> None:
+    """SE-8: every cookie that came once and is readable, in one header or several."""
+    headers = _cookies(b"a=1; twice=1; odd=\xff; =nameless; junk", b" b = 2 ;twice=1; quoted=\"x\"; big=" + b"x" * 4097)
+
+    assert read_cookies(headers) == {"a": "1", "b": "2", "": "nameless"}
+    assert read_cookies(_cookies()) == {}

@@ -1,0 +1,95 @@
+"""A gate inside a hash, and a turnstile before an application: the test decides and knows who is where."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from asgi_auth.passwords import Bcrypt
+
+PATIENCE = 30.0
+"""Seconds after which something is not going to happen."""
+
+
+class Gate:
+    """Notes every call, and holds up the calls of one method while it is closed. Open at first."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        """Method and password, in the order of arrival."""
+        self._method = ""
+        self._opened, self._arrived = threading.Event(), threading.Semaphore(0)
+        self._opened.set()
+
+    def close(self, method: str) -> None:
+        """From now on every call of *method* waits."""
+        self._method = method
+        self._opened.clear()
+
+    def open(self) -> None:
+        """Let everybody go on."""
+        self._opened.set()
+
+    def enter(self, method: str, password: bytes) -> None:
+        """Called in the thread that hashes."""
+        self.calls.append((method, password.decode()))
+        if method == self._method and not self._opened.is_set():
+            self._arrived.release()
+            self._opened.wait(PATIENCE)
+
+    async def arrived(self, count: int = 1) -> None:
+        """Wait until *count* more calls stand at the gate."""
+        for _ in range(count):
+            assert await asyncio.to_thread(self._arrived.acquire, timeout=PATIENCE)
+
+    def passwords(self, method: str) -> list[str]:
+        """The passwords that *method* was called with, in order."""
+        return [password for name, password in self.calls if name == method]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatedBcrypt(Bcrypt):
+    """Cheap bcrypt with a gate before each hash."""
+
+    cost: int = 4
+    gate: Gate = field(default_factory=Gate)
+
+    def hash(self, password: bytes) -> str:
+        """Once the gate lets it."""
+        self.gate.enter("hash", password)
+        return Bcrypt.hash(self, password)
+
+    def verify(self, password: bytes, stored: str) -> bool:
+        """Once the gate lets it."""
+        self.gate.enter("verify", password)
+        return Bcrypt.verify(self, password, stored)
+
+
+class Turnstile:
+    """An ASGI application around another that counts the requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.entered, self.left = 0, 0
+        self._moved = asyncio.Condition()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        self.entered += 1
+        await self._tell()
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.left += 1
+            await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until *condition* holds after somebody came or went."""
+        async with self._moved, asyncio.timeout(PATIENCE):
+            await self._moved.wait_for(condition)

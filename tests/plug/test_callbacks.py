@@ -1,0 +1,440 @@
+"""What a subclass of the plug may do, what every outcome becomes, and when jobs run."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    ForbiddenError,
+    InvalidTokenError,
+    RateLimitedError,
+    RouteNotFoundError,
+)
+from asgi_auth.hooks import Hook
+from asgi_auth.plug import AuthPlug
+from asgi_auth.services import Services
+from asgi_auth.strategies.password import Password, Resettable
+from asgi_auth.types import (
+    Accepted,
+    AccessToken,
+    Activity,
+    Attempt,
+    Challenge,
+    FactorRequired,
+    Form,
+    Outcome,
+    Phase,
+    PhaseRequest,
+    Proof,
+    Redirect,
+    SignedIn,
+    SignedOut,
+    TokenIssued,
+    User,
+)
+from tests.asgi import BROWSER, JSON, PAGE, ask, post, seen_user, silence, site, start
+from tests.support import (
+    EMAIL,
+    NEW_PASSWORD,
+    LocalAuthentication,
+    credentials,
+    make_auth,
+    register,
+    registration,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+class _Recorder(AuthPlug[User]):
+    """Answers with what it was called with."""
+
+    async def handle_success(self, request: Request, activity: Activity, user: User, token: AccessToken) -> Response:
+        response = JSONResponse([*activity, user.email, dict(self.params(request))], 201, {"cache-control": "public"})
+        response.set_cookie("theirs", "1")
+        self.store_in_session(response, token)
+        return response
+
+    async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
+        shown = [*activity, type(reason).__name__, dict(reason.fields), dict(self.params(request))]
+        return JSONResponse(shown, 418)
+
+    async def handle_accepted(self, request: Request, activity: Activity) -> Response:
+        return JSONResponse([*activity, dict(self.params(request))])
+
+    async def handle_sign_out(self, request: Request) -> Response:
+        response = JSONResponse(dict(self.params(request)))
+        await self.clear_session(request, response)
+        return response
+
+
+async def test_callbacks_get_what_they_need(auth: LocalAuthentication) -> None:
+    """The activity, the user, the parameters without their secrets; cookies and headers are added to what they give."""
+    plug, seen = _Recorder(auth), {"email": EMAIL, "more": "x"}
+    answer = await post(plug, "/auth/password/register", {**registration(), "more": "x"})
+    accepted = await post(plug, "/auth/password/reset_request", {"email": EMAIL})
+    signed_out = await post(plug, "/auth/sign_out", {"why": "tired"})
+
+    assert (answer.status, answer.json()) == (201, ["password", "register", EMAIL, seen])
+    assert answer["cache-control"] == "no-store"
+    assert [value.partition("=")[0] for value in answer.all("set-cookie")] == ["theirs", "user_session"]
+    assert accepted.json() == ["password", "reset_request", {"email": EMAIL}]
+    assert signed_out.json() == {"why": "tired"}
+    assert len(signed_out.all("set-cookie")) == 1
+
+
+async def test_failures_get_what_they_need(auth: LocalAuthentication) -> None:
+    """Also for unknown routes, as ``Activity(None, None)``; a 401 and a 405 keep their headers whatever the status."""
+    plug = _Recorder(auth)
+    unknown = await post(plug, "/auth/x/y")
+    wrong = await post(plug, "/auth/password/sign_in", credentials())
+    invalid = await post(plug, "/auth/password/reset", {"reset_token": "secret", "password": "secret", "x": "y"})
+    method = await ask(plug, "GET", "/auth/sign_out")
+
+    assert unknown.json() == [None, None, "RouteNotFoundError", {}, {}]
+    assert (wrong.status, wrong.json()[:3]) == (418, ["password", "sign_in", "AuthenticationFailedError"])
+    assert wrong["www-authenticate"] == 'Bearer realm="localhost"'
+    assert invalid.json()[3:] == [{"password_confirmation": "is needed"}, {"x": "y"}]
+    assert (method.json()[:2], method["allow"]) == ([None, "sign_out"], "POST")
+
+
+async def test_a_refusal_in_a_callback_is_a_failure(auth: LocalAuthentication) -> None:
+    """An ``AuthError`` that a callback raises is answered like any other."""
+
+    class Picky(AuthPlug[User]):
+        async def handle_success(self, *args: Any) -> Response:
+            raise RateLimitedError("enough", headers={"Retry-After": "9"})
+
+    answer = await post(Picky(auth), "/auth/password/register", registration(), headers=JSON)
+
+    assert (answer.status, answer["retry-after"], answer["set-cookie"]) == (429, "9", None)
+
+
+async def test_only_the_token_of_a_sign_in_becomes_a_cookie(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """A bearer token that came from elsewhere is text, and a TypeError."""
+    _, token = await register(auth)
+    for text in (str(token) + "", token.cookie, None):
+        with pytest.raises(TypeError, match="AccessToken"):
+            plug.store_in_session(PlainTextResponse(), text)  # type: ignore[arg-type]
+
+
+async def test_revoking_in_an_application_of_ones_own(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """``revoke_session_tokens``, ``revoke_bearer_tokens`` and ``clear_session`` work in any endpoint."""
+    tokens = [(await register(auth))[1], (await auth.strategy("password").sign_in(credentials()))[1]]
+    app = site(auth)
+    await plug.revoke_session_tokens(_request(cookie=f"user_session={tokens[0].cookie}"))
+    await plug.revoke_bearer_tokens(_request(authorization=f"Bearer {tokens[1]}"))
+    response = PlainTextResponse()
+    await plug.clear_session(_request(), response)
+
+    assert [await seen_user(app, bearer=str(token)) for token in tokens] == [None, None]
+    assert response.headers["set-cookie"].startswith("user_session=; ")
+    assert plug.params(_request()) == {}
+
+
+def _request(**headers: str) -> Request:
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": pairs})
+
+
+async def test_an_applications_page_keeps_its_styles(auth: LocalAuthentication) -> None:
+    """CF-8: a page of a callback gets no policy but that nobody may frame it."""
+
+    class Drawn(AuthPlug[User]):
+        async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
+            return HTMLResponse("<link rel=stylesheet href=/style.css>", reason.status)
+
+    answer = await post(Drawn(auth), "/auth/password/sign_in", credentials())
+
+    assert (answer.status, answer["content-security-policy"]) == (401, "frame-ancestors 'none'")
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+async def test_jobs_run_after_the_answer(tmp_path: Path) -> None:
+    """The answer is out before the sender is called, and the call returns when the sender has returned."""
+    log: list[str] = []
+
+    async def send(user: object, token: str, opts: Mapping[str, Any]) -> None:
+        log.append(opts["purpose"])
+
+    auth = make_auth(tmp_path, strategies=[Password(resettable=Resettable(sender=send))])
+    async with auth.running():
+        await register(auth)
+        exchange = start(AuthPlug(auth), "POST", "/auth/password/reset_request", data={"email": EMAIL})
+        await exchange.answered.wait()
+        log.append("answered")
+        await exchange.task
+
+    assert log == ["answered", "reset"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError])
+async def test_jobs_run_even_if_a_callback_breaks(auth: LocalAuthentication, error: type[Exception]) -> None:
+    """What was accepted is done; the error goes on to the server."""
+    await register(auth)
+
+    class Broken(AuthPlug[User]):
+        async def handle_accepted(self, request: Request, activity: Activity) -> Response:
+            raise error
+
+    with pytest.raises(error):
+        await post(Broken(auth), "/auth/password/reset_request", {"email": EMAIL})
+
+    assert [opts["purpose"] for _, _, opts in auth.sender.messages] == ["reset"]
+
+
+async def test_a_job_that_fails_changes_no_answer(tmp_path: Path) -> None:
+    """FT-3: the mail server is down; the password is set all the same, and the link works."""
+    sent: list[Any] = []
+
+    async def refuse(user: object, token: str | None, opts: Mapping[str, Any]) -> None:
+        sent.append(token)
+        raise OSError("550")
+
+    auth = make_auth(tmp_path, strategies=[Password(resettable=Resettable(sender=refuse))])
+    async with auth.running():
+        plug = AuthPlug(auth)
+        await register(auth)
+        asked = await post(plug, "/auth/password/reset_request", {"email": EMAIL})
+        form = {"reset_token": sent[0], "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
+        done = await post(plug, "/auth/password/reset", form)
+
+    assert (asked.status, done.status, len(sent)) == (200, 200, 2)
+
+
+# --- outcomes -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fake:
+    """A strategy that is its own actions."""
+
+    phases: Sequence[Phase]
+    name: str = "fake"
+
+    def bind(self, services: Services[Any]) -> "_Fake":
+        return self
+
+
+def _fake(directory: Path, outcome: Any, **phase: Any) -> LocalAuthentication:
+    """An ``Authentication`` whose phase /auth/fake/act gives *outcome*, or calls it."""
+
+    async def handle(request: PhaseRequest) -> Any:
+        return await outcome(request) if callable(outcome) else outcome
+
+    act = Phase(**{"name": "act", "method": "POST", "handle": handle, **phase})
+    return make_auth(directory, strategies=[Password(), _Fake(phases=[act])])
+
+
+async def test_a_challenge_is_data_and_a_cookie_of_its_own(tmp_path: Path) -> None:
+    """SE-3: a pending factor lives in its own cookie, with the same attributes."""
+    auth = _fake(tmp_path, Challenge({"factors": ["totp"]}, pending="token"))
+    async with auth.running():
+        answer = await post(AuthPlug(auth), "/auth/fake/act")
+
+    assert answer.json() == {"status": "challenge", "factors": ["totp"]}
+    assert answer["set-cookie"] == "user_pending=token; Path=/; HttpOnly; SameSite=Lax"
+
+
+async def test_a_challenge_without_a_pending_factor_sets_nothing(tmp_path: Path) -> None:
+    """Passkey options, for example."""
+    auth = _fake(tmp_path, Challenge({"options": {}}))
+    async with auth.running():
+        answer = await post(AuthPlug(auth), "/auth/fake/act")
+
+    assert (answer.json(), answer["set-cookie"]) == ({"status": "challenge", "options": {}}, None)
+
+
+async def test_a_second_factor_is_asked_for_and_then_gone(tmp_path: Path) -> None:
+    """A sign-in that owes a factor gets a pending cookie and no session; once complete, the pending cookie goes."""
+
+    class Gate(Hook):
+        name = "gate"
+        asks = True
+
+        async def admit(self, attempt: Attempt) -> FactorRequired | None:
+            return FactorRequired(("totp",)) if self.asks else None
+
+    gate = Gate()
+    auth = make_auth(tmp_path, add_ons=[gate])
+    async with auth.running():
+        plug = AuthPlug(auth)
+        pending = await post(plug, "/auth/password/register", registration(), headers=BROWSER)
+        gate.asks = False
+        cookie = f"user_pending={pending.cookie('user_pending')}"
+        complete = await post(plug, "/auth/password/sign_in", credentials(), headers=BROWSER, cookie=cookie)
+
+    assert pending.json() == {"status": "challenge", "factors": ["totp"]}
+    assert len(pending.all("set-cookie")) == 1
+    assert [value.split("=")[0] for value in complete.all("set-cookie")] == ["user_session", "user_pending"]
+    assert "Max-Age=0" in complete.all("set-cookie")[1]
+
+
+async def test_other_outcomes(tmp_path: Path) -> None:
+    """A redirect is a 303, a sign-in token is data, signing out is signing out, anything else is an error of ours."""
+    expected: list[tuple[Any, tuple[int, str | None, str]]] = [
+        (Redirect("https://idp.example.org/authorize"), (303, "https://idp.example.org/authorize", "")),
+        (TokenIssued(None, "abc"), (200, None, '{"status":"challenge","token":"abc"}')),
+        (SignedOut(), (200, None, "Signed out")),
+    ]
+    for outcome, answered in expected:
+        auth = _fake(tmp_path, outcome)
+        async with auth.running():
+            answer = await post(AuthPlug(auth), "/auth/fake/act")
+        assert (answer.status, answer["location"], answer.text) == answered
+
+    auth = _fake(tmp_path, "nonsense")
+    async with auth.running():
+        with pytest.raises(TypeError, match="no outcome"):
+            await post(AuthPlug(auth), "/auth/fake/act")
+
+
+async def test_a_flow_keeps_a_cookie_of_its_own(tmp_path: Path) -> None:
+    """SE-3, OA-19: each flow has a cookie, so that two tabs do not disturb each other; the way back sees them all."""
+    cookies = []
+    for flow in ("first", "second"):
+        auth = _fake(tmp_path, Redirect("https://idp.example.org/authorize", flow))
+        async with auth.running():
+            answer = await post(AuthPlug(auth), "/auth/fake/act")
+        (cookie,) = answer.all("set-cookie")
+        assert cookie.endswith(f"={flow}; Path=/; HttpOnly; SameSite=Lax; Max-Age=600")
+        cookies.append(cookie.partition(";")[0])
+    assert cookies == ["user_flow_a7937b64b8caa58f=first", "user_flow_16367aacb67a4a01=second"]
+
+    seen: list[PhaseRequest] = []
+
+    async def look(request: PhaseRequest) -> Outcome:
+        seen.append(request)
+        return Accepted()
+
+    auth = _fake(tmp_path, look)
+    async with auth.running():
+        await post(AuthPlug(auth), "/auth/fake/act", headers={"cookie": "; ".join([*cookies, "user_flow=no"])})
+    assert seen[0].flows == ("first", "second")
+
+
+async def test_a_get_phase_takes_get_and_head(tmp_path: Path) -> None:
+    """A provider's callback: not judged for its origin; POST is 405."""
+    auth = _fake(tmp_path, Accepted(), method="GET")
+    headers = {"sec-fetch-site": "cross-site"}
+    async with auth.running():
+        plug = AuthPlug(auth)
+        answers = [await ask(plug, method, "/auth/fake/act", headers=headers) for method in ("GET", "HEAD", "POST")]
+
+    assert [answer.status for answer in answers] == [200, 200, 405]
+    assert answers[2]["allow"] == "GET, HEAD"
+
+
+async def test_a_phase_sees_the_query_and_unambiguous_cookies(tmp_path: Path) -> None:
+    """SE-8: of a cookie that was sent twice a strategy sees nothing."""
+    seen: list[PhaseRequest] = []
+
+    async def look(request: PhaseRequest) -> Outcome:
+        seen.append(request)
+        return Accepted()
+
+    auth = _fake(tmp_path, look, method="GET")
+    async with auth.running():
+        cookie = "flow=1; twice=1; twice=2; odd=\xff; user_pending=p; junk"
+        await ask(AuthPlug(auth), "GET", "/auth/fake/act", query=b"state=a&code=b", cookie=cookie)
+
+    (request,) = seen
+    assert (request.method, request.query, request.pending) == ("GET", {"state": "a", "code": "b"}, "p")
+    assert request.cookies == {"flow": "1", "user_pending": "p"}
+    assert request.client.address == "192.0.2.1"
+
+
+async def test_a_phase_for_somebody_who_is_signed_in(tmp_path: Path) -> None:
+    """With or without the middlewares: the phase knows who it is, anybody else is refused with the reason."""
+
+    async def greet(request: PhaseRequest) -> Outcome:
+        return Challenge({"user": request.state.user.email, "method": request.state.method})
+
+    auth = _fake(tmp_path, greet, signed_in=True)
+    async with auth.running():
+        _, token = await register(auth)
+        for app in (AuthPlug(auth), site(auth)):
+            act = partial(post, app, "/auth/fake/act", headers=JSON)
+            by_cookie, by_token = await act(cookie=f"user_session={token.cookie}"), await act(bearer=str(token))
+            nobody, forged = await act(), await act(bearer="forged")
+            second = await act(bearer=str(token), cookie="user_session=forged")
+
+            assert by_cookie.json() == {"status": "challenge", "user": EMAIL, "method": "session"}
+            assert by_token.json() == second.json() == {"status": "challenge", "user": EMAIL, "method": "bearer"}
+            assert (nobody.status, nobody.json()["code"]) == (401, "authentication_failed")
+            assert (forged.status, forged.json()["code"]) == (401, "invalid_token")
+            assert forged["www-authenticate"] == 'Bearer realm="localhost", error="invalid_token"'
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "text"),
+    [
+        (InvalidTokenError(), 401, "Ask for a new link"),
+        (AuthenticationFailedError(), 401, "Go back"),
+        (ForbiddenError(), 403, "Go back"),
+        (RouteNotFoundError(), 404, "Go back"),
+    ],
+)
+async def test_a_page_without_a_token_or_fields(tmp_path: Path, reason: AuthError, status: int, text: str) -> None:
+    """A form of one button: GET draws it, POST acts, a failure is a page that says what to do."""
+
+    async def refuse(request: PhaseRequest) -> Outcome:
+        raise reason
+
+    auth = _fake(tmp_path, refuse, form=Form(title="Leave <b>", button="Go"))
+    async with auth.running():
+        page = await ask(AuthPlug(auth), "GET", "/auth/fake/act", query=b"x=secret", headers=PAGE)
+        answer = await post(AuthPlug(auth), "/auth/fake/act", headers=PAGE)
+
+    assert "<h1>Leave &lt;b&gt;</h1>" in page.text
+    assert "secret" not in page.text
+    assert 'type="hidden"' not in page.text
+    assert (answer.status, text in answer.text) == (status, True)
+
+
+async def test_a_gone_client_stops_its_phase(tmp_path: Path) -> None:
+    """DO-2: cancelled while it waits; nothing is answered, nothing is left running."""
+    entered = asyncio.Event()
+
+    async def wait(request: PhaseRequest) -> Outcome:
+        entered.set()
+        return Accepted(user=await silence())
+
+    auth = _fake(tmp_path, wait)
+    async with auth.running():
+        tasks = asyncio.all_tasks()
+        exchange = start(AuthPlug(auth), "POST", "/auth/fake/act")
+        await entered.wait()
+        exchange.gone.set()
+        await asyncio.wait_for(exchange.task, timedelta(seconds=5).total_seconds())
+        assert asyncio.all_tasks() == tasks
+
+    assert exchange.answer.status == 0
+
+
+async def test_a_strategy_of_ones_own_signs_in(tmp_path: Path) -> None:
+    """``SignedIn`` of any strategy is finished in the same way."""
+
+    async def prove(request: PhaseRequest) -> Outcome:
+        found = await auth.accounts.find("email", EMAIL)
+        assert found is not None
+        return SignedIn(found.user, Proof(account=found.account, factor="fake", at=auth.clock()))
+
+    auth = _fake(tmp_path, prove)
+    async with auth.running():
+        user, _ = await register(auth)
+        answer = await post(AuthPlug(auth), "/auth/fake/act")
+        cookie = f"user_session={answer.cookie('user_session')}"
+        assert await seen_user(site(auth), cookie=cookie) == user.id

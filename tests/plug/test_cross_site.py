@@ -1,0 +1,152 @@
+"""What other sites can make a browser send: nothing that changes anything."""
+
+from pathlib import Path
+
+import pytest
+
+from asgi_auth.plug import AuthPlug
+from asgi_auth.types import User
+from tests.asgi import PAGE, ask, post, site, tables
+from tests.support import (
+    EMAIL,
+    LocalAuthentication,
+    credentials,
+    mailed_token,
+    make_auth,
+    register,
+    registration,
+)
+
+pytestmark = pytest.mark.anyio
+
+ENDPOINTS = [
+    "password/register",
+    "password/sign_in",
+    "password/sign_in_with_token",
+    "password/reset_request",
+    "password/reset",
+    "sign_out",
+]
+
+SITES = [None, "same-origin", "none", "same-site", "cross-site", "garbage"]
+"""Values of Sec-Fetch-Site, in the order of the columns below."""
+
+VERDICTS: list[tuple[list[str], str]] = [
+    ([], "+++--+"),
+    (["http://localhost:8000"], "++++++"),
+    (["https://app.example.org"], "++++++"),
+    (["null"], "-++---"),
+    ([""], "-++---"),
+    (["https://localhost:8000"], "-++---"),
+    (["http://localhost"], "-++---"),
+    (["http://localhost:8001"], "-++---"),
+    (["http://localhost:8000.evil.example"], "-++---"),
+    (["http://evil-localhost:8000"], "-++---"),
+    (["HTTP://LOCALHOST:8000"], "-++---"),
+    (["http://user@localhost:8000"], "-++---"),
+    (["http://localhost:8000", "http://localhost:8000"], "------"),
+]
+"""Origin, and for each of SITES whether the request is served (+) or refused (-)."""
+
+
+def _headers(origins: list[str], site: str | None, *more: tuple[str, str]) -> list[tuple[str, str]]:
+    fetch = [] if site is None else [("sec-fetch-site", site)]
+    return [*(("origin", origin) for origin in origins), *fetch, *more]
+
+
+async def test_every_endpoint_by_origin_and_site(tmp_path: Path) -> None:
+    """CF-1, CF-2: every combination at every endpoint, before anybody is signed in."""
+    auth = make_auth(tmp_path, allowed_origins=["https://app.example.org"])
+    async with auth.running():
+        plug = AuthPlug(auth)
+        for origins, verdicts in VERDICTS:
+            for index, fetch_site in enumerate(SITES):
+                for endpoint in ENDPOINTS:
+                    answer = await post(plug, f"/auth/{endpoint}", headers=_headers(origins, fetch_site))
+                    served = 200 if endpoint == "sign_out" else 422
+                    expected = served if verdicts[index] == "+" else 403
+                    assert answer.status == expected, (origins, fetch_site, endpoint)
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ([("authorization", "Bearer x")], 422),
+        ([("authorization", "Bearer x"), ("cookie", "user_session=x")], 403),
+        ([("authorization", "Bearer x"), ("cookie", "user_pending=x")], 403),
+        ([("authorization", "Bearer x"), ("cookie", "other=x")], 422),
+        ([("authorization", "Basic eDp5")], 403),
+        ([("cookie", "user_session=x")], 403),
+    ],
+)
+async def test_a_bearer_token_without_our_cookie_is_not_judged(
+    plug: AuthPlug[User], more: list[tuple[str, str]], status: int
+) -> None:
+    """CF-1: no page of another site can add a bearer token; Basic credentials a browser adds by itself."""
+    headers = _headers(["https://evil.example"], "cross-site", *more)
+
+    assert status == (await post(plug, "/auth/password/sign_in", headers=headers)).status
+
+
+async def test_a_cross_site_request_has_no_effect(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """CF-1: right credentials, a live cookie and a live token change nothing from elsewhere."""
+    app, (_, token) = site(auth), await register(auth)
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    before = tables(tmp_path)
+    forms = {
+        "password/register": registration("new@mail.example.org"),
+        "password/sign_in": credentials(),
+        "password/reset_request": {"email": EMAIL},
+        "password/reset": {"reset_token": mailed_token(auth), **registration()},
+        "sign_out": {},
+    }
+    for endpoint, form in forms.items():
+        headers = {"sec-fetch-site": "cross-site", "cookie": f"user_session={token.cookie}"}
+        assert (await post(app, f"/auth/{endpoint}", form, headers=headers)).status == 403
+
+    assert tables(tmp_path) == before
+
+
+async def test_methods(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """CF-3, CF-5, RP-7: every other method is 405 with Allow, changes nothing, grants nothing, gives nothing."""
+    _, token = await register(auth)
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    before = tables(tmp_path)
+    query = f"reset_token={mailed_token(auth)}&email={EMAIL}&password=x".encode()
+    for endpoint in ENDPOINTS:
+        for method in ("GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "post", "Post", "ODD"):
+            answer = await ask(
+                plug,
+                method,
+                f"/auth/{endpoint}",
+                query=query,
+                headers={"origin": "https://evil.example", "access-control-request-method": "POST"},
+                cookie=f"user_session={token.cookie}",
+            )
+            page = endpoint == "password/reset" and method in ("GET", "HEAD")
+            assert answer.status == (200 if page else 405), (endpoint, method)
+            allow = "GET, HEAD, POST" if endpoint == "password/reset" else "POST"
+            assert answer["allow"] == (None if page else allow)
+            assert answer["set-cookie"] is None
+            assert not [name for name, _ in answer.headers if name.startswith("access-control")]
+
+    assert tables(tmp_path) == before
+
+
+async def test_override_headers_are_ignored(plug: AuthPlug[User]) -> None:
+    """HT-5: no header says what the method, the path or the user is."""
+    headers = {"x-http-method-override": "POST", "x-original-url": "/auth/sign_out", "x-rewrite-url": "/auth/sign_out"}
+
+    assert (await ask(plug, "GET", "/auth/sign_out", headers=headers)).status == 405
+    assert (await post(plug, "/auth/nothing", headers=headers)).status == 404
+
+
+async def test_pages_are_in_no_frame(plug: AuthPlug[User]) -> None:
+    """CF-8: the policy of every page forbids frames and scripts, and lets forms go home only."""
+    answer = await ask(plug, "GET", "/auth/password/reset", headers=PAGE)
+    policy = dict(part.strip().split(" ", 1) for part in str(answer["content-security-policy"]).split(";"))
+
+    assert answer["content-type"] == "text/html; charset=utf-8"
+    assert policy["frame-ancestors"] == policy["default-src"] == policy["base-uri"] == "'none'"
+    assert policy["form-action"] == "'self'"
+    assert "script-src" not in policy

@@ -1,0 +1,132 @@
+"""The page behind a mailed link, from the mail to the new password, without a script."""
+
+import re
+from html import unescape
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from asgi_auth.plug import AuthPlug
+from asgi_auth.types import User
+from tests.asgi import PAGE, Answer, ask, execute, post, tables
+from tests.support import EMAIL, NEW_PASSWORD, LocalAuthentication, credentials, mailed_token, register
+
+pytestmark = pytest.mark.anyio
+
+RESET = "/auth/password/reset"
+
+
+def _inputs(answer: Answer) -> dict[str, str]:
+    """Name and value of every input."""
+    found = re.findall(r'<input[^>]* name="([^"]*)"([^>]*)>', answer.text)
+    values = {name: re.search(r' value="([^"]*)"', rest) for name, rest in found}
+    return {name: unescape(value[1]) if value else "" for name, value in values.items()}
+
+
+def _actions(answer: Answer) -> list[str]:
+    return re.findall(r'<form method="post" action="([^"]*)"', answer.text)
+
+
+def _is_page(answer: Answer) -> bool:
+    headers = (answer["content-type"], answer["cache-control"], answer["referrer-policy"])
+    return headers == ("text/html; charset=utf-8", "no-store", "same-origin") and "<script" not in answer.text
+
+
+async def test_from_the_mail_to_the_password(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """CF-3, TK-21: looking changes nothing, the form posts to a clean path, mistakes are drawn again, then it works."""
+    await register(auth)
+    await post(plug, "/auth/password/reset_request", {"email": EMAIL})
+    token, link = mailed_token(auth), urlsplit(auth.sender.messages[-1][2]["url"])
+    before = tables(tmp_path)
+    page = await ask(plug, "GET", link.path, query=link.query.encode(), headers=PAGE)
+    await ask(plug, "HEAD", link.path, query=link.query.encode(), headers=PAGE)
+
+    assert tables(tmp_path) == before
+    assert (page.status, _is_page(page), _actions(page)) == (200, True, [RESET])
+    assert _inputs(page) == {"reset_token": token, "password": "", "password_confirmation": ""}
+
+    for change, problem in (
+        ({"password": "password1", "password_confirmation": "password1"}, "This password is easy to guess."),
+        ({"password": NEW_PASSWORD, "password_confirmation": "other words"}, "The two passwords are not the same."),
+    ):
+        refused = await post(plug, RESET, {**_inputs(page), **change}, headers=PAGE)
+        assert (refused.status, _is_page(refused), _actions(refused)) == (422, True, [RESET])
+        assert _inputs(refused) == {"reset_token": token, "password": "", "password_confirmation": ""}
+        assert problem in refused.text
+        assert not [value for value in change.values() if value in refused.text]
+
+    new = {"password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
+    done = await post(plug, RESET, {**_inputs(page), **new}, headers=PAGE)
+    again = await post(plug, RESET, {**_inputs(page), **new}, headers=PAGE)
+
+    assert (done.status, _is_page(done), _actions(done)) == (200, True, [])
+    assert (again.status, _is_page(again), _actions(again)) == (401, True, [])
+    assert "The link or token is not valid any more" in again.text
+    assert "Ask for a new link" in again.text
+    assert token not in again.text + done.text
+    assert (await post(plug, "/auth/password/sign_in", credentials(password=NEW_PASSWORD))).status == 200
+
+
+@pytest.mark.parametrize("query", [b"", b"reset_token=", b"other=1", b"reset_token", b"x=%20&reset_token="])
+async def test_a_link_without_its_token(plug: AuthPlug[User], query: bytes) -> None:
+    """The page is drawn, and posting it says that the link is not complete."""
+    page = await ask(plug, "GET", RESET, query=query, headers=PAGE)
+    refused = await post(plug, RESET, _inputs(page), headers=PAGE)
+
+    assert (page.status, _inputs(page)["reset_token"]) == (200, "")
+    assert (refused.status, "This link is not complete." in refused.text) == (422, True)
+
+
+@pytest.mark.parametrize("query", [b"reset_token=a&reset_token=b", b"reset_token=%ff", b"reset_token=%"])
+async def test_a_link_with_two_tokens_is_none(plug: AuthPlug[User], query: bytes) -> None:
+    """RP-4: refused, not guessed."""
+    answer = await ask(plug, "GET", RESET, query=query, headers=PAGE)
+
+    assert (answer.status, _is_page(answer)) == (400, True)
+    assert "Go back to the page before this one to try again." in answer.text
+
+
+@pytest.mark.parametrize("token", ['"><script>alert(1)</script>', "'onfocus=x", "&lt;", "a b", "é" * 50])
+async def test_what_a_link_holds_is_escaped(plug: AuthPlug[User], token: str) -> None:
+    """RD-4: whatever is in the query stays text."""
+    page = await ask(plug, "GET", RESET, query=b"reset_token=" + _encoded(token), headers=PAGE)
+    refused = await post(plug, RESET, {"reset_token": token}, headers=PAGE)
+
+    for answer in (page, refused):
+        assert _inputs(answer)["reset_token"] == token
+        assert _is_page(answer)
+
+
+def _encoded(text: str) -> bytes:
+    return "".join(f"%{byte:02x}" for byte in text.encode()).encode()
+
+
+async def test_a_program_gets_no_page(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """Without HTML in Accept the same phase answers in text or JSON."""
+    token = {"reset_token": "x" * 43, "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
+
+    assert (await post(plug, RESET, token)).text == "Access denied"
+    assert (await ask(plug, "POST", RESET, json=token)).json()["code"] == "invalid_token"
+
+
+async def test_a_failure_that_is_nobodys_fault(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """FT-1: the page says to try again, and the link goes on to work."""
+    await register(auth)
+    await post(plug, "/auth/password/reset_request", {"email": EMAIL})
+    form = {"reset_token": mailed_token(auth), "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
+    execute(tmp_path, "ALTER TABLE asgi_auth_tokens RENAME TO gone")
+    refused = await post(plug, RESET, form, headers=PAGE)
+    execute(tmp_path, "ALTER TABLE gone RENAME TO asgi_auth_tokens")
+
+    assert (refused.status, refused["retry-after"], _is_page(refused)) == (503, "1", True)
+    assert "Go back to the page before this one to try again." in refused.text
+    assert (await post(plug, RESET, form, headers=PAGE)).status == 200
+
+
+async def test_a_cross_site_form_is_refused_with_a_page(plug: AuthPlug[User]) -> None:
+    """CF-1: refused before it is read, so the token is not even there to be drawn again."""
+    headers = {"accept": "text/html", "sec-fetch-site": "cross-site"}
+    answer = await post(plug, RESET, {"reset_token": "secret-token"}, headers=headers)
+
+    assert (answer.status, _is_page(answer), "secret-token" in answer.text) == (403, True, False)

@@ -1,0 +1,431 @@
+"""Requests that are not what they should be: refused, and nothing is left behind."""
+
+import asyncio
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.plug import AuthPlug
+from asgi_auth.types import AccessToken, Activity, User
+from tests.asgi import BROWSER, FORM_TYPE, PAGE, ask, post, seen_user, silence, site, start, tables
+from tests.support import (
+    EMAIL,
+    NEW_PASSWORD,
+    OTHER_EMAIL,
+    PASSWORD,
+    LocalAuthentication,
+    credentials,
+    mailed_token,
+    make_auth,
+    register,
+    registration,
+)
+
+pytestmark = pytest.mark.anyio
+
+TYPES: list[Any] = [None, True, 0, 1.5, [], ["a"], {}]
+
+
+async def _phases(auth: LocalAuthentication) -> dict[str, dict[str, str]]:
+    """The right parameters of every phase that has some."""
+    _, token = await auth.strategy("password").sign_in(credentials(), token_type="sign_in")
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    new = {"password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
+    return {
+        "register": registration(OTHER_EMAIL),
+        "sign_in": credentials(),
+        "sign_in_with_token": {"token": token},
+        "reset_request": {"email": EMAIL},
+        "reset": {"reset_token": mailed_token(auth), **new},
+    }
+
+
+async def test_every_type_for_every_field(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """PW-11: whatever is not text is refused, in every field of every phase, and nothing is stored or consumed."""
+    await register(auth)
+    phases = await _phases(auth)
+    before = tables(tmp_path)
+    for phase, params in phases.items():
+        for field in params:
+            for value in TYPES:
+                answer = await ask(plug, "POST", f"/auth/password/{phase}", json={**params, field: value})
+                assert (answer.status, list(answer.json()["fields"])) == (422, [field]), (phase, field, value)
+
+    assert tables(tmp_path) == before
+
+
+async def test_privileged_fields_are_ignored(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """AC-8: what nobody declared never reaches the row."""
+    privileged = {
+        "id": "root",
+        "is_admin": True,
+        "confirmed_at": 1,
+        "password_hash": "x",
+        "stamp": "y",
+        "data": {"a": 1},
+    }
+    answer = await ask(plug, "POST", "/auth/password/register", json={**registration(), **privileged})
+    (user,) = tables(tmp_path)["asgi_auth_users"]
+
+    assert answer.status == 200
+    assert "root" not in user
+    assert "{}" in user
+
+
+@pytest.mark.parametrize("length", [73, 1024, 1025, 4096, 60_000])
+async def test_a_long_password_is_the_same_for_everybody(
+    auth: LocalAuthentication, plug: AuthPlug[User], length: int
+) -> None:
+    """PW-3: known and unknown get one answer, whether it is hashed (up to 1,024 bytes) or refused before."""
+    await register(auth)
+    answers = [
+        await post(plug, "/auth/password/sign_in", credentials(email, "x" * length)) for email in (EMAIL, OTHER_EMAIL)
+    ]
+
+    assert answers[0] == answers[1]
+    assert answers[0].status == (401 if length <= 1024 else 422)
+
+
+# --- bodies ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_huge_body_is_refused_early(plug: AuthPlug[User]) -> None:
+    """RP-1: 100 MiB, announced or in chunks: 413, and not more than the limit is ever held."""
+    announced = await ask(plug, "POST", "/auth/sign_out", headers={"content-length": "104857600"}, whole=False)
+    tracemalloc.start()
+    streamed = await ask(plug, "POST", "/auth/sign_out", chunks=[b"x" * 65_536] * 1600)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (announced.status, streamed.status) == (413, 413)
+    assert peak < 1_000_000
+
+
+BAD_JSON = {
+    "bad UTF-8": b'{"email": "\xff"}',
+    "nesting": b'{"email": ' + b"[" * 30_000,
+    "a long integer": b'{"email": ' + b"9" * 5000 + b"}",
+    "not a number": b'{"email": NaN}',
+    "infinite": b'{"email": 1e999}',
+    "half a character": b'{"email": "\\ud800"}',
+    "no object": b'["email"]',
+    "a text": b'"email"',
+    "a mark": b'\xef\xbb\xbf{"email": "a"}',
+    "UTF-16": '{"email": "a"}'.encode("utf-16"),
+    "a key twice": b'{"email": "a", "email": "b"}',
+    "more behind": b'{"email": "a"} {}',
+    "a comment": b'{"email": "a" /* b */}',
+    "2^63": b'{"email": 9223372036854775808}',
+}
+
+
+@pytest.mark.parametrize("body", BAD_JSON.values(), ids=BAD_JSON)
+async def test_bad_json_is_400(plug: AuthPlug[User], body: bytes) -> None:
+    """RP-3: one answer for whatever two readers could see differently."""
+    answer = await ask(
+        plug, "POST", "/auth/password/reset_request", body=body, headers={"content-type": "application/json"}
+    )
+
+    assert (answer.status, answer.json()["code"]) == (400, "malformed_request")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"email=a&email=b", b"email=a&%65mail=b", b"email=%ff", b"email=%4", b"&".join(b"a%d=" % n for n in range(51))],
+)
+async def test_bad_forms_are_400(plug: AuthPlug[User], body: bytes) -> None:
+    """RP-4: a field twice, in whatever spelling, or something that is not UTF-8."""
+    answer = await ask(plug, "POST", "/auth/password/reset_request", body=body, headers={"content-type": FORM_TYPE})
+
+    assert answer.status == 400
+
+
+async def test_a_query_is_no_parameter(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """RP-4: only the body counts; a query that gives a name twice is refused like a form."""
+    await register(auth)
+    query = b"email=alice%40mail.example.org&password=quartz+lantern+mosaic"
+
+    assert (await post(plug, "/auth/password/sign_in", query=query)).status == 422
+    assert (await post(plug, "/auth/password/sign_in", credentials(), query=b"a=1")).status == 200
+    assert (await post(plug, "/auth/password/sign_in", credentials(), query=b"a=1&a=2")).status == 400
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain",
+        "text/plain; application/json",
+        "application/jsonp",
+        "application/json, text/plain",
+        "application/json;charset=utf-16",
+        "x/y;application/json",
+        "multipart/form-data; boundary=x",
+        "application/x-www-form-urlencoded; charset=latin-1",
+        "",
+        None,
+    ],
+)
+async def test_other_media_types_are_415(
+    auth: LocalAuthentication, plug: AuthPlug[User], content_type: str | None
+) -> None:
+    """CF-4, RP-2: what a page of another site may send without asking first never reaches the reader of JSON."""
+    headers = {} if content_type is None else {"content-type": content_type}
+    body = json.dumps(credentials()).encode()
+
+    assert (await ask(plug, "POST", "/auth/password/sign_in", body=body, headers=headers)).status == 415
+
+
+# --- hanging up -----------------------------------------------------------------------------------------------------
+
+
+async def test_hanging_up_leaves_nothing_behind(
+    tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]
+) -> None:
+    """RP-9: half a body, then nobody: no answer, no rows, no tasks."""
+    before, tasks = tables(tmp_path), asyncio.all_tasks()
+    for _ in range(20):
+        exchange = start(plug, "POST", "/auth/password/register", chunks=[b"email=a"], whole=False)
+        await asyncio.sleep(0)
+        exchange.gone.set()
+        await exchange.task
+        assert exchange.answer.status == 0
+
+    assert tables(tmp_path) == before
+    assert asyncio.all_tasks() == tasks
+
+
+async def test_hanging_up_during_a_hash_stops_the_phase(
+    tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DO-2, RP-9: a registration whose client is gone while its password waits to be hashed never happens."""
+    await register(auth)
+    before, hashing = tables(tmp_path), asyncio.Event()
+
+    async def hang(*args: Any, **options: Any) -> str:
+        hashing.set()
+        return str(await silence())
+
+    monkeypatch.setattr(auth.services.passwords, "set", hang)
+    exchange = start(plug, "POST", "/auth/password/register", data=registration(OTHER_EMAIL))
+    await hashing.wait()
+    exchange.gone.set()
+    await exchange.task
+
+    assert exchange.answer.status == 0
+    assert tables(tmp_path) == before
+
+
+# --- paths and headers ----------------------------------------------------------------------------------------------
+
+ODD_PATHS = [
+    "//password/sign_in",
+    "/password//sign_in",
+    "/password/sign_in//",
+    "/password%2fsign_in",
+    "/password/sign%5Fin",
+    "/password/sign_in%00",
+    "/password/%2e%2e/sign_out",
+    "/password/../sign_out",
+    "/./password/sign_in",
+    "/password/sign_in;x",
+    "/Password/sign_in",
+    "/password/SIGN_IN",
+    "/password/sign_in/more",
+    "/password",
+    "/sign_out/more",
+    "/",
+    "",
+    "/password\\sign_in",
+    "/password/sign_in ",
+    "/password/sign_in\xff",
+    "http://localhost:8000/auth/password/sign_in",
+    "*",
+    "@evil.example/auth/password/sign_in",
+]
+
+
+@pytest.mark.parametrize("path", ODD_PATHS)
+async def test_there_is_one_spelling_of_a_path(auth: LocalAuthentication, plug: AuthPlug[User], path: str) -> None:
+    """RP-6, HT-4: every other one is 404, without a redirect that would take the body along."""
+    raw = path if path.startswith(("http", "*", "@")) else f"/auth{path}"
+    answer = await post(plug, "/auth/password/sign_in", credentials(), raw_path=raw.encode("latin-1"))
+
+    assert (answer.status, answer["location"]) == (404, None)
+
+
+async def test_one_trailing_slash_is_forgiven(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """RP-6: Litestar adds it by itself."""
+    await register(auth)
+
+    assert (await post(plug, "/auth/password/sign_in/", credentials())).status == 200
+
+
+async def test_links_come_from_the_configuration(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """HT-1: no Host and no forwarded header gets into a mail."""
+    await register(auth)
+    headers = {"host": "testserver", "x-forwarded-host": "evil.example", "forwarded": "host=evil.example"}
+    await post(plug, "/auth/password/reset_request", {"email": EMAIL}, headers=headers)
+    _, _, opts = auth.sender.messages[-1]
+
+    assert opts["url"] == f"http://localhost:8000/auth/password/reset?reset_token={mailed_token(auth)}"
+
+
+async def test_two_authorization_headers_are_400(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """TK-19, RP-5: two credentials are none, at every endpoint."""
+    (_, mine), (_, theirs) = await register(auth), await register(auth, OTHER_EMAIL)
+    headers = [("authorization", f"Bearer {token}") for token in (mine, theirs)]
+    for path in ("sign_out", "password/sign_in"):
+        assert (await post(plug, f"/auth/{path}", credentials(), headers=headers)).status == 400
+
+    assert await seen_user(site(auth), bearer=str(mine)) is not None
+    assert await seen_user(site(auth), bearer=str(theirs)) is not None
+
+
+async def test_a_token_elsewhere_is_no_credential(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """TK-19, SE-9: not in the query, not in a form, not in a cookie, not in another header."""
+    _, token = await register(auth)
+    for request in (
+        {"query": f"access_token={token}&session={token.cookie}".encode()},
+        {"cookie": f"user_session={token}; access_token={token}"},
+        {"headers": {"x-session": token.cookie, "x-access-token": str(token), "x-user-id": "1", "remote-user": EMAIL}},
+    ):
+        assert await seen_user(site(auth), **request) is None
+    form = {"access_token": str(token), "user_session": token.cookie}
+    assert (await post(plug, "/auth/sign_out", form)).status == 200
+    assert await seen_user(site(auth), bearer=str(token)) is not None
+
+
+JUNK = [
+    "user_session",
+    "user_session=",
+    "=x",
+    '"',
+    "user_session=" + "x" * 8192,
+    "a=1; " * 200,
+    "user_session=\xff\x80",
+]
+JUNK += ['user_session="\\141"', ";;;", "user_session==", "user_session=.", "user_session=" + "A" * 43 + "." + "B" * 43]
+
+
+@pytest.mark.parametrize("cookie", JUNK, ids=range(len(JUNK)))
+async def test_cookie_junk_is_nobody(auth: LocalAuthentication, cookie: str) -> None:
+    """RP-10: anonymous, never an error."""
+    assert await seen_user(site(auth), cookie=cookie) is None
+    assert (await post(site(auth), "/auth/sign_out", cookie=cookie)).status == 200
+
+
+METACHARACTERS = [
+    "' OR 1=1--",
+    '"; DROP TABLE asgi_auth_users',
+    "{{7*7}}",
+    "%s%n",
+    "${x}",
+    "*)(uid=*",
+    "a\0b",
+    "<b>x</b>",
+]
+
+
+@pytest.mark.parametrize("text", METACHARACTERS)
+async def test_metacharacters_are_data(auth: LocalAuthentication, plug: AuthPlug[User], text: str) -> None:
+    """RP-8, RP-11, RD-4: refused or wrong, never an error, never given back as markup."""
+    await register(auth)
+    for phase, params in (await _phases(auth)).items():
+        for field in params:
+            answer = await post(plug, f"/auth/password/{phase}", {**params, field: text}, headers=PAGE)
+            assert answer.status in (200, 401, 422)
+            assert (answer.status == 200) <= (phase == "reset_request"), (phase, field)
+            assert "<b>x" not in answer.text
+    assert (await post(plug, "/auth/password/sign_in", credentials())).status == 200
+
+
+# --- where to go ----------------------------------------------------------------------------------------------------
+
+
+class _Redirecting(AuthPlug[User]):
+    async def handle_success(self, request: Request, activity: Activity, user: User, token: AccessToken) -> Response:
+        return RedirectResponse(self.return_to(request, default="/me"), 303)
+
+    async def handle_sign_out(self, request: Request) -> Response:
+        return RedirectResponse(self.return_to(request), 303)
+
+
+ELSEWHERE = [
+    "//evil.example",
+    "///evil.example",
+    "/\\evil.example",
+    "\\\\evil.example",
+    "/\t/evil.example",
+    "/%09/evil.example",
+    "/%5cevil.example",
+    "/.//evil.example",
+    "/%2e%2e//evil.example",
+    "https://evil.example",
+    "HTTPS:evil.example",
+    "javascript:alert(1)",
+    "data:text/html,x",
+    "http://localhost:8000@evil.example",
+    "https://app.example.org/here/",
+    "https://app.example.org/here?x",
+    "app://other",
+    " /me",
+    "me",
+    "",
+    "/a\r\nSet-Cookie: a=b",
+    "/a%0d%0aSet-Cookie:%20a=b",
+    "/a\0",
+    "/" + "a" * 2048,
+]
+
+
+@pytest.mark.parametrize("wanted", ELSEWHERE)
+async def test_return_to_stays_here(auth: LocalAuthentication, wanted: str) -> None:
+    """RD-1, RD-3: from the body or the query, whatever is doubtful is the default."""
+    await register(auth)
+    plug = _Redirecting(auth)
+    by_body = await post(plug, "/auth/password/sign_in", {**credentials(), "return_to": wanted})
+    by_sign_out = await post(plug, "/auth/sign_out", {"return_to": wanted})
+
+    assert (by_body.status, by_body["location"]) == (303, "/me")
+    assert (by_sign_out.status, by_sign_out["location"]) == (303, "/")
+
+
+async def test_return_to_follows_what_is_ours(tmp_path: Path) -> None:
+    """RD-1, RD-2: a local path, or exactly what was listed; 303, so that no password is posted again."""
+    auth = make_auth(tmp_path, allowed_return_to=["https://app.example.org/here", "app://back"])
+    async with auth.running():
+        plug = _Redirecting(auth)
+        await register(auth)
+        for wanted in ("/a/b?c=d#e", "https://app.example.org/here", "app://back"):
+            params = {**credentials(), "return_to": wanted}
+            answer = await post(plug, "/auth/password/sign_in", params, headers=BROWSER)
+            assert (answer.status, answer["location"]) == (303, wanted)
+        in_query = await post(plug, "/auth/password/sign_in", credentials(), query=b"return_to=/q")
+        both = {**credentials(), "return_to": "//evil.example"}
+        first = await post(plug, "/auth/password/sign_in", both, query=b"return_to=/q")
+
+    assert (in_query["location"], first["location"]) == ("/q", "/me")
+
+
+@pytest.mark.parametrize("listed", ["https://app.example.org/", ["/local"], ["app.example.org"], ["https://a b"], [""]])
+def test_what_return_to_may_name_is_checked_at_the_start(tmp_path: Path, listed: Any) -> None:
+    """RD-1: absolute URLs in a list; one text would be a list of its characters."""
+    with pytest.raises(ConfigurationError, match="allowed_return_to"):
+        make_auth(tmp_path, allowed_return_to=listed)
+
+
+@pytest.mark.parametrize("field", ["email", "password", "return_to"])
+async def test_headers_cannot_be_split(auth: LocalAuthentication, field: str) -> None:
+    """RD-3: no header of an answer has a line break from what was sent."""
+    await register(auth)
+    params = {**credentials(), field: "/x\r\nSet-Cookie: a=b\0"}
+    answer = await post(_Redirecting(auth), "/auth/password/sign_in", params)
+
+    assert not [value for _, value in answer.headers if set(value) & set("\r\n\0")]
+    assert PASSWORD not in str(answer.headers)

@@ -1,0 +1,45 @@
+"""What server processes run, on ``app.db`` in the directory they are started in, and tests in their own process."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from asgi_auth.authentication import Authentication, utc_now
+from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.passwords import Bcrypt
+from asgi_auth.plug import AuthPlug
+from tests.support import LocalAuthentication, make_auth
+
+APP = ("tests.served:application", "--factory", "--no-access-log")
+"""What to tell uvicorn; nobody reads its access log, and a full pipe would stop it."""
+
+
+async def me(request: Request) -> PlainTextResponse:
+    """Who asks: the address, or ``-``."""
+    return PlainTextResponse(request.user.email or "-")
+
+
+async def ping(request: Request) -> PlainTextResponse:
+    """Nothing but the event loop."""
+    return PlainTextResponse("pong")
+
+
+def real_auth(directory: Path, **options: Any) -> LocalAuthentication:
+    """An ``Authentication`` on ``app.db`` in *directory* with the system's clock, as every process has it."""
+    return make_auth(directory, clock=utc_now, **options)
+
+
+def application(auth: Authentication[Any] | None = None) -> Starlette:
+    """The plug, both middlewares, ``/me`` and ``/ping``; None: with hashes at the cost that the environment names."""
+    auth = auth or real_auth(Path(), hasher=Bcrypt(cost=int(os.environ.get("BCRYPT_COST", "4"))))
+    return Starlette(
+        routes=[Mount("/auth", AuthPlug(auth)), Route("/me", me), Route("/ping", ping)],
+        middleware=[Middleware(each, auth=auth) for each in (SessionUserMiddleware, BearerUserMiddleware)],
+        lifespan=auth.lifespan,
+    )

@@ -1,0 +1,227 @@
+"""A server that is killed, and clients that hang up: what was answered holds, and nothing is done by halves.
+
+``ASGI_AUTH_KILLS=200 pytest tests/test_crashes.py`` kills more often than a test run has time for.
+"""
+
+import asyncio
+import os
+import random
+import sqlite3
+from collections.abc import Awaitable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from asgi_auth.errors import InvalidTokenError
+from asgi_auth.store import Found
+from asgi_auth.strategies.password import RESET
+from asgi_auth.types import User
+from tests.gate import Turnstile
+from tests.served import APP, application, real_auth
+from tests.servers import Served, serving, uvicorn_process
+from tests.support import HASHER, LocalAuthentication, credentials, make_auth, registration
+from tests.workers import count_rows, resetting
+
+pytestmark = pytest.mark.anyio
+
+KILLS = int(os.environ.get("ASGI_AUTH_KILLS", "8"))
+PEOPLE = 6
+"""At once, each of them one request after the other."""
+MOMENTS = random.Random(20260401)  # noqa: S311  # the same moments in every run
+
+
+# --- kill -9 ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Person:
+    """One user, and what their client was told. What it was not told may have happened or not."""
+
+    email: str
+    password: str
+    registered: bool = False
+    alive: list[str] = field(default_factory=list)
+    """Cookies of sign-ins that were answered."""
+    dead: list[str] = field(default_factory=list)
+    """Cookies whose end was answered."""
+    leaving: str | None = None
+    """The cookie of a sign-out without an answer."""
+    wanted: str | None = None
+    """The password of a reset without an answer, with the token below."""
+    token: str = ""
+
+    async def live(self, client: httpx.AsyncClient, auth: LocalAuthentication, answered: "asyncio.Queue[str]") -> None:
+        """Register, then sign in, reset and sign out until the server is gone."""
+        with suppress(httpx.TransportError):
+            await self._post(client, answered, "password/register", registration(self.email, self.password))
+            self.registered = True
+            while True:
+                await self._sign_in(client, answered)
+                await self._reset(client, answered, auth, f"{self.password}#")
+                await self._sign_in(client, answered)
+                await self._sign_in(client, answered)
+                await self._sign_out(client, answered)
+
+    async def _sign_in(self, client: httpx.AsyncClient, answered: "asyncio.Queue[str]") -> None:
+        data = credentials(self.email, self.password)
+        self.alive.append(await self._post(client, answered, "password/sign_in", data))
+
+    async def _reset(
+        self, client: httpx.AsyncClient, answered: "asyncio.Queue[str]", auth: LocalAuthentication, password: str
+    ) -> None:
+        found = await auth.accounts.find("email", self.email)
+        assert found is not None
+        lifetime, factor = timedelta(hours=1), {"factor": "password"}
+        issued = await auth.tokens.issue(RESET, account=found.account, lifetime=lifetime, extra_data=factor)
+        self.wanted, self.token = password, issued.token
+        await self._post(client, answered, "password/reset", resetting(self.token, password))
+        self.password, self.wanted = password, None
+        self.dead += self.alive
+        self.alive = []
+
+    async def _sign_out(self, client: httpx.AsyncClient, answered: "asyncio.Queue[str]") -> None:
+        self.leaving = self.alive.pop()
+        await self._post(client, answered, "sign_out", {}, Cookie=f"user_session={self.leaving}")
+        self.dead.append(self.leaving)
+        self.leaving = None
+
+    async def _post(
+        self,
+        client: httpx.AsyncClient,
+        answered: "asyncio.Queue[str]",
+        path: str,
+        data: dict[str, str],
+        **headers: str,
+    ) -> str:
+        """The cookie of the answer."""
+        response = await client.post(f"/auth/{path}", data=data, headers=headers)
+        assert response.status_code == 200, (path, response.text)
+        client.cookies.clear()
+        answered.put_nowait(path)
+        return str(response.cookies.get("user_session", ""))
+
+    async def check(self, auth: LocalAuthentication) -> None:
+        """Compare what the client was told with what is in the database."""
+        found = await auth.accounts.find("email", self.email)
+        assert found is not None or not self.registered, "a registration was answered and is lost"
+        changed = found is not None and await self._check_password(auth, found)
+        await self._check_sessions(auth, changed=changed)
+
+    async def _check_password(self, auth: LocalAuthentication, found: Found[User]) -> bool:
+        """Whether the reset without an answer is in force."""
+        stored = found.account.password_hash
+        assert stored is not None
+        changed = self.wanted is not None and HASHER.verify(self.wanted.encode(), stored)
+        assert changed != HASHER.verify(self.password.encode(), stored), "neither password, or both"
+        if self.wanted is not None:
+            live = await holds(auth.tokens.peek(RESET, self.token))
+            assert live != changed, "a used token and the old password, or the opposite"
+        return changed
+
+    async def _check_sessions(self, auth: LocalAuthentication, *, changed: bool) -> None:
+        live = [cookie for cookie in self.dead + self.alive if await holds(auth.sessions.load(cookie))]
+        assert live == ([] if changed else self.alive)
+
+
+async def holds(look: Awaitable[Any]) -> bool:
+    """Whether a token or a cookie would be taken."""
+    try:
+        await look
+    except InvalidTokenError:
+        return False
+    return True
+
+
+RULES = {
+    "PRAGMA integrity_check": [("ok",)],
+    "PRAGMA foreign_key_check": [],
+    "SELECT id FROM asgi_auth_users WHERE id NOT IN (SELECT user_id FROM asgi_auth_accounts)": [],
+    "SELECT user_id FROM asgi_auth_accounts WHERE password_hash IS NULL": [],
+    "SELECT user_id FROM asgi_auth_accounts WHERE user_id NOT IN (SELECT id FROM asgi_auth_users)": [],
+    "SELECT email_key FROM asgi_auth_users GROUP BY email_key HAVING count(*) > 1": [],
+}
+
+
+def check_rows(directory: Path) -> None:
+    """What holds between the rows, whatever happened."""
+    with closing(sqlite3.connect(directory / "app.db")) as connection:
+        assert {rule: connection.execute(rule).fetchall() for rule in RULES} == RULES
+
+
+async def live_until_killed(server: Served, auth: LocalAuthentication, people: list[Person]) -> int:
+    """Kill the server at some moment of their lives: how many answers there were."""
+    answered: asyncio.Queue[str] = asyncio.Queue()
+    enough = MOMENTS.randrange(60)
+    async with asyncio.TaskGroup() as group:
+        for person in people:
+            group.create_task(live_alone(server, person, auth, answered))
+        for _ in range(enough):
+            await answered.get()
+        await asyncio.sleep(MOMENTS.random() / 50)  # no waiting: any moment is as good as another
+        server.process.kill()
+    await server.process.wait()
+    return enough + answered.qsize()
+
+
+async def live_alone(server: Served, person: Person, auth: LocalAuthentication, answered: "asyncio.Queue[str]") -> None:
+    """With a connection of one's own."""
+    async with server.client() as client:
+        await person.live(client, auth, answered)
+
+
+@pytest.mark.slow
+async def test_killed_server_keeps_what_it_answered(tmp_path: Path) -> None:
+    """FT-2: kill -9 at random moments: every answered act holds, every other one is done wholly or not at all."""
+    auth, everybody, answers = real_auth(tmp_path), list[Person](), 0
+    async with auth.running():
+        for round_ in range(KILLS):
+            people = [Person(f"p{round_}.{n}@mail.example.org", f"marble falcon {round_} {n}") for n in range(PEOPLE)]
+            async with uvicorn_process(*APP, directory=tmp_path) as server:
+                async with server.client() as client:
+                    for person in MOMENTS.sample(everybody, min(2, len(everybody))):  # restarted, they can sign in
+                        password = person.wanted if await has_changed(auth, person) else person.password
+                        data = credentials(person.email, password or "")
+                        assert (await client.post("/auth/password/sign_in", data=data)).status_code == 200
+                answers += await live_until_killed(server, auth, people)
+            check_rows(tmp_path)
+            for person in people:
+                await person.check(auth)
+            everybody += [person for person in people if person.registered]
+    assert answers > KILLS
+
+
+async def has_changed(auth: LocalAuthentication, person: Person) -> bool:
+    """Whether a reset without an answer is in force."""
+    return person.wanted is not None and not await holds(auth.tokens.peek(RESET, person.token))
+
+
+# --- clients that hang up --------------------------------------------------------------------------------------------
+
+HEAD = b"POST /auth/password/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+async def test_clients_that_hang_up_leave_nothing(tmp_path: Path) -> None:
+    """RP-9: a hundred connections that are cut after the head or in the body: no row, and no call that waits on."""
+    auth = make_auth(tmp_path)
+    turnstile = Turnstile(application(auth))
+    body = httpx.Request("POST", "http://localhost", json=registration()).content
+    announced = HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
+    pieces = [announced, announced + body[:-1], HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", HEAD]
+    async with auth.running(), serving(turnstile) as url:
+        writers = [(await asyncio.open_connection("127.0.0.1", httpx.URL(url).port))[1] for _ in range(100)]
+        for number, writer in enumerate(writers):
+            writer.write(pieces[number % 4])
+        lifespan = 1
+        await turnstile.until(lambda: turnstile.entered == lifespan + 75)  # the last piece is no request yet
+        for writer in writers:
+            writer.transport.abort()
+        await turnstile.until(lambda: turnstile.left == 75)
+
+        assert [count_rows(tmp_path, table) for table in ("users", "sessions", "tokens")] == [0, 0, 0]
+        async with httpx.AsyncClient(base_url=url) as client:
+            assert (await client.post("/auth/password/register", data=registration())).status_code == 200

@@ -1,0 +1,361 @@
+"""Reading bodies and writing answers."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.types import Message
+
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    BodyTooLargeError,
+    ForbiddenError,
+    InvalidTokenError,
+    MalformedRequestError,
+    MediaTypeError,
+    MisdirectedRequestError,
+    SlowRequestError,
+    ValidationError,
+)
+from asgi_auth.http import (
+    ClientGone,
+    check_host,
+    client_of,
+    cookie_of,
+    drop_cookie,
+    harden,
+    keep_cookie,
+    problem,
+    read_body,
+    read_query,
+    reason_headers,
+    unless_gone,
+    wants_json,
+    wants_page,
+)
+from tests.asgi import FORM_TYPE, make_scope, silence
+from tests.support import make_auth, register
+
+SOON = timedelta(seconds=10)
+
+
+async def _read(body: list[bytes] | None, *headers: tuple[str, str], limit: int = 64, timeout: timedelta = SOON) -> Any:
+    """*body* in chunks; None: the client hangs up, an empty list: nothing ever comes."""
+    messages: Iterator[Message] = iter(
+        [{"type": "http.disconnect"}]
+        if body is None
+        else [{"type": "http.request", "body": part, "more_body": n < len(body)} for n, part in enumerate(body, 1)]
+    )
+
+    async def receive() -> Message:
+        message = next(messages, None)
+        return await silence() if message is None else message
+
+    return await read_body(make_scope("POST", "/", headers), receive, limit=limit, timeout=timeout)
+
+
+FORM = ("content-type", FORM_TYPE)
+JSON = ("content-type", "application/json")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("body", "headers", "expected"),
+    [
+        ([b"a=1&b=%C3%A9"], [FORM], {"a": "1", "b": "é"}),
+        ([b"a=", b"1"], [FORM], {"a": "1"}),
+        ([b'{"a": [1]}'], [JSON], {"a": [1]}),
+        ([b""], [], {}),
+        ([b"", b""], [("content-type", "text/plain")], {}),
+        ([b"a" * 64], [FORM, ("content-length", "64")], {"a" * 64: ""}),
+        ([b"a=1"], [FORM, ("content-length", "x")], {"a": "1"}),
+    ],
+)
+async def test_read_body_parses(body: list[bytes], headers: list[tuple[str, str]], expected: Any) -> None:
+    """Forms and JSON, in any number of chunks; an empty body needs no media type."""
+    assert expected == await _read(body, *headers)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("body", "headers", "error"),
+    [
+        ([], [FORM, ("content-length", "65")], BodyTooLargeError),
+        ([], [FORM, ("content-length", "9" * 500)], BodyTooLargeError),
+        ([b"a" * 65], [FORM], BodyTooLargeError),
+        ([b"a" * 40, b"a" * 40, b""], [FORM], BodyTooLargeError),
+        ([b"a=1"], [], MediaTypeError),
+        ([b"a=1"], [FORM, FORM], MediaTypeError),
+        ([b"{}"], [("content-type", "text/plain")], MediaTypeError),
+        ([b"{}"], [("content-type", "application/json; charset=latin-1")], MediaTypeError),
+        ([b"{"], [JSON], MalformedRequestError),
+        ([b"a=1&a=1"], [FORM], MalformedRequestError),
+        (None, [FORM], ClientGone),
+    ],
+)
+async def test_read_body_refuses(
+    body: list[bytes] | None, headers: list[tuple[str, str]], error: type[Exception]
+) -> None:
+    """RP-1, RP-2: the limit is told before anything is read, or as soon as it is passed, chunked or not."""
+    with pytest.raises(error):
+        await _read(body, *headers)
+
+
+@pytest.mark.anyio
+async def test_read_body_does_not_wait_for_ever() -> None:
+    """RP-9: half a body is a 408, not a request that hangs."""
+    with pytest.raises(SlowRequestError):
+        await _read([], FORM, timeout=timedelta(microseconds=1))
+
+
+def test_read_query_is_strict() -> None:
+    """RP-4: a name that is given twice is not one of them."""
+    assert read_query(make_scope("GET", "/", query=b"a=1&b=%20")) == {"a": "1", "b": " "}
+    for query in (b"a=1&a=2", b"a=%ff", b"a=%"):
+        with pytest.raises(MalformedRequestError):
+            read_query(make_scope("GET", "/", query=query))
+
+
+# --- whether the client is there ------------------------------------------------------------------------------------
+
+
+async def _forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.anyio
+async def test_unless_gone_stops_the_work_of_a_client_that_hung_up() -> None:
+    """DO-2: the work is cancelled, and has ended when this is told."""
+    ended = []
+
+    async def work() -> None:
+        try:
+            await _forever()
+        finally:
+            ended.append(True)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ClientGone):
+        await unless_gone(receive, work())
+
+    assert ended == [True]
+
+
+@pytest.mark.anyio
+async def test_unless_gone_survives_a_receive_that_repeats_the_body() -> None:
+    """Something in between may answer every receive() with the body, at once and for ever."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def work() -> str:
+        for _ in range(9):
+            await asyncio.sleep(0)
+        return "done"
+
+    assert await unless_gone(receive, work()) == "done"
+
+
+@pytest.mark.anyio
+async def test_unless_gone_passes_errors_on() -> None:
+    """Of the work, and of a receive() that breaks."""
+
+    async def broken() -> Message:
+        raise RuntimeError("no more messages")
+
+    async def refuse() -> None:
+        raise ForbiddenError
+
+    with pytest.raises(RuntimeError):
+        await unless_gone(broken, _forever())
+    with pytest.raises(ForbiddenError):
+        await unless_gone(silence, refuse())
+
+
+@pytest.mark.anyio
+async def test_unless_gone_lets_a_cancellation_through() -> None:
+    """A server that shuts down does not wait for a client."""
+
+    task = asyncio.ensure_future(unless_gone(silence, _forever()))
+    await asyncio.sleep(0)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# --- who asks, and where --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:1", "LOCALHOST", "127.0.0.1:8000", "127.9.9.9", "[::1]:8000", "testserver"]
+)
+def test_check_host_takes_local_ones(tmp_path: Path, host: str) -> None:
+    """A local instance answers to local names, on every port."""
+    check_host(make_scope("GET", "/", {"host": host}), make_auth(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        ["evil.example"],
+        ["localhost.evil.example"],
+        ["localhost@evil.example"],
+        [""],
+        ["192.0.2.1"],
+        ["[::2]"],
+        ["a", "a"],
+    ],
+)
+def test_check_host_refuses_a_rebound_name(tmp_path: Path, hosts: list[str]) -> None:
+    """HT-1: a page that points its own name to 127.0.0.1 gets nothing."""
+    scope = make_scope("GET", "/", [("host", host) for host in hosts])
+    with pytest.raises(MisdirectedRequestError):
+        check_host(scope, make_auth(tmp_path))
+
+
+def test_check_host_does_not_ask_on_https(tmp_path: Path) -> None:
+    """The certificate answers for the name there."""
+    check_host(make_scope("GET", "/", {"host": "other"}), make_auth(tmp_path, base_url="https://app.example.org"))
+
+
+@pytest.mark.anyio
+async def test_client_of_reads_the_transport(tmp_path: Path) -> None:
+    """HT-2: the address is the peer's whatever a header says; the session is that of our cookie alone."""
+    auth = make_auth(tmp_path)
+    _, token = await register(auth)
+    headers = {"x-forwarded-for": "203.0.113.9", "user-agent": "Browser\x07 1", "origin": "null"}
+    client = client_of(make_scope("GET", "/", {**headers, "cookie": f"user_session={token.cookie}"}), auth)
+    nobody = client_of(make_scope("GET", "/", {"cookie": "user_session=forged"}, client=None), auth)
+    await auth.close()
+
+    assert (client.address, client.label, client.browser) == ("192.0.2.1", "Browser 1", True)
+    assert client.session_hash == auth.sessions.cookie_hash(token.cookie)
+    assert (nobody.address, nobody.label, nobody.browser, nobody.session_hash) == (None, "", False, None)
+
+
+def test_client_of_believes_listed_proxies(tmp_path: Path) -> None:
+    """HT-2: the right-most hop that is no proxy of ours."""
+    auth = make_auth(tmp_path, trusted_proxies=["192.0.2.0/24"])
+    scope = make_scope("GET", "/", {"x-forwarded-for": "198.51.100.1, 203.0.113.9"})
+
+    assert client_of(scope, auth).address == "203.0.113.9"
+
+
+@pytest.mark.parametrize("cookie", ["other=1", "a=", "a=1; a=1", 'a="1"', "a=\xff", "a=" + "x" * 5000])
+def test_cookie_of_needs_one_readable_value(cookie: str) -> None:
+    """SE-8, RP-10: absent, empty, doubled and unreadable are all no cookie."""
+    assert cookie_of(make_scope("GET", "/", {"cookie": cookie}), "a") is None
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type", "json", "page"),
+    [
+        (None, None, False, False),
+        (None, "application/json", True, False),
+        (None, "Application/JSON ; charset=utf-8", True, False),
+        (None, "application/jsonp", False, False),
+        ("*/*", "application/json", True, False),
+        ("text/html", "application/json", False, True),
+        ("application/json", FORM_TYPE, True, False),
+        ("application/json, text/html;q=0.5", None, True, False),
+        ("text/html, application/json;q=0.9", None, False, True),
+        ("text/plain", None, False, False),
+    ],
+)
+def test_wants(accept: str | None, content_type: str | None, json: bool, page: bool) -> None:
+    """JSON if Accept prefers it, or if the body is JSON and Accept names no text; a page if Accept names HTML."""
+    headers = {"accept": accept, "content-type": content_type}
+    scope = make_scope("POST", "/", {name: value for name, value in headers.items() if value is not None})
+
+    assert (json, page) == (wants_json(scope), wants_page(scope))
+
+
+def test_problem_as_json() -> None:
+    """RD-4: RFC 9457, with a stable code and messages by field, and nothing of the reason."""
+    response = problem(ValidationError("secret", fields={"email": "is needed"}), json=True)
+
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.status_code == 422
+    assert response.body == (
+        b'{"type":"about:blank","title":"Some fields need another look","status":422,"code":"validation_failed",'
+        b'"fields":{"email":"is needed"}}'
+    )
+
+
+def test_problem_as_text() -> None:
+    """The title, then a line for each field; every 401 is ``Access denied``."""
+    response = problem(ValidationError(fields={"email": "is needed", "password": "is too long"}), json=False)
+
+    assert response.body == b"Some fields need another look\nemail: is needed\npassword: is too long"
+    assert problem(InvalidTokenError("expired"), json=False).body == b"Access denied"
+
+
+@pytest.mark.parametrize(
+    ("reason", "authorization", "expected"),
+    [
+        (AuthenticationFailedError(), None, 'Bearer realm="App"'),
+        (AuthenticationFailedError(), "Bearer x", 'Bearer realm="App"'),
+        (InvalidTokenError(), None, 'Bearer realm="App"'),
+        (InvalidTokenError(), "Basic eDp5", 'Bearer realm="App"'),
+        (InvalidTokenError(), "Bearer x", 'Bearer realm="App", error="invalid_token"'),
+        (MalformedRequestError(), "Bearer x", 'Bearer realm="App", error="invalid_request"'),
+        (MalformedRequestError(), None, None),
+        (ForbiddenError(), "Bearer x", None),
+    ],
+)
+def test_reason_headers_challenge(reason: AuthError, authorization: str | None, expected: str | None) -> None:
+    """TK-20: an error value only for a bearer token that was shown; another scheme is none of ours."""
+    scope = make_scope("GET", "/", {} if authorization is None else {"authorization": authorization})
+
+    assert expected == reason_headers(reason, scope, realm="App").get("WWW-Authenticate")
+
+
+def test_reason_headers_keeps_those_of_the_reason() -> None:
+    """Retry-After, Allow."""
+    reason = ForbiddenError(headers={"Retry-After": "7"})
+
+    assert reason_headers(reason, make_scope("GET", "/"), realm="") == {"Retry-After": "7"}
+
+
+def test_harden_overrules_but_for_the_policy_of_a_page() -> None:
+    """TK-21, CF-8: no store, no sniffing, no referrer elsewhere, no frame."""
+    nothing, own = "default-src 'none'; frame-ancestors 'none'", "default-src 'self'"
+    responses: list[tuple[Response, str]] = [
+        (PlainTextResponse("", headers={"cache-control": "public, max-age=9"}), nothing),
+        (Response(status_code=204), nothing),
+        (HTMLResponse("<p>"), "frame-ancestors 'none'"),
+        (HTMLResponse("<p>", headers={"content-security-policy": own}), own),
+    ]
+    for response, policy in responses:
+        harden(response)
+        assert response.headers.getlist("cache-control") == ["no-store"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "same-origin"
+        assert response.headers["content-security-policy"] == policy
+
+
+def test_keep_cookie_and_drop_cookie_leave_other_cookies_alone() -> None:
+    """SE-3: one Set-Cookie for a name, the last; an application's own survive."""
+    response = PlainTextResponse("")
+    response.set_cookie("theirs", "1")
+    keep_cookie(response, "ours", "a", secure=True, max_age=9)
+    keep_cookie(response, "ours", "b", secure=True)
+    kept = response.headers.getlist("set-cookie")
+    drop_cookie(response, "ours", secure=True)
+
+    assert kept[1:] == ["ours=b; Path=/; HttpOnly; SameSite=Lax; Secure"]
+    assert kept[0].startswith("theirs=1;")
+    assert response.headers.getlist("set-cookie")[1:] == [
+        "ours=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+    ]

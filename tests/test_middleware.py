@@ -1,0 +1,490 @@
+"""Who asks: cookies and bearer tokens, on http and websocket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware, load_state
+from asgi_auth.plug import AuthPlug
+from asgi_auth.types import AnonymousUser, AuthState
+from tests.asgi import (
+    BROWSER,
+    Headers,
+    ask,
+    execute,
+    live,
+    make_scope,
+    post,
+    seen_user,
+    shake,
+    silence,
+    site,
+    tables,
+    whoami,
+)
+from tests.support import (
+    BASE_URL,
+    EMAIL,
+    OTHER_EMAIL,
+    OTHER_SECRET,
+    LocalAuthentication,
+    credentials,
+    make_auth,
+    register,
+)
+
+pytestmark = pytest.mark.anyio
+
+UPGRADE = {"origin": BASE_URL}
+DENIED = [{"type": "websocket.close", "code": 1008}]
+ACCEPTED = [{"type": "websocket.accept", "headers": []}]
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """Opened, closed at the end."""
+    auth = make_auth(tmp_path)
+    async with auth.running():
+        yield auth
+
+
+def _cookie(token: Any, name: str = "user_session") -> str:
+    return f"{name}={token.cookie}"
+
+
+# --- who it is ------------------------------------------------------------------------------------------------------
+
+
+async def test_scope_of_a_cookie(auth: LocalAuthentication) -> None:
+    """The user object itself, Starlette's credentials, and a frozen state."""
+    user, token = await register(auth)
+    seen: list[Scope] = []
+
+    async def look(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+
+    scope = make_scope("GET", "/", {"cookie": _cookie(token)})
+    await SessionUserMiddleware(look, auth)(scope, silence, _nothing)
+    state = scope["asgi_auth"]
+
+    assert seen[0] is scope
+    assert scope["user"] == user
+    assert scope["auth"].scopes == ["authenticated", "session", "user"]
+    assert state == AuthState(user, state.session, "session", None, auth)
+    assert state.session.id == token.session.id
+    assert (auth.user(scope), auth.state(scope)) == (user, state)
+
+
+async def _nothing(message: Message) -> None: ...
+
+
+async def test_anonymous(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """SE-11: without a credential there is no row, no cookie, no header, and a user that says so."""
+    before = tables(tmp_path)
+    answers = [await ask(site(auth), "GET", "/") for _ in range(20)]
+
+    assert answers[0].json() == {"user": None, "scopes": [], "error": None}
+    assert answers[0].headers == [("content-type", "application/json")]
+    assert answers == [answers[0]] * 20
+    assert tables(tmp_path) == before
+
+
+async def test_bearer(auth: LocalAuthentication) -> None:
+    """A token in the Authorization header; no header of the answer comes from that."""
+    user, token = await register(auth)
+    answer = await ask(site(auth), "GET", "/", bearer=str(token))
+
+    assert answer.json() == {"user": user.id, "scopes": ["authenticated", "bearer", "user"], "error": None}
+    assert answer.headers == [("content-type", "application/json")]
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        ({"cookie": "user_session=forged"}, "invalid_token"),
+        ({"cookie": "user_session=a; user_session=b"}, "malformed_request"),
+        ({"bearer": "forged"}, "invalid_token"),
+        ({"bearer": "two words"}, "malformed_request"),
+        ({"headers": [("authorization", "Bearer a"), ("authorization", "Bearer b")]}, "malformed_request"),
+        ({"headers": {"authorization": "Basic eDp5"}}, None),
+        ({"headers": {"authorization": "Basic eDp5"}, "cookie": "user_session=forged"}, "invalid_token"),
+    ],
+)
+async def test_bad_credentials_are_nobody_with_the_reason(
+    auth: LocalAuthentication, request_: dict[str, Any], error: str | None
+) -> None:
+    """TK-19, SE-2, RP-5: anonymous, and guards can tell why; another scheme is none of ours."""
+    answer = await ask(site(auth), "GET", "/", **request_)
+
+    assert (answer.status, answer.json()) == (200, {"user": None, "scopes": [], "error": error})
+
+
+async def test_no_altered_cookie_opens_anything(auth: LocalAuthentication) -> None:
+    """SE-2: every byte of a good cookie changed, and that of another secret."""
+    _, token = await register(auth)
+    app, good = site(auth), token.cookie
+    altered = [good[:at] + ("A" if good[at] != "A" else "B") + good[at + 1 :] for at in range(len(good))]
+
+    assert await seen_user(app, cookie=f"user_session={good}") is not None
+    for cookie in (*altered, good[:-1], good + "A", good.rpartition(".")[0]):
+        assert await seen_user(app, cookie=f"user_session={cookie}") is None
+
+
+async def test_a_foreign_key_opens_nothing(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """SE-2, TK-9: same store, another secret."""
+    _, token = await register(auth)
+    other = site(make_auth(tmp_path, secret=OTHER_SECRET, store=auth.store))
+
+    assert await seen_user(other, cookie=_cookie(token)) is None
+    assert await seen_user(other, bearer=str(token)) is None
+
+
+async def test_doubled_cookies_are_none(auth: LocalAuthentication) -> None:
+    """SE-8: whichever comes first, in one header or in two."""
+    (_, mine), (_, theirs) = await register(auth), await register(auth, OTHER_EMAIL)
+    app = site(auth)
+    for pair in ((mine, theirs), (theirs, mine), (mine, mine)):
+        cookies = [_cookie(token) for token in pair]
+        assert await seen_user(app, cookie="; ".join(cookies)) is None
+        assert await seen_user(app, headers=[("cookie", cookie) for cookie in cookies]) is None
+
+
+async def test_one_identity_for_two_credentials(auth: LocalAuthentication) -> None:
+    """SE-13: the outer middleware wins if its credential is good; never a mixture."""
+    (alice, cookie), (bob, bearer) = await register(auth), await register(auth, OTHER_EMAIL)
+    session_first = site(auth)
+    bearer_first = BearerUserMiddleware(SessionUserMiddleware(whoami, auth), auth)
+    request: dict[str, Any] = {"cookie": _cookie(cookie), "bearer": str(bearer)}
+    for app, user, method in ((session_first, alice, "session"), (bearer_first, bob, "bearer")):
+        answer = await ask(app, "GET", "/", **request)
+        assert answer.json() == {"user": user.id, "scopes": ["authenticated", method, "user"], "error": None}
+    assert await seen_user(session_first, cookie="user_session=forged", bearer=str(bearer)) == bob.id
+
+
+@pytest.mark.parametrize("planted", ["admin", AnonymousUser(), None])
+async def test_what_was_in_scope_is_replaced(auth: LocalAuthentication, planted: object) -> None:
+    """SE-12: a user, credentials or a state that somebody else left there count for nothing."""
+    user, token = await register(auth)
+    app = site(auth)
+    foreign = AuthState(user, token.session, "session", None, "another")
+    for state in (planted, foreign, foreign._replace(authentication=None)):
+        scope: dict[str, Any] = {"user": planted, "auth": planted, "asgi_auth": state}
+        assert (await ask(app, "GET", "/", **scope)).json() == {"user": None, "scopes": [], "error": None}
+        assert await shake(app, headers=UPGRADE, **scope) == DENIED
+
+
+async def test_requests_do_not_mix(auth: LocalAuthentication) -> None:
+    """SE-12: 500 interleaved requests of two users, by cookie and by token, and of nobody."""
+    users = [await register(auth, email) for email in (EMAIL, OTHER_EMAIL)]
+    app = site(auth)
+    kinds: list[tuple[str | None, dict[str, Any]]] = [(None, {})]
+    for user, token in users:
+        kinds += [(user.id, {"cookie": _cookie(token)}), (user.id, {"bearer": str(token)})]
+    requests = [kinds[n % len(kinds)] for n in range(500)]
+    seen = await asyncio.gather(*(seen_user(app, **request) for _, request in requests))
+
+    assert seen == [user for user, _ in requests]
+
+
+async def test_requests_around_a_rotation(auth: LocalAuthentication) -> None:
+    """SE-14: while the browser signs in again, then out, slow requests neither lose the new nor revive the old."""
+    _, token = await register(auth)
+    app, old = site(auth), _cookie(token)
+    slow = [asyncio.ensure_future(seen_user(app, cookie=old)) for _ in range(20)]
+    answer = await post(app, "/auth/password/sign_in", credentials(), cookie=old, headers=BROWSER)
+    await asyncio.gather(*slow)
+    new = f"user_session={answer.cookie('user_session')}"
+    assert await seen_user(app, cookie=old) is None
+    assert await seen_user(app, cookie=new) is not None
+
+    await asyncio.gather(post(app, "/auth/sign_out", cookie=new), *(seen_user(app, cookie=new) for _ in range(20)))
+    assert await seen_user(app, cookie=new) is None
+
+
+async def test_several_kinds_of_user(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """TK-23: same secret, store and origin; nested both ways, http and websocket, each accepts only its own."""
+    staff = make_auth(tmp_path, subject_name="staff", store=auth.store)
+    _, token = await register(auth)
+    cookies = _cookie(token), _cookie(token, "staff_session")
+    for kind in (SessionUserMiddleware, BearerUserMiddleware):
+        inside, around = kind(kind(whoami, staff), auth), kind(kind(whoami, auth), staff)
+        for headers in ({"cookie": cookies[0]}, {"cookie": cookies[1]}, {"authorization": f"Bearer {token}"}):
+            own = headers["cookie"] == cookies[0] if "cookie" in headers else kind is BearerUserMiddleware
+            mine = own and (("cookie" in headers) == (kind is SessionUserMiddleware))
+            assert await seen_user(inside, headers=headers) is None
+            assert (await seen_user(around, headers=headers) is not None) == mine
+            assert await shake(inside, headers={**headers, **UPGRADE}) == DENIED
+            assert (await shake(around, headers={**headers, **UPGRADE}) == ACCEPTED) == mine
+
+
+# --- caches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "vary", "cache_control"),
+    [
+        ([], ["Cookie"], ["private"]),
+        ([(b"vary", b"Accept")], ["Accept", "Cookie"], ["private"]),
+        ([(b"Vary", b"accept, COOKIE")], ["accept, COOKIE"], ["private"]),
+        ([(b"vary", b"*")], ["*"], ["private"]),
+        ([(b"Cache-Control", b"no-store")], ["Cookie"], ["no-store"]),
+    ],
+)
+@pytest.mark.parametrize("good", [True, False])
+async def test_answers_vary_by_the_cookie(
+    auth: LocalAuthentication, good: bool, given: list[tuple[bytes, bytes]], vary: list[str], cache_control: list[str]
+) -> None:
+    """SE-15: where a cookie of ours decided, even that it counts for nothing, no shared cache keeps the answer."""
+    _, token = await register(auth)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": given})
+        await send({"type": "http.response.body", "body": b""})
+
+    cookie = _cookie(token) if good else "user_session=forged"
+    answer = await ask(SessionUserMiddleware(app, auth), "GET", "/", cookie=cookie)
+    values = {name: [v for key, v in answer.headers if key.lower() == name] for name in ("vary", "cache-control")}
+
+    assert values == {"vary": vary, "cache-control": cache_control}
+
+
+async def test_an_answer_without_headers_varies_as_well(auth: LocalAuthentication) -> None:
+    """``headers`` is optional in ASGI; nothing else is touched."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    answer = await ask(SessionUserMiddleware(app, auth), "GET", "/", cookie="user_session=forged")
+
+    assert answer.headers == [("vary", "Cookie"), ("cache-control", "private")]
+
+
+async def test_reading_sets_no_cookie(auth: LocalAuthentication) -> None:
+    """A cookie is set only when something changed; a bad one is left alone."""
+    _, token = await register(auth)
+    for cookie in (_cookie(token), "user_session=forged"):
+        assert (await ask(site(auth), "GET", "/", cookie=cookie))["set-cookie"] is None
+
+
+# --- other sites ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "is_known"),
+    [
+        ("POST", {}, True),
+        ("POST", {"origin": BASE_URL}, True),
+        ("POST", {"origin": "null"}, False),
+        ("PUT", {"sec-fetch-site": "same-site"}, False),
+        ("DELETE", {"sec-fetch-site": "cross-site", "authorization": "Basic eDp5"}, False),
+        ("GET", {"sec-fetch-site": "cross-site"}, True),
+        ("HEAD", {"origin": "https://evil.example"}, True),
+    ],
+)
+async def test_cross_site_requests_get_no_authority(
+    auth: LocalAuthentication, method: str, headers: Headers, is_known: bool
+) -> None:
+    """CF-1: the cookie of a request that another site sent counts for nothing, with the reason kept."""
+    _, token = await register(auth)
+    answer = await ask(site(auth), method, "/", headers=headers, cookie=_cookie(token))
+
+    assert (answer.json()["user"] is not None) == is_known
+    assert answer.json()["error"] == (None if is_known else "cross_site")
+
+
+@pytest.mark.parametrize(
+    ("origins", "verdict"),
+    [
+        ([BASE_URL], ACCEPTED),
+        (["https://app.example.org"], ACCEPTED),
+        ([], DENIED),
+        (["null"], DENIED),
+        (["https://evil.example"], DENIED),
+        ([BASE_URL, BASE_URL], DENIED),
+        (["http://LOCALHOST:8000"], DENIED),
+    ],
+)
+async def test_a_handshake_with_the_cookie_needs_a_listed_origin(
+    tmp_path: Path, origins: list[str], verdict: list[Message]
+) -> None:
+    """WS-1: browsers send the cookie and no Sec-Fetch-Site; a script with a bearer token needs no origin."""
+    auth = make_auth(tmp_path, allowed_origins=["https://app.example.org"])
+    async with auth.running():
+        _, token = await register(auth)
+        headers = [("origin", origin) for origin in origins]
+        by_cookie = await shake(site(auth), headers=[*headers, ("cookie", _cookie(token))])
+        by_token = await shake(site(auth), headers=[*headers, ("authorization", f"Bearer {token}")])
+
+    assert (by_cookie, by_token) == (verdict, ACCEPTED)
+
+
+# --- a database that does not answer --------------------------------------------------------------------------------
+
+
+async def test_what_cannot_be_checked_is_503(
+    tmp_path: Path, auth: LocalAuthentication, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TK-14: without the table of sessions nobody is let in, the cookie stays, and whoever shows none is served."""
+    _, token = await register(auth)
+    execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
+    app = site(auth)
+    for cookie, bearer in ((_cookie(token), None), (None, str(token))):
+        answer = await ask(app, "GET", "/", cookie=cookie, bearer=bearer)
+        assert (answer.status, answer["retry-after"], answer["set-cookie"]) == (503, "1", None)
+        assert answer.text == "The service is busy, please try again"
+    headers = {**UPGRADE, "cookie": _cookie(token)}
+    closed = await shake(app, headers=headers)
+    denied = await shake(app, headers=headers, extensions={"websocket.http.response": {}})
+
+    assert closed == [{"type": "websocket.close", "code": 1013}]
+    assert [message["type"] for message in denied] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert denied[0]["status"] == 503
+    assert await seen_user(app) is None
+    assert "a credential could not be checked" in caplog.text
+
+
+async def test_a_wrong_configuration_is_loud(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """A schema that nobody knows is an error of the application, not an anonymous user."""
+    _, token = await register(auth)
+    await auth.close()
+    execute(tmp_path, "UPDATE asgi_auth_schema SET version = 999")
+    with pytest.raises(ConfigurationError):
+        await ask(site(auth), "GET", "/", cookie=_cookie(token))
+
+
+# --- last use -------------------------------------------------------------------------------------------------------
+
+
+async def test_last_use_is_noted_once_a_minute(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """SE-7: after the answer; a session that is used does not go idle, one that is not does."""
+    user, token = await register(auth)
+    app = site(auth)
+
+    async def last_seen() -> timedelta:
+        (session,) = await auth.sessions.list(user.id)
+        return session.last_seen_at - token.session.created_at
+
+    for wait, noted in ((59, 0), (1, 60), (59, 60), (1, 120)):
+        auth.clock.advance(timedelta(seconds=wait))
+        assert await seen_user(app, cookie=_cookie(token)) == user.id
+        assert await last_seen() == timedelta(seconds=noted)
+    auth.clock.advance(timedelta(hours=12) - timedelta(seconds=1))
+    assert await seen_user(app, bearer=str(token)) == user.id
+    auth.clock.advance(timedelta(hours=12))
+    assert await seen_user(app, cookie=_cookie(token)) is None
+
+
+async def test_a_last_use_that_cannot_be_noted_is_no_failure(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer was given; the next request notes it."""
+    user, token = await register(auth)
+    auth.clock.advance(timedelta(minutes=1))
+
+    async def closing(scope: Scope, receive: Receive, send: Send) -> None:
+        await whoami(scope, receive, send)
+        execute(Path(auth.store._file.path).parent, "ALTER TABLE asgi_auth_sessions RENAME TO gone")  # type: ignore[attr-defined]
+
+    assert await seen_user(SessionUserMiddleware(closing, auth), cookie=_cookie(token)) == user.id
+    assert "a session's last use could not be noted" in caplog.text
+
+
+# --- without a middleware -------------------------------------------------------------------------------------------
+
+
+async def test_load_state_finds_what_the_middlewares_would(auth: LocalAuthentication) -> None:
+    """For a plug that nothing wraps: the cookie first, then the bearer token, then the reason."""
+    user, token = await register(auth)
+    bearer = ("authorization", f"Bearer {token}")
+    rows: list[tuple[list[tuple[str, str]], str | None, str | None]] = [
+        ([("cookie", _cookie(token))], "session", None),
+        ([bearer], "bearer", None),
+        ([("cookie", "user_session=forged"), bearer], "bearer", None),
+        ([("cookie", "user_session=forged")], None, "invalid_token"),
+        ([], None, None),
+    ]
+    for headers, method, error in rows:
+        state = await load_state(auth, make_scope("GET", "/", headers))
+        assert (state.method, state.error and state.error.code) == (method, error)
+        assert state.user == (user if method else state.user)
+    known = AuthState(user, token.session, "bearer", None, auth)
+    assert await load_state(auth, make_scope("GET", "/", asgi_auth=known)) is known
+
+
+# --- lifespan -------------------------------------------------------------------------------------------------------
+
+STARTED, STOPPED = {"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}
+
+
+async def _application(scope: Scope, receive: Receive, send: Send) -> None:
+    for stage in ("startup", "shutdown"):
+        assert await receive() == {"type": f"lifespan.{stage}"}
+        await send({"type": f"lifespan.{stage}.complete"})
+
+
+@pytest.mark.parametrize("kind", [SessionUserMiddleware, BearerUserMiddleware])
+async def test_a_lifespan_opens_and_closes(tmp_path: Path, kind: Any) -> None:
+    """However many of them stand in one row."""
+    auth = make_auth(tmp_path)
+    opened: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        opened.append((tmp_path / "app.db").exists())
+        await _application(scope, receive, send)
+
+    assert await live(kind(kind(app, auth), auth)) == [STARTED, STOPPED]
+    assert opened == [True]
+    assert await live(AuthPlug(auth)) == [STARTED, STOPPED]
+    assert await live(AuthPlug(auth, app=_application)) == [STARTED, STOPPED]
+
+
+async def test_a_lifespan_that_cannot_open_fails_the_start(tmp_path: Path) -> None:
+    """Loudly, and without the application: a server takes an exception for "no lifespan here"."""
+    auth = make_auth(tmp_path / "missing")
+    for app in (SessionUserMiddleware(_application, auth), AuthPlug(auth), AuthPlug(auth, app=_application)):
+        (message,) = await live(app)
+        assert message["type"] == "lifespan.startup.failed"
+        assert message["message"].startswith("asgi_auth: sqlite: ")
+
+
+async def test_a_lifespan_that_the_application_refuses_is_its_own(tmp_path: Path) -> None:
+    """An error of the application is not answered a second time, even if it is one of ours."""
+    auth = make_auth(tmp_path)
+
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.startup.failed"})
+        raise ConfigurationError("its own")
+
+    with pytest.raises(ConfigurationError, match="its own"):
+        await live(SessionUserMiddleware(refusing, auth))
+
+
+async def test_other_scope_types_pass_through(tmp_path: Path) -> None:
+    """Whatever ASGI adds next is the application's business; a plug alone does nothing with it."""
+    auth, seen = make_auth(tmp_path), []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(dict(scope))
+
+    wrapped: list[ASGIApp] = [SessionUserMiddleware(app, auth), BearerUserMiddleware(app, auth), AuthPlug(auth, app)]
+    wrapped.append(AuthPlug(auth))
+    for each in wrapped:
+        await each({"type": "webtransport", "path": "/auth/sign_out"}, silence, _nothing)
+
+    assert seen == [{"type": "webtransport", "path": "/auth/sign_out"}] * 3
+
+
+async def test_the_plug_takes_no_websocket(auth: LocalAuthentication) -> None:
+    """WS-3: closed before it is accepted; one that is not the plug's goes to the application."""
+    assert await shake(AuthPlug(auth), "/auth/password/sign_in") == [{"type": "websocket.close", "code": 1000}]
+    _, token = await register(auth)
+    headers = {**UPGRADE, "cookie": _cookie(token)}
+    assert await shake(site(auth), "/auth/sign_out", headers) == [{"type": "websocket.close", "code": 1000}]
+    assert await shake(site(auth), "/socket", headers) == ACCEPTED

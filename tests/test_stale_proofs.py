@@ -1,0 +1,264 @@
+"""A proof never outlives its effect: what was under way when an account changed comes to nothing (SE-16, PW-9).
+
+Two workers share a file. The one's sign-in is held up inside a hash, a gate or its transaction; the other commits.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_auth.errors import InvalidTokenError
+from asgi_auth.hooks import Hook
+from asgi_auth.passwords import Bcrypt
+from asgi_auth.store import Work
+from asgi_auth.strategies.password import RESET
+from asgi_auth.types import Attempt, Event, SignInSucceeded, User
+from tests.gate import GatedBcrypt
+from tests.support import (
+    EMAIL,
+    NEW_PASSWORD,
+    OTHER_EMAIL,
+    PASSWORD,
+    LocalAuthentication,
+    credentials,
+    register,
+)
+from tests.workers import count_rows, reset_token, resetting, shown, valid_passwords, workers
+
+pytestmark = pytest.mark.anyio
+
+# --- what commits meanwhile ------------------------------------------------------------------------------------------
+
+
+async def reset_it(auth: LocalAuthentication, user: User) -> None:
+    """Set a new password by a mailed link."""
+    await auth.strategy("password").reset(resetting(await reset_token(auth)))
+
+
+async def disable_it(auth: LocalAuthentication, user: User) -> None:
+    """Lock the account."""
+    assert await auth.accounts.disable(user.id)
+
+
+async def log_out_everywhere(auth: LocalAuthentication, user: User) -> None:
+    """End every session."""
+    await auth.sessions.revoke_all(user.id)
+
+
+async def delete_it(auth: LocalAuthentication, user: User) -> None:
+    """Delete the user."""
+    assert await auth.accounts.delete(user.id)
+
+
+EFFECTS = pytest.mark.parametrize(
+    ("effect", "valid"),
+    [
+        pytest.param(reset_it, [NEW_PASSWORD], id="reset"),
+        pytest.param(disable_it, [], id="disable"),
+        pytest.param(log_out_everywhere, [PASSWORD], id="log_out_everywhere"),
+        pytest.param(delete_it, [], id="delete"),
+    ],
+)
+Effect = Callable[[LocalAuthentication, User], Coroutine[Any, Any, None]]
+
+
+# --- sign-ins under way ----------------------------------------------------------------------------------------------
+
+
+@EFFECTS
+async def test_sign_in_in_flight_dies(tmp_path: Path, effect: Effect, valid: list[str]) -> None:
+    """SE-16: what a sign-in gets whose hash was under way is dead, also once a lock is taken away."""
+    hasher = GatedBcrypt()
+    async with workers(tmp_path, 1, hasher=hasher) as (one,), workers(tmp_path, 1) as (other,):
+        user, _ = await register(other)
+        hasher.gate.close("verify")
+        signing_in = asyncio.create_task(one.strategy("password").sign_in(credentials()))
+        await hasher.gate.arrived()
+        await effect(other, user)
+        hasher.gate.open()
+        _, token = await signing_in
+
+        assert [await shown(auth, token) for auth in (one, other)] == [["-", "-"]] * 2
+        assert await valid_passwords(other, PASSWORD, NEW_PASSWORD) == valid
+        await other.accounts.enable(user.id)
+        assert await shown(one, token) == ["-", "-"]
+
+
+@EFFECTS
+async def test_sign_in_token_dies(tmp_path: Path, effect: Effect, valid: list[str]) -> None:
+    """SE-16: a sign-in token that was issued before, or by a sign-in in flight, is dead; so is an older reset link."""
+    hasher = GatedBcrypt()
+    async with workers(tmp_path, 1, hasher=hasher) as (one,), workers(tmp_path, 1) as (other,):
+        user, _ = await register(other)
+        _, earlier = await one.strategy("password").sign_in(credentials(), token_type="sign_in")
+        link = await link_of(one)
+        hasher.gate.close("verify")
+        signing_in = asyncio.create_task(one.strategy("password").sign_in(credentials(), token_type="sign_in"))
+        await hasher.gate.arrived()
+        await effect(other, user)
+        hasher.gate.open()
+        _, late = await signing_in
+        await other.accounts.enable(user.id)
+
+        for token in (earlier, late):
+            with pytest.raises(InvalidTokenError):
+                await one.strategy("password").sign_in_with_token({"token": token})
+        with pytest.raises(InvalidTokenError):
+            await one.strategy("password").reset(resetting(link))
+        assert await valid_passwords(other, NEW_PASSWORD) == [each for each in valid if each == NEW_PASSWORD]
+
+
+async def link_of(auth: LocalAuthentication) -> str:
+    """A reset token of Alice's that no mail carried."""
+    found = await auth.accounts.find("email", EMAIL)
+    assert found is not None
+    lifetime, factor = timedelta(hours=1), {"factor": "password"}
+    return (await auth.tokens.issue(RESET, account=found.account, lifetime=lifetime, extra_data=factor)).token
+
+
+class Porter(Hook):
+    """Lets a sign-in wait: in ``admit``, or in ``within`` while its transaction is open."""
+
+    name = "porter"
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self.arrived, self.opened = asyncio.Event(), asyncio.Event()
+
+    async def admit(self, attempt: Attempt) -> None:
+        """Everything is proven, nothing is written."""
+        await self._wait("admit")
+
+    async def within(self, event: Event, work: Work[Any]) -> None:
+        """The session is inserted, and not committed."""
+        if isinstance(event, SignInSucceeded):
+            await self._wait("within")
+
+    async def _wait(self, place: str) -> None:
+        if place == self._place:
+            self.arrived.set()
+            await self.opened.wait()
+
+
+@EFFECTS
+async def test_sign_in_token_is_not_redeemed_after_the_effect(tmp_path: Path, effect: Effect, valid: list[str]) -> None:
+    """SE-16: a sign-in token that was looked at before, and would be consumed after, makes no session."""
+    porter = Porter("admit")
+    async with workers(tmp_path, 1, add_ons=[porter]) as (one,), workers(tmp_path, 1) as (other,):
+        user, _ = await register(other)
+        _, token = await other.strategy("password").sign_in(credentials(), token_type="sign_in")
+        redeeming = asyncio.create_task(one.strategy("password").sign_in_with_token({"token": token}))
+        await porter.arrived.wait()
+        await effect(other, user)
+        rows = count_rows(tmp_path, "sessions")
+        porter.opened.set()
+        with pytest.raises(InvalidTokenError):
+            await redeeming
+        assert count_rows(tmp_path, "sessions") == rows
+
+
+async def test_session_minted_beside_an_open_change_dies(tmp_path: Path) -> None:
+    """SE-16: a sign-in that read the account while the change was not committed yet gets a session that is dead."""
+    porter = Porter("admit")
+    async with workers(tmp_path, 1, add_ons=[porter]) as (one,), workers(tmp_path, 1) as (other,):
+        user, _ = await register(other)
+        async with other.store.scope("user").transaction() as work:
+            await other.sessions.renew_stamp(work, user.id)
+            signing_in = asyncio.create_task(one.strategy("password").sign_in(credentials()))
+            await porter.arrived.wait()  # has read what was committed: the old stamp
+            porter.opened.set()
+        _, token = await signing_in
+        assert [await shown(auth, token) for auth in (one, other)] == [["-", "-"]] * 2
+
+
+@EFFECTS
+async def test_session_in_an_open_transaction_dies(tmp_path: Path, effect: Effect, valid: list[str]) -> None:
+    """SE-16: a session that is inserted but not committed when the effect is asked for is dead after it."""
+    porter = Porter("within")
+    async with workers(tmp_path, 1, add_ons=[porter]) as (one,), workers(tmp_path, 1) as (other,):
+        user, _ = await register(other)
+        signing_in = asyncio.create_task(one.strategy("password").sign_in(credentials()))
+        await porter.arrived.wait()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            begin_at_once(tmp_path)
+        working = asyncio.create_task(effect(other, user))
+        porter.opened.set()
+        (_, token), _ = await asyncio.gather(signing_in, working)
+        assert [await shown(auth, token) for auth in (one, other)] == [["-", "-"]] * 2
+        assert await valid_passwords(other, PASSWORD, NEW_PASSWORD) == valid
+
+
+def begin_at_once(directory: Path) -> None:
+    """Write without waiting for anybody."""
+    with closing(sqlite3.connect(directory / "app.db", timeout=0)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+
+
+@pytest.mark.parametrize("method", ["verify", "hash"])
+async def test_rehash_never_brings_an_old_password_back(tmp_path: Path, method: str) -> None:
+    """PW-9: a sign-in that would re-hash its password while a reset commits changes nothing."""
+    hasher = GatedBcrypt()
+    async with (
+        workers(tmp_path, 1, hasher=Bcrypt(cost=5)) as (earlier,),
+        workers(tmp_path, 1, hasher=hasher) as (one,),
+        workers(tmp_path, 1) as (other,),
+    ):
+        user, _ = await register(earlier)
+        hasher.gate.close(method)
+        signing_in = asyncio.create_task(one.strategy("password").sign_in(credentials()))
+        await hasher.gate.arrived()
+        await reset_it(other, user)
+        hasher.gate.open()
+        _, token = await signing_in
+
+        assert hasher.gate.calls == [("verify", PASSWORD), ("hash", PASSWORD)]
+        assert await shown(other, token) == ["-", "-"]
+        for auth in (other, one, earlier):
+            assert await valid_passwords(auth, PASSWORD, NEW_PASSWORD) == [NEW_PASSWORD]
+
+
+# --- the session that acts -------------------------------------------------------------------------------------------
+
+
+async def test_acting_session_survives_its_own_change(tmp_path: Path) -> None:
+    """SE-5: whoever changes the password, or logs out everywhere but here, stays signed in; the others do not."""
+    async with workers(tmp_path, 2) as (one, other):
+        user, acting = await register(one)
+        found = await one.accounts.get(user.id)
+        assert found is not None
+        bystander = await other.strategy("password").sign_in(credentials())
+        await one.accounts.set_password(found, NEW_PASSWORD, acting=acting.session)
+        assert [await shown(other, token) for token in (acting, bystander.token)] == [[EMAIL, EMAIL], ["-", "-"]]
+
+        bystander = await other.strategy("password").sign_in(credentials(EMAIL, NEW_PASSWORD))
+        await one.sessions.revoke_all(user.id, except_=acting.session)
+        assert [await shown(other, token) for token in (acting, bystander.token)] == [[EMAIL, EMAIL], ["-", "-"]]
+
+
+@pytest.mark.parametrize("effect", [reset_it, disable_it, log_out_everywhere])
+async def test_acting_session_that_ended_changes_no_address(tmp_path: Path, effect: Effect) -> None:
+    """SE-16: a request that was let in before a reset, and acts after it, does not take the account away."""
+    async with workers(tmp_path, 2) as (one, other):
+        user, thief = await register(one)
+        await effect(other, user)
+        with pytest.raises(InvalidTokenError):
+            await one.accounts.change(user, {"email": OTHER_EMAIL}, acting=thief.session)
+        found = await other.accounts.get(user.id)
+        assert found is not None
+        assert found.user.email == EMAIL
+
+
+async def test_acting_session_of_an_administrator_changes_another(tmp_path: Path) -> None:
+    """The session of somebody else is no proof about this account, and is left alone."""
+    async with workers(tmp_path, 1) as (auth,):
+        user, token = await register(auth)
+        _, acting = await register(auth, OTHER_EMAIL)
+        changed = await auth.accounts.change(user, {"email": "carol@mail.example.org"}, acting=acting.session)
+        assert changed.email == "carol@mail.example.org"
+        assert [await shown(auth, each) for each in (token, acting)] == [["-", "-"], [OTHER_EMAIL, OTHER_EMAIL]]

@@ -1,0 +1,63 @@
+"""Several workers on one database file, and what a test asks them."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from asgi_auth.errors import AuthenticationFailedError
+from asgi_auth.types import AccessToken
+from tests.served import application
+from tests.support import EMAIL, NEW_PASSWORD, LocalAuthentication, credentials, mailed_token, make_auth
+
+
+@asynccontextmanager
+async def workers(directory: Path, count: int = 5, **options: Any) -> AsyncIterator[list[LocalAuthentication]]:
+    """As many workers on one file, each with connections and hashing threads of its own."""
+    auths = [make_auth(directory, **options) for _ in range(count)]
+    async with AsyncExitStack() as stack:
+        for auth in auths:
+            await stack.enter_async_context(auth.running())
+        yield auths
+
+
+async def shown(auth: LocalAuthentication, token: AccessToken) -> list[str]:
+    """Who a request is with the cookie of a sign-in, and who with its bearer token; ``-`` is nobody."""
+    transport = httpx.ASGITransport(application(auth))
+    cookie, bearer = {"Cookie": f"{auth.session_cookie}={token.cookie}"}, {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(transport=transport, base_url=auth.base_url) as client:
+        return [(await client.get("/me", headers=headers)).text for headers in (cookie, bearer)]
+
+
+async def valid_passwords(auth: LocalAuthentication, *passwords: str) -> list[str]:
+    """Those of *passwords* that sign Alice in."""
+    return [password for password in passwords if await _signs_in(auth, password)]
+
+
+async def _signs_in(auth: LocalAuthentication, password: str) -> bool:
+    try:
+        await auth.strategy("password").sign_in(credentials(EMAIL, password))
+    except AuthenticationFailedError:
+        return False
+    return True
+
+
+async def reset_token(auth: LocalAuthentication) -> str:
+    """The token of a mailed link."""
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    return mailed_token(auth)
+
+
+def resetting(token: str, password: str = NEW_PASSWORD) -> dict[str, str]:
+    """The parameters of ``reset``."""
+    return {"reset_token": token, "password": password, "password_confirmation": password}
+
+
+def count_rows(directory: Path, table: str) -> int:
+    """As another program sees them."""
+    with closing(sqlite3.connect(directory / "app.db")) as connection:
+        (count,) = connection.execute(f"SELECT count(*) FROM asgi_auth_{table}").fetchone()  # noqa: S608  # a literal
+    return int(count)
