@@ -136,7 +136,7 @@ def test_cookie_round_trip(value: str) -> None:
 
 def test_read_cookies_believes_nothing_that_was_sent_twice() -> None:
     """SE-8: every cookie that came once and is readable, in one header or several."""
-    headers = _cookies(b"a=1; twice=1; odd=\xff; =nameless; junk", b" b = 2 ;twice=1; quoted=\"x\"; big=" + b"x" * 4097)
+    headers = _cookies(b"a=1; twice=1; odd=\xff; =nameless; junk", b' b = 2 ;twice=1; quoted="x"; big=' + b"x" * 4097)
 
     assert read_cookies(headers) == {"a": "1", "b": "2", "": "nameless"}
     assert read_cookies(_cookies()) == {}
