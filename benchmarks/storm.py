@@ -17,7 +17,8 @@ from benchmarks.timing import percentile
 
 CLIENTS = 16
 IDENTITY = {"email": "storm@mail.example.org", "password": PASSWORD, "password_confirmation": PASSWORD}
-WEAK = {"email": "weak@mail.example.org", "password": "a1" * 60, "password_confirmation": "a1" * 60}
+WEAK_PASSWORD = "p4$$w0rd" * 6 + "x"  # among the dearest to find weak: long, repeated, full of look-alikes
+WEAK = {"email": "weak@mail.example.org", "password": WEAK_PASSWORD, "password_confirmation": WEAK_PASSWORD}
 
 
 class Connection:
