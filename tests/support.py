@@ -6,13 +6,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import InvalidTokenError
+from asgi_auth.hooks import Hook
 from asgi_auth.passwords import Bcrypt
 from asgi_auth.senders import MemorySender
-from asgi_auth.store import Found
+from asgi_auth.store import Found, Work
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.testing import FakeClock
-from asgi_auth.types import AccessToken, User
+from asgi_auth.types import AccessToken, Event, User
 
 SECRET = "vD3k9QmZ7xT1sW5yB8nR2cL6hG4jF0pA-uE_iO-wKq"
 OTHER_SECRET = "Jx8Yb2Nf6Vq0Rz4Lt1Gs9Kd3Mh7Pc5Wu-aI_eT-oXg"
@@ -51,6 +52,23 @@ def make_auth(directory: Path, *, sender: MemorySender | None = None, **options:
     auth = LocalAuthentication(**{**defaults, **options})
     auth.sender = sender
     return auth
+
+
+class Events(Hook):
+    """An add-on that keeps what happened."""
+
+    name = "events"
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+
+    async def within(self, event: Event, work: Work[Any]) -> None:
+        self.seen.append(event)
+
+    def take(self) -> list[Event]:
+        """What happened since the last time."""
+        seen, self.seen = self.seen, []
+        return seen
 
 
 def mailed_token(auth: LocalAuthentication, *, parameter: str = "reset_token") -> str:

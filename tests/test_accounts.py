@@ -20,15 +20,15 @@ from asgi_auth.errors import (
     InvalidTokenError,
     ValidationError,
 )
-from asgi_auth.hooks import Hook
 from asgi_auth.store import Work
 from asgi_auth.stores import SQLiteStore
-from asgi_auth.types import Client, Draft, Event, PasswordSet, UserChanged, UserConfirmed, UserCreated
+from asgi_auth.types import Client, Draft, PasswordSet, UserChanged, UserConfirmed, UserCreated
 from tests.support import (
     EMAIL,
     NEW_PASSWORD,
     OTHER_EMAIL,
     PASSWORD,
+    Events,
     LocalAuthentication,
     credentials,
     found_of,
@@ -44,24 +44,14 @@ pytestmark = pytest.mark.anyio
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-class Invitations(Hook):
+class Invitations(Events):
     """Keeps events; lets a registration in that brings the code 7."""
 
     name = "invitations"
     opens_registration = True
 
-    def __init__(self) -> None:
-        self.seen: list[Event] = []
-
     async def prepare(self, draft: Draft) -> Draft:
         return replace(draft, invited=draft.params.get("invitation") == "7")
-
-    async def within(self, event: Event, work: Work[Any]) -> None:
-        self.seen.append(event)
-
-    def take(self) -> list[Event]:
-        seen, self.seen = self.seen, []
-        return seen
 
 
 @pytest.fixture

@@ -11,39 +11,25 @@ import pytest
 
 from asgi_auth import services as module
 from asgi_auth.errors import ConfigurationError, InvalidTokenError
-from asgi_auth.hooks import Hook
 from asgi_auth.senders import ConsoleSender, MemorySender
-from asgi_auth.store import Work
 from asgi_auth.tokens import IssuedToken
 from asgi_auth.types import DeliveryFailed, Event
-from tests.support import EMAIL, LocalAuthentication, found_of, make_auth, register
+from tests.support import EMAIL, Events, LocalAuthentication, found_of, make_auth, register
 
 pytestmark = pytest.mark.anyio
-
-
-class Failures(Hook):
-    """Keeps what happened."""
-
-    name = "failures"
-
-    def __init__(self) -> None:
-        self.seen: list[Event] = []
-
-    async def within(self, event: Event, work: Work[Any]) -> None:
-        self.seen.append(event)
 
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
     """An Authentication whose events are kept."""
-    auth = make_auth(tmp_path, app_name="Example", add_ons=[Failures()])
+    auth = make_auth(tmp_path, app_name="Example", add_ons=[Events()])
     yield auth
     await auth.close()
 
 
 def seen(auth: LocalAuthentication) -> list[Event]:
     hook = auth.services.hooks[-1]
-    assert isinstance(hook, Failures)
+    assert isinstance(hook, Events)
     return hook.seen
 
 

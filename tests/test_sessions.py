@@ -19,7 +19,6 @@ from asgi_auth.types import (
     AccessToken,
     Attempt,
     Client,
-    Event,
     FactorRequired,
     Proof,
     SessionsRevoked,
@@ -32,6 +31,7 @@ from tests.support import (
     OTHER_EMAIL,
     OTHER_SECRET,
     SECRET,
+    Events,
     LocalAuthentication,
     found_of,
     is_alive,
@@ -43,22 +43,6 @@ from tests.support import (
 pytestmark = pytest.mark.anyio
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-
-
-class Events(Hook):
-    """Keeps what happened."""
-
-    name = "events"
-
-    def __init__(self) -> None:
-        self.seen: list[Event] = []
-
-    async def within(self, event: Event, work: Work[Any]) -> None:
-        self.seen.append(event)
-
-    def take(self) -> list[Event]:
-        seen, self.seen = self.seen, []
-        return seen
 
 
 @pytest.fixture
