@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from inspect import isclass
 from ipaddress import ip_address
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
@@ -121,6 +122,8 @@ class Authentication(Generic[U]):
         audit_keys: Secret | None = None,
         clock: Clock = utc_now,
     ) -> None:
+        _check_kinds(store, [*_listed("strategies", strategies), *_listed("add_ons", add_ons)], hasher)
+        _check_options(session, password_policy, clock)
         keys = check_secret(secret)
         self.subject_name = _check_name("subject_name", subject_name)
         self.mount_path = _check_mount_path(mount_path)
@@ -410,6 +413,32 @@ def _peppered(hasher: HashProvider, pepper: Secret) -> HashProvider:
     return replace(hasher, pepper=check_secret(pepper, parameter="password_pepper"))
 
 
+def _listed(parameter: str, parts: object) -> Sequence[Any]:
+    if isinstance(parts, str) or not isinstance(parts, Sequence):
+        raise ConfigurationError(f"{parameter} must be a list")
+    return parts
+
+
+def _check_kinds(store: object, parts: Sequence[object], hasher: object) -> None:
+    """Whether everything is an object of its kind, not a class whose parentheses were forgotten, a name or a path."""
+    if isclass(store) or not hasattr(store, "scope"):
+        raise ConfigurationError("store must be a store, such as SQLiteStore('app.db')")
+    for part in parts:
+        if isclass(part) or not (hasattr(part, "bind") and hasattr(part, "name")):
+            raise ConfigurationError(f"strategies, add_ons: {part!r} is neither; write Password(), with parentheses")
+    if isclass(hasher) or not hasattr(hasher, "cost"):
+        raise ConfigurationError("hasher must be a hasher, such as Bcrypt()")
+
+
+def _check_options(session: object, password_policy: object, clock: object) -> None:
+    if not isinstance(session, SessionOptions):
+        raise ConfigurationError("session must be a SessionOptions(…)")
+    if not isinstance(password_policy, PasswordPolicy):
+        raise ConfigurationError("password_policy must be a PasswordPolicy(…)")
+    if not callable(clock):
+        raise ConfigurationError("clock must be a function that returns the current aware UTC datetime")
+
+
 def _check_name(parameter: str, name: object) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigurationError(f"{parameter}: {name!r} must be lower-case letters, digits and _")
@@ -424,7 +453,7 @@ def _check_urls(parameter: str, urls: Iterable[str]) -> frozenset[str]:
 
 
 def _check_mount_path(mount_path: str) -> str:
-    if not _MOUNT_PATH.fullmatch(mount_path):
+    if not _MOUNT_PATH.fullmatch(mount_path or ""):
         raise ConfigurationError("mount_path must be like '/auth'")
     return mount_path
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 
 from asgi_auth.errors import AuthError
-from asgi_auth.plug import AuthPlug
+from asgi_auth.plug import AuthPlug, answered
 from asgi_auth.types import AccessToken, Activity
 
 U = TypeVar("U")
@@ -31,15 +31,15 @@ class AuthController(AuthPlug[U]):
 
     async def handle_success(self, request: Request, activity: Activity, user: U, token: AccessToken) -> Response:
         """Calls ``success``."""
-        return await self.success(request, activity, user, token)
+        return await answered(self.success(request, activity, user, token), self.success)
 
     async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
         """Calls ``failure``."""
-        return await self.failure(request, activity, reason)
+        return await answered(self.failure(request, activity, reason), self.failure)
 
     async def handle_sign_out(self, request: Request) -> Response:
         """Calls ``sign_out`` with what was sent."""
-        return await self.sign_out(request, self.params(request))
+        return await answered(self.sign_out(request, self.params(request)), self.sign_out)
 
     def routes(self) -> Sequence[BaseRoute]:
         """For ``Starlette(routes=[*controller.routes(), …])``: the controller under ``auth.mount_path``."""

@@ -22,6 +22,7 @@ from asgi_auth.errors import (
     MalformedRequestError,
     NotFreshError,
 )
+from asgi_auth.hooks import logger
 from asgi_auth.http import problem, reason_headers, wants_json
 from asgi_auth.protocol.bearer import challenge
 from asgi_auth.protocol.return_to import safe_return_to
@@ -216,6 +217,8 @@ def _realm(connection: HTTPConnection) -> str:
 
 
 def _why_anonymous(state: object) -> AuthError:
+    if not isinstance(state, AuthState):  # a mistake that otherwise looks like a wrong password
+        logger.error("require: wrap the application in SessionUserMiddleware or BearerUserMiddleware; nobody gets in")
     error = state.error if isinstance(state, AuthState) else None
     if isinstance(error, (InvalidTokenError, MalformedRequestError)):
         return error

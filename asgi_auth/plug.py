@@ -1,9 +1,10 @@
 """AuthPlug: serves ``/auth/<strategy>/<phase>`` and ``/auth/sign_out``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from inspect import isawaitable
 from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import quote
 
@@ -42,7 +43,7 @@ from asgi_auth.http import (
 from asgi_auth.middleware import load_state, serve_lifespan
 from asgi_auth.pages import form_page, message_page
 from asgi_auth.protocol.bearer import read_bearer
-from asgi_auth.protocol.cookies import read_cookies
+from asgi_auth.protocol.cookies import read_cookies, read_every
 from asgi_auth.protocol.paths import mount_prefixes, split_path
 from asgi_auth.protocol.return_to import safe_return_to
 from asgi_auth.tokens import hash_token
@@ -93,6 +94,7 @@ class AuthPlug(Generic[U]):
         self, auth: Authentication[U], app: ASGIApp | None = None, *, bearer_for_browsers: bool = False
     ) -> None:
         self.auth, self.app, self._bearer_for_browsers = auth, app, bearer_for_browsers
+        self._misplaced = False
 
     # --- to override
 
@@ -175,8 +177,8 @@ class AuthPlug(Generic[U]):
 
     async def revoke_session_tokens(self, request: Request) -> None:
         """End the session that the browser's cookie opens, and with it every bearer token of that session."""
-        cookie = cookie_of(request.scope, self.auth.session_cookie)
-        if cookie is not None:
+        # Where two came every one that is ours: one may be planted, and the session has to end all the same.
+        for cookie in read_every(request.scope["headers"], self.auth.session_cookie.encode()):
             await self.auth.sessions.revoke_cookie(cookie, client=client_of(request.scope, self.auth))
 
     async def revoke_bearer_tokens(self, request: Request) -> None:
@@ -247,7 +249,7 @@ class AuthPlug(Generic[U]):
         except AuthError as reason:
             if isinstance(reason, UnavailableError):
                 logger.error("%s.%s: %s", *activity, reason.reason)
-            response = await self.handle_failure(request, activity, reason)
+            response = await answered(self.handle_failure(request, activity, reason), self.handle_failure)
             response.headers.update(reason_headers(reason, request.scope, realm=self.auth.app_name))
         harden(response)
         return response
@@ -260,7 +262,16 @@ class AuthPlug(Generic[U]):
             return SIGN_OUT
         if segments is None or len(segments) != 2 or segments not in self.auth.routes:
             raise RouteNotFoundError("no such route")
+        self._check_mount(_raw_path(scope), "/".join(segments))
         return Activity(*segments)
+
+    def _check_mount(self, raw_path: bytes, rest: str) -> None:
+        """Say once that links lead nowhere, where the plug is not where ``mount_path`` says. Proxies may cut it."""
+        path, public = raw_path.partition(b"?")[0].decode("ascii"), self.auth.mount_path
+        mounted = path.rstrip("/").removesuffix(f"/{rest}")
+        if not self._misplaced and not mounted.endswith(public) and not public.endswith(mounted):
+            self._misplaced = True
+            logger.error("mount_path: links go to %s, but the plug is at %s: give the same to both", public, mounted)
 
     def _phase(self, activity: Activity) -> Phase | None:
         return self.auth.routes.get((activity.strategy or "", activity.phase or ""))
@@ -291,7 +302,7 @@ class AuthPlug(Generic[U]):
     async def _sign_out(self, request: Request) -> Response:
         await self.revoke_session_tokens(request)
         await self.revoke_bearer_tokens(request)
-        response = await self.handle_sign_out(request)
+        response = await answered(self.handle_sign_out(request), self.handle_sign_out)
         drop_cookie(response, self.auth.session_cookie, secure=self.auth.secure)
         return response
 
@@ -334,13 +345,16 @@ class AuthPlug(Generic[U]):
 
     async def _dispatch(self, request: Request, activity: Activity, result: Any) -> Response:
         if isinstance(result, Finished):
-            return await self.handle_success(request, activity, result.user, result.token)
+            answer = self.handle_success(request, activity, result.user, result.token)
+            return await answered(answer, self.handle_success)
         if isinstance(result, Accepted):
-            return await self.handle_accepted(request, activity)
+            return await answered(self.handle_accepted(request, activity), self.handle_accepted)
         if isinstance(result, Challenge):
-            return await self.handle_challenge(request, activity, result.data)
+            answer = self.handle_challenge(request, activity, result.data)
+            return await answered(answer, self.handle_challenge)
         if isinstance(result, TokenIssued):
-            return await self.handle_challenge(request, activity, {"token": result.token})
+            answer = self.handle_challenge(request, activity, {"token": result.token})
+            return await answered(answer, self.handle_challenge)
         if isinstance(result, SignedOut):
             return await self._sign_out(request)
         if isinstance(result, Redirect):
@@ -362,6 +376,16 @@ class AuthPlug(Generic[U]):
             problems=problems,
             status=status,
         )
+
+
+async def answered(answer: object, callback: Callable[..., object]) -> Response:
+    """What an overridden callback returned, or an error that names it."""
+    if not isawaitable(answer):
+        raise TypeError(f"{callback.__qualname__} must be 'async def'")
+    response = await answer
+    if not isinstance(response, Response):
+        raise TypeError(f"{callback.__qualname__} returned {type(response).__name__}, not a Response")
+    return response
 
 
 def _raw_path(scope: Scope) -> bytes:

@@ -19,7 +19,6 @@ from asgi_auth.hooks import Hook
 from asgi_auth.passwords import Bcrypt
 from asgi_auth.senders import ConsoleSender, MemorySender
 from asgi_auth.services import Services
-from asgi_auth.store import Work
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.types import (
@@ -29,7 +28,6 @@ from asgi_auth.types import (
     Attempt,
     AuthState,
     Client,
-    Event,
     FactorRequired,
     Phase,
     SignedOut,
@@ -42,6 +40,7 @@ from tests.support import (
     OTHER_SECRET,
     PASSWORD,
     SECRET,
+    Events,
     LocalAuthentication,
     credentials,
     is_alive,
@@ -52,18 +51,6 @@ from tests.support import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-class Events(Hook):
-    """Keeps what happened."""
-
-    name = "events"
-
-    def __init__(self) -> None:
-        self.seen: list[Event] = []
-
-    async def within(self, event: Event, work: Work[Any]) -> None:
-        self.seen.append(event)
 
 
 @pytest.fixture
@@ -120,6 +107,20 @@ class Named(Hook):
         ({"subject_name": "u" * 33}, "subject_name"),
         ({"subject_name": None}, "subject_name"),
         ({"strategies": []}, "strategies"),
+        ({"strategies": Password()}, "strategies must be a list"),
+        ({"strategies": "password"}, "strategies must be a list"),
+        ({"strategies": [Password]}, "strategies, add_ons: .* with parentheses"),
+        ({"strategies": ["password"]}, "strategies, add_ons: 'password' is neither"),
+        ({"add_ons": None}, "add_ons must be a list"),
+        ({"store": "app.db"}, "store must be a store"),
+        ({"store": SQLiteStore}, "store must be a store"),
+        ({"hasher": Bcrypt}, "hasher must be a hasher"),
+        ({"hasher": "bcrypt"}, "hasher must be a hasher"),
+        ({"session": {}}, "session must be a SessionOptions"),
+        ({"password_policy": None}, "password_policy must be a PasswordPolicy"),
+        ({"clock": None}, "clock must be a function"),
+        ({"base_url": None}, "base_url"),
+        ({"mount_path": None}, "mount_path"),
         ({"strategies": [Password(), Password()]}, "strategies, add_ons: the name 'password' is taken"),
         ({"add_ons": [Named("password")]}, "strategies, add_ons: the name 'password' is taken"),
         ({"add_ons": [Named("a"), Named("a")]}, "strategies, add_ons: the name 'a' is taken"),

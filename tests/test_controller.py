@@ -68,3 +68,18 @@ async def test_defaults_are_those_of_the_plug(auth: LocalAuthentication) -> None
     assert wrong.json()["code"] == "authentication_failed"
     assert signed_out.json() == {"status": "signed_out"}
     assert (await ask(app, "GET", "/elsewhere")).status == 404
+
+
+class _Forgetful(AuthController[User]):
+    async def success(self, request: Request, activity: Activity, user: User, token: AccessToken) -> Any: ...
+
+    def failure(self, request: Request, activity: Activity, reason: AuthError) -> Any:
+        return JSONResponse({})
+
+
+async def test_a_callback_that_does_not_do_is_named(auth: LocalAuthentication) -> None:
+    """By the name that its author gave it."""
+    with pytest.raises(TypeError, match=r"_Forgetful\.success returned NoneType, not a Response"):
+        await post(_Forgetful(auth), "/account/password/register", registration())
+    with pytest.raises(TypeError, match=r"_Forgetful\.failure must be 'async def'"):
+        await post(_Forgetful(auth), "/account/password/sign_in")

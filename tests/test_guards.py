@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 
 from asgi_auth.guards import Require, require
 from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
-from asgi_auth.types import AccessToken, AuthState, User
+from asgi_auth.types import AccessToken, AnonymousUser, AuthState, User
 from tests.asgi import JSON, ask, make_scope, shake
 from tests.support import BASE_URL, EMAIL, LocalAuthentication, credentials, make_auth, register
 
@@ -260,6 +260,18 @@ async def test_dependency_gives_the_user(site: _Site) -> None:
 
 def _forget(awaitable: object) -> None:
     """What a missing ``await`` does."""
+
+
+async def test_a_forgotten_middleware_is_said_aloud(site: _Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever forgot it finds the reason in the log; who is merely nobody is not worth a line."""
+    state = AuthState(AnonymousUser(), None, None, None, site.auth)
+    nobody = {**make_scope("GET", "/"), "asgi_auth": state}
+    caplog.clear()
+    require().check(HTTPConnection(nobody))
+    assert caplog.messages == []
+
+    require().check(HTTPConnection(make_scope("GET", "/")))
+    assert "wrap the application in SessionUserMiddleware" in caplog.text
 
 
 def test_dependency_refuses_before_anything_is_awaited() -> None:

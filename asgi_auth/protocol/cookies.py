@@ -66,6 +66,12 @@ def read_cookies(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("ascii") for name, value in readable}
 
 
+def read_every(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
+    """Every readable value of the cookie called *name*, to take rights away and never to give them."""
+    pairs = _pairs(value for header, value in headers if header == b"cookie")
+    return [value.decode("ascii") for key, value in pairs if key == name and _is_readable(value)]
+
+
 def _pairs(values: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
     for value in values:
         for pair in value.split(b";"):

@@ -32,7 +32,7 @@ def parse_origin(text: str, *, parameter: str) -> str:
     Raises:
         ConfigurationError: It is something else; names the parameter.
     """
-    match = _ORIGIN.fullmatch(text)
+    match = _ORIGIN.fullmatch(text or "")  # None: an environment variable that is not set
     if match is None:
         raise ConfigurationError(f"{parameter} must be scheme://host or scheme://host:port with http or https")
     scheme, number = match[1].lower(), int(match[3] or 0)

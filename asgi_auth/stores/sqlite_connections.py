@@ -28,7 +28,8 @@ def _unavailable(error: sqlite3.Error | OSError) -> StoreUnavailableError:
     """What SQLite says, without the text of anything."""
     if isinstance(error, sqlite3.IntegrityError):
         return ConflictError(f"sqlite: {error}")  # names tables and columns only
-    return StoreUnavailableError(f"sqlite: {getattr(error, 'sqlite_errorname', type(error).__name__)}")
+    where = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    return StoreUnavailableError(f"sqlite: {getattr(error, 'sqlite_errorname', type(error).__name__)}{where}")
 
 
 @contextmanager

@@ -102,6 +102,8 @@ class Password:
     def __post_init__(self) -> None:
         if self.identity_field not in ("email", "username"):
             raise ConfigurationError("identity_field must be 'email' or 'username'")
+        if not isinstance(self.resettable, Resettable | None):
+            raise ConfigurationError("resettable must be a Resettable(sender=…)")
         if isinstance(self.register_fields, str):
             raise ConfigurationError("register_fields must be a sequence of names")
         reserved = _RESERVED - {"email"} if self.identity_field == "username" else _RESERVED
@@ -384,6 +386,8 @@ def _normal(password: str) -> None:
         raise ValidationError("password refused", fields={"password": str(exc)}) from exc
 
 
-def _check_lifetime(name: str, lifetime: timedelta, longest: timedelta) -> None:
+def _check_lifetime(name: str, lifetime: object, longest: timedelta) -> None:
+    if not isinstance(lifetime, timedelta):
+        raise ConfigurationError(f"{name} must be a timedelta")
     if not timedelta(0) < lifetime <= longest:
         raise ConfigurationError(f"{name} must be positive and at most {longest}")

@@ -93,6 +93,38 @@ async def test_callbacks_get_what_they_need(auth: LocalAuthentication) -> None:
     assert len(signed_out.all("set-cookie")) == 1
 
 
+class _Forgetful(AuthPlug[User]):
+    """Forgets what every callback has to be."""
+
+    async def handle_success(self, request: Request, activity: Activity, user: User, token: AccessToken) -> Any: ...
+
+    def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Any:
+        return PlainTextResponse("sync")
+
+    async def handle_accepted(self, request: Request, activity: Activity) -> Any:
+        return {"a": "dict"}
+
+    def handle_sign_out(self, request: Request) -> Any:
+        return PlainTextResponse("sync")
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "message"),
+    [
+        ("password/register", registration(), "handle_success returned NoneType, not a Response"),
+        ("password/sign_in", {}, "handle_failure must be 'async def'"),
+        ("password/reset_request", {"email": EMAIL}, "handle_accepted returned dict, not a Response"),
+        ("sign_out", {}, "handle_sign_out must be 'async def'"),
+    ],
+)
+async def test_a_callback_that_does_not_do_is_named(
+    auth: LocalAuthentication, path: str, params: Mapping[str, str], message: str
+) -> None:
+    """What is forgotten most: the return, the ``async``, the Response."""
+    with pytest.raises(TypeError, match=f"_Forgetful.{message}"):
+        await post(_Forgetful(auth), f"/auth/{path}", params)
+
+
 async def test_failures_get_what_they_need(auth: LocalAuthentication) -> None:
     """Also for unknown routes, as ``Activity(None, None)``; a 401 and a 405 keep their headers whatever the status."""
     plug = _Recorder(auth)

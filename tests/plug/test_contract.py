@@ -18,6 +18,7 @@ from tests.support import (
     PASSWORD,
     LocalAuthentication,
     credentials,
+    is_alive,
     mailed_token,
     make_auth,
     register,
@@ -174,6 +175,17 @@ async def test_sign_out_ends_the_session_on_the_server(auth: LocalAuthentication
     assert _hardened(answer)
     assert await seen_user(app, cookie=cookie) is None
     assert await seen_user(app, bearer=token) is None
+
+
+async def test_sign_out_beside_a_planted_cookie(auth: LocalAuthentication) -> None:
+    """SE-4, SE-8: two cookies let nobody in, but "Signed out" is true of each that is ours."""
+    (_, token), (_, other) = await register(auth), await register(auth, OTHER_EMAIL)
+    cookie = f"user_session=forged; user_session={token.cookie}; user_session={other.cookie}"
+    answer = await post(site(auth), "/auth/sign_out", cookie=cookie)
+
+    assert (answer.status, answer.text) == (200, "Signed out")
+    assert not await is_alive(auth, token)
+    assert not await is_alive(auth, other)
 
 
 async def test_sign_out_of_a_bearer_token(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:

@@ -276,6 +276,27 @@ async def test_links_come_from_the_configuration(auth: LocalAuthentication, plug
     assert opts["url"] == f"http://localhost:8000/auth/password/reset?reset_token={mailed_token(auth)}"
 
 
+@pytest.mark.parametrize(
+    ("path", "root_path", "misplaced"),
+    [
+        ("/auth/password/sign_in", "/auth", False),
+        ("/api/auth/password/sign_in/", "/api/auth", False),
+        ("/password/sign_in", "", False),
+        ("/login/password/sign_in", "/login", True),
+        ("/auth2/password/sign_in", "/auth2", True),
+    ],
+)
+async def test_a_plug_in_another_place_is_said_aloud(
+    plug: AuthPlug[User], caplog: pytest.LogCaptureFixture, path: str, root_path: str, misplaced: bool
+) -> None:
+    """Its mails would link to nowhere. Once; a proxy that adds or cuts a prefix is no reason."""
+    for _ in range(2):
+        assert (await post(plug, path, root_path=root_path)).status != 404
+
+    said = [message for message in caplog.messages if message.startswith("mount_path: links go to /auth, but")]
+    assert said == [f"mount_path: links go to /auth, but the plug is at {root_path}: give the same to both"] * misplaced
+
+
 async def test_two_authorization_headers_are_400(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
     """TK-19, RP-5: two credentials are none, at every endpoint."""
     (_, mine), (_, theirs) = await register(auth), await register(auth, OTHER_EMAIL)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import MalformedRequestError
-from asgi_auth.protocol.cookies import cookie_name, delete_cookie, read_cookie, read_cookies, set_cookie
+from asgi_auth.protocol.cookies import cookie_name, delete_cookie, read_cookie, read_cookies, read_every, set_cookie
 
 NAME = b"__Host-user_session"
 
@@ -140,3 +140,11 @@ def test_read_cookies_believes_nothing_that_was_sent_twice() -> None:
 
     assert read_cookies(headers) == {"a": "1", "b": "2", "": "nameless"}
     assert read_cookies(_cookies()) == {}
+
+
+def test_every_value_of_a_name() -> None:
+    """In order, from every header, the readable ones of exactly this name."""
+    headers = [(b"cookie", b"a=1; b=2; a=\xff; aa=3"), (b"x", b"a=4"), (b"cookie", b"a = 5;a")]
+
+    assert read_every(headers, b"a") == ["1", "5"]
+    assert read_every([], b"a") == []

@@ -138,6 +138,8 @@ NO_SENDER = MemorySender()
         ),
         ({"sign_in_token_lifetime": timedelta(0)}, "sign_in_token_lifetime must be positive and at most 0:02:00"),
         ({"sign_in_token_lifetime": timedelta(seconds=121)}, "sign_in_token_lifetime"),
+        ({"sign_in_token_lifetime": 60}, "sign_in_token_lifetime must be a timedelta"),
+        ({"resettable": NO_SENDER}, "resettable must be a Resettable"),
     ],
     ids=str,
 )
