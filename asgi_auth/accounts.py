@@ -212,6 +212,8 @@ class Accounts(Generic[U]):
     async def _prepare(self, draft: Draft) -> Draft:
         for hook in self._hooks:
             draft = await hook.prepare(draft)
+            if not isinstance(draft, Draft):
+                raise TypeError(f"{type(hook).__name__}.prepare returned {type(draft).__name__}, not the draft")
         return draft
 
     def _normalise(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

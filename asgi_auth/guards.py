@@ -17,6 +17,7 @@ from asgi_auth.authentication import Authentication
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
+    ConfigurationError,
     ForbiddenError,
     InvalidTokenError,
     MalformedRequestError,
@@ -34,7 +35,6 @@ POLICY_VIOLATION = 1008
 """The WebSocket close code for somebody who may not (RFC 6455 section 7.4.1)."""
 
 
-@functools.cache
 def require(*scopes: str, redirect: str | None = None, fresh: timedelta | None = None) -> "Require":
     """Let in only who is signed in, has every scope, and if asked has proven it lately.
 
@@ -50,10 +50,20 @@ def require(*scopes: str, redirect: str | None = None, fresh: timedelta | None =
         fresh: A factor must have been proven in this session no longer ago. A remembered session is never fresh.
 
     Raises:
+        ConfigurationError: *redirect* leads away, or *fresh* is no timedelta.
         TypeError: a scope is not text: the parentheses of ``@require()`` were forgotten.
     """
     if not all(isinstance(scope, str) for scope in scopes):
         raise TypeError("scopes are text; without any it is @require(), with parentheses")
+    if redirect is not None and safe_return_to(redirect) is None:
+        raise ConfigurationError("require: redirect must be a local path, such as '/sign_in'")
+    if fresh is not None and not isinstance(fresh, timedelta):
+        raise ConfigurationError("require: fresh must be a timedelta")
+    return _required(scopes, redirect, fresh)
+
+
+@functools.cache
+def _required(scopes: tuple[str, ...], redirect: str | None, fresh: timedelta | None) -> "Require":
     return Require(scopes, redirect, fresh)
 
 

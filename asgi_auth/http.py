@@ -1,7 +1,8 @@
 """The only reader of request bodies, and the only writer of responses and cookies."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ from asgi_auth.protocol.accept import prefers_json
 from asgi_auth.protocol.bearer import challenge, shows_bearer
 from asgi_auth.protocol.body import media_type, parse_form, parse_json
 from asgi_auth.protocol.client import client_address, client_label
-from asgi_auth.protocol.cookies import delete_cookie, read_cookie, set_cookie
+from asgi_auth.protocol.cookies import delete_cookie, read_cookie, read_every, set_cookie
 from asgi_auth.protocol.cross_site import SAFE_METHODS, is_cross_site
 from asgi_auth.types import Client
 
@@ -189,21 +190,21 @@ def client_of(scope: Scope, auth: Authentication[Any]) -> Client:
     """Who asks: the address from the transport or a trusted proxy (HT-2), and the session that the browser shows."""
     peer = scope.get("client")
     agents = header_values(scope, b"user-agent")
-    cookie = cookie_of(scope, auth.session_cookie)
-    session_hash = None
-    if cookie is not None:
-        try:
-            session_hash = auth.sessions.cookie_hash(cookie)
-        except InvalidTokenError:
-            session_hash = None
     return Client(
         address=client_address(
             peer[0] if peer else None, header_values(scope, b"x-forwarded-for"), auth.trusted_proxies
         ),
         label=client_label(agents[0]) if agents else "",
-        session_hash=session_hash,
+        session_hashes=tuple(_session_hashes(scope, auth)),
         browser=bool(header_values(scope, b"origin") or header_values(scope, b"sec-fetch-site")),
     )
+
+
+def _session_hashes(scope: Scope, auth: Authentication[Any]) -> Iterator[bytes]:
+    """Of every session cookie that is ours, also beside a planted one: they are used to end sessions only."""
+    for cookie in read_every(scope["headers"], auth.session_cookie.encode()):
+        with suppress(InvalidTokenError):
+            yield auth.sessions.cookie_hash(cookie)
 
 
 # --- answering -------------------------------------------------------------------------------------------------------
@@ -267,7 +268,8 @@ def harden(response: Response) -> None:
     headers["Cache-Control"] = "no-store"
     headers["X-Content-Type-Options"] = "nosniff"
     # A page with "no-referrer" posts "Origin: null", which would not pass as our own.
-    headers["Referrer-Policy"] = "same-origin"
+    if headers.get("Referrer-Policy") != "strict-origin":  # stricter, and it does send the Origin
+        headers["Referrer-Policy"] = "same-origin"
     # An application's page may need styles and scripts; who may frame it is ours to say (CF-8).
     is_page = headers.get("Content-Type", "").startswith("text/html")
     headers.setdefault("Content-Security-Policy", "frame-ancestors 'none'" if is_page else _NOTHING)

@@ -72,6 +72,8 @@ _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+TOKEN_PAGE_POLICY = "strict-origin"
+"""Of a page whose address holds a token: not even our own server is told the address by the form that it posts."""
 _HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cache-Control": "no-store",
@@ -133,7 +135,9 @@ def form_page(
         hidden[form.token] = token
         problem = "This link is not complete. Please ask for a new one." if form.token in problems else problem
     body = form_body(form, action=action, hidden=hidden, problem=problem, problems=problems)
-    return page(form.title, body, app_name=app_name, status=status)
+    response = page(form.title, body, app_name=app_name, status=status)
+    response.headers["Referrer-Policy"] = TOKEN_PAGE_POLICY
+    return response
 
 
 def form_body(

@@ -18,6 +18,7 @@ from zxcvbn_rs_py import zxcvbn
 
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.hashing import HashingPool
+from asgi_auth.protocol.client import client_network
 
 MAX_PASSWORD_BYTES = 1024
 MAX_COST = 15
@@ -356,7 +357,7 @@ class Passwords:
             OverloadedError: too many passwords wait to be hashed.
         """
         data = normalise_password(password)
-        return await self._pool.run(client, partial(self._set, data, (self._app_name, *context)))
+        return await self._pool.run(client_network(client), partial(self._set, data, (self._app_name, *context)))
 
     async def verify(self, password: str, stored: str | None, *, client: str | None) -> Verified:
         """Whether *password* is the one that was *stored*.
@@ -373,7 +374,7 @@ class Passwords:
         data = normalise_password(password)
         if stored is not None:
             self.note_cost(self._hasher.cost_of(stored) or 0)
-        return await self._pool.run(client, partial(self._verify, data, stored))
+        return await self._pool.run(client_network(client), partial(self._verify, data, stored))
 
     def _set(self, password: bytes, context: Sequence[str]) -> str:
         self._policy.check_password(password.decode(), context)

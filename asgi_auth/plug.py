@@ -16,8 +16,10 @@ from asgi_auth.authentication import Authentication, Finished
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
+    CrossSiteError,
     InvalidTokenError,
     MethodNotAllowedError,
+    MisdirectedRequestError,
     RouteNotFoundError,
     UnavailableError,
     ValidationError,
@@ -247,8 +249,7 @@ class AuthPlug(Generic[U]):
             activity = self._find(request)
             response = await self._answer(request, activity)
         except AuthError as reason:
-            if isinstance(reason, UnavailableError):
-                logger.error("%s.%s: %s", *activity, reason.reason)
+            _log(activity, reason)
             response = await answered(self.handle_failure(request, activity, reason), self.handle_failure)
             response.headers.update(reason_headers(reason, request.scope, realm=self.auth.app_name))
         harden(response)
@@ -376,6 +377,14 @@ class AuthPlug(Generic[U]):
             problems=problems,
             status=status,
         )
+
+
+def _log(activity: Activity, reason: AuthError) -> None:
+    """What the client is not told; refused credentials have been logged where they were refused."""
+    if isinstance(reason, UnavailableError):
+        logger.error("%s.%s: %s", *activity, reason.reason)
+    elif isinstance(reason, (CrossSiteError, MisdirectedRequestError)):
+        logger.info("%s.%s refused: %s (is base_url right?)", *activity, reason.reason)
 
 
 async def answered(answer: object, callback: Callable[..., object]) -> Response:

@@ -181,8 +181,8 @@ class Sessions(Generic[U]):
 
     async def _end_earlier(self, work: Work[U], client: Client, replaces: Session | None) -> None:
         now = self._clock()
-        if client.session_hash is not None:
-            old = await work.sessions.revoke_by_secret(client.session_hash, now=now)
+        for session_hash in client.session_hashes:
+            old = await work.sessions.revoke_by_secret(session_hash, now=now)
             if old is not None:
                 work.emit(SessionsRevoked(at=now, user_id=old.user_id, client=client, session_id=old.id))
         if replaces is not None and await work.sessions.revoke(replaces.id, now=now):

@@ -182,8 +182,8 @@ class Client:
     """IP address; None without HTTP."""
     label: str = ""
     """The User-Agent, control characters removed, at most 256 characters."""
-    session_hash: bytes | None = field(default=None, repr=False)
-    """Look-up hash of the session cookie that the browser showed; that session ends when it signs in again."""
+    session_hashes: tuple[bytes, ...] = field(default=(), repr=False)
+    """Look-up hashes of the session cookies that the browser showed; those sessions end when it signs in again."""
     browser: bool = False
     """True when the request bears headers that only a browser sends (Origin, Sec-Fetch-Site)."""
 

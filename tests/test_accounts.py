@@ -20,6 +20,7 @@ from asgi_auth.errors import (
     InvalidTokenError,
     ValidationError,
 )
+from asgi_auth.hooks import Hook
 from asgi_auth.store import Work
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.types import Client, Draft, PasswordSet, UserChanged, UserConfirmed, UserCreated
@@ -77,6 +78,21 @@ async def can_sign_in(auth: LocalAuthentication, password: str, email: str = EMA
 
 
 # --- create ----------------------------------------------------------------------------------------------------------
+
+
+async def test_hook_that_forgets_the_draft_is_named(tmp_path: Path) -> None:
+    """A ``prepare`` without a return says so by name."""
+
+    class Forgetful(Hook):
+        name = "forgetful"
+
+        async def prepare(self, draft: Draft) -> Draft:
+            return None  # type: ignore[return-value]  # what it forgets
+
+    auth = make_auth(tmp_path, add_ons=[Forgetful()])
+    with pytest.raises(TypeError, match=r"Forgetful\.prepare returned NoneType"):
+        await auth.accounts.create({"email": EMAIL})
+    await auth.close()
 
 
 async def test_create_keeps_what_it_is_given(auth: LocalAuthentication, events: Invitations) -> None:

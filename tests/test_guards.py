@@ -20,6 +20,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from asgi_auth.errors import ConfigurationError
 from asgi_auth.guards import Require, require
 from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.types import AccessToken, AnonymousUser, AuthState, User
@@ -311,6 +312,15 @@ def test_the_same_arguments_give_the_same_object() -> None:
     assert require("a", fresh=HOUR) is require("a", fresh=HOUR)
     assert require("a") is not require("b")
     assert isinstance(require(), Require)
+
+
+def test_arguments_that_cannot_be_meant() -> None:
+    """RD-1: no guard sends anybody away from the site; a freshness without a unit is none."""
+    for redirect in ("https://evil.example", "//evil.example", "sign_in"):
+        with pytest.raises(ConfigurationError, match="redirect"):
+            require(redirect=redirect)
+    with pytest.raises(ConfigurationError, match="fresh"):
+        require(fresh=5)  # type: ignore[arg-type]  # as if it were seconds
 
 
 def test_forgotten_parentheses() -> None:

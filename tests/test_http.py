@@ -237,8 +237,8 @@ async def test_client_of_reads_the_transport(tmp_path: Path) -> None:
     await auth.close()
 
     assert (client.address, client.label, client.browser) == ("192.0.2.1", "Browser 1", True)
-    assert client.session_hash == auth.sessions.cookie_hash(token.cookie)
-    assert (nobody.address, nobody.label, nobody.browser, nobody.session_hash) == (None, "", False, None)
+    assert client.session_hashes == (auth.sessions.cookie_hash(token.cookie),)
+    assert (nobody.address, nobody.label, nobody.browser, nobody.session_hashes) == (None, "", False, ())
 
 
 def test_client_of_believes_listed_proxies(tmp_path: Path) -> None:

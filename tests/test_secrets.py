@@ -89,7 +89,7 @@ class _Scenario:
         self.secrets |= {made.token, made.record.token_hash.hex()}
         proof = Proof(account=found.account, factor="password", at=self.auth.clock())
         request = PhaseRequest(params={"password": PASSWORD}, cookies={"a": token.cookie}, pending=token.cookie)
-        client = Client(session_hash=self.auth.sessions.cookie_hash(token.cookie))
+        client = Client(session_hashes=(self.auth.sessions.cookie_hash(token.cookie),))
         self.objects += [
             user,
             finished,

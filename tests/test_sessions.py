@@ -125,7 +125,7 @@ async def test_mint_makes_a_secret_of_its_own_each_time(auth: LocalAuthenticatio
     user = await auth.accounts.create({"email": EMAIL})
     first = await auth.sign_in(user)
     other_device = await auth.sign_in(user)
-    second = await auth.sign_in(user, client=Client(session_hash=auth.sessions.cookie_hash(first.cookie)))
+    second = await auth.sign_in(user, client=Client(session_hashes=(auth.sessions.cookie_hash(first.cookie),)))
     assert len({first.cookie, other_device.cookie, second.cookie}) == 3
     assert len({first.session.id, other_device.session.id, second.session.id}) == 3
     assert [await is_alive(auth, token) for token in (first, other_device, second)] == [False, True, True]
@@ -137,7 +137,7 @@ async def test_mint_ends_the_session_of_whoever_used_the_browser(auth: LocalAuth
     bob = await auth.accounts.create({"email": OTHER_EMAIL})
     first = await auth.sign_in(alice)
     events.take()
-    browser = Client(session_hash=auth.sessions.cookie_hash(first.cookie))
+    browser = Client(session_hashes=(auth.sessions.cookie_hash(first.cookie),))
     await auth.sign_in(bob, client=browser)
     assert not await is_alive(auth, first)
     revoked, signed_in = events.take()
@@ -501,7 +501,7 @@ async def test_rotate_by_cookie_tells_once(auth: LocalAuthentication, events: Ev
     user = await auth.accounts.create({"email": EMAIL})
     old = await auth.sign_in(user, remember=True)
     events.take()
-    browser = Client(session_hash=auth.sessions.cookie_hash(old.cookie))
+    browser = Client(session_hashes=(auth.sessions.cookie_hash(old.cookie),))
     new = await auth.sessions.rotate(user, old.session, await proof_of(auth), browser)
     assert isinstance(new, AccessToken)
     assert new.session.remembered

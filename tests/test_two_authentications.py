@@ -180,7 +180,7 @@ async def test_acts_on_one_kind_of_user_leave_the_other_alone(sides: tuple[Side,
     assert [session.id for session in await auth.sessions.list(USER_ID)] == [users.token.session.id]
     signed_in = await auth.sign_in(
         (await found_of(auth)).user,
-        client=Client(session_hash=admins.auth.sessions.cookie_hash(admins.token.cookie)),
+        client=Client(session_hashes=(admins.auth.sessions.cookie_hash(admins.token.cookie),)),
     )
     before = await found_of(admins.auth)
     await auth.accounts.set_password(await found_of(auth), NEW_PASSWORD, proves_mailbox=True)

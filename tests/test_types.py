@@ -121,7 +121,7 @@ def test_access_token_is_text_that_carries_its_session() -> None:
         ACCOUNT,
         Proof(account=ACCOUNT, factor="password", at=NOW),
         SESSION,
-        Client(session_hash=b"hidden-hash"),
+        Client(session_hashes=(b"hidden-hash",)),
         Draft(act="create", strategy=None, fields={"email": "hidden"}, params={"password": "hidden"}),
         PhaseRequest(
             params={"password": "hidden"}, query={"token": "hidden"}, cookies={"c": "hidden"}, pending="hidden"

@@ -75,6 +75,23 @@ def parse_networks(values: Sequence[str], *, parameter: str) -> tuple[IPv4Networ
         raise ConfigurationError(f"{parameter}: {exc}") from exc
 
 
+def client_network(address: str | None) -> str | None:
+    """Who counts as one where turns are shared out: an IPv6 customer has at least a /64, and all its addresses.
+
+    >>> client_network("2001:db8::1")
+    '2001:db8::/64'
+    >>> client_network("192.0.2.1")
+    '192.0.2.1'
+
+    Args:
+        address: From :func:`client_address`; what is no address stays as it is.
+    """
+    try:
+        return str(IPv6Network((address or "", 64), strict=False))
+    except ValueError:
+        return address
+
+
 def client_label(user_agent: str) -> str:
     """What to call a device in a list of sessions: one line, at most 256 characters, nothing invisible.
 

@@ -188,6 +188,16 @@ async def test_sign_out_beside_a_planted_cookie(auth: LocalAuthentication) -> No
     assert not await is_alive(auth, other)
 
 
+async def test_sign_in_beside_a_planted_cookie(auth: LocalAuthentication) -> None:
+    """SE-1, SE-8: signing in ends every session that the browser shows, also beside a cookie that somebody planted."""
+    _, token = await register(auth)
+    cookie = f"user_session=forged; user_session={token.cookie}"
+    answer = await post(site(auth), "/auth/password/sign_in", credentials(), cookie=cookie)
+
+    assert answer.status == 200
+    assert not await is_alive(auth, token)
+
+
 async def test_sign_out_of_a_bearer_token(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
     """SE-4, TK-13: the session of the token ends; a token that was not live ends nothing and is no error."""
     _, token = await register(auth)

@@ -107,6 +107,20 @@ async def test_a_cross_site_request_has_no_effect(tmp_path: Path, auth: LocalAut
     assert tables(tmp_path) == before
 
 
+async def test_refusals_that_a_wrong_base_url_causes_are_logged(
+    plug: AuthPlug[User], caplog: pytest.LogCaptureFixture
+) -> None:
+    """HT-1: the client is told little; who runs the site finds the reason in the log."""
+    caplog.set_level("INFO", "asgi_auth")
+    await post(plug, "/auth/password/sign_in", headers=[("origin", "https://www.example.org")])
+    await post(plug, "/auth/password/sign_in", headers=[("host", "evil.example")])
+
+    assert [message for message in caplog.messages if "base_url" in message] == [
+        "password.sign_in refused: cross-site request (is base_url right?)",
+        "None.None refused: foreign Host on a local instance (is base_url right?)",
+    ]
+
+
 async def test_methods(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
     """CF-3, CF-5, RP-7: every other method is 405 with Allow, changes nothing, grants nothing, gives nothing."""
     _, token = await register(auth)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.protocol.client import client_address, client_label, parse_networks
+from asgi_auth.protocol.client import client_address, client_label, client_network, parse_networks
 
 PROXIES = parse_networks(["10.0.0.0/8", "127.0.0.1", "fd00::/8"], parameter="trusted_proxies")
 
@@ -115,3 +115,18 @@ def test_client_label_takes_linear_time() -> None:
     client_label(" \u202e" * 32768)
 
     assert time.process_time() - started < 0.05
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        (None, None),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_client_network(address: str | None, network: str | None) -> None:
+    """DO-6: every address of an IPv6 /64 is the same client; an IPv4 address is one by itself."""
+    assert client_network(address) == network
