@@ -181,7 +181,8 @@ class Accounts(Generic[U]):
         values, keys = self._normalise(draft.fields)
 
         async def act(work: Work[U]) -> Found[U]:
-            before = await work.users.get(user_id)
+            # Held, not only read: else an address that somebody else writes meanwhile would pass for unchanged.
+            before = await work.users.update(user_id, {}, {})
             if before is None:
                 raise ValidationError("the user is gone")
             changed = _changed_identities(self._store.users.values(before.user), values)
@@ -343,9 +344,12 @@ class Accounts(Generic[U]):
             found = await work.users.get(user_id)
             if found is None or found.account.disabled_at is None:
                 return False
-            await self._sessions.renew_stamp(work, user_id, changes={"disabled_at": None})
-            work.emit(UserEnabled(at=self._clock(), user_id=user_id))
-            return True
+            account = await self._sessions.renew_stamp(
+                work, user_id, changes={"disabled_at": None}, expected={"disabled_at": found.account.disabled_at}
+            )
+            if account is not None:
+                work.emit(UserEnabled(at=self._clock(), user_id=user_id))
+            return account is not None
 
         return await self._commit(act)
 

@@ -89,7 +89,10 @@ class UserStore(Protocol[U]):
         ...
 
     async def update(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[U] | None:
-        """Write *fields* (and *keys*); None if there is no such user. IdentityTakenError as in ``insert``."""
+        """Write *fields* (and *keys*); None if there is no such user. IdentityTakenError as in ``insert``.
+
+        In a transaction nobody else writes the user from here to its end, also if *fields* is empty.
+        """
         ...
 
     async def delete(self, user_id: str) -> bool:

@@ -40,7 +40,7 @@ from asgi_auth import (
 )
 from asgi_auth import __main__ as command_line
 from asgi_auth.senders import SMTPSender
-from asgi_auth.stores import SQLiteStore
+from asgi_auth.stores import PostgresStore, SQLAlchemyStore, SQLiteStore
 from asgi_auth.strategies import Password, Resettable
 from asgi_auth.types import Event, Outcome
 from tests.servers import uvicorn_process
@@ -275,6 +275,8 @@ def parameters(function: Callable[..., Any]) -> list[str]:
             ("configuration.md", "## Authentication", "parameter", Authentication),
             ("configuration.md", "## SessionOptions", "option", SessionOptions),
             ("stores.md", "## SQLiteStore", "option", SQLiteStore),
+            ("postgres.md", "# PostgreSQL", "option", PostgresStore),
+            ("own_models.md", "## SQLAlchemyStore", "option", SQLAlchemyStore),
             ("senders.md", "## SMTPSender", "option", SMTPSender),
             ("middleware.md", "## require", "argument", require),
         )

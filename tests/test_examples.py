@@ -151,6 +151,20 @@ async def test_litestar_app_knows_cookie_and_bearer(tmp_path: Path) -> None:
         assert (await script.post("/auth/password/sign_in", json=WRONG, headers=JSON)).status_code == 401
 
 
+async def test_sqlalchemy_app_keeps_customers_of_its_own(tmp_path: Path) -> None:
+    """The user is the application's own object, with a profile that was made in the same transaction."""
+    async with visit("sqlalchemy_app", tmp_path, **JSON) as (_, script):
+        form = {**registration(), "full_name": "Alice"}
+        registered = (await script.post("/auth/password/register", json=form)).json()
+        bearer = f"Bearer {registered['token']}"
+        answer = await script.get("/me", headers={"Authorization": bearer})
+        assert answer.json() == {"email": EMAIL, "name": "Alice", "points": 100}
+        assert (await script.post("/auth/password/register", json=form)).status_code == 422
+        await script.post("/auth/sign_out", headers={"Authorization": bearer})
+        assert await status_of(script, "/me", Authorization=bearer) == 401
+    assert (tmp_path / "shop.db").exists()
+
+
 def test_every_example_is_tested() -> None:
     """A new example needs a test here."""
     tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}

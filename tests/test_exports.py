@@ -53,7 +53,7 @@ PUBLIC = {
     ],
     "asgi_auth.add_ons": [],
     "asgi_auth.senders": ["ConsoleSender", "Mail", "MemorySender", "SMTPSender"],
-    "asgi_auth.stores": ["SQLiteStore"],
+    "asgi_auth.stores": ["PostgresStore", "SQLAlchemyStore", "SQLiteStore"],
     "asgi_auth.strategies": ["Password", "Resettable"],
     "asgi_auth.testing": ["FakeClock", "StoreSuite"],
 }

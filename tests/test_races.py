@@ -1,8 +1,8 @@
-"""Races, over separate connections: several workers on one file, in this process and in processes of their own."""
+"""Races, over separate connections: several workers on one database, in this process and in processes of their own."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from asgi_auth.store import Found
 from asgi_auth.testing import FakeClock
 from asgi_auth.testing.stores.records import together
 from asgi_auth.types import User
+from tests.postgres import database
 from tests.served import APP, real_auth
 from tests.servers import Served, uvicorn_process
 from tests.support import (
@@ -26,11 +27,22 @@ from tests.support import (
     register,
     registration,
 )
-from tests.workers import count_rows, reset_token, resetting, shown, valid_passwords, workers
+from tests.workers import OnPostgres, OnSQLite, reset_token, resetting, shown, valid_passwords, workers
 
 pytestmark = pytest.mark.anyio
 
 AT_ONCE = 50
+Shared = OnSQLite | OnPostgres
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shared]:
+    """An empty database that workers share, of each kind."""
+    if request.param == "sqlite":
+        yield OnSQLite(tmp_path)
+        return
+    async with database() as dsn:
+        yield OnPostgres(dsn)
 
 
 async def race(
@@ -45,9 +57,9 @@ async def race(
 # --- one winner ------------------------------------------------------------------------------------------------------
 
 
-async def test_race_of_resets_is_won_once(tmp_path: Path) -> None:
+async def test_race_of_resets_is_won_once(shared: Shared) -> None:
     """TK-11: of 50 resets with one token one is done, and its password is the only one."""
-    async with workers(tmp_path) as auths:
+    async with workers(shared) as auths:
         await register(auths[0])
         token = await reset_token(auths[0])
 
@@ -63,30 +75,30 @@ async def test_race_of_resets_is_won_once(tmp_path: Path) -> None:
         assert notices == 1
 
 
-async def test_race_of_sign_in_tokens_is_won_once(tmp_path: Path) -> None:
+async def test_race_of_sign_in_tokens_is_won_once(shared: Shared) -> None:
     """TK-11: one sign-in token makes one session, however many redeem it at once."""
-    async with workers(tmp_path) as auths:
+    async with workers(shared) as auths:
         user, _ = await register(auths[0])
         _, token = await auths[0].strategy("password").sign_in(credentials(), token_type="sign_in")
-        before = count_rows(tmp_path, "sessions")
+        before = await shared.count_rows("sessions")
         won, lost = await race(auths, lambda auth, _: auth.strategy("password").sign_in_with_token({"token": token}))
         assert (len(won), lost) == (1, {InvalidTokenError: 49})
         assert won[0].user == user
-        assert count_rows(tmp_path, "sessions") == before + 1
+        assert await shared.count_rows("sessions") == before + 1
 
 
-async def test_race_of_registrations_is_won_once(tmp_path: Path) -> None:
+async def test_race_of_registrations_is_won_once(shared: Shared) -> None:
     """AC-9: of 50 registrations of one address, however it is spelled, one makes a user."""
-    async with workers(tmp_path) as auths:
+    async with workers(shared) as auths:
         spellings = [EMAIL, EMAIL.upper(), f" {EMAIL}", EMAIL.title()]
         won, lost = await race(auths, lambda auth, number: register(auth, spellings[number % 4]))
         assert (len(won), lost) == (1, {IdentityTakenError: 49})
-        assert [count_rows(tmp_path, table) for table in ("users", "accounts", "sessions")] == [1, 1, 1]
+        assert [await shared.count_rows(table) for table in ("users", "accounts", "sessions")] == [1, 1, 1]
 
 
-async def test_race_of_password_changes_is_won_once(tmp_path: Path) -> None:
+async def test_race_of_password_changes_is_won_once(shared: Shared) -> None:
     """Of changes that began with the same account one is done; the others say that it changed in the meantime."""
-    async with workers(tmp_path) as auths:
+    async with workers(shared) as auths:
         user, _ = await register(auths[0])
         found = await auths[0].accounts.get(user.id)
         assert found is not None
@@ -101,9 +113,9 @@ async def test_race_of_password_changes_is_won_once(tmp_path: Path) -> None:
         assert await valid_passwords(auths[1], *tried) == [f"{NEW_PASSWORD} {won[0]}"]
 
 
-async def test_race_of_disabling_and_enabling_is_won_once(tmp_path: Path) -> None:
+async def test_race_of_disabling_and_enabling_is_won_once(shared: Shared) -> None:
     """Of many that disable, enable or delete a user at once, one did; a session from before the lock stays dead."""
-    async with workers(tmp_path) as auths:
+    async with workers(shared) as auths:
         user, token = await register(auths[0])
         for act in ("disable", "enable", "delete"):
             won, lost = await race(auths, lambda auth, _, act=act: getattr(auth.accounts, act)(user.id), 10)  # type: ignore[misc]  # mypy knows no lambda with a default
@@ -111,9 +123,9 @@ async def test_race_of_disabling_and_enabling_is_won_once(tmp_path: Path) -> Non
             assert await shown(auths[1], token) == ["-", "-"]
 
 
-async def test_race_of_disabling_against_enabling_leaves_no_session(tmp_path: Path) -> None:
+async def test_race_of_disabling_against_enabling_leaves_no_session(shared: Shared) -> None:
     """SE-6: whoever of both comes last, what was signed in before is not any more."""
-    async with workers(tmp_path) as auths:
+    async with workers(shared) as auths:
         user, token = await register(auths[0])
         acts = ("disable", "enable")
         _, lost = await race(auths, lambda auth, number: getattr(auth.accounts, acts[number % 2])(user.id), 20)
@@ -163,10 +175,10 @@ async def post_at_once(servers: list[Served], phase: str, data: dict[str, str]) 
 # --- what ended stays ended ------------------------------------------------------------------------------------------
 
 
-async def test_race_of_requests_with_sign_out_revives_nothing(tmp_path: Path) -> None:
+async def test_race_of_requests_with_sign_out_revives_nothing(shared: Shared) -> None:
     """SE-14: requests that note their time while somebody signs out are the user or nobody; afterwards, nobody."""
     clock = FakeClock()
-    async with workers(tmp_path, 2, clock=clock) as auths:
+    async with workers(shared, 2, clock=clock) as auths:
         for _ in range(5):
             token = await auths[0].sign_in(await existing_user(auths[0]))
             clock.advance(timedelta(minutes=2))  # so that every request has a time to note
@@ -178,10 +190,10 @@ async def test_race_of_requests_with_sign_out_revives_nothing(tmp_path: Path) ->
             assert [await shown(auth, token) for auth in auths] == [["-", "-"]] * 2
 
 
-async def test_race_of_touch_with_revoke_revives_nothing(tmp_path: Path) -> None:
+async def test_race_of_touch_with_revoke_revives_nothing(shared: Shared) -> None:
     """A session that is used, or handed a new stamp, while it is revoked is over."""
     clock = FakeClock()
-    async with workers(tmp_path, 2, clock=clock) as (one, other):
+    async with workers(shared, 2, clock=clock) as (one, other):
         user = await existing_user(one)
         for round_ in range(10):
             session = (token := await one.sign_in(user)).session
@@ -193,9 +205,9 @@ async def test_race_of_touch_with_revoke_revives_nothing(tmp_path: Path) -> None
             assert await shown(other, token) == ["-", "-"]
 
 
-async def test_race_of_delete_with_sign_in_leaves_no_row(tmp_path: Path) -> None:
+async def test_race_of_delete_with_sign_in_leaves_no_row(shared: Shared) -> None:
     """Sign-ins while their user is deleted succeed or are refused; nothing that they got opens anything."""
-    async with workers(tmp_path) as auths:
+    async with workers(shared) as auths:
         for _ in range(3):
             user, _token = await register(auths[0])
 
@@ -208,7 +220,7 @@ async def test_race_of_delete_with_sign_in_leaves_no_row(tmp_path: Path) -> None
             assert set(lost) <= {AuthenticationFailedError}
             tokens = [answer.token for answer in won if answer is not True]
             assert [await shown(auths[1], token) for token in tokens] == [["-", "-"]] * len(tokens)
-            assert [count_rows(tmp_path, table) for table in ("users", "accounts", "sessions", "tokens")] == [0] * 4
+            assert [await shared.count_rows(table) for table in ("users", "accounts", "sessions", "tokens")] == [0] * 4
 
 
 async def existing_user(auth: LocalAuthentication) -> User:

@@ -9,15 +9,51 @@ from typing import Any
 import httpx
 
 from asgi_auth.errors import AuthenticationFailedError
+from asgi_auth.stores import PostgresStore, SQLiteStore
 from asgi_auth.types import AccessToken
+from tests.postgres import execute
 from tests.served import application
 from tests.support import EMAIL, NEW_PASSWORD, LocalAuthentication, credentials, mailed_token, make_auth
 
 
+class OnSQLite:
+    """A database that workers share: a file."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def store(self) -> Any:
+        """A store with connections of its own."""
+        return SQLiteStore(self._directory / "app.db")
+
+    async def count_rows(self, table: str) -> int:
+        """As another program sees them."""
+        return count_rows(self._directory, table)
+
+
+class OnPostgres:
+    """A database that workers share: one on a server."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+
+    def store(self) -> Any:
+        """A store with connections of its own."""
+        return PostgresStore(self._dsn)
+
+    async def count_rows(self, table: str) -> int:
+        """As another program sees them."""
+        [(count,)] = await execute(self._dsn, f"SELECT count(*) FROM asgi_auth_{table}")  # noqa: S608  # a literal
+        return int(count)
+
+
 @asynccontextmanager
-async def workers(directory: Path, count: int = 5, **options: Any) -> AsyncIterator[list[LocalAuthentication]]:
-    """As many workers on one file, each with connections and hashing threads of its own."""
-    auths = [make_auth(directory, **options) for _ in range(count)]
+async def workers(
+    shared: Path | OnSQLite | OnPostgres, count: int = 5, **options: Any
+) -> AsyncIterator[list[LocalAuthentication]]:
+    """As many workers on one database, each with connections and hashing threads of its own."""
+    place = OnSQLite(shared) if isinstance(shared, Path) else shared
+    auths = [make_auth(Path(), store=place.store(), **options) for _ in range(count)]
     async with AsyncExitStack() as stack:
         for auth in auths:
             await stack.enter_async_context(auth.running())

@@ -1,6 +1,6 @@
-"""Values in and out of SQL rows: instants, JSON, and the columns that each record is read from.
+"""Values in and out of SQL rows: instants, ids, JSON, and the columns that each record is read from.
 
-Instants are whole microseconds since the epoch: exact, ordered, and the same in every database.
+How a database keeps instants and ids is its ``Codec``; JSON is handed over as text everywhere.
 """
 
 import json
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgi_auth.errors import StoreUnavailableError, ValidationError
 from asgi_auth.store import Found, Loaded, TokenRecord
@@ -54,13 +54,22 @@ def dump(values: Mapping[str, Any]) -> str:
     raise ValidationError("a value cannot be stored", fields=dict.fromkeys(values, "cannot be stored"))
 
 
+def _integer(digits: str) -> int | float:
+    """An integer over 64 bits is never stored: it is a float, which PostgreSQL writes out with all its digits."""
+    value = int(digits)
+    return value if storable(value) else float(value)
+
+
+_JSON = json.JSONDecoder(parse_int=_integer)
+
+
 def parse(text: str) -> Mapping[str, Any]:
     """What was stored as *text*; StoreUnavailableError if it is corrupt."""
     if text == "{}":
         return EMPTY
     parsed = None
     with suppress(ValueError):  # which quotes the text, and so must not be the context of another error
-        parsed = json.loads(text)
+        parsed = _JSON.decode(text)
     if not isinstance(parsed, dict):
         raise StoreUnavailableError("a stored value is corrupt")
     return FrozenDict(parsed)
@@ -72,82 +81,96 @@ SESSION = ", ".join(
     f"asgi_auth_sessions.{column}"
     for column in (
         *("id", "user_id", "stamp", "created_at", "last_seen_at"),
-        *("idle_expires_at", "expires_at", "label", "factors", "remembered"),
+        *("idle_expires_at", "expires_at", "label", "factors::text", "remembered"),
     )
 )
-USER = "u.id, u.email, u.username, u.data, u.created_at, a.confirmed_at"
+USER = "u.id, u.email, u.username, u.data::text, u.created_at, a.confirmed_at"
 ACCOUNT = "user_id, stamp, password_hash, confirmed_at, disabled_at"
-TOKEN = "token_hash, purpose, user_id, stamp, created_at, expires_at, extra_data"
+TOKEN_COLUMNS = "token_hash, purpose, user_id, stamp, created_at, expires_at, extra_data"
+TOKEN = TOKEN_COLUMNS + "::text"
 
 
-def to_session(row: Row) -> Session:
-    """The row of ``SESSION``."""
-    return Session(
-        id=row[0],
-        user_id=row[1],
-        stamp=row[2],
-        created_at=instant(row[3]),
-        last_seen_at=instant(row[4]),
-        idle_expires_at=instant(row[5]),
-        expires_at=instant(row[6]),
-        label=row[7],
-        factors=FrozenDict({name: instant(at) for name, at in parse(row[8]).items()}),
-        remembered=bool(row[9]),
-    )
+class Codec(NamedTuple):
+    """How a database keeps what is neither text, number, truth value nor bytes."""
+
+    store_instant: Callable[[datetime], Any]
+    read_instant: Callable[[Any], datetime]
+    store_id: Callable[[str], Any]
+    """Of whatever is no id: one that nobody has."""
+    read_id: Callable[[Any], str]
 
 
-def to_user(row: Row) -> User:
-    """The row of ``USER``."""
-    return User(
-        id=row[0],
-        email=row[1],
-        username=row[2],
-        data=parse(row[3]),
-        created_at=instant(row[4]),
-        confirmed_at=or_none(instant, row[5]),
-    )
+class Rows:
+    """Records from rows, as a ``Codec`` has it."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self._instant, self._id = codec.read_instant, codec.read_id
+        # Most requests read the very row that the request before has read; to compare it is cheaper than to decode it.
+        self._remembered = lru_cache(maxsize=1024)(self._loaded)
+
+    def session(self, row: Row) -> Session:
+        """The row of ``SESSION``."""
+        return Session(
+            id=self._id(row[0]),
+            user_id=self._id(row[1]),
+            stamp=row[2],
+            created_at=self._instant(row[3]),
+            last_seen_at=self._instant(row[4]),
+            idle_expires_at=self._instant(row[5]),
+            expires_at=self._instant(row[6]),
+            label=row[7],
+            factors=FrozenDict({name: instant(at) for name, at in parse(row[8]).items()}),
+            remembered=bool(row[9]),
+        )
+
+    def user(self, row: Row) -> User:
+        """The row of ``USER``."""
+        return User(
+            id=self._id(row[0]),
+            email=row[1],
+            username=row[2],
+            data=parse(row[3]),
+            created_at=self._instant(row[4]),
+            confirmed_at=or_none(self._instant, row[5]),
+        )
+
+    def account(self, row: Row) -> Account:
+        """The row of ``ACCOUNT``."""
+        return Account(
+            user_id=self._id(row[0]),
+            stamp=row[1],
+            password_hash=row[2],
+            confirmed_at=or_none(self._instant, row[3]),
+            disabled_at=or_none(self._instant, row[4]),
+        )
+
+    def token(self, row: Row) -> TokenRecord:
+        """The row of ``TOKEN``."""
+        return TokenRecord(
+            token_hash=row[0],
+            purpose=row[1],
+            user_id=or_none(self._id, row[2]),
+            stamp=row[3],
+            created_at=self._instant(row[4]),
+            expires_at=self._instant(row[5]),
+            extra_data=parse(row[6]),
+        )
+
+    def found(self, row: Row) -> Found[User]:
+        """The row of ``USER`` and ``ACCOUNT``."""
+        return Found(self.user(row), self.account(row[6:]))
+
+    def loaded(self, row: Row) -> Loaded[User]:
+        """The row of ``SESSION`` and ``USER``; equal rows may give the same values, which nobody can alter."""
+        data: str = row[13]
+        if data.count("{") == 1 and "[" not in data:
+            return self._remembered(tuple(row))
+        return self._loaded(row)  # nested values can be altered: everybody gets their own
+
+    def _loaded(self, row: Row) -> Loaded[User]:
+        return Loaded(self.session(row), self.user(row[10:]))
 
 
-def to_account(row: Row) -> Account:
-    """The row of ``ACCOUNT``."""
-    return Account(
-        user_id=row[0],
-        stamp=row[1],
-        password_hash=row[2],
-        confirmed_at=or_none(instant, row[3]),
-        disabled_at=or_none(instant, row[4]),
-    )
-
-
-def to_token(row: Row) -> TokenRecord:
-    """The row of ``TOKEN``."""
-    return TokenRecord(
-        token_hash=row[0],
-        purpose=row[1],
-        user_id=row[2],
-        stamp=row[3],
-        created_at=instant(row[4]),
-        expires_at=instant(row[5]),
-        extra_data=parse(row[6]),
-    )
-
-
-def to_found(row: Row) -> Found[User]:
-    """The row of ``USER`` and ``ACCOUNT``."""
-    return Found(to_user(row), to_account(row[6:]))
-
-
-def to_loaded(row: Row) -> Loaded[User]:
-    """The row of ``SESSION`` and ``USER``; equal rows may give the same values, which nobody can alter."""
-    data: str = row[13]
-    if data.count("{") == 1 and "[" not in data:
-        return _remembered(tuple(row))
-    return _loaded(row)  # nested values can be altered: everybody gets their own
-
-
-def _loaded(row: Row) -> Loaded[User]:
-    return Loaded(to_session(row), to_user(row[10:]))
-
-
-# Most requests read the very row that the request before has read; to compare it is cheaper than to decode it.
-_remembered = lru_cache(maxsize=1024)(_loaded)
+TEXT_ROWS = Rows(Codec(micros, instant, str, str))
+"""Where there are numbers and text only: instants are whole microseconds since the epoch, exact and ordered."""

@@ -1,22 +1,24 @@
 """The four capabilities in SQL that every database answers alike, over a small executor.
 
-Placeholders are PostgreSQL's, with a cast where it could not tell the type (``$2::text``); SQLite's executor rewrites
-them.
+They are written for PostgreSQL, with a cast where it could not tell the type and with the locks that many writers need;
+SQLite's executor leaves out both.
 """
 # ruff: noqa: S608  # the statements are put together from constants of this file; values are always parameters
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from asgi_auth.errors import ConfigurationError, IdentityTakenError, StoreUnavailableError, ValidationError
 from asgi_auth.store import Found, Loaded, TokenRecord, Work
+from asgi_auth.stores.executor import Executor
 from asgi_auth.stores.rows import (
     ACCOUNT,
     SESSION,
     TOKEN,
+    TOKEN_COLUMNS,
     USER,
     Row,
     dump,
@@ -24,11 +26,6 @@ from asgi_auth.stores.rows import (
     or_none,
     parse,
     storable,
-    to_account,
-    to_found,
-    to_loaded,
-    to_session,
-    to_token,
 )
 from asgi_auth.types import EMPTY, Account, Session, User
 
@@ -37,37 +34,12 @@ class ConflictError(StoreUnavailableError):
     """A statement would have broken a constraint. ``reason`` names the constraint or its columns, never a value."""
 
 
-class Executor(Protocol):
-    """What a database offers: statements in, rows out."""
-
-    @property
-    def connection(self) -> Any:
-        """The driver's connection inside a transaction."""
-        ...
-
-    async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
-        """The rows of a query. StoreUnavailableError if the database does not answer."""
-        ...
-
-    async def write(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
-        """The rows that a change returns; commits by itself unless this is a transaction.
-
-        Raises:
-            ConflictError: a constraint forbids it.
-            StoreUnavailableError: the database does not answer.
-        """
-        ...
-
-    def transaction(self) -> AbstractAsyncContextManager["Executor"]:
-        """A new transaction; inside one, the same."""
-        ...
-
-
 class _Table:
     """One capability, bound to a *subject_name* that is the first parameter, ``$1``, of every statement."""
 
     def __init__(self, executor: Executor, subject_name: str) -> None:
-        self._executor, self._subject_name = executor, subject_name
+        self._executor, self._subject_name, self._rows = executor, subject_name, executor.rows
+        self._instant, self._id = executor.rows.codec.store_instant, executor.rows.codec.store_id
 
     async def _find(self, sql: str, *values: Any) -> Sequence[Row]:
         return await self._executor.read(sql, (self._subject_name, *values)) if storable(values) else ()
@@ -93,15 +65,15 @@ FIND_USER = {"email": _FOUND + "email_key = $2", "username": _FOUND + "username_
 GET_USER = _FOUND + "id = $2"
 INSERT_USER = """
 INSERT INTO asgi_auth_users (subject_name, id, email, email_key, username, username_key, data, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"""
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8)"""
 INSERT_ACCOUNT = f"""
 INSERT INTO asgi_auth_accounts (subject_name, {ACCOUNT}) VALUES ($1, $2, $3, $4, $5, $6)"""
 # Changes nothing and locks the row, also where several may write at once.
 HOLD_USER = """
 UPDATE asgi_auth_users SET id = id WHERE subject_name = $1 AND id = $2
-RETURNING email, email_key, username, username_key, data"""
+RETURNING email, email_key, username, username_key, data::text"""
 UPDATE_USER = """
-UPDATE asgi_auth_users SET email = $3, email_key = $4, username = $5, username_key = $6, data = $7
+UPDATE asgi_auth_users SET email = $3, email_key = $4, username = $5, username_key = $6, data = $7::text::jsonb
 WHERE subject_name = $1 AND id = $2"""
 DELETE_USER = "DELETE FROM asgi_auth_users WHERE subject_name = $1 AND id = $2 RETURNING 1"
 
@@ -132,36 +104,37 @@ class SQLUsers(_Table):
 
     async def find(self, field: str, key: str) -> Found[User] | None:
         rows = await self._find(FIND_USER[field], key)
-        return to_found(rows[0]) if rows else None
+        return self._rows.found(rows[0]) if rows else None
 
     async def get(self, user_id: str) -> Found[User] | None:
-        rows = await self._find(GET_USER, user_id)
-        return to_found(rows[0]) if rows else None
+        rows = await self._find(GET_USER, self._id(user_id))
+        return self._rows.found(rows[0]) if rows else None
 
     async def insert(
         self, proposed_id: str, fields: Mapping[str, Any], keys: Mapping[str, str], account: Account, *, now: datetime
     ) -> Found[User]:
         _check(fields, keys)
+        user_id = self._id(proposed_id)
         async with self._transaction() as users:
-            await users._put(INSERT_USER, proposed_id, *_columns(fields, keys), micros(now))
-            times = (or_none(micros, at) for at in (account.confirmed_at, account.disabled_at))
-            await users._put(INSERT_ACCOUNT, proposed_id, account.stamp, account.password_hash, *times)
+            await users._put(INSERT_USER, user_id, *_columns(fields, keys), self._instant(now))
+            times = (or_none(self._instant, at) for at in (account.confirmed_at, account.disabled_at))
+            await users._put(INSERT_ACCOUNT, user_id, account.stamp, account.password_hash, *times)
             return await users._reread(proposed_id)
 
     async def update(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[User] | None:
         _check(fields, keys)
         async with self._transaction() as users:
-            rows = await users._change(HOLD_USER, user_id)
+            rows = await users._change(HOLD_USER, self._id(user_id))
             if not rows:
                 return None
             email, email_key, username, username_key, data = rows[0]
             held = {"email": email, "username": username, **parse(data), **fields}
             held_keys = {"email": email_key, "username": username_key, **dict.fromkeys(fields), **keys}
-            await users._put(UPDATE_USER, user_id, *_columns(held, held_keys))
+            await users._put(UPDATE_USER, self._id(user_id), *_columns(held, held_keys))
             return await users._reread(user_id)
 
     async def delete(self, user_id: str) -> bool:
-        return bool(await self._change(DELETE_USER, user_id))
+        return bool(await self._change(DELETE_USER, self._id(user_id)))
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator["SQLUsers"]:
@@ -175,18 +148,13 @@ class SQLUsers(_Table):
             raise IdentityTakenError("identity taken", fields=taken) from exc
 
     async def _reread(self, user_id: str) -> Found[User]:
-        return to_found((await self._find(GET_USER, user_id))[0])
+        return self._rows.found((await self._find(GET_USER, self._id(user_id)))[0])
 
 
 # --- accounts --------------------------------------------------------------------------------------------------------
 
-_ENCODE: Mapping[str, Callable[[Any], Any]] = {
-    "stamp": bytes,
-    "password_hash": str,
-    "confirmed_at": micros,
-    "disabled_at": micros,
-}
-BCRYPT_COST = "SELECT max(bcrypt_cost) FROM asgi_auth_accounts WHERE subject_name = $1 AND bcrypt_cost <= $2"
+_COLUMNS = ("stamp", "password_hash", "confirmed_at", "disabled_at")
+BCRYPT_COST = "SELECT max(bcrypt_cost) FROM asgi_auth_accounts WHERE subject_name = $1 AND bcrypt_cost <= $2::bigint"
 
 
 class SQLAccounts(_Table):
@@ -195,20 +163,23 @@ class SQLAccounts(_Table):
     async def update(
         self, user_id: str, changes: Mapping[str, Any], *, expected: Mapping[str, Any] = EMPTY
     ) -> Account | None:
-        if not changes or not _ENCODE.keys() >= {*changes, *expected}:
-            raise ConfigurationError(f"accounts: changes and expected name columns of {', '.join(_ENCODE)}")
-        new = {column: or_none(_ENCODE[column], changes[column]) for column in sorted(changes)}
-        old = {column: or_none(_ENCODE[column], expected[column]) for column in sorted(expected)}
+        if not changes or not {*changes, *expected}.issubset(_COLUMNS):
+            raise ConfigurationError(f"accounts: changes and expected name columns of {', '.join(_COLUMNS)}")
+        new = {column: self._encode(changes[column]) for column in sorted(changes)}
+        old = {column: self._encode(expected[column]) for column in sorted(expected)}
         if not storable(new):
             raise ValidationError("a value cannot be stored")
         values = [*new.values(), *(value for value in old.values() if value is not None)]
-        rows = await self._change(_update_account(tuple(new), tuple(old.items())), user_id, *values)
-        return to_account(rows[0]) if rows else None
+        rows = await self._change(_update_account(tuple(new), tuple(old.items())), self._id(user_id), *values)
+        return self._rows.account(rows[0]) if rows else None
 
     async def highest_bcrypt_cost(self, at_most: int) -> int | None:
         rows = await self._find(BCRYPT_COST, at_most)
         cost: int | None = rows[0][0]
         return cost
+
+    def _encode(self, value: Any) -> Any:
+        return self._instant(value) if isinstance(value, datetime) else value
 
 
 def _update_account(new: Sequence[str], old: Sequence[tuple[str, Any]]) -> str:
@@ -224,8 +195,8 @@ def _update_account(new: Sequence[str], old: Sequence[tuple[str, Any]]) -> str:
 # --- sessions --------------------------------------------------------------------------------------------------------
 
 _INSIDE_CLOCKS = "asgi_auth_sessions.idle_expires_at > $3 AND asgi_auth_sessions.expires_at > $3"
-_THE_PROOF_HOLDS = "a.stamp = asgi_auth_sessions.stamp AND a.disabled_at IS NULL"
-_LIVE = f"asgi_auth_sessions.revoked_at IS NULL AND {_INSIDE_CLOCKS} AND {_THE_PROOF_HOLDS}"
+_LIVE = f"""asgi_auth_sessions.revoked_at IS NULL AND {_INSIDE_CLOCKS}
+    AND a.stamp = asgi_auth_sessions.stamp AND a.disabled_at IS NULL"""
 _THEIR_ACCOUNT = "a.subject_name = asgi_auth_sessions.subject_name AND a.user_id = asgi_auth_sessions.user_id"
 _LOAD = f"""
 SELECT {SESSION}, {USER}
@@ -245,9 +216,9 @@ INSERT INTO asgi_auth_sessions (
     subject_name, secret_hash, id, user_id, stamp, created_at, last_seen_at, idle_expires_at, expires_at, label,
     factors, remembered
 )
-SELECT $1::text, $2::bytea, $3::text, $4::text, $5::bytea, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::text,
-    $11::text, $12::smallint
-FROM asgi_auth_accounts WHERE subject_name = $1 AND user_id = $4"""
+SELECT $1::text, $2::bytea, $3::uuid, $4::uuid, $5::bytea, $6::timestamptz, $7::timestamptz, $8::timestamptz,
+    $9::timestamptz, $10::text, $11::text::jsonb, $12::boolean
+FROM asgi_auth_accounts WHERE subject_name = $1 AND user_id = $4 FOR KEY SHARE"""
 TOUCH_SESSION = """
 UPDATE asgi_auth_sessions SET
     last_seen_at = CASE WHEN last_seen_at < $3 THEN $3 ELSE last_seen_at END,
@@ -258,14 +229,18 @@ UPDATE asgi_auth_sessions SET stamp = $3 WHERE subject_name = $1 AND id = $2 AND
 # Whatever is not revoked gets revoked, also what is dead for another reason that may pass (a disabled account); the
 # answer says whether it was alive.
 _REVOKE = "UPDATE asgi_auth_sessions SET revoked_at = $3 WHERE subject_name = $1 AND revoked_at IS NULL AND "
-_WAS_LIVE = f"""{_INSIDE_CLOCKS}
-    AND EXISTS (SELECT 1 FROM asgi_auth_accounts a WHERE {_THEIR_ACCOUNT} AND {_THE_PROOF_HOLDS})"""
-REVOKE_SESSION = _REVOKE + f"id = $2 AND ($4::text IS NULL OR user_id = $4::text) RETURNING {_WAS_LIVE}"
+# A comparison, not EXISTS, for which PostgreSQL may read all accounts into a hash table.
+_WAS_LIVE = f"""{_INSIDE_CLOCKS} AND asgi_auth_sessions.stamp = (
+    SELECT a.stamp FROM asgi_auth_accounts a WHERE {_THEIR_ACCOUNT} AND a.disabled_at IS NULL
+)"""
+REVOKE_SESSION = _REVOKE + f"id = $2 AND ($4::uuid IS NULL OR user_id = $4::uuid) RETURNING {_WAS_LIVE}"
 REVOKE_SESSION_BY_SECRET = _REVOKE + f"secret_hash = $2 RETURNING {SESSION}, {_WAS_LIVE}"
-REVOKE_SESSIONS = _REVOKE + f"user_id = $2 AND ($4::text IS NULL OR id <> $4::text) RETURNING {_WAS_LIVE}"
+REVOKE_SESSIONS = _REVOKE + f"user_id = $2 AND ($4::uuid IS NULL OR id <> $4::uuid) RETURNING {_WAS_LIVE}"
+WAS_LIVE = f"SELECT 1 FROM asgi_auth_sessions WHERE subject_name = $1 AND id = $2 AND {_WAS_LIVE}"
 PRUNE_SESSIONS = """
 DELETE FROM asgi_auth_sessions WHERE subject_name = $1 AND secret_hash IN (
-    SELECT secret_hash FROM asgi_auth_sessions WHERE subject_name = $1 AND ended_at <= $2 ORDER BY ended_at LIMIT $3
+    SELECT secret_hash FROM asgi_auth_sessions WHERE subject_name = $1 AND ended_at <= $2
+    ORDER BY ended_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ) RETURNING 1"""
 
 
@@ -276,55 +251,70 @@ class SQLSessions(_Table):
         clocks = (session.created_at, session.last_seen_at, session.idle_expires_at, session.expires_at)
         await self._put(
             INSERT_SESSION,
-            *(secret_hash, session.id, session.user_id, session.stamp, *map(micros, clocks), session.label),
-            *(dump({name: micros(at) for name, at in session.factors.items()}), int(session.remembered)),
+            *(secret_hash, self._id(session.id), self._id(session.user_id), session.stamp),
+            *(*map(self._instant, clocks), session.label),
+            *(dump({name: micros(at) for name, at in session.factors.items()}), session.remembered),
         )
 
     async def load(self, secret_hash: bytes, *, now: datetime) -> Loaded[User] | None:
         # A hash and an instant can always be stored: this runs at every request, so nothing is asked twice.
-        rows = await self._executor.read(LOAD_SESSION, (self._subject_name, secret_hash, micros(now)))
-        return to_loaded(rows[0]) if rows else None
+        rows = await self._executor.read(LOAD_SESSION, (self._subject_name, secret_hash, self._instant(now)))
+        return self._rows.loaded(rows[0]) if rows else None
 
     async def load_by_id(self, session_id: str, *, now: datetime) -> Loaded[User] | None:
-        rows = await self._find(LOAD_SESSION_BY_ID, session_id, micros(now))
-        return to_loaded(rows[0]) if rows else None
+        rows = await self._find(LOAD_SESSION_BY_ID, self._id(session_id), self._instant(now))
+        return self._rows.loaded(rows[0]) if rows else None
 
     async def touch(self, session_id: str, *, last_seen_at: datetime, idle_expires_at: datetime) -> None:
-        await self._change(TOUCH_SESSION, session_id, micros(last_seen_at), micros(idle_expires_at))
+        times = (self._instant(last_seen_at), self._instant(idle_expires_at))
+        await self._change(TOUCH_SESSION, self._id(session_id), *times)
 
     async def restamp(self, session_id: str, stamp: bytes) -> None:
-        await self._change(RESTAMP_SESSION, session_id, stamp)
+        await self._change(RESTAMP_SESSION, self._id(session_id), stamp)
 
     async def revoke(self, session_id: str, *, user_id: str | None = None, now: datetime) -> bool:
-        rows = await self._change(REVOKE_SESSION, session_id, micros(now), user_id)
-        return bool(rows and rows[0][0])
+        owner = or_none(self._id, user_id)
+        rows = await self._change(REVOKE_SESSION, self._id(session_id), self._instant(now), owner)
+        return bool(rows) and (bool(rows[0][0]) or await self._was_live(session_id, now))
 
     async def revoke_by_secret(self, secret_hash: bytes, *, now: datetime) -> Session | None:
-        rows = await self._change(REVOKE_SESSION_BY_SECRET, secret_hash, micros(now))
-        return to_session(rows[0]) if rows and rows[0][-1] else None
+        rows = await self._change(REVOKE_SESSION_BY_SECRET, secret_hash, self._instant(now))
+        if not rows:
+            return None
+        session = self._rows.session(rows[0])
+        return session if rows[0][-1] or await self._was_live(session.id, now) else None
+
+    async def _was_live(self, session_id: str, now: datetime) -> bool:
+        """Ask once more: a revocation that waited for a new stamp has the session as it is, the account as it was."""
+        return bool(await self._find(WAS_LIVE, self._id(session_id), self._instant(now)))
 
     async def revoke_all(self, user_id: str, *, except_id: str | None = None, now: datetime) -> int:
-        return sum(bool(row[0]) for row in await self._change(REVOKE_SESSIONS, user_id, micros(now), except_id))
+        excepted = or_none(self._id, except_id)
+        rows = await self._change(REVOKE_SESSIONS, self._id(user_id), self._instant(now), excepted)
+        return sum(bool(row[0]) for row in rows)
 
     async def list(self, user_id: str, *, now: datetime) -> Sequence[Session]:
-        return [to_session(row) for row in await self._find(LIST_SESSIONS, user_id, micros(now))]
+        rows = await self._find(LIST_SESSIONS, self._id(user_id), self._instant(now))
+        return [self._rows.session(row) for row in rows]
 
     async def prune(self, *, now: datetime, limit: int) -> int:
-        return len(await self._change(PRUNE_SESSIONS, micros(now), limit))
+        return len(await self._change(PRUNE_SESSIONS, self._instant(now), limit))
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
 
 _TOKEN_LIVE = """
-WHERE subject_name = $1 AND purpose = $2 AND token_hash = $3 AND expires_at > $4 AND (user_id IS NULL OR EXISTS (
-    SELECT 1 FROM asgi_auth_accounts a
+WHERE subject_name = $1 AND purpose = $2 AND token_hash = $3 AND expires_at > $4 AND (user_id IS NULL OR stamp = (
+    SELECT a.stamp FROM asgi_auth_accounts a
     WHERE a.subject_name = asgi_auth_tokens.subject_name AND a.user_id = asgi_auth_tokens.user_id
-        AND a.stamp = asgi_auth_tokens.stamp AND a.disabled_at IS NULL
+        AND a.disabled_at IS NULL
 ))"""
 INSERT_TOKEN = f"""
-INSERT INTO asgi_auth_tokens (subject_name, {TOKEN})
-SELECT $1::text, $2::bytea, $3::text, $4::text, $5::bytea, $6::bigint, $7::bigint, $8::text
-WHERE $4::text IS NULL OR EXISTS (SELECT 1 FROM asgi_auth_accounts WHERE subject_name = $1 AND user_id = $4)"""
+INSERT INTO asgi_auth_tokens (subject_name, {TOKEN_COLUMNS})
+SELECT $1::text, $2::bytea, $3::text, $4::uuid, $5::bytea, $6::timestamptz, $7::timestamptz, $8::text::jsonb
+WHERE $4::uuid IS NULL OR EXISTS (
+    SELECT 1 FROM asgi_auth_accounts WHERE subject_name = $1 AND user_id = $4 FOR KEY SHARE
+)"""
 PEEK_TOKEN = f"SELECT {TOKEN} FROM asgi_auth_tokens {_TOKEN_LIVE}"
 CONSUME_TOKEN = f"DELETE FROM asgi_auth_tokens {_TOKEN_LIVE} RETURNING {TOKEN}"
 RETIRE_TOKENS = """
@@ -333,7 +323,8 @@ DELETE FROM asgi_auth_tokens WHERE subject_name = $1 AND purpose = $2 AND user_i
 ) RETURNING 1"""
 PRUNE_TOKENS = """
 DELETE FROM asgi_auth_tokens WHERE seq IN (
-    SELECT seq FROM asgi_auth_tokens WHERE subject_name = $1 AND expires_at <= $2 ORDER BY expires_at LIMIT $3
+    SELECT seq FROM asgi_auth_tokens WHERE subject_name = $1 AND expires_at <= $2
+    ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ) RETURNING 1"""
 
 
@@ -341,23 +332,23 @@ class SQLTokens(_Table):
     """``TokenStore``."""
 
     async def insert(self, record: TokenRecord) -> None:
-        owner = (record.token_hash, record.purpose, record.user_id, record.stamp)
-        times = (micros(record.created_at), micros(record.expires_at))
+        owner = (record.token_hash, record.purpose, or_none(self._id, record.user_id), record.stamp)
+        times = (self._instant(record.created_at), self._instant(record.expires_at))
         await self._put(INSERT_TOKEN, *owner, *times, dump(record.extra_data))
 
     async def peek(self, purpose: str, token_hash: bytes, *, now: datetime) -> TokenRecord | None:
-        rows = await self._find(PEEK_TOKEN, purpose, token_hash, micros(now))
-        return to_token(rows[0]) if rows else None
+        rows = await self._find(PEEK_TOKEN, purpose, token_hash, self._instant(now))
+        return self._rows.token(rows[0]) if rows else None
 
     async def consume(self, purpose: str, token_hash: bytes, *, now: datetime) -> TokenRecord | None:
-        rows = await self._change(CONSUME_TOKEN, purpose, token_hash, micros(now))
-        return to_token(rows[0]) if rows else None
+        rows = await self._change(CONSUME_TOKEN, purpose, token_hash, self._instant(now))
+        return self._rows.token(rows[0]) if rows else None
 
     async def retire(self, purpose: str, user_id: str, *, older_than: bytes) -> int:
-        return len(await self._change(RETIRE_TOKENS, purpose, user_id, older_than))
+        return len(await self._change(RETIRE_TOKENS, purpose, self._id(user_id), older_than))
 
     async def prune(self, *, now: datetime, limit: int) -> int:
-        return len(await self._change(PRUNE_TOKENS, micros(now), limit))
+        return len(await self._change(PRUNE_TOKENS, self._instant(now), limit))
 
 
 # --- together --------------------------------------------------------------------------------------------------------

@@ -18,12 +18,13 @@ import aiosqlite
 
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.store import ScopedStore
-from asgi_auth.stores.rows import Row
+from asgi_auth.stores.rows import TEXT_ROWS, Row
 from asgi_auth.stores.sql import SQLScopedStore
 from asgi_auth.stores.sqlite_connections import DatabaseFile, Pool, fetch, mapped
 from asgi_auth.types import User
 
-_PLACEHOLDER = re.compile(r"\$(\d+)(?:::\w+)?")
+_PLACEHOLDER = re.compile(r"\$(\d+)")
+_POSTGRES_ONLY = re.compile(r"::\w+| FOR KEY SHARE| FOR UPDATE SKIP LOCKED")
 
 
 class SQLiteStore:
@@ -93,12 +94,12 @@ class SQLiteStore:
 
 
 def native(sql: str) -> tuple[str, tuple[int, ...]]:
-    """A statement with plain placeholders, and the order of its parameters.
+    """A statement with plain placeholders, without casts and row locks, and the order of its parameters.
 
     Not ``?1``: some releases of Python 3.12 take it for a named placeholder and warn.
     """
     order = tuple(int(found[1]) - 1 for found in _PLACEHOLDER.finditer(sql))
-    return _PLACEHOLDER.sub("?", sql), order
+    return _PLACEHOLDER.sub("?", _POSTGRES_ONLY.sub("", sql)), order
 
 
 @lru_cache(maxsize=256)
@@ -120,6 +121,7 @@ def _bind(sql: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
 class _Database:
     """``Executor`` outside a transaction, on whichever event loop it is called."""
 
+    rows = TEXT_ROWS
     connection = None
 
     def __init__(self, file: DatabaseFile, inline_reads: bool) -> None:
@@ -156,6 +158,7 @@ class _Database:
 class _Transaction:
     """``Executor`` inside a transaction."""
 
+    rows = TEXT_ROWS
     over = False
 
     def __init__(self, connection: aiosqlite.Connection) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError, ValidationError
 from asgi_auth.store import TokenRecord
 from asgi_auth.stores import sql
-from asgi_auth.stores.rows import Row, dump, instant, micros, parse, storable, to_loaded
+from asgi_auth.stores.rows import TEXT_ROWS, Row, dump, instant, micros, parse, storable
 from asgi_auth.types import EMPTY, Account
 from tests.stores.statements import STATEMENTS
 
@@ -23,14 +23,15 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 class FakeExecutor:
     """A database that answers everything with the same rows, and notes what it is asked."""
 
+    rows = TEXT_ROWS
     connection = None
 
-    def __init__(self, *rows: Row) -> None:
-        self.rows, self.asked = rows, list[tuple[str, tuple[Any, ...]]]()
+    def __init__(self, *answer: Row) -> None:
+        self.answer, self.asked = answer, list[tuple[str, tuple[Any, ...]]]()
 
     async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         self.asked.append((sql, tuple(values)))
-        return self.rows
+        return self.answer
 
     write = read
 
@@ -120,12 +121,12 @@ def test_parse_says_nothing_of_what_is_corrupt(text: str) -> None:
 def test_loaded_values_cannot_be_altered_for_others(data: str) -> None:
     """What is decoded from equal rows is equal, and what can be altered is nobody else's."""
     row = ("s", "a", b"s", 0, 0, 0, 0, "", "{}", 0, "a", "a@example.com", None, data, 0, None)
-    first, again = to_loaded(row), to_loaded(row)
+    first, again = TEXT_ROWS.loaded(row), TEXT_ROWS.loaded(row)
     assert first == again
     assert again.user.data == json.loads(data)
     if isinstance(first.user.data["a"], (list, dict)):
         first.user.data["a"].clear()
-    assert again.user.data == to_loaded(row).user.data == json.loads(data)
+    assert again.user.data == TEXT_ROWS.loaded(row).user.data == json.loads(data)
 
 
 @pytest.mark.anyio
@@ -189,7 +190,7 @@ async def test_token_consume_is_one_statement() -> None:
 
 def test_every_statement_is_bound_to_the_subject() -> None:
     """TK-23: no statement reads or changes a row without asking whose it is."""
-    assert len(STATEMENTS) == 24
+    assert len(STATEMENTS) == 25
     for name, text in STATEMENTS.items():
         if name in ("INSERT_USER", "INSERT_ACCOUNT"):
             assert "(subject_name, " in text

@@ -4,11 +4,9 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import coroutine
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from asgi_auth.stores import SQLiteStore
 from asgi_auth.stores.sqlite_connections import _Connection
 from asgi_auth.testing.stores.records import NOW, add_session, add_token, add_user, together
 from asgi_auth.types import User
+from tests.stores.cancelling import cancel_everywhere
 from tests.stores.threads import left, workers
 
 
@@ -341,43 +340,6 @@ async def test_inline_read_that_is_busy_goes_to_a_thread(path: Path, monkeypatch
 
 
 # --- tasks that are cancelled -----------------------------------------------------------------------------------------
-
-
-@coroutine
-def cancelled_at(step: int, act: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:
-    """Run *act* and cancel its task when it waits for the *step*-th time; whether it ever waited so often."""
-    waits: int = 0
-    error: BaseException | None = None
-    while True:
-        try:
-            future = act.send(None) if error is None else act.throw(error)
-        except StopIteration:
-            return waits >= step
-        waits += 1
-        if waits == step:
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
-        error = None
-        try:
-            yield future
-        except BaseException as exc:
-            error = exc
-
-
-async def cancel_everywhere(act: Callable[[], Coroutine[Any, Any, None]], check: Callable[[], Awaitable[None]]) -> int:
-    """Cancel *act* at its first, second, … point of waiting until it ends by itself; how many there were."""
-
-    async def run(step: int) -> bool:
-        return await cancelled_at(step, act())
-
-    step, reached = 0, True
-    while reached:
-        step += 1
-        with suppress(asyncio.CancelledError):
-            reached = await asyncio.create_task(run(step))
-        await check()
-    return step - 1
 
 
 @pytest.mark.anyio

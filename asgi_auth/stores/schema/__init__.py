@@ -27,6 +27,23 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
+def refuse_unknown(found: int, newest: int) -> None:
+    """ConfigurationError for a version that this package does not know."""
+    if not 0 <= found <= newest:
+        raise ConfigurationError(
+            f"store: the schema of the database ({found}) is not one of 1 to {newest}: made by a newer version?"
+        )
+
+
+def refuse_older(found: int, newest: int) -> None:
+    """ConfigurationError for every version but the newest."""
+    refuse_unknown(found, newest)
+    if found != newest:
+        raise ConfigurationError(
+            f"store: the database has schema {found}, this version needs {newest}: run python -m asgi_auth migrate"
+        )
+
+
 # --- SQLite: synchronous, for a thread of its own -------------------------------------------------------------------
 
 
@@ -44,15 +61,9 @@ def ensure(connection: sqlite3.Connection) -> None:
     Raises:
         ConfigurationError: the schema is older than this package, or not known to it.
     """
-    newest = len(steps("sqlite"))
     if version(connection) == 0:
         upgrade(connection)
-    found = version(connection)
-    if found != newest:
-        _refuse_unknown(found, newest)
-        raise ConfigurationError(
-            f"store: the database has schema {found}, this version needs {newest}: run python -m asgi_auth migrate"
-        )
+    refuse_older(version(connection), len(steps("sqlite")))
 
 
 def upgrade(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -66,7 +77,7 @@ def upgrade(connection: sqlite3.Connection) -> tuple[int, int]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         before = version(connection)
-        _refuse_unknown(before, newest)
+        refuse_unknown(before, newest)
         for statement in (statement for step in steps("sqlite")[before:] for statement in step):
             connection.execute(statement)
         connection.execute("DELETE FROM asgi_auth_schema")
@@ -76,10 +87,3 @@ def upgrade(connection: sqlite3.Connection) -> tuple[int, int]:
         connection.rollback()
         raise
     return before, newest
-
-
-def _refuse_unknown(found: int, newest: int) -> None:
-    if not 0 <= found <= newest:
-        raise ConfigurationError(
-            f"store: the schema of the database ({found}) is not one of 1 to {newest}: made by a newer version?"
-        )

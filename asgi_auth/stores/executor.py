@@ -1,0 +1,38 @@
+"""What a database offers to the statements in SQL."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from asgi_auth.stores.rows import Row, Rows
+
+
+class Executor(Protocol):
+    """What a database offers: statements in, rows out."""
+
+    @property
+    def rows(self) -> Rows:
+        """How values are kept in rows."""
+        ...
+
+    @property
+    def connection(self) -> Any:
+        """The driver's connection inside a transaction."""
+        ...
+
+    async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        """The rows of a query. StoreUnavailableError if the database does not answer."""
+        ...
+
+    async def write(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        """The rows that a change returns; commits by itself unless this is a transaction.
+
+        Raises:
+            ConflictError: a constraint forbids it.
+            StoreUnavailableError: the database does not answer.
+        """
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager["Executor"]:
+        """A new transaction; inside one, the same."""
+        ...

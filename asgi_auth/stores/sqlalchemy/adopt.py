@@ -1,0 +1,92 @@
+"""Accounts for users who were there before the library."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import and_, insert, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from asgi_auth.protocol.email import parse_email, parse_username
+from asgi_auth.stores.sqlalchemy.accounts import encode_account
+from asgi_auth.stores.sqlalchemy.model import Model
+from asgi_auth.stores.sqlalchemy.tables import Tables
+
+BATCH = 200
+"""Users in one transaction."""
+
+
+class Adopted(NamedTuple):
+    """What became of the users who had no account."""
+
+    created: int
+    """How many have one now."""
+    refused: Mapping[str, str]
+    """Why the others have none, by the id of the user."""
+
+
+class Batch(NamedTuple):
+    """What became of the next users, by their ids."""
+
+    last: Any
+    """None when there were none left."""
+    refused: Mapping[str, str]
+    created: int
+
+
+class Adoption:
+    """Gives users of one subject an account."""
+
+    def __init__(
+        self, model: Model, tables: Tables, subject_name: str, account: Callable[[Any], Mapping[str, Any]]
+    ) -> None:
+        self._model, self._accounts, self._subject_name = model, tables.accounts, subject_name
+        self._account = account
+
+    def next_batch(self, session: Session, last: Any) -> Batch:
+        """The users after the id *last*; None for the first ones."""
+        accounts = self._accounts.c
+        theirs = and_(accounts.user_id == self._model.id, accounts.subject_name == self._subject_name)
+        statement = (
+            select(self._model.cls)
+            .outerjoin(self._accounts, theirs)
+            .where(accounts.user_id.is_(None), *([] if last is None else [self._model.id > last]))
+            .order_by(self._model.id)
+            .limit(BATCH)
+        )
+        users = session.scalars(statement).unique().all()
+        found = {self._model.user_id(user): self._adopt(session, user) for user in users}
+        refused = {user_id: reason for user_id, reason in found.items() if reason is not None}
+        next_id = getattr(users[-1], self._model.id_attribute) if users else None
+        return Batch(next_id, refused, len(found) - len(refused))
+
+    def _adopt(self, session: Session, user: Any) -> str | None:
+        """None, or why not."""
+        try:
+            keys = self._keys(user)
+        except ValueError as exc:
+            return str(exc)
+        row = {
+            "subject_name": self._subject_name,
+            "user_id": getattr(user, self._model.id_attribute),
+            **encode_account({"stamp": secrets.token_bytes(16), **self._account(user)}),
+            **keys,
+        }
+        try:
+            with session.begin_nested():
+                session.execute(insert(self._accounts).values(row))
+        except IntegrityError:
+            return "another user has this address or name"
+        return None
+
+    def _keys(self, user: Any) -> dict[str, str]:
+        values = self._model.read(user)
+        texts = {name: values[name] for name in sorted(self._model.identities) if values[name] is not None}
+        if not texts:
+            raise ValueError("there is no address or name")
+        # Special-use domains are left in: mail to them goes nowhere, and whether they are there is decided.
+        return {
+            f"{name}_key": parse_email(text, special_use=True)[1] if name == "email" else parse_username(text)[1]
+            for name, text in texts.items()
+        }

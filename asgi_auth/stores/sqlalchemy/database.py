@@ -1,0 +1,329 @@
+"""How the store reaches the database: a statement by itself, a transaction of its own, or the application's."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Executable, event
+from sqlalchemy.engine import Connection, CursorResult, Row
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InvalidRequestError,
+    PendingRollbackError,
+    ResourceClosedError,
+    SQLAlchemyError,
+    StatementError,
+)
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    AsyncSessionTransaction,
+    async_sessionmaker,
+)
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import StaticPool
+
+from asgi_auth.errors import AuthError, ConfigurationError, StoreUnavailableError, ValidationError
+from asgi_auth.stores.sql import ConflictError
+from asgi_auth.types import Job
+
+T = TypeVar("T")
+
+Act = Callable[[Session], T]
+"""What is done in a session that lives as long as this call; whatever it returns is detached afterwards."""
+
+
+class Executor(Protocol):
+    """Where acts are run."""
+
+    async def run(self, act: Act[T]) -> T:
+        """Run *act*; commits by itself unless this is a transaction.
+
+        Raises:
+            ConflictError: a constraint forbids it.
+            StoreUnavailableError: the database does not answer.
+        """
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager["Transaction"]:
+        """A new transaction; inside one, the same."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Joined:
+    """A session of the application's, for as long as the store takes part in it."""
+
+    session: AsyncSession
+    jobs: list[Job] = field(default_factory=list)
+    over: bool = False
+
+
+async def rows(executor: Executor, statement: Executable) -> Sequence[Row[Any]]:
+    """The rows that *statement* gives; none if it gives none."""
+
+    def act(session: Session) -> Sequence[Row[Any]]:
+        result = session.execute(statement)
+        return result.all() if isinstance(result, CursorResult) and result.returns_rows else ()
+
+    return await executor.run(act)
+
+
+class Transaction:
+    """``Executor`` inside a transaction."""
+
+    over = False
+
+    def __init__(
+        self, session: AsyncSession, connection: AsyncConnection, timeout: float, jobs: list[Job] | None = None
+    ) -> None:
+        """Args: jobs: Where to leave what has to wait for the application's commit; None if this commits by itself."""
+        self.session, self._jobs = session, jobs
+        self._connection, self._timeout = connection, timeout
+
+    async def run(self, act: Act[T]) -> T:
+        if self.over:
+            raise ConfigurationError("store: the transaction is over; use the store itself")
+
+        async def flushed() -> T:
+            await self.session.flush()  # what was added to it is there for whatever comes next
+            return await self._connection.run_sync(_in_session, act)
+
+        return await answered(flushed(), self._timeout)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["Transaction"]:
+        yield self
+
+    def defer(self, jobs: list[Job]) -> None:
+        """Take *jobs* out of the hands of whoever believes that this was the commit."""
+        if self._jobs is not None:
+            self._jobs += jobs
+            jobs.clear()
+
+
+_joined: ContextVar[Mapping["Database", Joined]] = ContextVar("asgi_auth_joined", default=MappingProxyType({}))
+
+
+class Database:
+    """``Executor`` outside a transaction, unless the application has let the store join one of its own."""
+
+    def __init__(self, bind: AsyncEngine | async_sessionmaker[Any], timeout: float) -> None:
+        self.engine, self._sessions = _engine_of(bind)
+        self.timeout = timeout
+        self.sqlite = self.engine.dialect.name == "sqlite"
+        _check(self.engine)
+        # A statement by itself is a transaction by itself: without BEGIN and COMMIT it is one round trip.
+        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        # Races are decided by single statements, so that more isolation would only bring failures to be repeated.
+        level = {} if self.sqlite else {"isolation_level": "READ COMMITTED"}
+        self._several = self.engine.execution_options(**level)
+        if self.sqlite:
+            _look_after(self.engine)
+
+    async def run(self, act: Act[T]) -> T:
+        if self._current() is not None:
+            async with self.transaction() as transaction:
+                return await transaction.run(act)
+
+        async def connected() -> T:
+            async with self._single.connect() as connection:
+                return await connection.run_sync(_in_session, act)
+
+        return await answered(connected(), self.timeout)
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        joined = self._current()
+        return self._own() if joined is None else self._nested(joined)
+
+    @asynccontextmanager
+    async def join(self, session: AsyncSession) -> AsyncIterator[list[Job]]:
+        """Within the block everything is done in the transaction of *session*; the jobs are left to the caller."""
+        joined = Joined(session)
+        token = _joined.set({**_joined.get(), self: joined})
+        try:
+            yield joined.jobs
+        finally:
+            joined.over = True  # for tasks that were started in the block and outlive it
+            _joined.reset(token)
+
+    def _current(self) -> Joined | None:
+        joined = _joined.get().get(self)
+        return None if joined is None or joined.over else joined
+
+    @asynccontextmanager
+    async def _own(self) -> AsyncIterator[Transaction]:
+        connection = self._several.connect()
+        try:
+            await answered(self._begin(connection), self.timeout)
+            session = self._sessions(bind=connection, join_transaction_mode="rollback_only", expire_on_commit=False)
+            async with _until_over(Transaction(session, connection, self.timeout)) as transaction:
+                yield transaction
+            await answered(_commit(session, connection), self.timeout)
+        finally:
+            if connection.sync_connection is not None:
+                await answered(connection.close(), self.timeout)
+
+    async def _begin(self, connection: AsyncConnection) -> None:
+        await connection.start()
+        await connection.begin()
+        if self.sqlite:
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    @asynccontextmanager
+    async def _nested(self, joined: Joined) -> AsyncIterator[Transaction]:
+        session = joined.session
+        savepoint, connection = await answered(self._begin_nested(session), self.timeout)
+        try:
+            async with _until_over(Transaction(session, connection, self.timeout, joined.jobs)) as transaction:
+                yield transaction
+            await answered(savepoint.commit(), self.timeout)
+        except BaseException:
+            await answered(savepoint.rollback(), self.timeout)
+            raise
+
+    async def _begin_nested(self, session: AsyncSession) -> tuple[AsyncSessionTransaction, AsyncConnection]:
+        connection = await session.connection()
+        if self.sqlite:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            # sqlite3 begins at the first change only; a savepoint that is not inside a transaction is one itself, and
+            # would be committed by its release.
+            if not raw.in_transaction:
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        savepoint = await session.begin_nested()
+        return savepoint, await session.connection()  # which is where SQLAlchemy sets the savepoint
+
+
+@asynccontextmanager
+async def _until_over(transaction: Transaction) -> AsyncIterator[Transaction]:
+    try:
+        yield transaction
+    finally:
+        transaction.over = True
+
+
+async def _commit(session: AsyncSession, connection: AsyncConnection) -> None:
+    await session.flush()
+    await connection.commit()
+
+
+def _in_session(connection: Connection, act: Act[T]) -> T:
+    # A session for this call alone: its objects are nobody else's, and are detached when it is closed, with every
+    # column loaded, whatever the application's own sessions do at a commit. It never ends the transaction.
+    with Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False) as session:
+        return act(session)
+
+
+# --- at start --------------------------------------------------------------------------------------------------------
+
+
+def _engine_of(bind: AsyncEngine | async_sessionmaker[Any]) -> tuple[AsyncEngine, async_sessionmaker[Any]]:
+    if isinstance(bind, AsyncEngine):
+        return bind, async_sessionmaker(bind)
+    engine = getattr(bind, "kw", {}).get("bind")
+    if not isinstance(engine, AsyncEngine):
+        raise ConfigurationError("SQLAlchemyStore: an AsyncEngine, or an async_sessionmaker bound to one, is needed")
+    return engine, bind
+
+
+def _check(engine: AsyncEngine) -> None:
+    if engine.dialect.name not in ("sqlite", "postgresql"):
+        raise ConfigurationError(f"SQLAlchemyStore: {engine.dialect.name} is not supported: SQLite and PostgreSQL are")
+    if isinstance(engine.pool, StaticPool):
+        raise ConfigurationError(
+            "SQLAlchemyStore: a database in memory has one connection for everybody; use a file, for tests in a "
+            "temporary directory"
+        )
+
+
+def _look_after(engine: AsyncEngine) -> None:
+    if not event.contains(engine.sync_engine, "checkout", _turn_foreign_keys_on):
+        event.listen(engine.sync_engine, "checkout", _turn_foreign_keys_on)
+
+
+def _turn_foreign_keys_on(connection: Any, record: Any, _: Any) -> None:
+    # Also for the application's own use of the engine: a user that it deletes must take the account along, because
+    # SQLite gives the id to the next.
+    if not record.info.get("asgi_auth"):
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+        record.info["asgi_auth"] = True
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+async def answered(call: Coroutine[Any, Any, T], timeout: float) -> T:
+    """The answer to *call*, which is not cut off in the middle when the task is cancelled, only after *timeout*.
+
+    Raises:
+        ConflictError: a constraint forbids it.
+        ValidationError: the database does not take a value.
+        StoreUnavailableError: no answer, or none in time. What SQLAlchemy says has statement and values in it, and so
+            is not even the context of these.
+    """
+    try:
+        return await _finish(asyncio.ensure_future(_in_time(call, timeout)))
+    except (SQLAlchemyError, OSError) as exc:  # TimeoutError is an OSError
+        failure = _translated(exc)
+    raise failure
+
+
+async def _in_time(call: Coroutine[Any, Any, T], timeout: float) -> T:
+    async with asyncio.timeout(timeout):
+        return await call
+
+
+async def _finish(future: asyncio.Future[T]) -> T:
+    """Await *future* to its end, however often the task is cancelled meanwhile; only then be cancelled."""
+    interrupted: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait({future})
+        except asyncio.CancelledError as exc:
+            interrupted = exc
+    if interrupted is not None:
+        with suppress(asyncio.CancelledError):
+            future.exception()  # seen, so that nothing is logged about it
+        raise interrupted
+    return future.result()
+
+
+def _translated(error: SQLAlchemyError | OSError) -> AuthError:
+    if isinstance(error, IntegrityError):
+        return ConflictError(f"sqlalchemy: {_constraint(error.orig)}")
+    unusable = (PendingRollbackError, ResourceClosedError)  # a transaction after an error, which the first one quotes
+    if isinstance(error, (ArgumentError, InvalidRequestError)) and not isinstance(error, unusable):
+        return ConfigurationError(f"SQLAlchemyStore: {error}")  # the application's mappings; there are no values in it
+    if isinstance(error, StatementError) and _is_about_a_value(error):
+        return ValidationError("a value cannot be stored")
+    return StoreUnavailableError(f"sqlalchemy: {type(error).__name__}")
+
+
+def _is_about_a_value(error: StatementError) -> bool:
+    if not isinstance(error, DBAPIError):
+        return True  # a type of SQLAlchemy's that does not take it
+    state = str(getattr(error.orig, "sqlstate", None) or "")  # PostgreSQL: class 22 is data exceptions
+    return isinstance(error, DataError) or state.startswith("22") or "Error binding parameter" in str(error.orig)
+
+
+def _constraint(error: Any) -> str:
+    """The kind and the name of a broken constraint: ``unique users.email``, ``null users.name``."""
+    text = str(error)
+    for kind in ("unique", "not null"):  # SQLite names columns
+        _, found, columns = text.partition(f"{kind.upper()} constraint failed: ")
+        if found:
+            return f"{kind.split()[-1]} {columns}"
+    state = getattr(error, "sqlstate", None)
+    source = getattr(error, "diag", None) or error.__cause__  # psycopg, asyncpg
+    name = getattr(source, "constraint_name", None) or getattr(source, "column_name", None) or ""
+    return f"{ {'23505': 'unique', '23502': 'null'}.get(str(state), 'constraint') } {name}"

@@ -1,0 +1,209 @@
+"""SQLAlchemyStore: the four capabilities over the application's own engine and model."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Table, inspect
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.base import ExecutableOption
+
+from asgi_auth.errors import ConfigurationError, StoreUnavailableError
+from asgi_auth.store import ScopedStore, Work
+from asgi_auth.stores.sqlalchemy.accounts import Accounts
+from asgi_auth.stores.sqlalchemy.adopt import Adopted, Adoption
+from asgi_auth.stores.sqlalchemy.database import Database, Executor
+from asgi_auth.stores.sqlalchemy.model import Field, Model
+from asgi_auth.stores.sqlalchemy.sessions import Sessions
+from asgi_auth.stores.sqlalchemy.tables import Tables, make_tables
+from asgi_auth.stores.sqlalchemy.tokens import Tokens
+from asgi_auth.stores.sqlalchemy.users import Users
+from asgi_auth.types import EMPTY, Job
+
+U = TypeVar("U")
+
+
+VERSION = 1
+"""Of the library's tables."""
+
+
+def _unknown(_: Any) -> Mapping[str, Any]:
+    return EMPTY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bound:
+    """What every capability is made of."""
+
+    model: Model
+    tables: Tables
+    options: Sequence[ExecutableOption]
+
+
+class SQLAlchemyStore(Generic[U]):
+    """Users in a table of the application's own; accounts, sessions and tokens beside it.
+
+    What it returns are objects of the application's class, detached from every session, with every column loaded.
+    Relationships and deferred columns are loaded if *options* say so.
+
+    Args:
+        bind: The application's engine, or its ``async_sessionmaker`` with an engine as ``bind``; SQLite in a file, or
+            PostgreSQL. It stays the application's, to dispose of as well.
+        model: The mapped class of the users. It has what ``UserMixin`` offers, an id of one column (integer, UUID or
+            text) and an address or a user name.
+        fields: For logical names (``email``, ``username``, extra fields) that the model calls otherwise, the name of
+            its attribute; or a pair of callables: ``read(user)`` gives the value, ``write(value)`` the attributes to
+            set, by name.
+        tables: What ``make_tables`` returned, if it was given a prefix.
+        options: Loader options for every query of a user, such as ``selectinload(User.roles)``.
+        create_tables: Make whatever is missing of the model's metadata when the store is opened, the application's own
+            tables as well; for a start without migrations.
+        timeout: How long a statement waits for a connection, for its turn and for its answer, all in all. Then: 503.
+
+    Raises:
+        ConfigurationError: names what the model lacks, or what is wrong with *bind*.
+    """
+
+    def __init__(
+        self,
+        bind: AsyncEngine | async_sessionmaker[Any],
+        model: type[U],
+        *,
+        fields: Mapping[str, Field] = EMPTY,
+        tables: Tables | None = None,
+        options: Sequence[ExecutableOption] = (),
+        create_tables: bool = False,
+        timeout: timedelta = timedelta(seconds=5),
+    ) -> None:
+        self._database = Database(bind, timeout.total_seconds())
+        known = Model(model, fields, wide=self._database.sqlite)
+        self._bound = _Bound(model=known, tables=tables or make_tables(model), options=options)
+        self._create_tables, self._opened = create_tables, False
+
+    async def open(self) -> None:
+        """Look whether every table is there; none is made without ``create_tables``.
+
+        Raises:
+            ConfigurationError: names what is missing: the application's migrations, or ``migrate``, make it.
+            StoreUnavailableError: the database does not answer.
+        """
+        if not self._opened:
+            missing = await self._missing()
+            if missing and self._create_tables:
+                with suppress(StoreUnavailableError):  # another worker was faster, perhaps
+                    await self._create(None)
+                missing = await self._missing()
+            if missing:
+                raise ConfigurationError(
+                    f"SQLAlchemyStore: the database has no {', '.join(missing)}: run the application's migrations, or "
+                    "python -m asgi_auth migrate for the tables of the library alone"
+                )
+            self._opened = True
+
+    async def close(self) -> None:
+        """Nothing is given back: the engine is the application's, which disposes of it."""
+        self._opened = False
+
+    async def migrate(self) -> tuple[int, int]:
+        """Make those of the library's tables that are missing, where Alembic does not; 0 and 1 if any was.
+
+        Raises:
+            ConfigurationError: the application's own table of users is not there.
+            StoreUnavailableError: the database does not answer.
+        """
+        tables, users = self._bound.tables, self._bound.model.id.table
+        missing = await self._missing()
+        if any(name.partition(".")[0] == users.name for name in missing):
+            raise ConfigurationError(f"SQLAlchemyStore: make the application's own tables first: {users.name}")
+        if not missing:
+            return VERSION, VERSION
+
+        await self._create([tables.accounts, tables.sessions, tables.tokens])
+        return 0, VERSION
+
+    async def _create(self, tables: Sequence[Table] | None) -> None:
+        """Those of *tables* that are missing; None: of all that the metadata has."""
+        metadata = self._bound.model.id.table.metadata
+
+        async with self._database.transaction() as transaction:
+            await transaction.run(lambda session: metadata.create_all(session.connection(), tables=tables))
+
+    async def _missing(self) -> Sequence[str]:
+        tables = self._bound.tables
+        wanted = (self._bound.model.id.table, tables.accounts, tables.sessions, tables.tokens)
+
+        def look(session: Session) -> list[str]:
+            found = inspect(session.connection())
+            missing = []
+            for table in wanted:
+                if not found.has_table(table.name, schema=table.schema):
+                    missing.append(table.name)
+                else:
+                    there = {column["name"] for column in found.get_columns(table.name, schema=table.schema)}
+                    missing += [f"{table.name}.{column}" for column in {column.name for column in table.c} - there]
+            return sorted(missing)
+
+        return await self._database.run(look)
+
+    def scope(self, subject_name: str) -> ScopedStore[U]:
+        """The same store, for one kind of user: those that have an account of that kind."""
+        return _ScopedStore(self._database, self._bound, subject_name)
+
+    def joined(self, session: AsyncSession) -> AbstractAsyncContextManager[list[Job]]:
+        """Within the block whatever is done with this store, by this task, is part of the transaction of *session*.
+
+        It is never committed here: with *session* everything is, or nothing. Each act is a savepoint. What hooks leave
+        for after the commit is in the list that the block is given, for the application to run then.
+        """
+        return self._database.join(session)
+
+    async def adopt(self, subject_name: str, *, account: Callable[[U], Mapping[str, Any]] = _unknown) -> Adopted:
+        """Make accounts for users who have none, in batches; without one a user is nobody to the library.
+
+        Args:
+            subject_name: Which kind of user they are.
+            account: What is known of a user: ``password_hash`` (a bcrypt hash verifies as it is), ``confirmed_at`` and
+                ``disabled_at`` (aware), each left out if it is not.
+
+        Raises:
+            StoreUnavailableError: the database does not answer; what was committed before is kept, so call it again.
+        """
+        adoption = Adoption(self._bound.model, self._bound.tables, subject_name, account)
+        created, refused, last = 0, dict[str, str](), None
+        while True:
+            async with self._database.transaction() as transaction:
+                batch = await transaction.run(partial(adoption.next_batch, last=last))
+            if batch.last is None:
+                return Adopted(created, refused)
+            created, last = created + batch.created, batch.last
+            refused.update(batch.refused)
+
+
+class _ScopedStore(Generic[U]):
+    """``ScopedStore``."""
+
+    def __init__(self, executor: Executor, bound: _Bound, subject_name: str) -> None:
+        self._executor, self._bound, self._subject_name = executor, bound, subject_name
+        common = (executor, bound.model, bound.tables, subject_name)
+        self.users = Users[U](*common, bound.options)
+        self.accounts = Accounts(*common)
+        self.sessions = Sessions[U](*common, bound.options)
+        self.tokens = Tokens(*common)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Work[U]]:
+        async with self._executor.transaction() as transaction:
+            bound = _ScopedStore[U](transaction, self._bound, self._subject_name)
+            work = Work(
+                users=bound.users,
+                accounts=bound.accounts,
+                sessions=bound.sessions,
+                tokens=bound.tokens,
+                connection=transaction.session,
+            )
+            yield work
+            transaction.defer(work.jobs)

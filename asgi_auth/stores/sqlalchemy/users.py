@@ -1,0 +1,162 @@
+"""``UserStore`` over the application's own model."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Select, delete, insert, select, update
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.base import ExecutableOption
+
+from asgi_auth.store import Found
+from asgi_auth.stores.rows import storable
+from asgi_auth.stores.sql import ConflictError
+from asgi_auth.stores.sqlalchemy.accounts import account_columns, encode_account, to_account
+from asgi_auth.stores.sqlalchemy.database import Executor, Transaction
+from asgi_auth.stores.sqlalchemy.model import IDENTITIES, Model
+from asgi_auth.stores.sqlalchemy.tables import Tables
+from asgi_auth.types import Account
+
+U = TypeVar("U")
+
+
+class Users(Generic[U]):
+    """``UserStore``: the application's objects, detached, with every column loaded."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        model: Model,
+        tables: Tables,
+        subject_name: str,
+        options: Sequence[ExecutableOption],
+    ) -> None:
+        self._executor, self._model, self._tables, self._subject_name = executor, model, tables, subject_name
+        self._options = options
+        self.identity_fields = model.identities
+
+    def user_id(self, user: U) -> str:
+        return self._model.user_id(user)
+
+    def values(self, user: U) -> Mapping[str, Any]:
+        return self._model.read(user)
+
+    async def find(self, field: str, key: str) -> Found[U] | None:
+        if field not in self.identity_fields or not storable(key):
+            return None
+        column = self._tables.accounts.c[f"{field}_key"]
+        return await self._executor.run(lambda session: self._found(session, column == key))
+
+    async def get(self, user_id: str) -> Found[U] | None:
+        key = self._model.to_id(user_id)
+        if key is None:
+            return None
+        return await self._executor.run(lambda session: self._found(session, self._is(key)))
+
+    async def insert(
+        self, proposed_id: str, fields: Mapping[str, Any], keys: Mapping[str, str], account: Account, *, now: datetime
+    ) -> Found[U]:
+        written = self._model.columns(fields, keys)
+        if not self._model.makes_ids:
+            written[self._model.id_attribute] = self._model.to_id(proposed_id)
+        values = _account_values(account) | _key_columns(keys)
+
+        def act(session: Session) -> Found[U]:
+            user = self._model.cls(**written)
+            session.add(user)
+            session.flush()
+            key = getattr(user, self._model.id_attribute)
+            row = {"subject_name": self._subject_name, "user_id": key, **values}
+            session.execute(insert(self._tables.accounts).values(row))
+            return self._fresh(session, key)
+
+        async with self._transaction() as transaction:
+            return await transaction.run(act)
+
+    async def update(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[U] | None:
+        written, key = self._model.columns(fields, keys), self._model.to_id(user_id)
+        if key is None:
+            return None
+        identities = {f"{name}_key": None for name in fields if name in IDENTITIES} | _key_columns(keys)
+
+        def act(session: Session) -> Found[U] | None:
+            # The account first, as everywhere, so that nobody waits in a circle; it is held until the commit. The user
+            # is read by a statement of its own: one that had to wait would still show what was there before.
+            held = select(self._tables.accounts.c.user_id).where(*self._mine(key)).with_for_update()
+            if session.execute(held).first() is None:
+                return None
+            user = session.get_one(self._model.cls, key)
+            for attribute, value in written.items():
+                setattr(user, attribute, value)
+            session.flush()
+            if identities:
+                session.execute(update(self._tables.accounts).where(*self._mine(key)).values(identities))
+            return self._fresh(session, key)
+
+        async with self._transaction() as transaction:
+            return await transaction.run(act)
+
+    async def delete(self, user_id: str) -> bool:
+        key = self._model.to_id(user_id)
+        if key is None:
+            return False
+        accounts = self._tables.accounts
+
+        def act(session: Session) -> bool:
+            gone = delete(accounts).where(*self._mine(key)).returning(accounts.c.user_id)
+            if session.execute(gone).first() is None:
+                return False
+            session.delete(session.get_one(self._model.cls, key))  # by the rules of the application's relationships
+            session.flush()
+            return True
+
+        async with self._executor.transaction() as transaction:
+            return await transaction.run(act)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction]:
+        try:
+            async with self._executor.transaction() as transaction:
+                yield transaction
+        except ConflictError as exc:
+            refusal = self._model.refusal(exc)
+            if refusal is None:
+                raise
+            raise refusal from exc
+
+    # --- statements
+
+    def _mine(self, key: Any) -> tuple[ColumnElement[bool], ...]:
+        accounts = self._tables.accounts.c
+        return accounts.subject_name == self._subject_name, accounts.user_id == key
+
+    def _is(self, key: Any) -> ColumnElement[bool]:
+        return self._mine(key)[1]
+
+    def _found(self, session: Session, condition: ColumnElement[bool]) -> Found[U] | None:
+        accounts = self._tables.accounts
+        statement: Select[Any] = (
+            select(self._model.cls, *account_columns(self._tables))
+            .join(accounts, accounts.c.user_id == self._model.id)
+            .where(accounts.c.subject_name == self._subject_name, condition)
+            .options(*self._options)
+        )
+        row = session.execute(statement).unique().first()
+        return None if row is None else Found(row[0], to_account(row[1:]))
+
+    def _fresh(self, session: Session, key: Any) -> Found[U]:
+        session.expunge_all()  # what the database made of the values, not what was given
+        found = self._found(session, self._is(key))
+        if found is None:  # pragma: no cover  # written by the statement before, in the same transaction
+            raise LookupError("the user is gone")
+        return found
+
+
+def _account_values(account: Account) -> dict[str, Any]:
+    columns = ("stamp", "password_hash", "confirmed_at", "disabled_at")
+    return encode_account({column: getattr(account, column) for column in columns})
+
+
+def _key_columns(keys: Mapping[str, str]) -> dict[str, str | None]:
+    return {f"{name}_key": key for name, key in keys.items()}

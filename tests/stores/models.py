@@ -1,0 +1,90 @@
+"""Models as applications have them: each with ids and names of its own."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Uuid, inspect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from asgi_auth.stores.sqlalchemy import make_tables
+from asgi_auth.types import UserMixin
+
+
+class ByValue(UserMixin):
+    """Two objects of one row are equal, for the tests that compare what is read twice."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def _values(self) -> dict[str, Any]:
+        return {attribute.key: getattr(self, attribute.key) for attribute in inspect(type(self)).column_attrs}
+
+
+class IntBase(DeclarativeBase):
+    """Integer ids, made by the database."""
+
+
+class IntUser(ByValue, IntBase):
+    """Names as the library has them."""
+
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str | None]
+    username: Mapped[str | None]
+    name: Mapped[str | None]
+    age: Mapped[int | None]
+    notes: Mapped[list["Note"]] = relationship(cascade="all, delete-orphan")
+
+
+class Note(IntBase):
+    """A row of the application's own, which would keep its user from being deleted."""
+
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    text: Mapped[str]
+
+
+class UuidBase(DeclarativeBase):
+    """UUIDs, proposed by the library."""
+
+
+class UuidUser(ByValue, UuidBase):
+    """Another name for every attribute, and others again for the columns."""
+
+    __tablename__ = "members"
+    member_id: Mapped[UUID] = mapped_column("pk", Uuid, primary_key=True)
+    login_mail: Mapped[str | None] = mapped_column("mail")
+    full_name: Mapped[str | None] = mapped_column("fullName")
+    age: Mapped[int | None]
+
+    @property
+    def id(self) -> UUID:
+        """What ``UserMixin`` asks for."""
+        return self.member_id
+
+
+class TextBase(DeclarativeBase):
+    """Text ids, proposed by the library."""
+
+
+class TextUser(ByValue, TextBase):
+    """The years are kept as text: a value that must be translated."""
+
+    __tablename__ = "people"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    name: Mapped[str | None]
+    years: Mapped[str | None]
+
+
+RENAMED: dict[str, Any] = {"email": "login_mail", "name": "full_name"}
+TRANSLATED: dict[str, Any] = {
+    "age": (lambda user: user.years and int(user.years), lambda age: {"years": None if age is None else str(age)})
+}
+
+for model in (IntUser, UuidUser, TextUser):
+    make_tables(model)

@@ -1,0 +1,76 @@
+"""SQLAlchemyStore: the suite over several models and databases."""
+
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from asgi_auth.stores.sqlalchemy import SQLAlchemyStore
+from asgi_auth.testing import StoreSuite
+from tests.stores.engines import Engines, engines, make
+from tests.stores.models import RENAMED, TRANSLATED, IntUser, TextUser, UuidUser
+
+
+class TestSQLite(StoreSuite):
+    """On SQLite, with integer ids."""
+
+    dialect = "sqlite"
+    model: ClassVar[Any] = IntUser
+    fields: ClassVar[Mapping[str, Any]] = {}
+
+    @pytest.fixture
+    async def engines(self, tmp_path: Path) -> AsyncIterator[Engines]:
+        """An empty database."""
+        async with engines(self.dialect, tmp_path) as made:
+            yield made
+
+    @pytest.fixture
+    async def store(self, engines: Engines) -> AsyncIterator[Any]:
+        """An opened store, with the tables of an application beside it."""
+        engine = engines()
+        await make(engine, self.model)
+        store = SQLAlchemyStore(engine, self.model, fields=self.fields)
+        await store.open()
+        yield store
+        await store.close()
+
+    @pytest.fixture
+    async def second(self, store: Any, engines: Engines) -> AsyncIterator[Any]:
+        """Another one on the same database."""
+        second = SQLAlchemyStore(engines(), self.model, fields=self.fields)
+        await second.open()
+        yield second
+        await second.close()
+
+
+class TestSQLiteUUID(TestSQLite):
+    """With UUIDs and renamed columns."""
+
+    model = UuidUser
+    fields = RENAMED
+
+
+class TestSQLiteText(TestSQLite):
+    """With text ids and a translated value."""
+
+    model = TextUser
+    fields = TRANSLATED
+
+
+class TestPostgres(TestSQLite):
+    """On PostgreSQL, with integer ids."""
+
+    dialect = "postgresql"
+
+
+class TestPostgresUUID(TestSQLiteUUID):
+    """With UUIDs and renamed columns."""
+
+    dialect = "postgresql"
+
+
+class TestPostgresText(TestSQLiteText):
+    """With text ids and a translated value."""
+
+    dialect = "postgresql"

@@ -1,0 +1,301 @@
+"""SQLAlchemyStore at start: what it refuses, by name; its tables; and the package without SQLAlchemy."""
+
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import (
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
+from sqlalchemy.pool import NullPool
+
+from asgi_auth import stores
+from asgi_auth.errors import ConfigurationError, IdentityTakenError, StoreUnavailableError, ValidationError
+from asgi_auth.stores import SQLAlchemyStore
+from asgi_auth.stores.sqlalchemy import make_tables
+from asgi_auth.stores.sqlalchemy.model import Model
+from asgi_auth.testing.stores.records import NOW, add_user, together
+from asgi_auth.types import Account, UserMixin
+from tests.stores.engines import engines, make
+from tests.stores.models import IntUser, TextUser, UuidUser
+
+
+class Base(DeclarativeBase):
+    """Of the models of this file."""
+
+
+class Nobody(UserMixin, Base):
+    """Has no identity; the address is an expression, which cannot be written."""
+
+    __tablename__ = "nobodies"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    local: Mapped[str] = mapped_column()
+    email = column_property(local + "@example.com")
+
+
+class Pair(UserMixin, Base):
+    """Has two ids."""
+
+    __tablename__ = "pairs"
+    a: Mapped[int] = mapped_column(primary_key=True)
+    b: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]
+
+
+class Plain(Base):
+    """Is no ``UserMixin``."""
+
+    __tablename__ = "plain"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]
+
+
+class Blob(UserMixin, Base):
+    """Has an id that cannot be a text."""
+
+    __tablename__ = "blobs"
+    id: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    email: Mapped[str]
+
+
+class Opaque(TypeDecorator[Any]):
+    """A type that does not say what it holds."""
+
+    impl = String
+    cache_ok = True
+
+    @property
+    def python_type(self) -> type[Any]:
+        """As a type without one."""
+        raise NotImplementedError
+
+
+class Strange(UserMixin, Base):
+    """Has an id of such a type."""
+
+    __tablename__ = "strange"
+    id: Mapped[str] = mapped_column(Opaque, primary_key=True)
+    email: Mapped[str]
+
+
+def engine(directory: Path) -> AsyncEngine:
+    """An engine that keeps no connection."""
+    return create_async_engine(f"sqlite+aiosqlite:///{directory}/app.db", poolclass=NullPool)
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "message"),
+    [
+        (object, {}, "<class 'object'> is not a mapped class"),
+        (Nobody, {}, 'Nobody has neither email nor username: name the column, as in fields={"email": "login_mail"}'),
+        (Nobody, {"email": "login"}, r"fields: Nobody has no column 'login' \('email'\)"),
+        (Pair, {}, "the primary key of Pair must be one column"),
+        (Plain, {}, r"Plain has no is_authenticated: derive it from asgi_auth\.UserMixin"),
+        (Blob, {}, r"Blob\.id is LargeBinary\(\): ids are integers, UUIDs or text"),
+        (Strange, {}, r"Strange\.id is Opaque\(\): ids are integers, UUIDs or text"),
+    ],
+)
+def test_model_that_lacks_something_is_refused(tmp_path: Path, model: Any, fields: Any, message: str) -> None:
+    """Whatever is missing is said when the store is made, by the names of the model."""
+    with pytest.raises(ConfigurationError, match=f"^SQLAlchemyStore: {message}$"):
+        SQLAlchemyStore(engine(tmp_path), model, fields=fields)
+
+
+def test_model_that_cannot_be_mapped_is_refused(tmp_path: Path) -> None:
+    """What SQLAlchemy finds wrong with the model is said when the store is made."""
+
+    class Apart(DeclarativeBase):
+        pass
+
+    class Lonely(UserMixin, Apart):
+        __tablename__ = "lonely"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        email: Mapped[str]
+        friend: Mapped[Any] = relationship("Friend")
+
+    with pytest.raises(ConfigurationError, match="'Friend'"):
+        SQLAlchemyStore(engine(tmp_path), Lonely)
+
+
+def test_bind_that_cannot_serve_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine is needed, with more than one connection, to a database that returns what it changes."""
+    for bind in (async_sessionmaker(), cast("Any", "sqlite://")):
+        with pytest.raises(ConfigurationError, match="an AsyncEngine, or an async_sessionmaker bound to one"):
+            SQLAlchemyStore(bind, IntUser)
+    with pytest.raises(ConfigurationError, match="in memory"):
+        SQLAlchemyStore(create_async_engine("sqlite+aiosqlite://"), IntUser)
+    other = engine(tmp_path)
+    monkeypatch.setattr(other.dialect, "name", "mysql")
+    with pytest.raises(ConfigurationError, match="mysql is not supported: SQLite and PostgreSQL are"):
+        SQLAlchemyStore(other, IntUser)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+async def test_tables_that_are_missing_are_named(tmp_path: Path, dialect: str) -> None:
+    """Opening makes nothing; ``migrate`` makes the library's tables, once, beside those of the application."""
+    async with engines(dialect, tmp_path) as made:
+        store = SQLAlchemyStore(made(), IntUser)
+        with pytest.raises(ConfigurationError, match=r"has no asgi_auth_accounts, .*, users: .*asgi_auth migrate"):
+            await store.open()
+        with pytest.raises(ConfigurationError, match="make the application's own tables first: users"):
+            await store.migrate()
+        async with made().begin() as connection:
+            await connection.execute(text("CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT, username TEXT)"))
+        with pytest.raises(ConfigurationError, match=r"asgi_auth_tokens, users\.age, users\.name: "):
+            await store.open()
+        async with made().begin() as connection:
+            for column in ("name TEXT", "age INTEGER"):
+                await connection.execute(text(f"ALTER TABLE users ADD {column}"))
+        assert await store.migrate() == (0, 1)
+        assert await store.migrate() == (1, 1)
+        await store.open()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+async def test_tables_are_made_if_asked_for(tmp_path: Path, dialect: str) -> None:
+    """With ``create_tables`` workers that start at once on an empty database both find every table."""
+    async with engines(dialect, tmp_path) as made:
+        workers = [SQLAlchemyStore(made(), IntUser, create_tables=True) for _ in range(3)]
+        assert await together(store.open() for store in workers) == [None] * 3
+        await add_user(workers[0].scope("user"))
+
+
+def test_tables_are_in_the_metadata_of_the_model() -> None:
+    """What Alembic compares with the database has the library's tables, which refer to the user with a native id."""
+    for model, users, type_ in ((IntUser, "users.id", Integer), (UuidUser, "members.pk", Uuid)):
+        tables = cast("Any", model).metadata.tables
+        assert {"asgi_auth_accounts", "asgi_auth_sessions", "asgi_auth_tokens"} <= tables.keys()
+        column = tables["asgi_auth_accounts"].c.user_id
+        assert isinstance(column.type, type_)
+        assert [(key.target_fullname, key.ondelete) for key in column.foreign_keys] == [(users, "CASCADE")]
+    assert make_tables(IntUser).accounts is IntUser.metadata.tables["asgi_auth_accounts"]
+
+
+def test_tables_follow_prefix_and_schema() -> None:
+    """Two models in one database have tables of their own, in the schema of each."""
+
+    class Elsewhere(DeclarativeBase):
+        metadata = MetaData(schema="crm")
+
+    class Admin(UserMixin, Elsewhere):
+        __tablename__ = "admins"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        email: Mapped[str]
+
+    tables = make_tables(Admin, prefix="admin_auth_")
+    assert (tables.accounts.fullname, tables.tokens.fullname) == ("crm.admin_auth_accounts", "crm.admin_auth_tokens")
+    assert make_tables(Admin, prefix="admin_auth_") == tables
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "key"),
+    [
+        (IntUser, "7", 7),
+        (IntUser, "-7", -7),
+        (IntUser, "07", None),
+        (IntUser, " 7", None),
+        (IntUser, "٧", None),
+        (IntUser, "7" * 5000, None),
+        (IntUser, "2147483647", 2147483647),
+        (IntUser, "2147483648", None),
+        (UuidUser, "6E8BC430-9C3A-11D9-9669-0800200C9A66", None),
+        (TextUser, "7", "7"),
+        (TextUser, "7\0", None),
+    ],
+)
+def test_id_has_one_spelling(model: Any, text: str, key: object) -> None:
+    """RP-8: a text that is not what ``user_id`` says is nobody's id."""
+    names = {"email": "login_mail"} if model is UuidUser else {}
+    assert Model(model, names, wide=False).to_id(text) == key
+
+
+def test_id_is_as_wide_as_its_type() -> None:
+    """SQLite keeps 64 bits whatever the type is called; a UUID may be kept as text."""
+
+    class Small(UserMixin, Base):
+        __tablename__ = "small"
+        id: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+        email: Mapped[str]
+
+    class Textual(UserMixin, Base):
+        __tablename__ = "textual"
+        id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+        email: Mapped[str]
+
+    assert Model(IntUser, {}, wide=True).to_id("2147483648") == 2147483648
+    assert [Model(Small, {}, wide=False).to_id(number) for number in ("32767", "32768")] == [32767, None]
+    user_id = "6e8bc430-9c3a-11d9-9669-0800200c9a66"
+    assert [Model(Textual, {}, wide=False).to_id(each) for each in (user_id, "nobody")] == [user_id, None]
+
+
+class Strict(UserMixin, Base):
+    """An application's own rules: a unique address, a name that is needed and short."""
+
+    __tablename__ = "strict"
+    __table_args__ = (UniqueConstraint("login", "tenant", name="one_login"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    mail: Mapped[str] = mapped_column("mail_address", unique=True)
+    login: Mapped[str | None]
+    tenant: Mapped[int] = mapped_column(default=1)
+    name: Mapped[str] = mapped_column("full_name", String(5))
+    born: Mapped[date | None]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("strict.id"))
+    parent: Mapped["Strict | None"] = relationship(remote_side=[id])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+async def test_rules_of_the_model_are_told_by_name(tmp_path: Path, dialect: str) -> None:
+    """A constraint of the application's own is no failure of the database: the field is named."""
+    names: dict[str, Any] = {"email": "mail", "username": "login"}
+    async with engines(dialect, tmp_path) as made:
+        store = SQLAlchemyStore(made(), Strict, fields=names)
+        await make(made(), Strict)
+        users = store.scope("user").users
+
+        async def insert(number: int, **fields: Any) -> Any:
+            values = {"email": f"{number}@x.org", "username": f"{number}", "name": "Alice", **fields}
+            account = Account(user_id="", stamp=b"s" * 16)
+            return await users.insert("", values, {"email": f"{number}"}, account, now=NOW)
+
+        await insert(1)
+        for field, value in (("email", "1@x.org"), ("username", "1")):
+            with pytest.raises(IdentityTakenError) as taken:
+                await insert(2, **{field: value})
+            assert list(taken.value.fields) == [field]
+        with pytest.raises(ValidationError) as missing:
+            await insert(3, name=None)
+        assert missing.value.fields == {"name": "is needed"}
+        for fields in ({"parent_id": object()}, {"born": "yesterday"}):
+            with pytest.raises(ValidationError):
+                await insert(4, **fields)
+        with pytest.raises(StoreUnavailableError) as broken:
+            await insert(5, parent_id=99)
+        assert broken.value.reason.startswith("sqlalchemy: constraint")
+
+
+def test_sqlalchemy_without_its_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without SQLAlchemy the package works; asking for the store says what to install."""
+    for name in [name for name in sys.modules if name.startswith("asgi_auth.stores.sqlalchemy")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(stores, "sqlalchemy", raising=False)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(
+        ConfigurationError, match=r"SQLAlchemyStore needs sqlalchemy: pip install 'asgi-auth\[sqlalchemy\]'"
+    ):
+        _ = stores.SQLAlchemyStore
