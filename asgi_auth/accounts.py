@@ -193,9 +193,7 @@ class Accounts(Generic[U]):
                 )
                 if renewed is None:
                     raise InvalidTokenError("the acting session ended in the meantime")
-            found = await work.users.update(user_id, values, keys)
-            if found is None:
-                raise ValidationError("the user is gone")
+            found = await work.users.update(user_id, values, keys) or before  # held, so that it is still there
             work.emit(
                 UserChanged(
                     at=self._clock(),
