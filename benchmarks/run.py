@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a file, whatever the current directory
 
 from benchmarks import middleware, sign_in, storm
+from benchmarks.peers import compare, report
 
 
 async def main(*, quick: bool) -> None:
@@ -22,6 +23,12 @@ async def main(*, quick: bool) -> None:
     middleware.report(await middleware.measure(rounds=300 if quick else 5000))
     sign_in.report(*await sign_in.measure(count=8 if quick else 64))
     await storm.measure(seconds=1 if quick else 10)
+    results = await compare.measure(
+        rounds=100 if quick else 2000, seconds=0.5 if quick else 3, storm_seconds=1 if quick else 10
+    )
+    print("\n" + report.page(results))
+    if not quick:
+        report.write(results)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from benchmarks.middleware import PASSWORD
 from benchmarks.timing import percentile
 
 CLIENTS = 16
+Body = dict[str, str] | bytes  # JSON, or a form
 IDENTITY = {"email": "storm@mail.example.org", "password": PASSWORD, "password_confirmation": PASSWORD}
 WEAK_PASSWORD = "p4$$w0rd" * 6 + "x"  # among the dearest to find weak: long, repeated, full of look-alikes
 WEAK = {"email": "weak@mail.example.org", "password": WEAK_PASSWORD, "password_confirmation": WEAK_PASSWORD}
@@ -27,10 +28,11 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    async def ask(self, method: str, path: str, body: dict[str, str] | None = None) -> int:
-        """Send a request and read the whole answer; its status."""
-        content = b"" if body is None else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    async def ask(self, method: str, path: str, body: Body | None = None, *, head: str = "") -> int:
+        """Send a request, with *head* for more lines of headers, and read the whole answer; its status."""
+        kind = "x-www-form-urlencoded" if isinstance(body, bytes) else "json"
+        content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/{kind}\r\n{head}"
         self._writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         answer = await self._reader.readuntil(b"\r\n\r\n")
         length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
@@ -84,7 +86,7 @@ async def ping(port: int, seconds: float) -> list[float]:
     return waits
 
 
-async def during(port: int, path: str, body: dict[str, str], seconds: float) -> tuple[list[float], Counter[int]]:
+async def during(port: int, path: str, body: Body, seconds: float) -> tuple[list[float], Counter[int]]:
     """``/ping`` while the clients post *body* to *path* without a pause; the waits, and the statuses of the posts."""
     statuses = Counter[int]()
 

@@ -1,0 +1,50 @@
+"""What each peer adds to a request of its own framework, in process."""
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+from benchmarks.middleware import BROWSER_HEADERS, receive
+from benchmarks.peers.builders import builders
+from benchmarks.peers.ours import secret_hash
+from benchmarks.peers.peer import Database, look_up
+from benchmarks.timing import Variant, in_turn
+
+FLOOR = "bare look-up"
+
+
+def call(app: Any, credential: tuple[str, str]) -> Variant:
+    """One request of a browser's size; the wrong answer ends the benchmark."""
+    headers = [*BROWSER_HEADERS, (credential[0].encode(), credential[1].encode())]
+
+    async def send(message: Any) -> None:
+        if message.get("status", 200) != 200 or message.get("body", b"pong") not in (b"pong", b""):
+            raise RuntimeError(f"refused: {message}")
+
+    async def once() -> None:
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+        }
+        scope |= {"path": "/me", "raw_path": b"/me", "root_path": "", "query_string": b"", "headers": headers}
+        await app({**scope, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000)}, receive, send)
+
+    return once
+
+
+async def measure(database: Database, *, rounds: int) -> dict[str, float]:
+    """Microseconds that each adds to the bare route of its framework; the floor is a whole look-up."""
+    async with AsyncExitStack() as stack:
+        ask = await stack.enter_async_context(look_up(database, pooled=False))
+        key = await stack.enter_async_context(secret_hash(database))
+        variants: dict[str, Variant] = {FLOOR: lambda: ask(key)}
+        names = []
+        for build in builders(database):
+            for name, peer in (await stack.enter_async_context(build(database))).items():
+                names.append(name)
+                variants[name] = call(peer.app, peer.credential)
+                variants[f"{name}, bare"] = call(peer.bare, peer.credential)
+        times = await in_turn(variants, rounds=rounds, shuffled=True)
+    return {FLOOR: times[FLOOR], **{name: times[name] - times[f"{name}, bare"] for name in names}}
