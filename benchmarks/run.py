@@ -12,10 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a file, whatever the current directory
 
 from benchmarks import middleware, sign_in, storm
-from benchmarks.peers import compare, report
 
 
-async def main(*, quick: bool) -> None:
+async def main(*, quick: bool, peers: bool) -> None:
     """Everything, one after the other: side by side they would disturb each other."""
     names = ("asgi-auth", "starlette", "aiosqlite", "PyJWT", "bcrypt", "uvicorn")
     print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores")
@@ -23,6 +22,14 @@ async def main(*, quick: bool) -> None:
     middleware.report(await middleware.measure(rounds=300 if quick else 5000))
     sign_in.report(*await sign_in.measure(count=8 if quick else 64))
     await storm.measure(seconds=1 if quick else 10)
+    if peers:
+        await beside_peers(quick=quick)
+
+
+async def beside_peers(*, quick: bool) -> None:
+    """The others, which are installed for this alone."""
+    from benchmarks.peers import compare, report
+
     results = await compare.measure(
         rounds=100 if quick else 2000, seconds=0.5 if quick else 3, storm_seconds=1 if quick else 10
     )
@@ -34,5 +41,7 @@ async def main(*, quick: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, to see that it works")
+    parser.add_argument("--without-peers", action="store_true", help="this library alone")
+    options = parser.parse_args()
     os.chdir(Path(__file__).parent.parent)
-    asyncio.run(main(quick=parser.parse_args().quick))
+    asyncio.run(main(quick=options.quick, peers=not options.without_peers))
