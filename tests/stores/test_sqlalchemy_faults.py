@@ -111,6 +111,31 @@ async def test_postgres_is_asked_once_and_forgiven(tmp_path: Path) -> None:
         assert await scoped.sessions.load(secret_hash, now=NOW)
 
 
+async def test_farewell_of_postgres_that_is_half_read_is_unavailable() -> None:
+    """FT-5: asked between the server's farewell and the end of the connection, the driver fails in a way of its own."""
+    made: list[Any] = []
+
+    async with database() as dsn, AsyncExitStack() as stack:
+
+        async def connect() -> Any:
+            made.append(await asyncpg.connect(dsn))
+            return made[-1]
+
+        engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, pool_size=1, max_overflow=0)
+        stack.push_async_callback(engine.dispose)
+        await make(engine, IntUser)
+        scoped = SQLAlchemyStore(engine, IntUser).scope("user")
+        alice = await add_user(scoped)
+        _, secret_hash = await add_session(scoped, alice)
+        farewell = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"
+        made[-1]._protocol.data_received(b"E" + (len(farewell) + 4).to_bytes(4, "big") + farewell)
+        with pytest.raises(StoreUnavailableError, match=r"ConnectionResetError") as error:
+            await scoped.sessions.load(secret_hash, now=NOW)
+        assert (error.value.__cause__, error.value.__context__) == (None, None)
+        assert await scoped.sessions.load(secret_hash, now=NOW)
+        assert made[0].is_closed()
+
+
 async def test_session_insert_waits_for_a_deletion(made: Engines, store: SQLAlchemyStore[IntUser]) -> None:
     """What races with the deletion of its user is not kept, and no failure."""
     scoped, other = store.scope("user"), SQLAlchemyStore(made(), IntUser).scope("user")

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Executable, event
-from sqlalchemy.engine import Connection, CursorResult, Row
+from sqlalchemy.engine import Connection, CursorResult, ExceptionContext, Row
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -126,8 +126,7 @@ class Database:
         # Races are decided by single statements, so that more isolation would only bring failures to be repeated.
         level = {} if self.sqlite else {"isolation_level": "READ COMMITTED"}
         self._several = self.engine.execution_options(**level)
-        if self.sqlite:
-            _look_after(self.engine)
+        _look_after(self.engine)
 
     async def run(self, act: Act[T]) -> T:
         if self._current() is not None:
@@ -245,8 +244,18 @@ def _check(engine: AsyncEngine) -> None:
 
 
 def _look_after(engine: AsyncEngine) -> None:
-    if not event.contains(engine.sync_engine, "checkout", _turn_foreign_keys_on):
-        event.listen(engine.sync_engine, "checkout", _turn_foreign_keys_on)
+    name, listener = ("checkout", _turn_foreign_keys_on) if engine.dialect.name == "sqlite" else ("handle_error", _lost)
+    if not event.contains(engine.sync_engine, name, listener):
+        event.listen(engine.sync_engine, name, listener)
+
+
+def _lost(context: ExceptionContext) -> BaseException | None:
+    # asyncpg, asked while the server's farewell is still being read, says so in an exception that is none of DB-API's:
+    # SQLAlchemy would pass it on as it is, and the connection back to the pool.
+    if type(context.original_exception).__name__ != "InternalClientError":
+        return None
+    context.is_disconnect = True
+    return ConnectionResetError("asyncpg: InternalClientError")
 
 
 def _turn_foreign_keys_on(connection: Any, record: Any, _: Any) -> None:
