@@ -610,7 +610,7 @@ asyncio.run(main())
 
 def test_script_that_never_closes_ends(tmp_path: Path) -> None:
     """No thread outlives the interpreter: a script that forgets to close ends, without a word of complaint."""
-    command: Sequence[str] = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, str(tmp_path)]
+    command: Sequence[str] = [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (ended.returncode, ended.stdout) == (0, f"{EMAIL}\n")
     assert ended.stderr in ("", "hasher: passwords are hashed too cheaply for real accounts\n")

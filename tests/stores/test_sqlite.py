@@ -297,7 +297,7 @@ except IdentityTakenError:
 def start(path: Path, reads: str = "threads") -> subprocess.Popen[str]:
     """A worker that registers one address and ends without closing the store."""
     return subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, str(path), reads],
+        [sys.executable, "-W", "error", "-c", SCRIPT, str(path), reads],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
