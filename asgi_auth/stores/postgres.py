@@ -1,22 +1,24 @@
 """PostgreSQL through asyncpg: many machines, one database; a pool of the store's own or the application's.
 
 Every transaction is READ COMMITTED. What two requests can race for is one statement, or is settled by the stamp when a
-session or token is loaded. Nothing is used that distributed databases of this kind lack: no advisory locks, no
-LISTEN/NOTIFY.
+session or token is loaded. Nothing is used that distributed databases of this kind lack: no advisory locks, and
+LISTEN/NOTIFY for cached look-ups alone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.store import ScopedStore
+from asgi_auth.stores.postgres_cache import CHANNEL, NOTIFY, Fill, Key, SessionCache
 from asgi_auth.stores.postgres_connections import Connections, Pool, Settings, fetch, transaction
 from asgi_auth.stores.rows import Codec, Row, Rows
-from asgi_auth.stores.sql import SQLScopedStore
+from asgi_auth.stores.sql import LOAD_SESSION, LOAD_SESSION_BY_ID, REVOKE_SESSION_BY_SECRET, SQLScopedStore
 from asgi_auth.types import User
 
 
@@ -33,9 +35,15 @@ class PostgresStore:
         statement_cache_size: As asyncpg has it. 0 is for a pooler in transaction mode that knows no prepared
             statements; each statement is a transaction then, so that all of it reaches one server. A shared *pool*
             must have the same.
+        session_cache: How long the look-up of a session may be answered from memory, 1 to 60 seconds: nothing is
+            accepted any more so long after its revocation, whatever the network does, and usually at once. None: every
+            request asks the database.
+        listen_dsn: Where a cache hears of revocations, if not at *dsn*: an address that leads to the same server
+            without a pooler. A cache beside a shared *pool* needs it.
 
     Raises:
-        ConfigurationError: neither or both of *dsn* and *pool* are given, or *dsn* is none.
+        ConfigurationError: neither or both of *dsn* and *pool* are given, or *dsn* is none; *session_cache* is out of
+            bounds, or there is nowhere to listen.
     """
 
     def __init__(
@@ -46,11 +54,15 @@ class PostgresStore:
         max_connections: int = 10,
         timeout: timedelta = timedelta(seconds=5),
         statement_cache_size: int = 100,
+        session_cache: timedelta | None = None,
+        listen_dsn: str | None = None,
     ) -> None:
         if (dsn is None) is (pool is None):
             raise ConfigurationError("PostgresStore: give either dsn or pool")
-        if dsn is not None and not dsn.startswith(("postgresql://", "postgres://")):
-            raise ConfigurationError("PostgresStore: dsn must begin with postgresql://")
+        for name, address in (("dsn", dsn), ("listen_dsn", listen_dsn)):
+            if address is not None and not address.startswith(("postgresql://", "postgres://")):
+                raise ConfigurationError(f"PostgresStore: {name} must begin with postgresql://")
+        _check_cache(session_cache, listen_dsn or dsn)
         self._database = _Database(
             Settings(
                 dsn=dsn,
@@ -58,6 +70,8 @@ class PostgresStore:
                 max_connections=max_connections,
                 seconds=timeout.total_seconds(),
                 statement_cache_size=statement_cache_size,
+                session_cache=session_cache,
+                listen_dsn=listen_dsn or dsn,
             )
         )
 
@@ -88,13 +102,31 @@ class PostgresStore:
         return SQLScopedStore(self._database, subject_name)
 
 
+def _check_cache(bound: object, address: str | None) -> None:
+    if bound is None:
+        return
+    if not isinstance(bound, timedelta) or not _SHORTEST <= bound <= _LONGEST:
+        raise ConfigurationError("PostgresStore: session_cache must be a timedelta of 1 to 60 seconds")
+    if address is None:
+        raise ConfigurationError("PostgresStore: session_cache with pool needs listen_dsn")
+
+
+_SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(seconds=60)
+
+
 # --- values ----------------------------------------------------------------------------------------------------------
 
 _NOBODY = UUID(int=0)
+_UUID_CHARACTERS = 36
 
 
 def _uuid(text: str) -> UUID:
     """The id that is spelled exactly so; nobody's for anything else, also for another spelling."""
+    return _parsed(text) if len(text) == _UUID_CHARACTERS else _NOBODY
+
+
+@lru_cache(maxsize=1024)  # of texts of one length, so that nobody fills it with long ones
+def _parsed(text: str) -> UUID:
     try:
         value = UUID(text)
     except ValueError:
@@ -134,6 +166,28 @@ class _Database:
         return connections
 
     async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        channel = self.connections().channel
+        if channel is None or sql not in _LOOK_UPS:
+            return await self._run(sql, values)
+        subject_name, name, now = values
+        cache, key = channel.cache, (subject_name, name)
+        row = cache.find(key, now)
+        if row is not None:
+            return (row,)
+        channel.open()
+        fill = cache.begin(now)
+        rows = await self._run(sql, values)
+        if rows:  # that there is none is never kept
+            _keep(cache, fill, key, tuple(rows[0]))
+        return rows
+
+    async def write(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        if self._settings.session_cache is None:
+            return await self._run(sql, values)  # a statement outside a transaction is one by itself
+        async with self.transaction() as bound:
+            return await bound.write(sql, values)
+
+    async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         seconds = self._settings.seconds
         async with self.connections().connection() as connection:
             if self._settings.statement_cache_size:
@@ -141,22 +195,33 @@ class _Database:
             async with transaction(connection, seconds, isolation="read_committed"):
                 return await fetch(connection, sql, values, seconds)
 
-    write = read  # a statement outside a transaction is one by itself
-
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["_Transaction"]:
         seconds = self._settings.seconds
-        async with (
-            self.connections().connection() as connection,
-            transaction(connection, seconds, isolation="read_committed"),
-        ):
-            bound = _Transaction(connection, seconds)
-            try:
-                yield bound
-                # After an error that somebody has swallowed COMMIT would roll back and call it a success.
-                await bound.read("SELECT 1", ())
-            finally:
-                bound.over = True
+        with self._forgetting() as changed:
+            async with (
+                self.connections().connection() as connection,
+                transaction(connection, seconds, isolation="read_committed"),
+            ):
+                bound = _Transaction(connection, seconds, changed)
+                try:
+                    yield bound
+                    await bound.finish()
+                finally:
+                    bound.over = True
+
+    @contextmanager
+    def _forgetting(self) -> Iterator["_Changed | None"]:
+        """What is changed in the block is forgotten at once, and at its end: also if the commit got no answer."""
+        channel = self.connections().channel
+        if channel is None:
+            yield None
+            return
+        changed = _Changed(channel.cache)
+        try:
+            yield changed
+        finally:
+            changed.forget()
 
 
 class _Transaction:
@@ -165,18 +230,71 @@ class _Transaction:
     rows = _ROWS
     over = False
 
-    def __init__(self, connection: Any, seconds: float) -> None:
-        self.connection, self._seconds = connection, seconds
+    def __init__(self, connection: Any, seconds: float, changed: "_Changed | None") -> None:
+        self.connection, self._seconds, self._changed = connection, seconds, changed
 
     async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         if self.over:  # the connection may be in the hands of somebody else
             raise ConfigurationError("store: the transaction is over; use the store itself")
         return await fetch(self.connection, sql, values, self._seconds)
 
-    write = read
+    async def write(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        rows = await self.read(sql, values)
+        if self._changed is not None:
+            self._changed.note(sql, values, rows)
+        return rows
+
+    async def finish(self) -> None:
+        """Tell every cache what to forget once this is committed; or just ask for something.
+
+        After an error that somebody has swallowed COMMIT would roll back and call it a success.
+        """
+        if self._changed is not None and self._changed.ids:
+            self._changed.forget()
+            await self.read(NOTIFY, (CHANNEL, sorted(self._changed.ids)))
+        else:
+            await self.read("SELECT 1", ())
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["_Transaction"]:
         """A savepoint, so that what is refused here leaves the rest of the transaction usable."""
         async with transaction(self.connection, self._seconds):
             yield self
+
+
+# --- cached look-ups -------------------------------------------------------------------------------------------------
+
+_LOOK_UPS = frozenset({LOAD_SESSION, LOAD_SESSION_BY_ID})
+_LONGEST_TEXT = 4096
+"""Characters; a row with more is not kept, so that there is a bound in bytes too."""
+
+
+def _keep(cache: SessionCache, fill: Fill, key: Key, row: tuple[Any, ...]) -> None:
+    """Keep a row of ``SESSION`` and ``USER``, to be forgotten by the id of either."""
+    session_id, user_id, _, _, _, idle_expires_at, expires_at = row[:7]
+    if sum(len(value) for value in row if isinstance(value, str)) <= _LONGEST_TEXT:
+        ids = (str(session_id), str(user_id))
+        cache.keep(fill, key, row, ids=ids, ends_at=min(idle_expires_at, expires_at))
+
+
+class _Changed:
+    """The ids of sessions and users that a transaction has changed."""
+
+    def __init__(self, cache: SessionCache) -> None:
+        self.ids: set[str] = set()
+        self._cache = cache
+
+    def note(self, sql: str, values: Sequence[Any], rows: Sequence[Row]) -> None:
+        """Note what a statement was given, as it may have changed just that; rather too much than too little.
+
+        Not what was inserted: that there is none is never kept. Nor what was pruned, which had ended: by its clocks,
+        which are judged each time, or by a revocation, which was told of.
+        """
+        if sql is REVOKE_SESSION_BY_SECRET:  # which only the database knows the id of
+            self.ids.update(str(row[0]) for row in rows)
+        elif not sql.lstrip().startswith("INSERT"):
+            self.ids.update(str(value) for value in values if isinstance(value, UUID))
+
+    def forget(self) -> None:
+        """Forget it in this process, without waiting to be told."""
+        self._cache.forget(self.ids)

@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeAlias
 
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
+from asgi_auth.stores import postgres_cache
+from asgi_auth.stores.postgres_cache import NOTIFY, Channel, Heard, SessionCache
 from asgi_auth.stores.rows import Row
 from asgi_auth.stores.sql import ConflictError
 
@@ -32,6 +35,8 @@ class Settings:
     max_connections: int
     seconds: float
     statement_cache_size: int
+    session_cache: timedelta | None = None
+    listen_dsn: str | None = field(default=None, repr=False)
 
 
 def _unavailable(error: BaseException) -> StoreUnavailableError:
@@ -93,6 +98,10 @@ class Connections:
         self._own: AsyncGenerator[Pool, None] | None = None
         self._idle: list[tuple[Pool, Any]] = []
         self._waiting = 0
+        self.channel: Channel | None = None
+        if settings.session_cache is not None:
+            cache = SessionCache(settings.session_cache, clock=postgres_cache.elapsed)
+            self.channel = Channel(cache, listen=self._listen, tell=self._tell)
 
     async def open(self) -> Pool:
         """The pool; where there is none, it is made, and in an empty database the schema."""
@@ -104,6 +113,8 @@ class Connections:
 
     async def close(self) -> None:
         """Close the store's own pool; leave the application's."""
+        if self.channel is not None:
+            await self.channel.close()
         async with self._turn:
             await self._close()
 
@@ -112,26 +123,17 @@ class Connections:
         async with self._alone() as connection, answered(None):
             return await schema.upgrade(connection)
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Any]:
-        """A connection, for the block."""
-        pool, connection = await self._take()
-        keep = False
-        try:
-            yield connection
-            keep = self._settings.shared is None
-        finally:
-            if keep and not self._waiting and pool is self._ready:
-                self._idle.append((pool, connection))
-            else:
-                await self._give_back(pool, connection)
+    def connection(self) -> "_Lent":
+        """A connection, for the block of an ``async with``."""
+        return _Lent(self)
 
-    async def _take(self) -> tuple[Pool, Any]:
+    async def take(self) -> tuple[Pool, Any]:
+        """A connection and its pool."""
         while self._idle:
             pool, connection = self._idle.pop()
             if _is_open(connection):
                 return pool, connection
-            await self._give_back(pool, connection)
+            await self.give_back(pool, connection)
         pool = await self.open()
         self._waiting += 1
         try:
@@ -140,7 +142,14 @@ class Connections:
         finally:
             self._waiting -= 1
 
-    async def _give_back(self, pool: Pool, connection: Any) -> None:
+    def keep(self, pool: Pool, connection: Any) -> bool:
+        """Keep a sound connection for the next use; False if it must go back to its pool."""
+        kept = self._settings.shared is None and not self._waiting and pool is self._ready
+        if kept:
+            self._idle.append((pool, connection))
+        return kept
+
+    async def give_back(self, pool: Pool, connection: Any) -> None:
         """To the pool, which ends what is under way. That the connection is broken is no failure of what was done."""
         with suppress(*FAILURES):
             await pool.release(connection, timeout=self._settings.seconds)
@@ -170,6 +179,25 @@ class Connections:
             self._own = None
 
     @asynccontextmanager
+    async def _listen(self, channels: Sequence[str], hear: Heard) -> AsyncIterator[asyncio.Event]:
+        """As ``postgres_cache.Listen``, on a connection of its own: while a pool's is held, it cannot be closed."""
+        ended = asyncio.Event()
+        async with answered(self._settings.seconds):
+            connection = await asyncpg.connect(self._settings.listen_dsn)
+        try:
+            connection.add_termination_listener(lambda _: ended.set())
+            async with answered(self._settings.seconds):
+                for channel in channels:
+                    await connection.add_listener(channel, hear)
+            yield ended
+        finally:
+            connection.terminate()  # it may be that nobody answers any more
+
+    async def _tell(self, channel: str, text: str) -> None:
+        async with self.connection() as connection:
+            await fetch(connection, NOTIFY, (channel, [text]), self._settings.seconds)
+
+    @asynccontextmanager
     async def _alone(self) -> AsyncIterator[Any]:
         """A connection whose statements may take their time, where that is for us to say."""
         settings = self._settings
@@ -184,10 +212,28 @@ class Connections:
             yield connection
 
 
+class _Lent:
+    """A connection for a block. Each look-up has one, and a generator's context manager costs several times as much."""
+
+    __slots__ = ("_connection", "_connections", "_pool")
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    async def __aenter__(self) -> Any:
+        self._pool, self._connection = await self._connections.take()
+        return self._connection
+
+    async def __aexit__(self, error: object, *_: object) -> None:
+        if error is not None or not self._connections.keep(self._pool, self._connection):
+            await self._connections.give_back(self._pool, self._connection)
+
+
 def _is_open(connection: Any) -> bool:
-    with suppress(asyncpg.InterfaceError):  # it ended, and the pool has taken it back
+    try:
         return not connection.is_closed()
-    return False
+    except asyncpg.InterfaceError:  # it ended, and the pool has taken it back
+        return False
 
 
 async def _pool_of_its_own(settings: Settings, idle: list[tuple[Pool, Any]]) -> AsyncGenerator[Pool, None]:

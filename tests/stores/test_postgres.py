@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -19,6 +20,7 @@ from asgi_auth.testing import StoreSuite
 from asgi_auth.testing.stores.records import NOW, add_session, add_token, add_user
 from asgi_auth.types import Account
 from tests.postgres import database, execute
+from tests.stores.caching import listening
 from tests.stores.cancelling import cancel_everywhere
 from tests.stores.statements import STATEMENTS
 from tests.support import EMAIL, credentials, make_auth, register
@@ -52,6 +54,19 @@ class TestPostgresStoreBehindPooler(TestPostgresStore):
     """The suite, where each statement is a transaction."""
 
     options: ClassVar[dict[str, Any]] = {"statement_cache_size": 0}
+
+
+class TestPostgresStoreWithCache(StoreSuite):
+    """The suite, where look-ups are cached."""
+
+    @pytest.fixture
+    async def store(self, dsn: str) -> AsyncIterator[PostgresStore]:
+        """A store on an empty database, whose cache is on."""
+        store = await listening(PostgresStore(dsn, session_cache=timedelta(seconds=60)))
+        yield store
+        await store.close()
+
+    second = store
 
 
 @pytest.fixture

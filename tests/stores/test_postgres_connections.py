@@ -16,7 +16,7 @@ from asgi_auth.stores import PostgresStore
 from asgi_auth.testing.stores.records import NOW, add_session, add_token, add_user, together
 from tests.postgres import database, execute, server
 
-SHORT = timedelta(seconds=0.1)
+SHORT = timedelta(seconds=0.5)
 
 
 @pytest.fixture

@@ -1,0 +1,228 @@
+"""Cached session look-ups of ``PostgresStore``, in two parts: the cache, and the channel that says what to forget.
+
+The guarantee is the cache's alone: a row is used for less than the bound, counted from the instant at which its query
+was begun. The channel only shortens that, and switches the cache off while it cannot; nothing depends on what arrives.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import Context
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import count
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from asgi_auth.errors import AuthError
+from asgi_auth.stores.rows import Row
+
+logger = logging.getLogger("asgi_auth")
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+SIZE = 10_000
+"""How many rows are kept, and how many ids of forgotten ones: some 20 MB at most, but for rows with extra fields."""
+
+elapsed: Callable[[], float] = (
+    # The usual clock stands still while the machine is suspended, and the database may go on without it.
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Seconds since some instant; never set, unlike the clock that says ``now``."""
+
+Key = tuple[Any, ...]
+"""How a row is asked for: the kind of user, and the hash of a secret or an id."""
+
+
+class Fill(NamedTuple):
+    """A query about to be made: what must not have happened meanwhile, and from when its row's time counts."""
+
+    generation: int
+    begun: float
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Entry:
+    row: Row
+    ids: tuple[str, ...]
+    fill: Fill
+    ends_at: datetime
+
+
+class SessionCache:
+    """The rows of live sessions, each for less than *bound*, and only while it is trusted. Knows no database.
+
+    A row is an immutable value; whoever gets it makes records of their own from it.
+    """
+
+    def __init__(self, bound: timedelta, *, clock: Callable[[], float], size: int = SIZE) -> None:
+        self.bound, self.clock, self._size = bound.total_seconds(), clock, size
+        self._until = bound
+        self._trusted_since = float("-inf")
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()  # used last comes last
+        self._keys: dict[str, set[Key]] = {}
+        self._generation = self._oldest = 0
+        self._forgotten: dict[str, int] = {}
+
+    @property
+    def trusted(self) -> bool:
+        """Whether somebody would tell of changes: so it was shown less than the bound ago."""
+        return self.clock() - self._trusted_since < self.bound
+
+    def find(self, key: Key, now: datetime) -> Row | None:
+        """The row under *key* if it is still good at *now*, by both clocks and by the ends of the session itself."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        at, fill = self.clock(), entry.fill
+        if at - self._trusted_since >= self.bound or not 0 <= at - fill.begun < self.bound:
+            return None
+        if not fill.now <= now < entry.ends_at or now - fill.now >= self._until:
+            return None
+        self._entries.move_to_end(key)
+        return entry.row
+
+    def begin(self, now: datetime) -> Fill:
+        """Note that a query is about to be made, before anything of it is done."""
+        return Fill(self._generation, self.clock(), now)
+
+    def keep(self, fill: Fill, key: Key, row: Row, *, ids: tuple[str, ...], ends_at: datetime) -> None:
+        """Keep what the query has found, unless any of *ids*, or everything, was forgotten since it was begun."""
+        changed = max(self._oldest, *(self._forgotten.get(name, 0) for name in ids))
+        if changed > fill.generation or not self.trusted:
+            return
+        self._drop(key)
+        self._entries[key] = _Entry(row, ids, fill, ends_at)
+        for name in ids:
+            self._keys.setdefault(name, set()).add(key)
+        if len(self._entries) > self._size:
+            self._drop(next(iter(self._entries)))
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Forget the rows that have any of *ids*, also those whose query is under way."""
+        for name in ids:
+            self._generation += 1
+            self._forgotten.pop(name, None)  # to the end, with the youngest
+            self._forgotten[name] = self._generation
+            if len(self._forgotten) > self._size:
+                self._oldest = self._forgotten.pop(next(iter(self._forgotten)))
+            for key in list(self._keys.get(name, ())):
+                self._drop(key)
+
+    def trust(self, since: float) -> None:
+        """Changes that were committed after *since* have been told of, or will be."""
+        if not self.trusted:  # what was changed before that may have been told to nobody
+            self._clear()
+        self._trusted_since = since
+
+    def distrust(self) -> None:
+        """Forget everything, and keep nothing until there is trust again."""
+        self._trusted_since = float("-inf")
+        self._clear()
+
+    def _clear(self) -> None:
+        self._generation += 1
+        self._oldest = self._generation
+        for kept in (self._entries, self._keys, self._forgotten):
+            kept.clear()
+
+    def _drop(self, key: Key) -> None:
+        entry = self._entries.pop(key, None)
+        for name in entry.ids if entry is not None else ():
+            self._keys[name].discard(key)
+            if not self._keys[name]:
+                del self._keys[name]
+
+
+# --- the channel -----------------------------------------------------------------------------------------------------
+
+CHANNEL = "asgi_auth"
+"""Where the ids of what was changed are told, one each time. It is the same for every schema of the database: to forget
+the row of somebody else's application is to forget nothing."""
+NOTIFY = "SELECT pg_notify($1, told) FROM unnest($2::text[]) AS told"
+
+_LONGEST_REST = 30.0
+"""Seconds between two tries to listen: half the longest bound."""
+
+Heard = Callable[[Any, int, str, Any], None]
+Listen = Callable[[Sequence[str], Heard], AbstractAsyncContextManager[asyncio.Event]]
+"""Hand what is told on these channels to a function, for the block; the event: the connection has ended."""
+
+
+async def pause(seconds: float, ended: asyncio.Event) -> None:
+    """Wait so long, or until *ended*."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await ended.wait()
+
+
+class Channel:
+    """Hears what the cache must forget, and shows that it would: every half bound it tells itself something.
+
+    That is told through another connection, the way on which changes are told. As a connection hears in the order of
+    the commits, whoever hears a beat has heard of all that was committed before.
+    """
+
+    def __init__(self, cache: SessionCache, *, listen: Listen, tell: Callable[[str, str], Any]) -> None:
+        self.cache = cache
+        self._listen, self._tell = listen, tell
+        self._own = f"{CHANNEL}_{uuid4().hex}"
+        self._task: asyncio.Task[None] | None = None
+        self._numbers = count()
+        self._beat, self._sent, self._heard = "", 0.0, False
+        self._lost = False
+
+    def open(self) -> None:
+        """Listen from now on, if nobody does. The first look-up asks for it: a script that makes none needs none."""
+        if self._task is None or self._task.done():
+            # Not in the context of the request that happens to be the first: it would be kept as long as the task.
+            self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
+
+    async def close(self) -> None:
+        """Listen no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        self.cache.distrust()
+
+    async def _run(self) -> None:
+        every = rest = self.cache.bound / 2
+        while True:
+            reason = "a notification did not arrive"
+            try:
+                async with self._listen((CHANNEL, self._own), self._hear) as ended:
+                    while await self._is_heard(ended, every):
+                        rest = every
+            except AuthError as exc:
+                reason = exc.reason
+            self._lose(reason)
+            await pause(rest, asyncio.Event())
+            rest = min(2 * rest, _LONGEST_REST)
+
+    async def _is_heard(self, ended: asyncio.Event, seconds: float) -> bool:
+        self._beat, self._sent, self._heard = str(next(self._numbers)), self.cache.clock(), False
+        await self._tell(self._own, self._beat)
+        await pause(seconds, ended)
+        return self._heard and not ended.is_set()
+
+    def _hear(self, _connection: Any, _pid: int, channel: str, told: Any) -> None:
+        if channel == CHANNEL:
+            self.cache.forget([told])
+        elif told == self._beat:
+            self.cache.trust(self._sent)
+            self._heard = True
+            if self._lost:
+                logger.info("the session cache is on again")
+            self._lost = False
+
+    def _lose(self, reason: str) -> None:
+        self.cache.distrust()
+        if not self._lost:  # once for each outage
+            logger.warning("the session cache is off, every look-up asks the database: %s", reason)
+        self._lost = True

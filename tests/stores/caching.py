@@ -1,0 +1,161 @@
+"""What tests of cached look-ups share: time in the test's hands, and a network that swallows what is sent."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+
+from asgi_auth.stores import PostgresStore, postgres_cache
+from asgi_auth.stores.postgres_cache import Channel
+from tests.gate import PATIENCE
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what the network will bring."""
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():  # noqa: ASYNC110  # it is no event of this process
+            await asyncio.sleep(0.002)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """The same for what is known without asking."""
+
+    async def asked() -> bool:
+        return condition()
+
+    await eventually(asked)
+
+
+def channel_of(store: PostgresStore) -> Channel:
+    """The channel of a store that has a cache, on this event loop."""
+    channel = store._database.connections().channel
+    assert channel is not None
+    return channel
+
+
+async def listening(store: PostgresStore) -> PostgresStore:
+    """The store, opened, with its cache on."""
+    await store.open()
+    channel = channel_of(store)
+    channel.open()
+    await until(lambda: channel.cache.trusted)
+    return store
+
+
+class Hand:
+    """The clock of every cache, and the pauses of every channel: nothing passes until the test says so."""
+
+    def __init__(self) -> None:
+        self.at = 1000.0
+        self.resting: list[float] = []
+        """How long each channel rests now."""
+        self.rested: list[float] = []
+        """How long each rest was to be."""
+        self._ticked = asyncio.Event()
+
+    def __call__(self) -> float:
+        """The clock."""
+        return self.at
+
+    def tick(self) -> None:
+        """End every pause that is under way."""
+        self._ticked.set()
+        self._ticked = asyncio.Event()
+
+    async def pause(self, seconds: float, ended: asyncio.Event) -> None:
+        """As ``postgres_cache.pause``."""
+        waiting = [asyncio.create_task(event.wait()) for event in (ended, self._ticked)]
+        self.resting.append(seconds)
+        self.rested.append(seconds)
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.resting.remove(seconds)
+            for task in waiting:
+                task.cancel()
+
+
+@contextmanager
+def by_hand() -> Iterator[Hand]:
+    """Caches that are made in the block have their time from the hand."""
+    hand = Hand()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_cache, "elapsed", hand)
+        patch.setattr(postgres_cache, "pause", hand.pause)
+        yield hand
+
+
+class Relay:
+    """A way to the database through a port of its own."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = urlsplit(dsn)
+        self._open = asyncio.Event()
+        self._open.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._port = 0
+
+    @property
+    def dsn(self) -> str:
+        """The address of the database, by this way."""
+        query = urlencode([(name, value) for name, value in parse_qsl(self._dsn.query) if name != "host"])
+        login = self._dsn.netloc.rpartition("@")[0]
+        return self._dsn._replace(netloc=f"{login}@127.0.0.1:{self._port}", query=query).geturl()
+
+    def swallow(self) -> None:
+        """Deliver nothing from now on, and close nothing: as a network that has lost its way."""
+        self._open.clear()
+
+    def deliver(self) -> None:
+        """Deliver everything, also what was held up: both ends have kept on sending it."""
+        self._open.set()
+
+    def cut(self) -> None:
+        """End every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Relay"]:
+        """Take connections within the block."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            self.deliver()
+            self.cut()
+            await until(lambda: not self._writers)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            far_reader, far_writer = await self._connect()
+            self._writers.add(far_writer)
+            await asyncio.wait(
+                [
+                    asyncio.create_task(self._pump(reader, far_writer)),
+                    asyncio.create_task(self._pump(far_reader, writer)),
+                ],
+            )
+            self._writers.discard(far_writer)
+        finally:
+            self._writers.discard(writer)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        directory = dict(parse_qsl(self._dsn.query)).get("host")
+        if directory is not None:
+            return await asyncio.open_unix_connection(f"{directory}/.s.PGSQL.5432")
+        return await asyncio.open_connection(  # pragma: no cover  # a server of somebody else
+            self._dsn.hostname, self._dsn.port or 5432
+        )
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._open.wait()
+                writer.write(data)
+        writer.transport.abort()

@@ -1,0 +1,720 @@
+"""Cached look-ups of PostgresStore: the cache by itself, what it does for a store, and the channel."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.store import Loaded
+from asgi_auth.stores import PostgresStore, postgres
+from asgi_auth.stores.postgres_cache import CHANNEL, Key, SessionCache, elapsed, pause
+from asgi_auth.testing.stores.records import HOUR, NOW, SECOND, add_session, add_user
+from asgi_auth.types import User
+from tests.postgres import database, execute
+from tests.stores.caching import Hand, Relay, by_hand, channel_of, eventually, listening, until
+from tests.stores.cancelling import cancel_everywhere
+from tests.stores.test_postgres import settled, traced
+from tests.support import EMAIL, make_auth, register
+from tests.workers import shown
+
+BOUND = 10 * SECOND
+KEY: Key = ("user", b"hash")
+ROW = ("a row",)
+
+
+@pytest.fixture
+def hand() -> Iterator[Hand]:
+    """Time stands still until the test moves it."""
+    with by_hand() as hand:
+        yield hand
+
+
+@pytest.fixture
+async def dsn() -> AsyncIterator[str]:
+    """The address of an empty database."""
+    async with database() as address:
+        yield address
+
+
+@pytest.fixture
+async def store(dsn: str, hand: Hand) -> AsyncIterator[PostgresStore]:
+    """A store whose cache is on."""
+    store = await listening(PostgresStore(dsn, session_cache=BOUND))
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def other(dsn: str, hand: Hand) -> AsyncIterator[PostgresStore]:
+    """That of another worker."""
+    other = PostgresStore(dsn, session_cache=BOUND)
+    yield other
+    await other.close()
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def made(hand: Hand, size: int = 10) -> SessionCache:
+    """A cache that is trusted now."""
+    cache = SessionCache(BOUND, clock=hand, size=size)
+    cache.trust(hand.at)
+    return cache
+
+
+def fill(cache: SessionCache, key: Key = KEY, *ids: str) -> None:
+    """Keep a row that ends in an hour."""
+    cache.keep(cache.begin(NOW), key, ROW, ids=ids or ("session", "user"), ends_at=NOW + HOUR)
+
+
+@pytest.mark.parametrize(
+    ("passed", "now", "found"),
+    [
+        (0.0, NOW, True),
+        (9.999, NOW + 9.999 * SECOND, True),
+        (10.0, NOW, False),
+        (0.0, NOW + 10 * SECOND, False),
+        (0.0, NOW - timedelta(microseconds=1), False),
+        (-1.0, NOW, False),
+    ],
+    ids=["at once", "just inside", "the bound has passed", "the caller's clock says so", "it went back", "ours did"],
+)
+def test_cache_keeps_a_row_for_less_than_the_bound(hand: Hand, passed: float, now: datetime, found: bool) -> None:
+    """By its own clock and by the caller's: whichever is ahead, or has gone back, ends it."""
+    cache = made(hand)
+    fill(cache)
+    hand.at += passed
+    cache.trust(hand.at - 1)
+    assert (cache.find(KEY, now) == ROW) is found
+
+
+def test_cache_counts_from_the_beginning_of_the_query(hand: Hand) -> None:
+    """A query that took its time has used up time of its row."""
+    cache = made(hand)
+    begun = cache.begin(NOW)
+    hand.at += 6
+    cache.trust(hand.at)
+    cache.keep(begun, KEY, ROW, ids=("a",), ends_at=NOW + HOUR)
+    assert cache.find(KEY, NOW) == ROW
+    hand.at += 4
+    assert cache.find(KEY, NOW) is None
+
+
+def test_cache_judges_the_end_of_the_session_each_time(hand: Hand) -> None:
+    """SE-7: a session is dead at its end, however lately it was read."""
+    cache = made(hand)
+    cache.keep(cache.begin(NOW), KEY, ROW, ids=("a",), ends_at=NOW + SECOND)
+    assert cache.find(KEY, NOW + SECOND - timedelta(microseconds=1)) == ROW
+    assert cache.find(KEY, NOW + SECOND) is None
+
+
+@pytest.mark.parametrize("name", ["session", "user"])
+def test_cache_forgets_by_either_id(hand: Hand, name: str) -> None:
+    """Every row of a session or of a user goes, under whichever key; others stay."""
+    cache = made(hand)
+    fill(cache)
+    fill(cache, ("user", UUID(int=1)))
+    fill(cache, ("user", b"theirs"), "another", "else")
+    cache.forget([name])
+    assert [cache.find(key, NOW) for key in (KEY, ("user", UUID(int=1)), ("user", b"theirs"))] == [None, None, ROW]
+
+
+def test_cache_does_not_keep_what_was_forgotten_meanwhile(hand: Hand) -> None:
+    """A query that a change has overtaken fills nothing; one that something else has changed beside does."""
+    cache = made(hand)
+    begun = cache.begin(NOW)
+    cache.forget(["somebody", "session"])
+    cache.keep(begun, KEY, ROW, ids=("session", "user"), ends_at=NOW + HOUR)
+    assert cache.find(KEY, NOW) is None
+    cache.keep(begun, KEY, ROW, ids=("other", "user"), ends_at=NOW + HOUR)
+    assert cache.find(KEY, NOW) == ROW
+
+
+def test_cache_remembers_a_bounded_number_of_changes(hand: Hand) -> None:
+    """Whoever began before the changes that are remembered fills nothing: it might be one of them."""
+    cache = made(hand, size=2)
+    begun = cache.begin(NOW)
+    cache.forget(["session", "b", "c"])
+    cache.keep(begun, KEY, ROW, ids=("session",), ends_at=NOW + HOUR)
+    assert cache.find(KEY, NOW) is None
+
+
+@pytest.mark.parametrize("lost", ["told", "unheard"])
+def test_cache_does_not_keep_what_was_read_without_trust(hand: Hand, lost: str) -> None:
+    """Trust that comes back brings nothing back, nor lets anything in that was read before."""
+    cache = made(hand)
+    fill(cache)
+    begun = cache.begin(NOW)
+    if lost == "told":
+        cache.distrust()
+    else:
+        hand.at += 10
+    fill(cache, ("user", b"meanwhile"))
+    assert not cache.trusted
+    assert cache.find(KEY, NOW) is None
+    cache.trust(hand.at)
+    cache.keep(begun, ("user", b"late"), ROW, ids=("a",), ends_at=NOW + HOUR)
+    assert [cache.find(key, NOW) for key in (KEY, ("user", b"meanwhile"), ("user", b"late"))] == [None, None, None]
+
+
+def test_cache_drops_what_was_used_longest_ago(hand: Hand) -> None:
+    """It has so many rows and no more, and no trace of others."""
+    cache = made(hand, size=2)
+    for name in ("a", "b"):
+        fill(cache, ("user", name), name)
+    assert cache.find(("user", "a"), NOW) == ROW
+    fill(cache, ("user", "c"), "c")
+    assert [cache.find(("user", name), NOW) is not None for name in "abc"] == [True, False, True]
+    assert set(cache._keys) == {"a", "c"}
+
+
+def test_cache_shows_nothing(hand: Hand) -> None:
+    """TK-17: what is in it is in no log."""
+    cache = made(hand)
+    fill(cache)
+    shown = repr(cache) + "".join(map(repr, cache._entries.values()))
+    assert "a row" not in shown
+    assert "session" not in shown.replace("SessionCache", "")
+
+
+def test_cache_has_a_clock_that_runs() -> None:
+    """It goes on, and never back."""
+    first = elapsed()
+    assert first <= elapsed()
+
+
+ACTS = st.lists(
+    st.tuples(st.sampled_from(["begin", "keep", "change", "pass", "beat", "lose", "find"]), st.integers(0, 3)),
+    max_size=60,
+)
+
+
+@given(ACTS)
+def test_cache_never_answers_what_was_forgotten_or_is_old(acts: list[tuple[str, int]]) -> None:
+    """Whatever happens in whatever order: an answer is younger than the bound and as new as the last change."""
+    hand, versions = Hand(), dict.fromkeys(range(4), 0)
+    cache = made(hand, size=3)
+    begun: dict[int, Any] = {}
+    for act, number in acts:
+        if act == "begin":
+            begun[number] = cache.begin(NOW), (versions[number], hand.at)
+        elif act == "keep" and number in begun:
+            started, row = begun[number]
+            cache.keep(started, ("user", number), row, ids=(str(number),), ends_at=NOW + HOUR)
+        elif act == "change":
+            versions[number] += 1
+            cache.forget([str(number)])
+        elif act == "pass":
+            hand.at += 3 * number
+        elif act == "beat":
+            cache.trust(hand.at)
+        elif act == "lose":
+            cache.distrust()
+        found = cache.find(("user", number), NOW)
+        assert found is None or (found[0] == versions[number] and hand.at - found[1] < 10)
+        assert len(cache._entries) <= 3
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"session_cache": timedelta(0)},
+        {"session_cache": timedelta(seconds=0.9)},
+        {"session_cache": timedelta(seconds=61)},
+        {"session_cache": 10},
+        {"session_cache": BOUND, "listen_dsn": "hunter2"},
+        {"session_cache": BOUND, "dsn": None, "pool": lambda: None},
+    ],
+    ids=["nothing", "too short", "too long", "no timedelta", "no address", "nowhere to listen"],
+)
+def test_cached_postgres_refuses_what_will_not_do(options: dict[str, Any]) -> None:
+    """The bound is 1 to 60 seconds, and there is somewhere to listen."""
+    with pytest.raises(ConfigurationError, match="PostgresStore: ") as error:
+        PostgresStore(**{"dsn": "postgresql:///a", **options})
+    assert "hunter2" not in str(error.value)
+
+
+# --- look-ups --------------------------------------------------------------------------------------------------------
+
+
+async def signed_in(store: PostgresStore, **changes: Any) -> tuple[str, str, bytes]:
+    """The ids of a session and its user, and the hash of its secret."""
+    scoped = store.scope("user")
+    session, secret_hash = await add_session(scoped, await add_user(scoped), **changes)
+    return session.id, session.user_id, secret_hash
+
+
+async def both(store: PostgresStore, session_id: str, secret_hash: bytes) -> list[Loaded[User] | None]:
+    """What the look-ups by secret and by id say."""
+    sessions = store.scope("user").sessions
+    return [await sessions.load(secret_hash, now=NOW), await sessions.load_by_id(session_id, now=NOW)]
+
+
+@pytest.mark.anyio
+async def test_cached_request_costs_no_statement(
+    dsn: str, hand: Hand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The second request with a cookie, or with a bearer token, asks nothing of the database."""
+    async with traced(monkeypatch) as statements:
+        store = PostgresStore(dsn, session_cache=BOUND)
+        auth = make_auth(tmp_path, store=store)
+        async with auth.running():
+            await listening(store)
+            _, token = await register(auth)
+            await settled(statements)
+            statements.clear()
+            assert await shown(auth, token) == [EMAIL, EMAIL]
+            assert await settled(statements) == ["SELECT", "SELECT"]
+            assert await shown(auth, token) == [EMAIL, EMAIL]
+            assert await settled(statements) == ["SELECT", "SELECT"]
+            await auth.sessions.revoke(token.session.id)
+            assert await shown(auth, token) == ["-", "-"]
+
+
+@pytest.mark.anyio
+async def test_cached_look_up_is_over_after_the_bound(store: PostgresStore, dsn: str, hand: Hand) -> None:
+    """What another program has changed without telling is seen after the bound."""
+    session_id, _, secret_hash = await signed_in(store)
+    first = await both(store, session_id, secret_hash)
+    await execute(dsn, "UPDATE asgi_auth_sessions SET revoked_at = now()")
+    assert await both(store, session_id, secret_hash) == first
+    hand.at += 10
+    channel_of(store).cache.trust(hand.at)
+    assert await both(store, session_id, secret_hash) == [None, None]
+
+
+@pytest.mark.anyio
+async def test_cached_look_up_never_says_no(store: PostgresStore, dsn: str) -> None:
+    """That there is no such session is asked each time."""
+    session_id, _, secret_hash = await signed_in(store)
+    await execute(dsn, "UPDATE asgi_auth_sessions SET revoked_at = now()")
+    assert await both(store, session_id, secret_hash) == [None, None]
+    await execute(dsn, "UPDATE asgi_auth_sessions SET revoked_at = NULL")
+    assert None not in await both(store, session_id, secret_hash)
+
+
+@pytest.mark.anyio
+async def test_cached_look_up_is_of_one_kind_of_user(store: PostgresStore) -> None:
+    """The kind of user is a part of what is looked up."""
+    session_id, _, secret_hash = await signed_in(store)
+    assert None not in await both(store, session_id, secret_hash)
+    sessions = store.scope("admin").sessions
+    assert await sessions.load(secret_hash, now=NOW) is None
+    assert await sessions.load_by_id(session_id, now=NOW) is None
+
+
+@pytest.mark.anyio
+async def test_cached_look_up_gives_everybody_their_own(store: PostgresStore, dsn: str) -> None:
+    """What one request does to a value that can be altered is not seen by another."""
+    _, _, secret_hash = await signed_in(store)
+    await execute(dsn, """UPDATE asgi_auth_users SET data = '{"tags": ["a"]}'""")
+    sessions = store.scope("user").sessions
+    first = await sessions.load(secret_hash, now=NOW)
+    assert first is not None
+    first.user.data["tags"].append("b")
+    second = await sessions.load(secret_hash, now=NOW)
+    assert second is not None
+    assert second.user.data == {"tags": ["a"]}
+
+
+@pytest.mark.anyio
+async def test_cached_look_up_leaves_large_rows_out(store: PostgresStore, dsn: str) -> None:
+    """A row with very much in it is read each time."""
+    session_id, _, secret_hash = await signed_in(store, label="x" * 5000)
+    assert None not in await both(store, session_id, secret_hash)
+    await execute(dsn, "UPDATE asgi_auth_sessions SET revoked_at = now()")
+    assert await both(store, session_id, secret_hash) == [None, None]
+
+
+@pytest.mark.anyio
+async def test_cached_look_up_is_none_in_a_transaction(store: PostgresStore, dsn: str) -> None:
+    """A transaction reads what the database has, and fills nothing."""
+    session_id, _, secret_hash = await signed_in(store)
+    assert None not in await both(store, session_id, secret_hash)
+    await execute(dsn, "UPDATE asgi_auth_sessions SET revoked_at = now()")
+    async with store.scope("user").transaction() as work:
+        assert await work.sessions.load(secret_hash, now=NOW) is None
+        assert await work.sessions.load_by_id(session_id, now=NOW) is None
+    assert None not in await both(store, session_id, secret_hash)
+
+
+@pytest.mark.anyio
+async def test_cached_look_up_overtaken_by_a_change_is_not_kept(
+    store: PostgresStore, other: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that was changed while it was on its way is answered once, as it would be without a cache."""
+    session_id, _, secret_hash = await signed_in(store)
+    cache, generation = channel_of(store).cache, channel_of(store).cache.begin(NOW).generation
+    run = postgres._Database._run
+
+    async def overtaken(*args: Any) -> Any:
+        rows = await run(*args)
+        await other.scope("user").sessions.revoke(session_id, now=NOW)
+        await until(lambda: cache.begin(NOW).generation > generation)
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres._Database, "_run", overtaken)
+        assert await store.scope("user").sessions.load(secret_hash, now=NOW) is not None
+    assert await store.scope("user").sessions.load(secret_hash, now=NOW) is None
+
+
+# --- changes ---------------------------------------------------------------------------------------------------------
+
+Change = Callable[[Any, str, str, bytes], Awaitable[Any]]
+"""What is done to a session and its user, in a store or in a transaction."""
+
+CHANGES: dict[str, Change] = {
+    "revoke": lambda to, session, user, secret: to.sessions.revoke(session, now=NOW),
+    "revoke_of": lambda to, session, user, secret: to.sessions.revoke(session, user_id=user, now=NOW),
+    "revoke_by_secret": lambda to, session, user, secret: to.sessions.revoke_by_secret(secret, now=NOW),
+    "revoke_all": lambda to, session, user, secret: to.sessions.revoke_all(user, now=NOW),
+    "stamp": lambda to, session, user, secret: to.accounts.update(user, {"stamp": b"another"}),
+    "disable": lambda to, session, user, secret: to.accounts.update(user, {"disabled_at": NOW}),
+    "restamp": lambda to, session, user, secret: to.sessions.restamp(session, b"another"),
+    "delete": lambda to, session, user, secret: to.users.delete(user),
+    "confirm": lambda to, session, user, secret: to.accounts.update(user, {"confirmed_at": NOW}),
+    "change": lambda to, session, user, secret: to.users.update(user, {"name": "Alice"}, {}),
+    "touch": lambda to, session, user, secret: to.sessions.touch(
+        session, last_seen_at=NOW + SECOND, idle_expires_at=NOW + HOUR + SECOND
+    ),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", CHANGES)
+async def test_cached_change_is_heard_elsewhere(store: PostgresStore, other: PostgresStore, name: str) -> None:
+    """SE-6: what one worker has changed the others see as soon as they are told, with no time passed."""
+    session_id, user_id, secret_hash = await signed_in(store)
+    before = await both(store, session_id, secret_hash)
+    assert None not in before
+    await CHANGES[name](other.scope("user"), session_id, user_id, secret_hash)
+    cache = channel_of(store).cache
+    await until(lambda: not cache._entries)
+    after = await both(store, session_id, secret_hash)
+    assert after == await both(other, session_id, secret_hash)
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "in a transaction"])
+@pytest.mark.parametrize("name", CHANGES)
+async def test_cached_change_is_seen_at_once_where_it_is_made(dsn: str, hand: Hand, name: str, alone: bool) -> None:
+    """A process does not wait to be told what it has done itself."""
+    async with Relay(dsn).running() as relay:
+        store = await listening(PostgresStore(dsn, session_cache=BOUND, listen_dsn=relay.dsn))
+        scoped = store.scope("user")
+        ids = await signed_in(store)
+        before = await both(store, ids[0], ids[2])
+        assert before == await both(store, ids[0], ids[2])
+        relay.swallow()
+        if alone:
+            await CHANGES[name](scoped, *ids)
+        else:
+            async with scoped.transaction() as work:
+                await CHANGES[name](work, *ids)
+        assert (await both(store, ids[0], ids[2]))[0] != before[0]
+        assert (await both(store, ids[0], ids[2]))[1] != before[1]
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_cached_change_of_unknown_outcome_is_forgotten(store: PostgresStore, dsn: str) -> None:
+    """When the commit got no answer the change may be done: the database is asked."""
+    session_id, _, secret_hash = await signed_in(store)
+
+    async def fail() -> None:
+        async with store.scope("user").transaction() as work:
+            await work.sessions.revoke(session_id, now=NOW)
+            await both(store, session_id, secret_hash)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert not channel_of(store).cache._entries
+    assert None not in await both(store, session_id, secret_hash)
+
+
+@pytest.mark.anyio
+async def test_cached_changes_are_told_without_secrets(store: PostgresStore, dsn: str) -> None:
+    """TK-17: what goes over the channel is ids, and nothing where nothing is cached."""
+    told: list[str] = []
+    listener = await asyncpg.connect(dsn)
+    await listener.add_listener(CHANNEL, lambda *args: told.append(args[-1]))
+    silent = PostgresStore(dsn)
+    for each, expected in ((silent, set[str]()), (store, {"ids"})):
+        ids = await signed_in(each)
+        for name in ("touch", "revoke_by_secret", "stamp", "revoke_all", "delete"):
+            await CHANGES[name](each.scope("user"), *ids)
+        await listener.execute("SELECT 1")
+        await asyncio.sleep(0)
+        assert {"ids"} & {"ids" for text in told if text in ids[:2]} == expected
+        assert set(told) <= set(ids[:2])
+    await listener.close()
+    await silent.close()
+
+
+@pytest.mark.anyio
+async def test_cached_touch_is_not_repeated(
+    dsn: str, hand: Hand, store: PostgresStore, other: PostgresStore, tmp_path: Path
+) -> None:
+    """SE-7: a use that one worker has noted another does not note again, and it moves the idle clock for both."""
+    auth = make_auth(tmp_path, store=store)
+    second = make_auth(tmp_path, store=await listening(other), clock=auth.clock)
+    _, token = await register(auth)
+    for each in (auth, second):
+        assert await shown(each, token) == [EMAIL, EMAIL]
+    auth.clock.advance(timedelta(minutes=1))
+    cache = channel_of(other).cache
+    assert await shown(auth, token) == [EMAIL, EMAIL]
+    await until(lambda: not cache._entries)
+    [noted] = await execute(dsn, "SELECT xmin::text, idle_expires_at FROM asgi_auth_sessions")
+    auth.clock.advance(SECOND)
+    for each in (auth, second):
+        assert await shown(each, token) == [EMAIL, EMAIL]
+    assert await execute(dsn, "SELECT xmin::text, idle_expires_at FROM asgi_auth_sessions") == [noted]
+    auth.clock.advance(noted["idle_expires_at"] - auth.clock())
+    for each in (auth, second):
+        assert await shown(each, token) == ["-", "-"]
+
+
+# --- the channel -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_channel_that_swallows_turns_the_cache_off(
+    dsn: str, hand: Hand, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A beat that is not heard turns the cache off, which is said once, until one is heard again."""
+    caplog.set_level(logging.INFO, "asgi_auth")
+    async with Relay(dsn).running() as relay:
+        store = await listening(PostgresStore(dsn, session_cache=BOUND, listen_dsn=relay.dsn))
+        cache = channel_of(store).cache
+        session_id, _, secret_hash = await signed_in(store)
+        await both(store, session_id, secret_hash)
+        assert len(cache._entries) == 2
+        relay.swallow()
+        hand.at += 5
+        await until(lambda: hand.resting == [5.0])
+        hand.tick()  # a beat that goes nowhere
+        await until(lambda: hand.resting == [5.0] and channel_of(store)._beat == "1")
+        hand.tick()  # and is missed
+        await until(lambda: not cache.trusted)
+        assert not cache._entries
+        await both(store, session_id, secret_hash)
+        assert not cache._entries
+        relay.deliver()
+        await until(lambda: hand.resting == [5.0])
+        hand.tick()
+        await until(lambda: cache.trusted)
+        await both(store, session_id, secret_hash)
+        assert len(cache._entries) == 2
+        await store.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the session cache is off, every look-up asks the database: a notification did not arrive",
+        "the session cache is on again",
+    ]
+
+
+@pytest.mark.anyio
+async def test_channel_that_swallows_is_trusted_for_the_bound_at_most(dsn: str, hand: Hand) -> None:
+    """Also if nobody comes to notice that a beat was missed."""
+    async with Relay(dsn).running() as relay:
+        store = await listening(PostgresStore(dsn, session_cache=BOUND, listen_dsn=relay.dsn))
+        relay.swallow()
+        hand.at += 10
+        assert not channel_of(store).cache.trusted
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_channel_that_ends_is_opened_again(dsn: str, hand: Hand) -> None:
+    """A connection that ends turns the cache off at once, and another one turns it on."""
+    async with Relay(dsn).running() as relay:
+        store = await listening(PostgresStore(dsn, session_cache=BOUND, listen_dsn=relay.dsn))
+        cache = channel_of(store).cache
+        await until(lambda: hand.resting == [5.0])
+        relay.cut()
+        await until(lambda: not cache.trusted)
+        await until(lambda: hand.resting == [5.0])
+        hand.tick()
+        await until(lambda: cache.trusted)
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_channel_that_cannot_be_opened_is_tried_less_and_less(
+    hand: Hand, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is flooded: not the server with tries, not the log with one message for each."""
+    store = PostgresStore("postgresql:///a", session_cache=BOUND, listen_dsn="postgresql://hunter2@127.0.0.1:1/a")
+    channel = channel_of(store)
+    channel.open()
+    for tries in range(1, 6):
+        await until(lambda tries=tries: len(hand.rested) == tries)  # type: ignore[misc]
+        hand.tick()
+    assert hand.rested == [5.0, 10.0, 20.0, 30.0, 30.0]
+    await channel.close()
+    [record] = caplog.records
+    assert "ConnectionRefusedError" in record.getMessage()
+    assert "hunter2" not in record.getMessage()
+
+
+async def listeners(dsn: str) -> int:
+    """How many connections listen."""
+    [(count,)] = await execute(
+        dsn, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN \"asgi_auth%' AND pid <> pg_backend_pid()"
+    )
+    return int(count)
+
+
+async def silence(dsn: str) -> None:
+    """Wait until the server has noticed that nobody listens."""
+
+    async def is_silent() -> bool:
+        return await listeners(dsn) == 0
+
+    await eventually(is_silent)
+
+
+@pytest.mark.anyio
+async def test_channel_trusts_its_last_beat_only(hand: Hand) -> None:
+    """Whatever else it hears under its own name shows nothing."""
+    channel = channel_of(PostgresStore("postgresql:///a", session_cache=BOUND))
+    channel._beat, channel._sent = "7", hand.at
+    channel._hear(None, 0, channel._own, "6")
+    assert not channel.cache.trusted
+    channel._hear(None, 0, channel._own, "7")
+    assert channel.cache.trusted
+
+
+@pytest.mark.anyio
+async def test_channel_ends_with_the_store(dsn: str, store: PostgresStore) -> None:
+    """Closing leaves no task and no connection, twice is once, and a look-up opens it again."""
+    session_id, _, secret_hash = await signed_in(store)
+    before = len(asyncio.all_tasks())
+    assert await listeners(dsn) == 1
+    await store.close()
+    await store.close()
+    assert len(asyncio.all_tasks()) < before
+    assert not channel_of(store).cache.trusted
+    await silence(dsn)
+    await both(store, session_id, secret_hash)
+    await until(lambda: channel_of(store).cache.trusted)
+    assert await listeners(dsn) == 1
+
+
+@pytest.mark.anyio
+async def test_channel_cancelled_opening_leaves_nothing_behind(dsn: str, hand: Hand) -> None:
+    """FT-2: wherever a look-up or closing is cancelled, nothing is left that listens, and the store can be used."""
+    store = PostgresStore(dsn, session_cache=BOUND)
+    _, _, secret_hash = await signed_in(store)
+
+    async def act() -> None:
+        await store.scope("user").sessions.load(secret_hash, now=NOW)
+        await until(lambda: channel_of(store).cache.trusted)
+        await store.close()
+
+    async def check() -> None:
+        assert await store.scope("user").sessions.load(secret_hash, now=NOW) is not None
+        await store.close()
+        assert not hand.resting
+
+    assert await cancel_everywhere(act, check) >= 4
+    await silence(dsn)
+
+
+@pytest.mark.anyio
+async def test_channel_is_none_before_the_first_look_up(dsn: str, hand: Hand) -> None:
+    """A script that looks up no session listens to nothing."""
+    store = PostgresStore(dsn, session_cache=BOUND)
+    await signed_in(store)
+    assert not hand.resting
+    assert await listeners(dsn) == 0
+    await store.close()
+
+
+@pytest.mark.anyio
+async def test_channel_beside_a_shared_pool(dsn: str, hand: Hand) -> None:
+    """The application's pool is not held: it can be closed before the store is."""
+    pool = await asyncpg.create_pool(dsn, min_size=0, max_size=2)
+    store = await listening(PostgresStore(pool=pool, listen_dsn=dsn, session_cache=BOUND))
+    session_id, _, secret_hash = await signed_in(store)
+    first = await both(store, session_id, secret_hash)
+    await execute(dsn, "UPDATE asgi_auth_sessions SET revoked_at = now()")
+    assert await both(store, session_id, secret_hash) == first
+    async with asyncio.timeout(10):
+        await pool.close()
+    await store.close()
+
+
+@pytest.mark.anyio
+async def test_channel_without_a_way_to_tell_turns_the_cache_off(
+    dsn: str, hand: Hand, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beats go where changes go: where those cannot be told, nothing is kept."""
+    pool = await asyncpg.create_pool(dsn, min_size=0, max_size=2)
+    store = await listening(PostgresStore(pool=pool, listen_dsn=dsn, session_cache=BOUND))
+    await pool.close()
+    await until(lambda: len(hand.resting) == 1)
+    hand.tick()
+    await until(lambda: not channel_of(store).cache.trusted)
+    await store.close()
+    assert "InterfaceError" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_channel_pauses_until_something_ends() -> None:
+    """A pause lasts so long, or until the connection has ended."""
+    ended = asyncio.Event()
+    ended.set()
+    async with asyncio.timeout(10):
+        await pause(1000, ended)
+    await pause(0.001, asyncio.Event())
+
+
+SCRIPT = """
+import asyncio, sys
+from datetime import timedelta
+from asgi_auth.stores import PostgresStore
+from asgi_auth.testing.stores.records import NOW, add_session, add_user
+
+store = PostgresStore(sys.argv[1], session_cache=timedelta(seconds=60))
+
+async def main():
+    scoped = store.scope("user")
+    _, secret_hash = await add_session(scoped, await add_user(scoped, sys.argv[2]))
+    channel = store._database.connections().channel
+    while not channel.cache.trusted:
+        assert await scoped.sessions.load(secret_hash, now=NOW)
+        await asyncio.sleep(0.01)
+
+for name in "ab":
+    sys.argv[2] += name
+    asyncio.run(main())
+print("done")
+"""
+
+
+@pytest.mark.anyio
+async def test_channel_keeps_no_script_alive(dsn: str) -> None:
+    """A script that closes nothing ends, one event loop after the other, and nothing complains."""
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, dsn, "alice"]
+    script = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert await script.communicate() == (b"done\n", b"")
+    await silence(dsn)
