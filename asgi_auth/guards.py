@@ -27,7 +27,7 @@ from asgi_auth.hooks import logger
 from asgi_auth.http import problem, reason_headers, wants_json
 from asgi_auth.protocol.bearer import challenge
 from asgi_auth.protocol.return_to import safe_return_to
-from asgi_auth.types import AuthState
+from asgi_auth.types import AuthState, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -108,12 +108,11 @@ class Require:
         state = connection.scope.get("asgi_auth")
         if not isinstance(state, AuthState) or state.session is None:
             return _why_anonymous(state)
-        missing = set(self._scopes) - set(connection.auth.scopes)
+        missing = self._scopes and set(self._scopes) - set(connection.auth.scopes)
         if missing:
             needed = challenge(realm=_realm(connection), error="insufficient_scope", scope=" ".join(self._scopes))
             return ForbiddenError(f"missing scopes: {sorted(missing)}", headers={"WWW-Authenticate": needed})
-        auth = _authentication(connection)
-        if self._fresh is not None and (auth is None or not auth.sessions.is_fresh(state.session, self._fresh)):
+        if self._fresh is not None and not _is_fresh(connection, state.session, self._fresh):
             return NotFreshError("the last proof is too old")
         return None
 
@@ -144,17 +143,17 @@ class Require:
         name = next((name for name in ("request", "websocket") if name in names), None)
         if name is None:
             raise TypeError(f"{endpoint!r} takes neither 'request' nor 'websocket'")
-        find = functools.partial(_find, name, names.index(name))
+        index = names.index(name)
         if name == "websocket":
-            return self._guard_websocket(endpoint, find)
+            return self._guard_websocket(endpoint, index)
         if inspect.iscoroutinefunction(endpoint):
-            return self._guard_async(endpoint, find)
-        return self._guard_sync(endpoint, find)
+            return self._guard_async(endpoint, index)
+        return self._guard_sync(endpoint, index)
 
-    def _guard_websocket(self, endpoint: Callable[..., Any], find: Callable[..., Any]) -> Callable[..., Any]:
+    def _guard_websocket(self, endpoint: Callable[..., Any], index: int) -> Callable[..., Any]:
         @functools.wraps(endpoint)
         async def guarded(*args: Any, **kwargs: Any) -> None:
-            websocket: WebSocket = find(args, kwargs)
+            websocket: WebSocket = kwargs["websocket"] if "websocket" in kwargs else args[index]
             if self.check(websocket) is None:
                 await endpoint(*args, **kwargs)
             else:
@@ -162,19 +161,19 @@ class Require:
 
         return guarded
 
-    def _guard_async(self, endpoint: Callable[..., Any], find: Callable[..., Any]) -> Callable[..., Any]:
+    def _guard_async(self, endpoint: Callable[..., Any], index: int) -> Callable[..., Any]:
         @functools.wraps(endpoint)
         async def guarded(*args: Any, **kwargs: Any) -> Any:
-            request: Request = find(args, kwargs)
+            request: Request = kwargs["request"] if "request" in kwargs else args[index]
             reason = self.check(request)
             return await endpoint(*args, **kwargs) if reason is None else self._refuse(request, reason)
 
         return guarded
 
-    def _guard_sync(self, endpoint: Callable[..., Any], find: Callable[..., Any]) -> Callable[..., Any]:
+    def _guard_sync(self, endpoint: Callable[..., Any], index: int) -> Callable[..., Any]:
         @functools.wraps(endpoint)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            request: Request = find(args, kwargs)
+            request: Request = kwargs["request"] if "request" in kwargs else args[index]
             reason = self.check(request)
             return endpoint(*args, **kwargs) if reason is None else self._refuse(request, reason)
 
@@ -211,14 +210,15 @@ def _security_scheme() -> Any:
     return BearerScheme()
 
 
-def _find(name: str, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return kwargs[name] if name in kwargs else args[index]
-
-
 def _authentication(connection: HTTPConnection) -> Authentication[Any] | None:
     state = connection.scope.get("asgi_auth")
     found = state.authentication if isinstance(state, AuthState) else None
     return found if isinstance(found, Authentication) else None
+
+
+def _is_fresh(connection: HTTPConnection, session: Session, within: timedelta) -> bool:
+    auth = _authentication(connection)
+    return auth is not None and auth.sessions.is_fresh(session, within)
 
 
 def _realm(connection: HTTPConnection) -> str:

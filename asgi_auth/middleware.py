@@ -6,7 +6,9 @@ not be checked is answered here, with 503.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from datetime import datetime
 from typing import Any, Literal
 
 from starlette.authentication import AuthCredentials
@@ -20,7 +22,7 @@ from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.cookies import read_cookie
 from asgi_auth.protocol.cross_site import websocket_allowed
 from asgi_auth.store import Loaded
-from asgi_auth.types import AnonymousUser, AuthState
+from asgi_auth.types import AnonymousUser, AuthState, Session
 
 _ANONYMOUS_USER = AnonymousUser()
 _TRY_AGAIN_LATER = 1013
@@ -35,34 +37,37 @@ class _UserMiddleware(ABC):
     def __init__(self, app: ASGIApp, auth: Authentication[Any]) -> None:
         """Args: app: What is wrapped. auth: Whose users these are."""
         self.app, self.auth = app, auth
+        self._sessions, self._clock = auth.sessions, auth.clock
         self._anonymous = AuthState(_ANONYMOUS_USER, None, None, None, auth)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
-        kind = scope["type"]
-        if kind == "http" or kind == "websocket":
-            await self._serve(scope, receive, send)
-        elif kind == "lifespan":
-            await serve_lifespan(self.auth, self.app, scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        known, found = _known_state(scope, self.auth) or self._anonymous, None
-        if known.session is None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._pass_on(scope, receive, send)
+            return
+        state, found = _known_state(scope, self.auth) or self._anonymous, None
+        if state.session is None:  # else the middleware outside has found it, and will note its use
             try:
                 found = await self.identify(scope)
             except UnavailableError as exc:
                 await self._answer_unavailable(exc, scope, receive, send)
                 return
-        _write(scope, found or known)
-        if found is None:
-            await self.app(scope, receive, send)
-        else:
-            await self._call_inside(found, scope, receive, send)
+        state, due = found or (state, None)
+        _write(scope, state)
+        await self.app(scope, receive, self._sending(send) if found else send)
+        if due is not None:
+            await self._touch(due)
 
-    async def identify(self, scope: Scope) -> AuthState | None:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await serve_lifespan(self.auth, self.app, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def identify(self, scope: Scope) -> tuple[AuthState, Session | None] | None:
         """What the credential of this request says, be it that it counts for nothing; None if there is none.
+
+        Beside it the session, if it is time to note its last use.
 
         Raises:
             UnavailableError: it could not be checked.
@@ -71,10 +76,12 @@ class _UserMiddleware(ABC):
             credential = self._credential(scope)
             if credential is None:
                 return None
-            loaded = await self._load(credential)
+            now = self._clock()
+            session, user = await self._load(credential, now)
         except (InvalidTokenError, CrossSiteError, MalformedRequestError) as exc:
-            return self._anonymous._replace(error=exc)
-        return AuthState(loaded.user, loaded.session, self.method, None, self.auth)
+            return self._anonymous._replace(error=exc), None
+        due = session if self._sessions.touch_due(session, now) else None
+        return AuthState(user, session, self.method, None, self.auth), due
 
     @abstractmethod
     def _credential(self, scope: Scope) -> str | None:
@@ -82,19 +89,19 @@ class _UserMiddleware(ABC):
         ...
 
     @abstractmethod
-    async def _load(self, credential: str) -> Loaded[Any]:
+    def _load(self, credential: str, now: datetime) -> Coroutine[Any, Any, Loaded[Any]]:
         """The session that it opens. InvalidTokenError: none. UnavailableError: could not be checked."""
         ...
 
-    async def _call_inside(self, state: AuthState, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the application with a credential shown, and note afterwards that the session was used."""
-        await self.app(scope, receive, send)
-        session = state.session
-        if session is not None and self.auth.sessions.touch_due(session):
-            try:
-                await self.auth.sessions.touch(session)
-            except UnavailableError as exc:  # answered already; the next request will note it
-                logger.warning("a session's last use could not be noted: %s", exc.reason)
+    def _sending(self, send: Send) -> Send:
+        """What sends the answer to a request that showed a credential."""
+        return send
+
+    async def _touch(self, session: Session) -> None:
+        try:
+            await self._sessions.touch(session)
+        except UnavailableError as exc:  # answered already; the next request will note it
+            logger.warning("a session's last use could not be noted: %s", exc.reason)
 
     async def _answer_unavailable(self, exc: UnavailableError, scope: Scope, receive: Receive, send: Send) -> None:
         logger.error("a credential could not be checked: %s", exc.reason)
@@ -128,11 +135,17 @@ class SessionUserMiddleware(_UserMiddleware):
             return not websocket_allowed(header_values(scope, b"origin"), self.auth.origins)
         return crosses_sites(scope, self.auth)
 
-    async def _load(self, credential: str) -> Loaded[Any]:
-        return await self.auth.sessions.load(credential)
+    def _load(self, credential: str, now: datetime) -> Coroutine[Any, Any, Loaded[Any]]:
+        return self._sessions.load(credential, now=now)
 
-    async def _call_inside(self, state: AuthState, scope: Scope, receive: Receive, send: Send) -> None:
-        await super()._call_inside(state, scope, receive, _varying_by_cookie(send))
+    def _sending(self, send: Send) -> Send:
+        # The cookie decided what this answer is: no shared cache may give it to anybody else (RFC 9111 section 3.5).
+        async def send_varying(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": _with_vary(message.get("headers", ()))}
+            await send(message)
+
+        return send_varying
 
 
 class BearerUserMiddleware(_UserMiddleware):
@@ -143,8 +156,8 @@ class BearerUserMiddleware(_UserMiddleware):
     def _credential(self, scope: Scope) -> str | None:
         return read_bearer(scope["headers"])
 
-    async def _load(self, credential: str) -> Loaded[Any]:
-        return await self.auth.sessions.load_bearer(credential)
+    def _load(self, credential: str, now: datetime) -> Coroutine[Any, Any, Loaded[Any]]:
+        return self._sessions.load_bearer(credential, now=now)
 
 
 async def load_state(auth: Authentication[Any], scope: Scope) -> AuthState:
@@ -157,8 +170,8 @@ async def load_state(auth: Authentication[Any], scope: Scope) -> AuthState:
     if state is None:
         state = AuthState(_ANONYMOUS_USER, None, None, None, auth)
         for kind in (SessionUserMiddleware, BearerUserMiddleware):
-            if state.session is None:
-                state = await kind(_no_application, auth).identify(scope) or state
+            if state.session is None and (found := await kind(_no_application, auth).identify(scope)):
+                state, _ = found
     return state
 
 
@@ -175,17 +188,6 @@ def _write(scope: Scope, state: AuthState) -> None:
     scope["user"] = state.user
     scopes = [] if state.method is None else ["authenticated", state.method, state.authentication.subject_name]  # type: ignore[attr-defined]
     scope["auth"] = AuthCredentials(scopes)
-
-
-def _varying_by_cookie(send: Send) -> Send:
-    """The cookie decided what this answer is: no shared cache may give it to anybody else (RFC 9111 section 3.5)."""
-
-    async def send_varying(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": _with_vary(message.get("headers", ()))}
-        await send(message)
-
-    return send_varying
 
 
 def _with_vary(headers: Any) -> list[tuple[bytes, bytes]]:

@@ -239,22 +239,27 @@ class Sessions(Generic[U]):
 
     # --- reading
 
-    async def load(self, cookie: str) -> Loaded[U]:
+    async def load(self, cookie: str, *, now: datetime | None = None) -> Loaded[U]:
         """The session that a cookie opens, with its user: one query.
+
+        Args:
+            cookie: Its value, as it was sent.
+            now: The instant at which it must be alive; None: the clock's.
 
         Raises:
             InvalidTokenError: forged, ended, expired, or the account has changed since.
             StoreUnavailableError: could not be checked.
         """
-        loaded = await self._store.sessions.load(self.cookie_hash(cookie), now=self._clock())
+        loaded = await self._store.sessions.load(self.cookie_hash(cookie), now=now or self._clock())
         if loaded is None:
             raise InvalidTokenError("the session is over")
         return loaded
 
-    async def load_bearer(self, token: str) -> Loaded[U]:
-        """The session that an access token names, with its user: one query. Errors as ``load``."""
-        claims = self._tokens.verify_access(token)
-        loaded = await self._store.sessions.load_by_id(claims.session_id, now=self._clock())
+    async def load_bearer(self, token: str, *, now: datetime | None = None) -> Loaded[U]:
+        """The session that an access token names, with its user: one query. *now* and errors as ``load``."""
+        now = now or self._clock()
+        claims = self._tokens.verify_access(token, now=now)
+        loaded = await self._store.sessions.load_by_id(claims.session_id, now=now)
         if loaded is None or loaded.session.user_id != claims.user_id:
             raise InvalidTokenError("the session of the access token is over")
         return loaded
@@ -270,9 +275,9 @@ class Sessions(Generic[U]):
 
     # --- writing
 
-    def touch_due(self, session: Session) -> bool:
-        """Whether ``last_seen_at`` is old enough to be written."""
-        return self._clock() - session.last_seen_at >= self._options.touch_interval
+    def touch_due(self, session: Session, now: datetime) -> bool:
+        """Whether ``last_seen_at`` is at *now* old enough to be written."""
+        return now - session.last_seen_at >= self._options.touch_interval
 
     async def touch(self, session: Session) -> None:
         """Note that the session was used, which moves its idle clock."""

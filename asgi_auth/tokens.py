@@ -107,33 +107,31 @@ class Tokens(Generic[U]):
         token = jwt.encode(claims, self._keys[self._kid], algorithm="HS256", headers={"kid": self._kid})
         return token, datetime.fromtimestamp(claims["exp"], UTC)  # type: ignore[arg-type]  # an int, just above
 
-    def verify_access(self, token: str) -> AccessClaims:
+    def verify_access(self, token: str, *, now: datetime | None = None) -> AccessClaims:
         """What *token* says, if we said it.
 
         A token that passed every check is remembered by its full SHA-256, so that a script's next request does not
         pay for the signature again; its times are checked at every use, its session is always read.
 
+        Args:
+            token: As it was sent.
+            now: The instant to judge its times by; None: the clock's.
+
         Raises:
             InvalidTokenError: altered, foreign, expired, not yet valid, or made for something else.
         """
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
-        claims = self._verified.get(digest)
-        if claims is None:
-            claims = self._decode(token)
-            self._check_times(claims)
+        known = self._verified.get(digest)
+        claims, seconds = known or self._decode(token), (now or self._clock()).timestamp()
+        if seconds >= claims.exp:
+            raise InvalidTokenError("access token expired")
+        if seconds + LEEWAY < claims.nbf:
+            raise InvalidTokenError("access token is not valid yet")
+        if known is None:
             if len(self._verified) >= REMEMBERED_LIMIT:
                 del self._verified[next(iter(self._verified))]
             self._verified[digest] = claims
-        else:
-            self._check_times(claims)
         return claims
-
-    def _check_times(self, claims: AccessClaims) -> None:
-        now = self._clock().timestamp()
-        if now >= claims.exp:
-            raise InvalidTokenError("access token expired")
-        if now + LEEWAY < claims.nbf:
-            raise InvalidTokenError("access token is not valid yet")
 
     def _decode(self, token: str) -> AccessClaims:
         if len(token) > TOKEN_BYTES_LIMIT or not _SERIALISED.fullmatch(token):

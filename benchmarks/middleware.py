@@ -2,18 +2,25 @@
 
 import hashlib
 import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
+import asyncpg
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_auth import AccessToken, Authentication, Bcrypt, BearerUserMiddleware, SessionUserMiddleware, User
-from asgi_auth.stores import SQLiteStore
+from asgi_auth.store import Store
+from asgi_auth.stores import PostgresStore, SQLiteStore
 from asgi_auth.strategies import Password
-from benchmarks.timing import Variant, in_turn
+from benchmarks.postgres import postgres
+from benchmarks.timing import Variant, in_turn, verdict
 
 SECRET = hashlib.sha256(b"benchmarks").hexdigest()
+EMAIL = "bench@mail.example.org"
 PASSWORD = "walrus-teapot-orbit-41"
 BROWSER_HEADERS = [
     (b"host", b"localhost:8000"),
@@ -32,6 +39,9 @@ FROM asgi_auth_sessions s
 JOIN asgi_auth_accounts a ON a.subject_name = s.subject_name AND a.user_id = s.user_id
 JOIN asgi_auth_users u ON u.subject_name = a.subject_name AND u.id = a.user_id
 WHERE s.subject_name = ? AND s.secret_hash = ? AND s.revoked_at IS NULL AND a.stamp = s.stamp"""
+NUMBERED = LOOK_UP.replace("?", "$1", 1).replace("?", "$2", 1)
+# How many times the bare look-up both middlewares may cost.
+BUDGETS = {"": 1.5, ", inline_reads": 0.45, ", PostgreSQL": 1.3}
 
 
 async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,22 +59,16 @@ async def send(message: Any) -> None:
     """Takes the answer."""
 
 
-def make_auth(path: Path, **options: Any) -> Authentication[User]:
+def make_auth(store: Store[User], **options: Any) -> Authentication[User]:
     """An ``Authentication`` as an application has it, but for the cheap hash where hashing is not the subject."""
-    inline_reads = options.pop("inline_reads", False)
-    return Authentication(
-        store=SQLiteStore(path, inline_reads=inline_reads),
-        secret=SECRET,
-        base_url="http://localhost:8000",
-        strategies=[Password()],
-        **options,
-    )
+    address, strategies = "http://localhost:8000", [Password()]
+    return Authentication(store=store, secret=SECRET, base_url=address, strategies=strategies, **options)
 
 
 async def sign_in(auth: Authentication[User]) -> AccessToken:
-    """A fresh user, signed in."""
-    user = await auth.accounts.create({"email": "bench@mail.example.org"}, password=PASSWORD)
-    return await auth.sign_in(user)
+    """The user, made at the first call, and a new session."""
+    found = await auth.accounts.find("email", EMAIL)
+    return await auth.sign_in(found.user if found else await auth.accounts.create({"email": EMAIL}, password=PASSWORD))
 
 
 def wrapped(auth: Authentication[User]) -> ASGIApp:
@@ -83,42 +87,55 @@ def call(app: ASGIApp, *headers: tuple[bytes, bytes]) -> Variant:
     return once
 
 
-async def measure(*, rounds: int) -> dict[str, float]:
-    """Microseconds of each variant, whole calls."""
+async def measure(*, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Microseconds of each variant, whole calls: on SQLite, and on PostgreSQL if there is one."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.db"
-        auth = make_auth(path, hasher=Bcrypt(cost=4))
-        inline = make_auth(path, hasher=Bcrypt(cost=4), inline_reads=True)
-        async with auth.running(), inline.running(), aiosqlite.connect(path, isolation_level=None) as bare:
-            token = await sign_in(auth)
-            parameters = ("user", auth.sessions.cookie_hash(token.cookie))
-            cookie = (b"cookie", f"{auth.session_cookie}={token.cookie}".encode())
-            bearer = (b"authorization", f"Bearer {token}".encode())
-
-            async def look_up() -> object:
-                return await bare.execute_fetchall(LOOK_UP, parameters)
-
-            return await in_turn(
-                {
-                    "bare application": call(endpoint),
-                    "no credential": call(wrapped(auth)),
-                    "bare look-up, aiosqlite": look_up,
-                    "cookie, aiosqlite": call(wrapped(auth), cookie),
-                    "bearer, aiosqlite": call(wrapped(auth), bearer),
-                    "cookie, inline_reads": call(wrapped(inline), cookie),
-                    "bearer, inline_reads": call(wrapped(inline), bearer),
-                },
-                rounds=rounds,
-            )
+        stores = {"": SQLiteStore(path), ", inline_reads": SQLiteStore(path, inline_reads=True)}
+        async with aiosqlite.connect(path, isolation_level=None) as bare:
+            sqlite = await _measure(stores, lambda key: bare.execute_fetchall(LOOK_UP, ("user", key)), rounds)
+    async with postgres() as address:
+        if address is None:
+            return sqlite, {}
+        async with asyncpg.create_pool(address) as pool, pool.acquire() as one:
+            only = {", PostgreSQL": PostgresStore(address)}
+            return sqlite, await _measure(only, lambda key: one.fetchrow(NUMBERED, "user", key), rounds)
 
 
-def report(times: dict[str, float]) -> None:
+async def _measure(stores: Mapping[str, Store[User]], ask: Callable[[bytes], Any], rounds: int) -> dict[str, float]:
+    variants: dict[str, Variant] = {"bare application": call(endpoint)}
+    async with AsyncExitStack() as stack:
+        auths = {name: make_auth(store, hasher=Bcrypt(cost=4)) for name, store in stores.items()}
+        for each in auths.values():
+            await stack.enter_async_context(each.running())
+        auth = next(iter(auths.values()))
+        token = await sign_in(auth)
+        cookie = f"{auth.session_cookie}={token.cookie}".encode()
+        variants["no credential"] = call(wrapped(auth))
+        variants["bare look-up"] = partial(ask, auth.sessions.cookie_hash(token.cookie))
+        for name, each in auths.items():
+            variants[f"cookie{name}"] = call(wrapped(each), (b"cookie", cookie))
+            variants[f"bearer{name}"] = call(wrapped(each), (b"authorization", f"Bearer {token}".encode()))
+        return await in_turn(variants, rounds=rounds)
+
+
+def report(sqlite: Mapping[str, float], postgresql: Mapping[str, float]) -> None:
     """Print what the middlewares add, and the ratios."""
-    base, look_up = times["bare application"], times["bare look-up, aiosqlite"]
     print("\nmiddleware: what both add to a request (µs, median)\n")
-    print(f"  {'bare look-up, aiosqlite':<26}{look_up:8.1f}")
-    print(f"  {'no credential':<26}{times['no credential'] - base:8.1f}    budget 5")
-    for name in ("cookie, aiosqlite", "bearer, aiosqlite", "cookie, inline_reads", "bearer, inline_reads"):
-        added = times[name] - base
-        budget = 1.5 if "aiosqlite" in name else 0.45
-        print(f"  {name:<26}{added:8.1f}    {added / look_up:.2f} x the bare look-up, budget {budget}")
+    added = sqlite["no credential"] - sqlite["bare application"]
+    print(f"  {'no credential':<26}{added:8.1f}    {verdict(added <= 5)}: at most 5")
+    _report_look_ups("aiosqlite", sqlite)
+    if postgresql:
+        _report_look_ups("asyncpg", postgresql)
+
+
+def _report_look_ups(driver: str, times: Mapping[str, float]) -> None:
+    look_up = times["bare look-up"]
+    print(f"  {f'bare look-up, {driver}':<26}{look_up:8.1f}")
+    for name, micros in times.items():
+        credential, comma, store = name.partition(",")
+        if credential in ("cookie", "bearer"):
+            added, budget = micros - times["bare application"], BUDGETS[comma + store]
+            ratio = added / look_up
+            said = f"{ratio:.2f} x the bare look-up, {verdict(ratio <= budget)}: at most {budget}"
+            print(f"  {name:<26}{added:8.1f}    {said}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a file, whatever the current directory
 
-from benchmarks import middleware, sign_in, storm
+from benchmarks import middleware, parts, sign_in, storm
 
 
 async def main(*, quick: bool, peers: bool) -> None:
@@ -19,7 +19,7 @@ async def main(*, quick: bool, peers: bool) -> None:
     names = ("asgi-auth", "starlette", "aiosqlite", "PyJWT", "bcrypt", "uvicorn")
     print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores")
     print(", ".join(f"{name} {version(name)}" for name in names))
-    middleware.report(await middleware.measure(rounds=300 if quick else 5000))
+    middleware.report(*await middleware.measure(rounds=300 if quick else 5000))
     sign_in.report(*await sign_in.measure(count=8 if quick else 64))
     await storm.measure(seconds=1 if quick else 10)
     if peers:
@@ -31,7 +31,10 @@ async def beside_peers(*, quick: bool) -> None:
     from benchmarks.peers import compare, report
 
     results = await compare.measure(
-        rounds=100 if quick else 2000, seconds=0.5 if quick else 3, storm_seconds=1 if quick else 10
+        rounds=100 if quick else 2000,
+        turns=1 if quick else 3,
+        seconds=0.5 if quick else 2,
+        storm_seconds=1 if quick else 10,
     )
     print("\n" + report.page(results))
     if not quick:
@@ -42,6 +45,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, to see that it works")
     parser.add_argument("--without-peers", action="store_true", help="this library alone")
+    parser.add_argument("--parts", action="store_true", help="only what each microsecond of a request buys")
     options = parser.parse_args()
     os.chdir(Path(__file__).parent.parent)
-    asyncio.run(main(quick=options.quick, peers=not options.without_peers))
+    if options.parts:
+        parts.report(asyncio.run(parts.measure(rounds=300 if options.quick else 3000)))
+    else:
+        asyncio.run(main(quick=options.quick, peers=not options.without_peers))

@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from asgi_auth import AuthPlug, BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.stores import SQLiteStore
 from benchmarks.middleware import make_auth
 
 
@@ -18,7 +19,7 @@ async def ping(request: Request) -> Response:
     return PlainTextResponse("pong")
 
 
-auth = make_auth(Path(os.environ["BENCHMARK_DATABASE"]))
+auth = make_auth(SQLiteStore(Path(os.environ["BENCHMARK_DATABASE"])))
 app = Starlette(
     routes=[Mount("/auth", AuthPlug(auth)), Route("/ping", ping)],
     middleware=[Middleware(SessionUserMiddleware, auth=auth), Middleware(BearerUserMiddleware, auth=auth)],

@@ -28,6 +28,11 @@ async def in_turn(variants: Mapping[str, Variant], *, rounds: int, shuffled: boo
     return {name: median(values) for name, values in times.items()}
 
 
+def verdict(met: bool) -> str:
+    """What is said beside a budget."""
+    return "met" if met else "MISSED"
+
+
 def percentile(values: list[float], share: float) -> float:
     """The value that *share* (0 to 1) of *values* are not over."""
     ordered = sorted(values)

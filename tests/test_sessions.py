@@ -398,13 +398,13 @@ async def test_session_is_touched_once_a_minute(auth: LocalAuthentication) -> No
     due = []
     for seconds in (59, 1, 1):
         auth.clock.advance(timedelta(seconds=seconds))
-        due.append(auth.sessions.touch_due((await auth.sessions.load(token.cookie)).session))
+        due.append(auth.sessions.touch_due((await auth.sessions.load(token.cookie)).session, auth.clock()))
     assert due == [False, True, True]
     await auth.sessions.touch(token.session)
     session = (await auth.sessions.load(token.cookie)).session
     assert session.last_seen_at == NOW + timedelta(seconds=61)
     assert session.idle_expires_at == NOW + timedelta(hours=12, seconds=61)
-    assert not auth.sessions.touch_due(session)
+    assert not auth.sessions.touch_due(session, auth.clock())
 
 
 async def test_revoked_session_is_over_at_once(auth: LocalAuthentication, events: Events) -> None:

@@ -8,8 +8,8 @@ from asgi_auth.errors import MalformedRequestError
 MAX_TOKEN_BYTES = 4096
 """Ours are under 1 KiB; whatever is longer is not worth a signature check."""
 
-_BEARER = re.compile(rb"[ \t]*bearer(?![^ \t])(.*)", re.IGNORECASE | re.DOTALL)
-_B64TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+_BEARER = re.compile(rb"[ \t]*bearer(?![^ \t]).*", re.IGNORECASE | re.DOTALL)
+_BEARER_TOKEN = re.compile(rb"[ \t]*(?i:bearer) +([A-Za-z0-9._~+/-]+=*)[ \t]*")
 _NOT_QUOTABLE = re.compile(r"[^\x20-\x7e]")
 
 
@@ -32,7 +32,12 @@ def read_bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     values = [value for name, value in headers if name == b"authorization"]
     if not values:
         return None
-    return _token(values)
+    sent = _BEARER_TOKEN.fullmatch(values[0])
+    if sent is not None and len(values) == 1 and len(sent[1]) <= MAX_TOKEN_BYTES:
+        return sent[1].decode("ascii")
+    if not any(map(_BEARER.fullmatch, values)):
+        return None
+    raise MalformedRequestError("two Authorization headers" if len(values) > 1 else "the Bearer value is not a token")
 
 
 def shows_bearer(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -41,18 +46,6 @@ def shows_bearer(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     Other schemes do not count: browsers add Basic, Digest and Negotiate by themselves, for other sites, too.
     """
     return any(name == b"authorization" and _BEARER.fullmatch(value) for name, value in headers)
-
-
-def _token(values: list[bytes]) -> str | None:
-    bearers = [match for value in values if (match := _BEARER.fullmatch(value))]
-    if not bearers:
-        return None
-    if len(values) > 1:
-        raise MalformedRequestError("two Authorization headers")
-    token = bearers[0][1].lstrip(b" ").rstrip(b" \t")
-    if len(token) > MAX_TOKEN_BYTES or not _B64TOKEN.fullmatch(token):
-        raise MalformedRequestError("the Bearer value is not a token")
-    return token.decode("ascii")
 
 
 def challenge(*, realm: str, error: str | None = None, scope: str | None = None) -> str:

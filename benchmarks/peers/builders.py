@@ -5,6 +5,6 @@ from benchmarks.peers.peer import Builder, Database
 
 
 def builders(database: Database) -> list[Builder]:
-    """All that can use *database*; only SQLite can be read on the loop's thread."""
-    others = [starlette_sessions.build, litestar_jwt.build, fastapi_users_app.build]
-    return [ours.build, *others] if database.postgres else [ours.build, ours.INLINE, *others]
+    """All that can use *database*: only SQLite is read on the loop's thread, only PostgreSQL's look-ups are cached."""
+    others = [ours.build_own_model, starlette_sessions.build, litestar_jwt.build, fastapi_users_app.build]
+    return [ours.build, ours.CACHED if database.postgres else ours.INLINE, *others]

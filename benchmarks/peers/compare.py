@@ -1,13 +1,15 @@
 """Every peer beside the others, in one run."""
 
 import tempfile
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from benchmarks.peers import in_process, loopback
 from benchmarks.peers.loopback import Load
 from benchmarks.peers.peer import Database
-from benchmarks.peers.postgres import postgres
+from benchmarks.postgres import postgres
 from benchmarks.timing import percentile
 
 FRAMEWORKS = {"asgi_auth": "Starlette", "Starlette": "Starlette", "Litestar": "Litestar", "fastapi-users": "FastAPI"}
@@ -22,39 +24,50 @@ def framework(name: str) -> str:
 
 @dataclass
 class Results:
-    """By the name of the database, then by that of the peer; ``bare`` by the framework."""
+    """By the name of the database, then by that of the peer, or for ``bare`` of the framework."""
 
     added: dict[str, dict[str, float]] = field(default_factory=dict)
     loads: dict[str, dict[str, Load]] = field(default_factory=dict)
-    bare: dict[str, Load] = field(default_factory=dict)
+    bare: dict[str, dict[str, Load]] = field(default_factory=dict)
     storms: dict[str, dict[str, tuple[float, float, str]]] = field(default_factory=dict)
 
 
-async def measure(*, rounds: int, seconds: float, storm_seconds: float) -> Results:
+async def measure(*, rounds: int, turns: int, seconds: float, storm_seconds: float) -> Results:
     """Everything on SQLite, then everything on PostgreSQL where there is one."""
     results = Results()
     with tempfile.TemporaryDirectory() as directory:
         sqlite = Database(str(Path(directory) / "peers.db"))
-        await _measure(results, "SQLite", sqlite, rounds, seconds, storm_seconds)
-        for name in SAMPLES:
-            results.bare[framework(name)] = await loopback.load(name, sqlite, seconds=seconds, bare=True)
-    async with postgres() as server:
-        if server is not None:
-            await _measure(results, "PostgreSQL", server, rounds, seconds, storm_seconds)
+        results.added["SQLite"] = await in_process.measure(sqlite, rounds=rounds)
+        await _measure_loads(results, "SQLite", sqlite, turns, seconds)
+        await _measure_storms(results, "SQLite", sqlite, storm_seconds)
+    async with postgres() as address:
+        if address is not None:
+            server = Database(address)
+            results.added["PostgreSQL"] = await in_process.measure(server, rounds=rounds)
+            await _measure_loads(results, "PostgreSQL", server, turns, seconds)
+            await _measure_storms(results, "PostgreSQL", server, storm_seconds)
     return results
 
 
-async def _measure(
-    results: Results, title: str, database: Database, rounds: int, seconds: float, storm_seconds: float
-) -> None:
-    results.added[title] = await in_process.measure(database, rounds=rounds)
-    results.loads[title] = {
-        name: await loopback.load(name, database, seconds=seconds)
-        for name in results.added[title]
-        if name != in_process.FLOOR
-    }
+async def _measure_loads(results: Results, title: str, database: Database, turns: int, seconds: float) -> None:
+    """Everybody in turn, several times: whatever else the machine does hits all of them alike."""
+    names = [(name, False) for name in results.added[title] if name != in_process.FLOOR]
+    names += [(name, True) for name in SAMPLES]
+    loads = defaultdict[tuple[str, bool], list[Load]](list)
+    for _ in range(turns):
+        for name, bare in names:
+            loads[name, bare].append(await loopback.load(name, database, seconds=seconds, bare=bare))
+    results.loads[title] = {name: _middle(loads[name, bare]) for name, bare in names if not bare}
+    results.bare[title] = {framework(name): _middle(loads[name, bare]) for name, bare in names if bare}
+
+
+def _middle(loads: list[Load]) -> Load:
+    return Load(median(load.rate for load in loads), median(load.p99 for load in loads))
+
+
+async def _measure_storms(results: Results, title: str, database: Database, seconds: float) -> None:
     results.storms[title] = {}
     for name in loopback.SIGN_INS:
-        waits, statuses = await loopback.storm(name, database, seconds=storm_seconds)
+        waits, statuses = await loopback.storm(name, database, seconds=seconds)
         answers = ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items()))
         results.storms[title][name] = percentile(waits, 0.5), percentile(waits, 0.99), f"{len(waits)}; {answers}"

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import PlainTextResponse
 from fastapi_users import BaseUserManager, FastAPIUsers, UUIDIDMixin
@@ -17,11 +16,12 @@ from fastapi_users.authentication.strategy.db import DatabaseStrategy
 from fastapi_users.schemas import BaseUserCreate
 from fastapi_users_db_sqlalchemy import SQLAlchemyBaseUserTableUUID, SQLAlchemyUserDatabase
 from fastapi_users_db_sqlalchemy.access_token import SQLAlchemyAccessTokenDatabase, SQLAlchemyBaseAccessTokenTableUUID
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 
-from benchmarks.middleware import PASSWORD, SECRET
-from benchmarks.peers.peer import EMAIL, Database, Peer
+from benchmarks.middleware import EMAIL, PASSWORD, SECRET
+from benchmarks.peers.engine import engine_on
+from benchmarks.peers.peer import Database, Peer
 
 LIFETIME = 3600
 
@@ -43,13 +43,6 @@ class Manager(UUIDIDMixin, BaseUserManager[Member, uuid.UUID]):
 
     reset_password_token_secret = SECRET
     verification_token_secret = SECRET
-
-
-def engine_of(database: Database) -> AsyncEngine:
-    """The engine, as it is by default."""
-    if database.postgres:  # the driver reads the address: SQLAlchemy does not know all that may be in it
-        return create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(database.address))
-    return create_async_engine(f"sqlite+aiosqlite:///{database.address}")
 
 
 def backends(session: Any) -> tuple[Any, Any]:
@@ -86,7 +79,6 @@ def application(sessions: Any, *, number: int) -> Any:
     backend = backends(session)[number]
     fastapi_users = FastAPIUsers[Member, uuid.UUID](manager, [backend])
     app = FastAPI(openapi_url=None)
-    app.include_router(fastapi_users.get_auth_router(backend), prefix="/auth")
     current = fastapi_users.current_user(active=True)
 
     @app.get("/me", response_class=PlainTextResponse)
@@ -97,6 +89,7 @@ def application(sessions: Any, *, number: int) -> Any:
     async def ping() -> str:
         return "pong"
 
+    app.include_router(fastapi_users.get_auth_router(backend), prefix="/auth")
     return app
 
 
@@ -128,15 +121,13 @@ async def credentials(sessions: Any) -> tuple[str, str]:
 @asynccontextmanager
 async def build(database: Database) -> AsyncIterator[Mapping[str, Peer]]:
     """Both strategies on one engine."""
-    engine = engine_of(database)
-    sessions = async_sessionmaker(engine, expire_on_commit=False)
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    jwt, token = await credentials(sessions)
-    yield {
-        "fastapi-users JWT, bearer": Peer(application(sessions, number=0), bare(), ("authorization", f"Bearer {jwt}")),
-        "fastapi-users database, cookie": Peer(
-            application(sessions, number=1), bare(), ("cookie", f"fastapiusersauth={token}")
-        ),
-    }
-    await engine.dispose()
+    async with engine_on(database) as engine:
+        sessions, without = async_sessionmaker(engine, expire_on_commit=False), bare()
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        jwt, token = await credentials(sessions)
+        with_jwt, with_database = (application(sessions, number=number) for number in range(2))
+        yield {
+            "fastapi-users JWT, bearer": Peer(with_jwt, without, ("authorization", f"Bearer {jwt}")),
+            "fastapi-users database, cookie": Peer(with_database, without, ("cookie", f"fastapiusersauth={token}")),
+        }

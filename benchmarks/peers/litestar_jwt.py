@@ -8,9 +8,9 @@ from litestar import Litestar, MediaType, Request, get
 from litestar.connection import ASGIConnection
 from litestar.security.jwt import JWTAuth, Token
 
-from benchmarks.middleware import SECRET
+from benchmarks.middleware import EMAIL, SECRET
 from benchmarks.peers.ours import secret_hash
-from benchmarks.peers.peer import EMAIL, Database, Peer, look_up
+from benchmarks.peers.peer import Database, Peer, look_up
 
 
 @get("/me", media_type=MediaType.TEXT)

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from benchmarks.middleware import PASSWORD
-from benchmarks.peers.peer import EMAIL, Database
+from benchmarks.middleware import EMAIL, PASSWORD
+from benchmarks.peers.peer import Database
 from benchmarks.storm import connect, during
 from benchmarks.timing import percentile
 

@@ -1,8 +1,10 @@
 """This library, in Starlette."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -10,11 +12,17 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from asgi_auth import AccessToken, Authentication, AuthPlug, BearerUserMiddleware, SessionUserMiddleware, User, require
-from asgi_auth.stores import PostgresStore, SQLiteStore
+from asgi_auth import Authentication, AuthPlug, BearerUserMiddleware, SessionUserMiddleware, require
+from asgi_auth.store import Store
+from asgi_auth.stores import PostgresStore, SQLAlchemyStore, SQLiteStore
 from asgi_auth.strategies import Password
-from benchmarks.middleware import PASSWORD, SECRET
-from benchmarks.peers.peer import EMAIL, Builder, Database, Peer
+from benchmarks.middleware import EMAIL, SECRET, sign_in
+from benchmarks.peers.engine import engine_on
+from benchmarks.peers.own_model import TABLES, Person
+from benchmarks.peers.peer import Builder, Database, Peer
+
+OWN_MODEL = "asgi_auth, SQLAlchemyStore"
+CACHED_FOR = timedelta(seconds=10)
 
 
 async def ping(request: Request) -> Response:
@@ -31,45 +39,60 @@ async def me(request: Request) -> Response:
 BARE = Starlette(routes=[Route("/me", ping)])
 
 
-def make(database: Database, *, inline_reads: bool) -> Authentication[User]:
+def make(store: Store[Any]) -> Authentication[Any]:
     """As the documentation has it, with the default hasher."""
-    store = (
-        PostgresStore(database.address)
-        if database.postgres
-        else SQLiteStore(database.address, inline_reads=inline_reads)
-    )
     return Authentication(store=store, secret=SECRET, base_url="http://localhost:8000", strategies=[Password()])
 
 
-async def signed_in(auth: Authentication[User]) -> AccessToken:
-    """The user, made at the first call, and a new session."""
-    found = await auth.accounts.find("email", EMAIL)
-    return await auth.sign_in(found.user if found else await auth.accounts.create({"email": EMAIL}, password=PASSWORD))
+def usual_store(database: Database) -> Store[Any]:
+    """The store for this database, as it is by default."""
+    return PostgresStore(database.address) if database.postgres else SQLiteStore(database.address)
 
 
 @asynccontextmanager
-async def build(database: Database, *, inline_reads: bool = False) -> AsyncIterator[Mapping[str, Peer]]:
+async def served(name: str, store: Store[Any]) -> AsyncIterator[Mapping[str, Peer]]:
     """Both credentials open the same application."""
-    auth = make(database, inline_reads=inline_reads)
+    auth = make(store)
     app = Starlette(
-        routes=[Mount("/auth", AuthPlug(auth)), Route("/me", me), Route("/ping", ping)],
+        routes=[Route("/me", me), Route("/ping", ping), Mount("/auth", AuthPlug(auth))],
         middleware=[Middleware(SessionUserMiddleware, auth=auth), Middleware(BearerUserMiddleware, auth=auth)],
     )
     async with auth.running():
-        token = await signed_in(auth)
-        name = "asgi_auth, inline_reads" if inline_reads else "asgi_auth"
+        token = await sign_in(auth)
         yield {
             f"{name}, cookie": Peer(app, BARE, ("cookie", f"{auth.session_cookie}={token.cookie}")),
             f"{name}, bearer": Peer(app, BARE, ("authorization", f"Bearer {token}")),
         }
 
 
-INLINE: Builder = partial(build, inline_reads=True)
+@asynccontextmanager
+async def build(database: Database, *, option: str = "") -> AsyncIterator[Mapping[str, Peer]]:
+    """The store as it is by default, or with the *option* that has to do with reading."""
+    stores: dict[str, Callable[[Database], Store[Any]]] = {
+        "": usual_store,
+        "inline_reads": lambda database: SQLiteStore(database.address, inline_reads=True),
+        "cached": lambda database: PostgresStore(database.address, session_cache=CACHED_FOR),
+    }
+    async with served(f"asgi_auth, {option}" if option else "asgi_auth", stores[option](database)) as peers:
+        yield peers
+
+
+INLINE: Builder = partial(build, option="inline_reads")
+CACHED: Builder = partial(build, option="cached")
+
+
+@asynccontextmanager
+async def build_own_model(database: Database) -> AsyncIterator[Mapping[str, Peer]]:
+    """The application's own model, through its own engine."""
+    async with engine_on(database) as engine:
+        store = SQLAlchemyStore(engine, Person, tables=TABLES, create_tables=True)
+        async with served(OWN_MODEL, store) as peers:
+            yield peers
 
 
 @asynccontextmanager
 async def secret_hash(database: Database) -> AsyncIterator[bytes]:
     """A session in the same tables, for those that look it up by themselves."""
-    auth = make(database, inline_reads=False)
+    auth = make(usual_store(database))
     async with auth.running():
-        yield auth.sessions.cookie_hash((await signed_in(auth)).cookie)
+        yield auth.sessions.cookie_hash((await sign_in(auth)).cookie)

@@ -9,9 +9,8 @@ from typing import Any
 import aiosqlite
 import asyncpg
 
-from benchmarks.middleware import LOOK_UP
+from benchmarks.middleware import LOOK_UP, NUMBERED
 
-EMAIL = "bench@mail.example.org"
 Ask = Callable[[bytes], Any]  # an awaitable of the row that belongs to the hash of a session's secret
 
 
@@ -37,9 +36,6 @@ class Peer:
 
 
 Builder = Callable[[Database], AbstractAsyncContextManager[Mapping[str, Peer]]]
-
-
-NUMBERED = LOOK_UP.replace("?", "$1", 1).replace("?", "$2", 1)
 
 
 @asynccontextmanager

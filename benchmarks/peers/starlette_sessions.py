@@ -15,9 +15,9 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from benchmarks.middleware import SECRET
+from benchmarks.middleware import EMAIL, SECRET
 from benchmarks.peers.ours import BARE, ping, secret_hash
-from benchmarks.peers.peer import EMAIL, Ask, Database, Peer, look_up
+from benchmarks.peers.peer import Ask, Database, Peer, look_up
 
 
 class SessionBackend(AuthenticationBackend):

