@@ -16,8 +16,10 @@ from asgi_auth.store import Store
 U = TypeVar("U")
 
 PRUNE_INTERVAL = timedelta(minutes=10)
-PRUNE_BATCH = 500
-"""Rows per statement, so that pruning never holds the writer for long."""
+PRUNE_BATCH = 50
+"""Rows per statement, so that pruning never holds the writer for long: a few ms in a file of five million sessions."""
+PRUNE_PAUSE = timedelta(milliseconds=5)
+"""Between two batches: SQLite gives its lock to whoever asks at that moment, and other processes ask now and then."""
 
 
 class Upkeep(Generic[U]):
@@ -82,4 +84,5 @@ class Upkeep(Generic[U]):
         for prune in (store.sessions.prune, store.tokens.prune):
             while (count := await prune(now=now, limit=PRUNE_BATCH)) > 0:
                 total += count
+                await asyncio.sleep(PRUNE_PAUSE.total_seconds())
         return total

@@ -1,11 +1,16 @@
 """What every test shares: the event loop, the effort of property tests, and no skips where everything must run."""
 
 import os
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from tests.postgres import database
+from tests.workers import DSN, OnPostgres, OnSQLite
 
 # The same examples in every run: a red test is red for everybody. `ci` repeats the properties on further Pythons.
 settings.register_profile("default", deadline=None, derandomize=True)
@@ -17,6 +22,20 @@ settings.load_profile("default")
 def anyio_backend() -> str:
     """Asyncio: the drivers of the stores know no other loop."""
     return "asyncio"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def shared(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[OnSQLite | OnPostgres]:
+    """An empty database that ``store_of_all`` finds in worker processes, which are started in ``tmp_path``."""
+    async with AsyncExitStack() as stack:
+        if request.param == "sqlite":
+            yield OnSQLite(tmp_path)
+        else:
+            dsn = await stack.enter_async_context(database())
+            monkeypatch.setenv(DSN, dsn)
+            yield OnPostgres(dsn)
 
 
 def fail_skipped(

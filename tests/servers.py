@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import httpx
 import uvicorn
@@ -71,8 +71,10 @@ class Served:
 
 
 @asynccontextmanager
-async def uvicorn_process(app: str, *options: str, directory: Path) -> AsyncIterator[Served]:
-    """``uvicorn <app>`` with *directory* as its current one; it is ended by its id."""
+async def uvicorn_process(
+    app: str, *options: str, directory: Path, log: IO[bytes] | None = None
+) -> AsyncIterator[Served]:
+    """``uvicorn <app>`` with *directory* as its current one, its log in *log* or with ours; it is ended by its id."""
     listener, url = listen()
     with listener:
         process = await asyncio.create_subprocess_exec(
@@ -81,6 +83,7 @@ async def uvicorn_process(app: str, *options: str, directory: Path) -> AsyncIter
             env=os.environ | {"AUTH_SECRET": SECRET, "PYTHONPATH": os.pathsep.join(sys.path)},
             pass_fds=[listener.fileno()],
             stdout=PIPE,
+            stderr=log,
         )
     assert process.stdout is not None
     try:

@@ -6,9 +6,8 @@
 import asyncio
 import os
 import random
-import sqlite3
 from collections.abc import Awaitable
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +24,7 @@ from tests.gate import Turnstile
 from tests.served import APP, application, real_auth
 from tests.servers import Served, serving, uvicorn_process
 from tests.support import HASHER, LocalAuthentication, credentials, make_auth, registration
-from tests.workers import count_rows, resetting
+from tests.workers import OnSQLite, check_rows, count_rows, resetting
 
 pytestmark = pytest.mark.anyio
 
@@ -137,22 +136,6 @@ async def holds(look: Awaitable[Any]) -> bool:
     return True
 
 
-RULES = {
-    "PRAGMA integrity_check": [("ok",)],
-    "PRAGMA foreign_key_check": [],
-    "SELECT id FROM asgi_auth_users WHERE id NOT IN (SELECT user_id FROM asgi_auth_accounts)": [],
-    "SELECT user_id FROM asgi_auth_accounts WHERE password_hash IS NULL": [],
-    "SELECT user_id FROM asgi_auth_accounts WHERE user_id NOT IN (SELECT id FROM asgi_auth_users)": [],
-    "SELECT email_key FROM asgi_auth_users GROUP BY email_key HAVING count(*) > 1": [],
-}
-
-
-def check_rows(directory: Path) -> None:
-    """What holds between the rows, whatever happened."""
-    with closing(sqlite3.connect(directory / "app.db")) as connection:
-        assert {rule: connection.execute(rule).fetchall() for rule in RULES} == RULES
-
-
 async def live_until_killed(server: Served, auth: LocalAuthentication, people: list[Person]) -> int:
     """Kill the server at some moment of their lives: how many answers there were."""
     answered: asyncio.Queue[str] = asyncio.Queue()
@@ -188,7 +171,7 @@ async def test_killed_server_keeps_what_it_answered(tmp_path: Path) -> None:
                         data = credentials(person.email, password or "")
                         assert (await client.post("/auth/password/sign_in", data=data)).status_code == 200
                 answers += await live_until_killed(server, auth, people)
-            check_rows(tmp_path)
+            await check_rows(OnSQLite(tmp_path))
             for person in people:
                 await person.check(auth)
             everybody += [person for person in people if person.registered]

@@ -1,5 +1,6 @@
 """The database is locked, full, read-only, broken or away: 503, nothing done by halves, and no restart afterwards."""
 
+import asyncio
 import shutil
 import sqlite3
 import subprocess
@@ -19,10 +20,11 @@ from asgi_auth.hooks import Hook
 from asgi_auth.passwords import Bcrypt
 from asgi_auth.senders import MemorySender
 from asgi_auth.store import Work
-from asgi_auth.stores import SQLiteStore
+from asgi_auth.stores import PostgresStore, SQLiteStore
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.types import Event, PasswordSet, UserCreated
 from tests.asgi import execute
+from tests.postgres import database
 from tests.served import APP, application, real_auth
 from tests.servers import uvicorn_process
 from tests.support import (
@@ -114,6 +116,27 @@ async def test_locked_database_is_unavailable_for_what_writes(tmp_path: Path) ->
         assert (await client.get("/me")).text == EMAIL
         assert (await answer(client, "password/reset", resetting(token)))[0] == 200
         assert await valid_passwords(auth, PASSWORD, NEW_PASSWORD) == [NEW_PASSWORD]
+
+
+@pytest.mark.slow
+async def test_exhausted_pool_is_unavailable(tmp_path: Path) -> None:
+    """FT-1: every connection to PostgreSQL is taken: a bounded wait, 503, Retry-After; the reset link stays good."""
+    async with database() as dsn:
+        auth = make_auth(tmp_path, store=PostgresStore(dsn, max_connections=1, timeout=timedelta(seconds=0.5)))
+        async with auth.running(), asking(auth) as client:
+            assert (await answer(client, "password/register", registration()))[0] == 200
+            token = await reset_token(auth)
+            async with auth.store.scope("user").transaction():
+                began = time.monotonic()
+                # In tasks of their own: Python 3.11 does not trace the callers of a coroutine that timed out.
+                answers, response = await asyncio.gather(change_everything(client, token), client.get("/me"))
+                assert answers == [UNAVAILABLE] * 4
+                assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+                assert time.monotonic() - began < 5
+
+            assert (await client.get("/me")).text == EMAIL
+            assert (await answer(client, "password/reset", resetting(token)))[0] == 200
+            assert await valid_passwords(auth, PASSWORD, NEW_PASSWORD) == [NEW_PASSWORD]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux takes away the disk of a running process")

@@ -1,4 +1,4 @@
-"""Two worker processes of one server on one SQLite file: what one does, the other knows at the next request."""
+"""Two worker processes of one server on one database: what one does, the other knows at the next request."""
 
 import asyncio
 import os
@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_auth.authentication import Authentication
 from asgi_auth.senders import ConsoleSender
-from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies.password import Password, Resettable
 from tests.apps import starlette_app
 from tests.servers import PATIENCE, Served, uvicorn_process
 from tests.support import BASE_URL, EMAIL, HASHER, NEW_PASSWORD, SECRET, credentials, registration
+from tests.workers import OnPostgres, OnSQLite, store_of_all
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -26,7 +26,7 @@ def make_app() -> ASGIApp:  # pragma: no cover - the workers run it, and a signa
     """What every worker serves; each answer says which one it was."""
     resettable = Resettable(sender=ConsoleSender())
     auth = Authentication(
-        store=SQLiteStore("app.db"),
+        store=store_of_all(),
         secret=SECRET,
         base_url=BASE_URL,
         strategies=[Password(resettable=resettable)],
@@ -47,7 +47,7 @@ def make_app() -> ASGIApp:  # pragma: no cover - the workers run it, and a signa
 
 @asynccontextmanager
 async def two_workers(directory: Path) -> AsyncIterator[tuple[Served, httpx.AsyncClient, httpx.AsyncClient]]:
-    """The server, started on no database file, and a connection to each of its workers."""
+    """The server, started on an empty database, and a connection to each of its workers."""
     options = ("--factory", "--workers", "2", "--timeout-keep-alive", "60")
     async with (
         uvicorn_process("tests.test_workers:make_app", *options, directory=directory) as served,
@@ -75,7 +75,7 @@ def cookie_of(response: httpx.Response) -> str:
     return str(response.headers["Set-Cookie"]).partition(";")[0]
 
 
-async def test_workers_share_one_truth(tmp_path: Path) -> None:
+async def test_workers_share_one_truth(shared: OnSQLite | OnPostgres, tmp_path: Path) -> None:
     """FT-5: signing in, signing out and a reset at one worker hold at the other from the next request on."""
     async with two_workers(tmp_path) as (served, one, other):
         registered = await one.post("/auth/password/register", data=registration())

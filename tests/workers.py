@@ -1,7 +1,8 @@
 """Several workers on one database file, and what a test asks them."""
 
+import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -15,36 +16,79 @@ from tests.postgres import execute
 from tests.served import application
 from tests.support import EMAIL, NEW_PASSWORD, LocalAuthentication, credentials, mailed_token, make_auth
 
+DSN = "ASGI_AUTH_WORKERS_POSTGRES"
+"""Where worker processes find the database; if it is not set it is the file ``app.db``."""
+
+
+def store_of_all() -> Any:  # pragma: no cover - the workers run it, and a signal ends them
+    """A store on the database that a worker process shares with others."""
+    return PostgresStore(os.environ[DSN]) if DSN in os.environ else SQLiteStore("app.db")
+
 
 class OnSQLite:
     """A database that workers share: a file."""
 
+    checks: Mapping[str, list[Any]] = {"PRAGMA integrity_check": [("ok",)], "PRAGMA foreign_key_check": []}
+    """Further statements, with the rows that they must give."""
+
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
 
     def store(self) -> Any:
         """A store with connections of its own."""
-        return SQLiteStore(self._directory / "app.db")
+        return SQLiteStore(self.directory / "app.db")
+
+    def connect(self) -> sqlite3.Connection:
+        """As another program does."""
+        return sqlite3.connect(self.directory / "app.db")
+
+    async def rows(self, statement: str) -> list[Any]:
+        """As another program sees them."""
+        with closing(self.connect()) as connection, connection:
+            return connection.execute(statement).fetchall()
 
     async def count_rows(self, table: str) -> int:
         """As another program sees them."""
-        return count_rows(self._directory, table)
+        return count_rows(self.directory, table)
 
 
 class OnPostgres:
     """A database that workers share: one on a server."""
 
+    checks: Mapping[str, list[Any]] = {}
+
     def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+        self.dsn = dsn
 
     def store(self) -> Any:
         """A store with connections of its own."""
-        return PostgresStore(self._dsn)
+        return PostgresStore(self.dsn)
+
+    async def rows(self, statement: str) -> list[Any]:
+        """As another program sees them."""
+        return await execute(self.dsn, statement)
 
     async def count_rows(self, table: str) -> int:
         """As another program sees them."""
-        [(count,)] = await execute(self._dsn, f"SELECT count(*) FROM asgi_auth_{table}")  # noqa: S608  # a literal
+        [(count,)] = await self.rows(f"SELECT count(*) FROM asgi_auth_{table}")  # noqa: S608  # a literal
         return int(count)
+
+
+NEVER = (
+    "SELECT id FROM asgi_auth_users WHERE id NOT IN (SELECT user_id FROM asgi_auth_accounts)",
+    "SELECT user_id FROM asgi_auth_accounts WHERE password_hash IS NULL",
+    "SELECT user_id FROM asgi_auth_accounts WHERE user_id NOT IN (SELECT id FROM asgi_auth_users)",
+    "SELECT user_id FROM asgi_auth_sessions WHERE user_id NOT IN (SELECT user_id FROM asgi_auth_accounts)",
+    "SELECT user_id FROM asgi_auth_tokens WHERE user_id NOT IN (SELECT user_id FROM asgi_auth_accounts)",
+    "SELECT email_key FROM asgi_auth_users GROUP BY email_key HAVING count(*) > 1",
+)
+"""What finds no row, whatever happened."""
+
+
+async def check_rows(place: OnSQLite | OnPostgres) -> None:
+    """What holds between the rows."""
+    rules = {**place.checks, **{statement: [] for statement in NEVER}}
+    assert {rule: await place.rows(rule) for rule in rules} == rules
 
 
 @asynccontextmanager

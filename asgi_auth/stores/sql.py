@@ -1,7 +1,7 @@
 """The four capabilities in SQL that every database answers alike, over a small executor.
 
 They are written for PostgreSQL, with a cast where it could not tell the type and with the locks that many writers need;
-SQLite's executor leaves out both.
+SQLite's executor leaves out both, and reads what stands in comments.
 """
 # ruff: noqa: S608  # the statements are put together from constants of this file; values are always parameters
 
@@ -206,8 +206,10 @@ JOIN asgi_auth_users u ON u.subject_name = a.subject_name AND u.id = a.user_id
 WHERE asgi_auth_sessions.subject_name = $1 AND {_LIVE} AND """
 LOAD_SESSION = _LOAD + "asgi_auth_sessions.secret_hash = $2"
 LOAD_SESSION_BY_ID = _LOAD + "asgi_auth_sessions.id = $2"
+# For SQLite, which without statistics takes it that few rows share a subject, and would read everybody's sessions.
+_BY_USER = "/* INDEXED BY asgi_auth_sessions_user_id */"
 LIST_SESSIONS = f"""
-SELECT {SESSION} FROM asgi_auth_sessions JOIN asgi_auth_accounts a ON {_THEIR_ACCOUNT}
+SELECT {SESSION} FROM asgi_auth_sessions {_BY_USER} JOIN asgi_auth_accounts a ON {_THEIR_ACCOUNT}
 WHERE asgi_auth_sessions.subject_name = $1 AND asgi_auth_sessions.user_id = $2 AND {_LIVE}
 ORDER BY asgi_auth_sessions.last_seen_at DESC, asgi_auth_sessions.created_at DESC, asgi_auth_sessions.id"""
 # A session of a user who is gone by now is not kept: it would be as dead as one with an old stamp.
@@ -228,14 +230,18 @@ RESTAMP_SESSION = """
 UPDATE asgi_auth_sessions SET stamp = $3 WHERE subject_name = $1 AND id = $2 AND revoked_at IS NULL"""
 # Whatever is not revoked gets revoked, also what is dead for another reason that may pass (a disabled account); the
 # answer says whether it was alive.
-_REVOKE = "UPDATE asgi_auth_sessions SET revoked_at = $3 WHERE subject_name = $1 AND revoked_at IS NULL AND "
+_REVOKE = "SET revoked_at = $3 WHERE subject_name = $1 AND revoked_at IS NULL AND"
 # A comparison, not EXISTS, for which PostgreSQL may read all accounts into a hash table.
 _WAS_LIVE = f"""{_INSIDE_CLOCKS} AND asgi_auth_sessions.stamp = (
     SELECT a.stamp FROM asgi_auth_accounts a WHERE {_THEIR_ACCOUNT} AND a.disabled_at IS NULL
 )"""
-REVOKE_SESSION = _REVOKE + f"id = $2 AND ($4::uuid IS NULL OR user_id = $4::uuid) RETURNING {_WAS_LIVE}"
-REVOKE_SESSION_BY_SECRET = _REVOKE + f"secret_hash = $2 RETURNING {SESSION}, {_WAS_LIVE}"
-REVOKE_SESSIONS = _REVOKE + f"user_id = $2 AND ($4::uuid IS NULL OR id <> $4::uuid) RETURNING {_WAS_LIVE}"
+REVOKE_SESSION = f"""
+UPDATE asgi_auth_sessions {_REVOKE} id = $2 AND ($4::uuid IS NULL OR user_id = $4::uuid) RETURNING {_WAS_LIVE}"""
+REVOKE_SESSION_BY_SECRET = f"""
+UPDATE asgi_auth_sessions {_REVOKE} secret_hash = $2 RETURNING {SESSION}, {_WAS_LIVE}"""
+REVOKE_SESSIONS = f"""
+UPDATE asgi_auth_sessions {_BY_USER} {_REVOKE} user_id = $2 AND ($4::uuid IS NULL OR id <> $4::uuid)
+RETURNING {_WAS_LIVE}"""
 WAS_LIVE = f"SELECT 1 FROM asgi_auth_sessions WHERE subject_name = $1 AND id = $2 AND {_WAS_LIVE}"
 PRUNE_SESSIONS = """
 DELETE FROM asgi_auth_sessions WHERE subject_name = $1 AND secret_hash IN (
@@ -262,7 +268,10 @@ class SQLSessions(_Table):
         return self._rows.loaded(rows[0]) if rows else None
 
     async def load_by_id(self, session_id: str, *, now: datetime) -> Loaded[User] | None:
-        rows = await self._find(LOAD_SESSION_BY_ID, self._id(session_id), self._instant(now))
+        if not storable(session_id):
+            return None
+        values = (self._subject_name, self._id(session_id), self._instant(now))
+        rows = await self._executor.read(LOAD_SESSION_BY_ID, values)
         return self._rows.loaded(rows[0]) if rows else None
 
     async def touch(self, session_id: str, *, last_seen_at: datetime, idle_expires_at: datetime) -> None:

@@ -24,7 +24,7 @@ from asgi_auth.stores.sqlite_connections import DatabaseFile, Pool, fetch, mappe
 from asgi_auth.types import User
 
 _PLACEHOLDER = re.compile(r"\$(\d+)")
-_POSTGRES_ONLY = re.compile(r"::\w+| FOR KEY SHARE| FOR UPDATE SKIP LOCKED")
+_POSTGRES_ONLY = re.compile(r"::\w+| FOR KEY SHARE| FOR UPDATE SKIP LOCKED|/\*|\*/")
 
 
 class SQLiteStore:
@@ -94,7 +94,7 @@ class SQLiteStore:
 
 
 def native(sql: str) -> tuple[str, tuple[int, ...]]:
-    """A statement with plain placeholders, without casts and row locks, and the order of its parameters.
+    """A statement with plain placeholders and hints, without casts and row locks, and the order of its parameters.
 
     Not ``?1``: some releases of Python 3.12 take it for a named placeholder and warn.
     """

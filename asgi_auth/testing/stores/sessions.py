@@ -177,7 +177,7 @@ class RevocationTests:
     async def test_session_revoked_while_disabled_stays_dead(self, store: Store[Any]) -> None:
         """SE-6: a session that was dead for another reason, which passes, is ended all the same."""
         scoped = store.scope("user")
-        alice = await add_user(scoped)
+        alice, _ = await add_user(scoped), await add_user(scoped, "bob")  # whose account says nothing of hers
         user_id = alice.account.user_id
         (one, one_hash), (_, two_hash), (_, three_hash) = [await add_session(scoped, alice) for _ in range(3)]
         await scoped.accounts.update(user_id, {"disabled_at": NOW})

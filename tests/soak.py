@@ -1,0 +1,329 @@
+"""Two workers on one database, which are killed and started again, as it is, and people who use them meanwhile."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from typing import Any
+
+import httpx
+from websockets.exceptions import WebSocketException
+
+from asgi_auth.hooks import shielded
+from asgi_auth.stores import PostgresStore
+from tests.postgres import server
+from tests.servers import Served, say_hello, uvicorn_process
+from tests.soaked import APP, mailed_to
+from tests.support import BASE_URL, credentials, registration
+from tests.workers import resetting
+
+BOUND = 12.0
+"""Seconds in which everything is answered: the store waits five for a connection, and five for what it says."""
+PAUSE = 5.0
+"""Seconds between two disturbances at most."""
+BACKOFF = 0.05
+KEPT = 8
+"""Sign-ins that somebody goes on to use."""
+
+CUT_OFF = (OSError, EOFError, WebSocketException)
+"""What becomes of a websocket whose worker is killed."""
+
+Headers = dict[str, str]
+
+
+# --- the site --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Worker:
+    """A uvicorn process with a port of its own."""
+
+    served: Served
+    client: httpx.AsyncClient
+    gone: bool = False
+    """Whether it was killed: only then may it leave a request without an answer."""
+    memory: list[int] = field(default_factory=list)
+    """Kilobytes that are resident (``VmRSS``), from time to time."""
+    files: list[int] = field(default_factory=list)
+    """How many are open."""
+
+    def measure(self) -> None:
+        """As Linux has it."""
+        process = Path(f"/proc/{self.served.process.pid}")
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        self.memory.append(int(status["VmRSS"].split()[0]))
+        self.files.append(len(list((process / "fd").iterdir())))
+
+
+class Site:
+    """Two workers, and what became of every request."""
+
+    def __init__(self, directory: Path, store: Any, moments: random.Random) -> None:
+        self.directory, self.moments = directory, moments
+        self.disturbances = [self.kill_worker]
+        if isinstance(store, PostgresStore) and server().restarts:
+            self.disturbances.append(self.restart_database)
+        self.workers: list[Worker] = []
+        self.answers = Counter[int]()
+        """By status; 0 is a request that went with its worker."""
+        self.happened = Counter[str]()
+        self.slowest = 0.0
+        self._stack = AsyncExitStack()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Both workers, until the end of the block."""
+        async with self._stack:
+            self.workers = [await self._start(), await self._start()]
+            yield
+
+    async def _start(self) -> Worker:
+        with (self.directory / "workers.log").open("ab") as log:
+            served = await self._stack.enter_async_context(uvicorn_process(*APP, directory=self.directory, log=log))
+        no_cookies: Any = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        client = await self._stack.enter_async_context(served.client(cookies=no_cookies))
+        weak = registration("nobody@mail.example.org", "password")  # loads the list of weak ones, which takes 8 MB
+        assert (await client.post("/auth/password/register", data=weak)).status_code == 422
+        client.timeout = BOUND
+        self.happened["start"] += 1
+        return Worker(served, client)
+
+    def worker(self) -> Worker:
+        """One of them."""
+        return self.moments.choice(self.workers)
+
+    async def disturb(self, seconds: float) -> None:
+        """Everything that can go wrong, in any order and again and again for so long, and once at least."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while loop.time() < end:
+            for disturb in self.moments.sample(self.disturbances, len(self.disturbances)):
+                await asyncio.sleep(self.moments.uniform(0, min(seconds / 10, PAUSE)))
+                await disturb()
+
+    async def kill_worker(self) -> None:
+        """End one with SIGKILL, and start another in its place."""
+        place = self.moments.randrange(2)
+        self.workers[place].gone = True
+        self.happened["kill"] += 1
+        self.workers[place].served.process.kill()
+        await self.workers[place].served.process.wait()
+        self.workers[place] = await self._start()
+
+    async def restart_database(self) -> None:
+        """Stop the server of the database; start it again a little later, whatever becomes of the test."""
+        await shielded(asyncio.to_thread(self._restart_database, self.moments.uniform(0, 2)))
+
+    def _restart_database(self, seconds: float) -> None:
+        self.happened["stop"] += 1
+        server().stop()
+        time.sleep(seconds)
+        server().start()
+        self.happened["restart"] += 1
+
+    async def measure(self, seconds: float) -> None:
+        """Undisturbed for so long, and looked at five times."""
+        for _ in range(5):
+            await asyncio.sleep(seconds / 5)
+            for worker in self.workers:
+                worker.measure()
+
+    def log(self) -> str:
+        """What the workers have said."""
+        return (self.directory / "workers.log").read_text()
+
+    def report(self) -> str:
+        """What a run has come to."""
+        lines = [f"answers {dict(sorted(self.answers.items()))}, the slowest after {self.slowest:.2f} s"]
+        lines += [f"disturbed {dict(self.happened)}"]
+        lines += [f"worker: kB resident {worker.memory}, files {worker.files}" for worker in self.workers]
+        return "\n".join(lines)
+
+    async def ask(self, worker: Worker, method: str, path: str, **request: Any) -> httpx.Response | None:
+        """The answer; None: there was none, or the store was unavailable, and nobody knows what was done."""
+        began = asyncio.get_running_loop().time()
+        asked = worker.client.request(method, path, **request)
+        [response] = await asyncio.gather(asked, return_exceptions=True)
+        if not isinstance(response, httpx.Response):
+            assert worker.gone, f"{path}: {response!r}"
+            assert isinstance(response, httpx.TransportError), repr(response)
+            self.answers[0] += 1
+            return None
+        self.slowest = max(self.slowest, asyncio.get_running_loop().time() - began)
+        self.answers[response.status_code] += 1
+        assert response.status_code < 500 or response.status_code == 503, (path, response.text)
+        assert response.status_code != 503 or response.headers["Retry-After"]
+        return None if response.status_code == 503 else response
+
+    async def insist(self, method: str, path: str, **request: Any) -> tuple[httpx.Response, int]:
+        """The first answer, whoever gives it, and how often was asked."""
+        tries = 1
+        while (response := await self.ask(self.worker(), method, path, **request)) is None:
+            tries += 1
+            await asyncio.sleep(BACKOFF)
+        return response, tries
+
+
+# --- people ----------------------------------------------------------------------------------------------------------
+
+SIGN_IN, RESET = "/auth/password/sign_in", "/auth/password/reset"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+MALFORMED: list[tuple[str, str, dict[str, Any], int]] = [
+    ("POST", SIGN_IN, {"content": b"{", "headers": {"Content-Type": "application/json"}}, 400),
+    ("POST", SIGN_IN, {"content": b"email=a&email=b", "headers": FORM}, 400),
+    ("POST", SIGN_IN, {"content": b"=" * 100_000, "headers": FORM}, 413),
+    ("POST", SIGN_IN, {"content": b"email", "headers": {"Content-Type": "text/plain"}}, 415),
+    ("POST", SIGN_IN, {"data": {"email": "a\0@mail.example.org", "password": "x"}}, 422),
+    ("POST", RESET, {"data": resetting("A" * 43)}, 401),
+    ("PUT", SIGN_IN, {}, 405),
+    ("POST", "/auth/nobody/home", {}, 404),
+    ("GET", "/me", {"headers": {"Cookie": "user_session=x.y"}}, 200),
+    ("GET", "/me", {"headers": [("Authorization", "Bearer a.b.c"), ("Authorization", "Bearer d.e.f")]}, 200),
+]
+
+
+class Person:
+    """One user, and what must be true after what their clients were told."""
+
+    def __init__(self, site: Site, number: int) -> None:
+        self.site, self.moments = site, random.Random(f"{site.moments.random()} {number}")  # noqa: S311  # no secret
+        self.email, self.password = f"p{number}@mail.example.org", f"marble falcon {number} 0"
+        self.alive: list[Headers] = []
+        """Credentials that are good."""
+        self.dead: list[Headers] = []
+        """Credentials whose end was answered."""
+        self.spent: list[str] = []
+        """Tokens that have done what they are for."""
+
+    async def live(self, over: asyncio.Event) -> None:
+        """Register, and do this and that until it is over."""
+        response, tries = await self.site.insist("POST", "/auth/password/register", data=registration(*self._known()))
+        assert response.status_code == 200 or (response.status_code == 422 and tries > 1), response.text
+        await self.sign_in()
+        acts = {self.look: 6, self.look_back: 3, self.sign_in: 2, self.sign_out: 2, self.say_hello: 1}
+        acts |= {self.mistype: 1, self.reset: 1, self.replay: 1, self.send_rubbish: 1}
+        while not over.is_set():
+            [act] = self.moments.choices([*acts], [*acts.values()])
+            await act()
+
+    def _known(self) -> tuple[str, str]:
+        return self.email, self.password
+
+    async def sign_in(self) -> None:
+        """With a form, which is answered with a cookie, or with JSON, which is answered with a bearer token."""
+        response = await self._try(self.password)
+        assert response.status_code == 200, response.text
+        self.alive = [*self.alive, credential_of(response)][-KEPT:]
+
+    async def _try(self, password: str) -> httpx.Response:
+        encoding = self.moments.choice(["data", "json"])
+        response, _ = await self.site.insist("POST", SIGN_IN, **{encoding: credentials(self.email, password)})
+        return response
+
+    async def mistype(self) -> None:
+        """A wrong password, which may be one of another time."""
+        response = await self._try(self.moments.choice(["marble falcon", f"marble falcon {self.email[1]} 0 "]))
+        assert response.status_code == 401, response.text
+
+    async def look(self) -> None:
+        """A credential that is good is taken by every worker."""
+        assert await self._seen(self.site.worker(), self.moments.choice(self.alive)) in (self.email, "")
+
+    async def look_back(self) -> None:
+        """Credentials whose end was answered, long ago or just now, are taken by no worker."""
+        await self._check_dead([*self.dead[-1:], *self.moments.sample(self.dead, min(len(self.dead), 1))])
+
+    async def _check_dead(self, dead: list[Headers]) -> None:
+        for worker in self.site.workers[:]:
+            for headers in dead:
+                assert await self._seen(worker, headers) in ("-", "")
+
+    async def _seen(self, worker: Worker, headers: Headers) -> str:
+        """Who that is; ``-`` is nobody, nothing is no answer."""
+        response = await self.site.ask(worker, "GET", "/me", headers=headers)
+        return "" if response is None else response.text
+
+    async def say_hello(self) -> None:
+        """On a websocket, with a credential that is good or not."""
+        worker, headers = self.site.worker(), self.moments.choice([*self.alive, *self.dead[-3:]])
+        asked = say_hello(f"{worker.served.url}/hello", {**headers, "Origin": BASE_URL})
+        [said] = await asyncio.gather(asked, return_exceptions=True)
+        expected = "-" if headers in self.dead else self.email
+        assert said in (expected, 503) or (worker.gone and isinstance(said, CUT_OFF)), repr(said)
+
+    async def sign_out(self) -> None:
+        """At one worker; the others know at the next request."""
+        await self.sign_in()
+        headers = self.alive.pop(self.moments.randrange(len(self.alive)))
+        response = await self.site.ask(self.site.worker(), "POST", "/auth/sign_out", headers=headers)
+        assert response is None or response.status_code == 200, response.text
+        ended = [headers] if response is not None else []  # otherwise it may be alive, and is used no more
+        self.dead += ended
+        await self._check_dead(ended)
+        await self.sign_in()
+
+    async def reset(self) -> None:
+        """By a mailed link, shown to both workers at once: it works once, and ends all that was before."""
+        token, new = await self._mailed_token(), f"{self.password[:-1].rstrip('0123456789')}{len(self.spent) + 1}"
+        requests = (self.site.ask(worker, "POST", RESET, data=resetting(token, new)) for worker in self.site.workers)
+        statuses = [response and response.status_code for response in await asyncio.gather(*requests)]
+        assert set(statuses) <= {200, 401, None}, statuses
+        assert statuses.count(200) <= 1, "a token was accepted twice"
+        await asyncio.sleep(BACKOFF * 4 * (None in statuses))  # a worker that is gone may have told the database
+        answers = {password: await self._try(password) for password in (self.password, new)}
+        valid = [password for password, response in answers.items() if response.status_code == 200]
+        assert valid == [new] if 200 in statuses else len(valid) == 1, (statuses, valid)
+        done = valid == [new]
+        self.dead += self.alive if done else []
+        self.spent += [token] if done else []
+        self.alive = [*([] if done else self.alive), credential_of(answers[valid[0]])][-KEPT:]
+        self.password = valid[0]
+        await self._check_dead(self.dead[-KEPT:])
+
+    async def _mailed_token(self) -> str:
+        """That of a new mail; of one that was lost with its worker or the database: none that is good."""
+        before, happened = len(self._mails()), Counter(self.site.happened)
+        response, _ = await self.site.insist("POST", "/auth/password/reset_request", data={"email": self.email})
+        assert response.status_code == 200
+        deadline = asyncio.get_running_loop().time() + BOUND
+        while len(self._mails()) == before and happened == self.site.happened:
+            assert asyncio.get_running_loop().time() < deadline, "a mail is lost"
+            await asyncio.sleep(BACKOFF)
+        mails = self._mails()[before:]
+        return [*mails, "A" * 43][0]
+
+    def _mails(self) -> list[str]:
+        return mailed_to(self.site.directory, self.email)
+
+    async def replay(self) -> None:
+        """A token that has been used is no good at any worker."""
+        for token in self.spent[-1:]:
+            response, _ = await self.site.insist("POST", RESET, data=resetting(token, "marble falcon replayed"))
+            assert response.status_code == 401, response.text
+
+    async def send_rubbish(self) -> None:
+        """Every worker refuses it, and knows why."""
+        method, path, request, status = self.moments.choice(MALFORMED)
+        response, _ = await self.site.insist(method, path, **request)
+        assert response.status_code == status, (path, request, response.text)
+
+    async def check(self) -> None:
+        """At the end: everything that was told holds at every worker."""
+        for worker in self.site.workers:
+            for headers in self.alive:
+                assert await self._seen(worker, headers) == self.email
+            for headers in self.moments.sample(self.dead, min(len(self.dead), 100)):
+                assert await self._seen(worker, headers) == "-"
+        await self.sign_in()
+        await self.replay()
+
+
+def credential_of(response: httpx.Response) -> Headers:
+    """The cookie or the bearer token of an answer."""
+    cookie = response.cookies.get("user_session")
+    return {"Cookie": f"user_session={cookie}"} if cookie else {"Authorization": f"Bearer {response.json()['token']}"}

@@ -1,0 +1,45 @@
+"""What the workers of the soak run: the application of ``tests.served`` on either database, and mail in a folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from asgi_auth.strategies.password import Password, Resettable
+from tests.served import application, real_auth
+from tests.workers import store_of_all
+
+APP = (
+    *("tests.soaked:make_app", "--factory", "--no-access-log"),
+    *("--ws=websockets-sansio", "--timeout-keep-alive=600"),  # a connection ends with its worker alone
+)
+
+
+def mailed_to(directory: Path, address: str) -> list[str]:
+    """The tokens that were mailed to somebody, in order."""
+    box = directory / f"{address}.mail"
+    return box.read_text().split() if box.exists() else []
+
+
+async def deliver(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:  # pragma: no cover - see make_app
+    """A sender whose mail the test reads in another process; a line that is there is whole."""
+    with Path(f"{opts['address']}.mail").open("a") as box:  # noqa: ASYNC230  # a line
+        box.write(f"{token or ''}\n")
+
+
+async def hello(websocket: WebSocket) -> None:  # pragma: no cover - see make_app
+    """Who asks, as ``/me`` has it."""
+    await websocket.accept()
+    await websocket.send_text(websocket.user.email or "-")
+    await websocket.close()
+
+
+def make_app() -> Starlette:  # pragma: no cover - the workers run it, and a signal ends them
+    """What every worker serves."""
+    strategy = Password(resettable=Resettable(sender=deliver))
+    app = application(real_auth(Path(), store=store_of_all(), strategies=[strategy]))
+    app.router.routes.append(WebSocketRoute("/hello", hello))
+    return app

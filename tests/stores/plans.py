@@ -1,0 +1,98 @@
+"""How a database would run every statement of the SQL stores."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from asgi_auth.stores.sqlite import native
+from asgi_auth.testing.stores.records import NOW
+from tests.stores.statements import STATEMENTS
+from tests.workers import OnPostgres, OnSQLite
+
+SORTED = ("LIST_SESSIONS",)
+"""What sorts the few rows that an index has found: the sessions of one user."""
+
+
+class Step(NamedTuple):
+    """A line of a plan."""
+
+    statement: str
+    text: str
+    is_quick: bool
+    """Whether it reads no more than what an index has found by more than the subject, which all rows share."""
+
+
+async def plans(place: OnSQLite | OnPostgres, number: int) -> list[Step]:
+    """Of all statements, with what the planner knows now and once it has looked at the tables; *number* is a limit."""
+    if isinstance(place, OnSQLite):
+        return [*_in_sqlite(place), *await _analysed(place)]
+    return await _in_postgres(place, number)
+
+
+# --- SQLite
+
+
+async def _analysed(place: OnSQLite) -> list[Step]:
+    await place.rows("ANALYZE")
+    return _in_sqlite(place)
+
+
+def _in_sqlite(place: OnSQLite) -> list[Step]:
+    with closing(place.connect()) as connection:
+        return [
+            Step(name, row[3], is_quick_in_sqlite(name, row[3]))
+            for name, (text, order) in ((name, native(text)) for name, text in STATEMENTS.items())
+            for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", [1] * len(order))
+        ]
+
+
+def is_quick_in_sqlite(name: str, text: str) -> bool:
+    """Whether a line of the plan of a statement is, as ``Step`` has it. So is what ended before some time."""
+    if text.startswith(("SCAN", "SEARCH")):
+        return text == "SCAN CONSTANT ROW" or bool(re.search(r"\(subject_name=\? AND \w+[=<]\?|\(rowid=\?\)", text))
+    return "TEMP B-TREE" not in text or name in SORTED
+
+
+# --- PostgreSQL
+
+_TRIES = 7
+"""After five plans for the values at hand the server may take to one for any values."""
+_LITERALS = {
+    **{"text": "'{}'", "bytea": "'x'", "timestamp with time zone": f"'{NOW.isoformat()}'", "boolean": "true"},
+    "uuid": "'00000000-0000-0000-0000-000000000001'",
+}
+
+
+async def _in_postgres(place: OnPostgres, number: int) -> list[Step]:
+    literals, steps = {**_LITERALS, "bigint": str(number)}, list[Step]()
+    connection = await asyncpg.connect(place.dsn)
+    try:
+        for name, text in STATEMENTS.items():
+            await connection.execute(f"PREPARE statement AS {text}")
+            types = await connection.fetch("SELECT unnest(parameter_types)::text FROM pg_prepared_statements")
+            values = ", ".join(literals[kind] if n else "'user'" for n, (kind,) in enumerate(types))
+            for _ in range(_TRIES):
+                plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE statement ({values})")
+                steps += [_step_of_postgres(name, node) for node in _nodes(json.loads(plan)[0]["Plan"])]
+            await connection.execute("DEALLOCATE statement")
+    finally:
+        await connection.close()
+    return steps
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for below in node.get("Plans", ()):
+        yield from _nodes(below)
+
+
+def _step_of_postgres(name: str, node: dict[str, Any]) -> Step:
+    kind, found_by = node["Node Type"], node.get("Index Cond", "")
+    is_quick = kind not in ("Seq Scan", "Sort") or (kind == "Sort" and name in SORTED)
+    if "Index" in kind:
+        is_quick = "subject_name" not in found_by or " AND " in found_by
+    return Step(name, f"{kind} {node.get('Index Name', node.get('Relation Name', ''))} {found_by}".strip(), is_quick)

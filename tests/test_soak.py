@@ -1,0 +1,103 @@
+"""A soak: mixed traffic on workers that are killed and a database that is restarted; nothing is lost, nothing leaks.
+
+``tox -e soak`` is the long one. ``ASGI_AUTH_SOAK_SECONDS`` says for how long, for each database;
+``ASGI_AUTH_SOAK_SEED`` repeats the acts of a run, though not the moments at which the machine gets round to them.
+"""
+
+import asyncio
+import os
+import random
+import re
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from asgi_auth.authentication import utc_now
+from asgi_auth.testing import FakeClock
+from tests.soak import BOUND, Person, Site
+from tests.support import make_auth
+from tests.workers import OnPostgres, OnSQLite, check_rows
+
+SECONDS = float(os.environ.get("ASGI_AUTH_SOAK_SECONDS", "3"))
+SEED = int(
+    os.environ.get("ASGI_AUTH_SOAK_SEED", "20260401" if SECONDS < 60 else random.SystemRandom().randrange(10**9))
+)
+"""The same acts in every short run, others in every long one."""
+PEOPLE = 8
+"""At once, each of them one act after the other."""
+MEMORY = 10 * 1024
+"""Kilobytes that a worker may use more at the end than when it was warm. What it remembers of credentials takes half of
+that once it is full, which is after 8,000 sign-ins; a leak of a kilobyte for each request would be more in a minute."""
+FILES = 8
+"""How many more files: connections of a person who opens one more."""
+
+EXPECTED = re.compile(
+    r"INFO: .*"  # uvicorn: started, a websocket came or went
+    r"|hasher: passwords are hashed too cheaply for real accounts"
+    r"|(password\.\w+|None\.sign_out): postgres: \w+"  # 503
+    r"|a credential could not be checked: postgres: \w+"  # 503
+    r"|a (job failed|session's last use could not be noted): postgres: \w+"
+    r"|pruning was put off: postgres: \w+"
+    r"|ERROR: +ASGI callable returned without completing handshake\."  # uvicorn, of one that was refused with 503
+    r"|a password could not be re-hashed: postgres: \w+"
+)
+"""What the workers may say; on SQLite nothing about the database."""
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux shows the memory and files of a process so"
+)
+async def test_soak_loses_nothing_and_leaks_nothing(shared: OnSQLite | OnPostgres, tmp_path: Path) -> None:
+    """FT-2, FT-5: what was answered holds at every worker, the worst answer is 503 in time, nothing piles up."""
+    print(f"seed {SEED}, {SECONDS:.0f} s")  # noqa: T201  # shown if it fails, and with -s
+    site = Site(tmp_path, shared.store(), random.Random(SEED))  # noqa: S311  # no secret
+    people = [Person(site, number) for number in range(PEOPLE)]
+    async with site.running():
+        over = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            for person in people:
+                group.create_task(person.live(over))
+            await site.disturb(SECONDS * 0.6)
+            await site.measure(SECONDS * 0.4)
+            over.set()
+        for person in people:
+            await person.check()
+        print(site.report())  # noqa: T201
+        check_workers(site)
+        await check_database(shared, people)
+    unexpected = [line for line in site.log().splitlines() if not EXPECTED.fullmatch(line)]
+    assert unexpected == []
+
+
+def check_workers(site: Site) -> None:
+    """Every answer came in time; what a worker uses stays the same once it is warm."""
+    assert site.slowest < BOUND
+    for worker in site.workers:
+        assert worker.memory[-1] <= worker.memory[1] + MEMORY
+        assert worker.files[-1] <= worker.files[1] + FILES
+
+
+async def check_database(place: OnSQLite | OnPostgres, people: list[Person]) -> None:
+    """Everybody is there once; what pruning leaves is alive; in a month nothing is left but people."""
+    await check_rows(place)
+    assert await place.count_rows("users") == len(people)
+    clock = FakeClock(utc_now())
+    auth = make_auth(Path(), store=place.store(), clock=clock)
+    async with auth.running():
+        await auth.prune()
+        assert await place.rows(LEFT) == []
+        assert await place.count_rows("sessions") >= sum(len(person.alive) for person in people)
+        clock.advance(timedelta(days=31))
+        await auth.prune()
+    tables = ("users", "accounts", "sessions", "tokens")
+    assert [await place.count_rows(table) for table in tables] == [len(people), len(people), 0, 0]
+
+
+LEFT = """
+SELECT s.id FROM asgi_auth_sessions s LEFT JOIN asgi_auth_accounts a ON a.user_id = s.user_id AND a.stamp = s.stamp
+WHERE a.user_id IS NULL OR s.revoked_at IS NOT NULL"""
+"""Sessions that are dead and still there after pruning."""
