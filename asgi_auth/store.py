@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from asgi_auth.types import EMPTY, Account, Event, Job, Session
 
@@ -40,11 +40,64 @@ class TokenRecord:
     user_id: str | None
     """None where there is no user yet."""
     stamp: bytes | None = field(repr=False)
-    """The stamp of the account when the token was made; None where there is no user."""
+    """The stamp of the account when the token was made. None where there is no user, or for a token of a user that
+    outlives whatever happens to the account, such as the link that takes a change back."""
     created_at: datetime
     expires_at: datetime
     extra_data: Mapping[str, Any] = field(default=EMPTY, repr=False)
     """What the client must not hold."""
+
+
+InvitationStatus = Literal["pending", "accepted", "revoked", "declined", "expired"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvitationRecord:
+    """An invitation. Its token is a ``TokenRecord`` of its own, which names it and its version."""
+
+    id: str
+    scope: str | None = None
+    """What one is invited to, in the application's words (a team's id); None where there is only the application."""
+    email: str
+    """As it was entered, parsed: where the mail goes. Empty once it was forgotten."""
+    email_key: str
+    """What is compared; a keyed hash of it once the address was forgotten."""
+    grant: Mapping[str, Any] = field(default=EMPTY, repr=False)
+    """Data of the application, written by its own callback when somebody accepts; JSON values."""
+    strategies: tuple[str, ...] = ()
+    """The strategies by which one may register with it; empty: any."""
+    inviter_id: str | None = None
+    """Who invites; None: the application itself."""
+    status: InvitationStatus = "pending"
+    """A pending one whose time is over counts as expired, whether or not a sweep has written it down."""
+    version: int = 1
+    """Counts the tokens; only the newest one's is live."""
+    created_at: datetime
+    expires_at: datetime
+    sent_count: int = 1
+    last_sent_at: datetime
+    delivery: Literal["waiting", "sent", "failed"] = "waiting"
+    """What became of the newest mail."""
+    accepted_by: str | None = None
+    """The user who accepted."""
+    accepted_via: str | None = None
+    """The strategy by which they registered; None if they had an account."""
+    ended_at: datetime | None = None
+    """When it left ``pending``; of an expired one, when its time was over."""
+    ended_by: str | None = None
+    """Who revoked it; None: the application, a policy, or nobody."""
+    reason: str | None = None
+    """Why it was revoked: ``revoked``, ``superseded``, ``inviter_lost_authority``, or the application's own word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a counter says."""
+
+    count: int
+    """With this one."""
+    expires_at: datetime
+    """When the counter begins anew."""
 
 
 class UserStore(Protocol[U]):
@@ -175,7 +228,8 @@ class TokenStore(Protocol):
     async def peek(self, purpose: str, token_hash: bytes, *, now: datetime) -> TokenRecord | None:
         """The live token of exactly this purpose; changes nothing.
 
-        Live: not expired at *now*, and the account, if there is one, has still the token's stamp and is not disabled.
+        Live: not expired at *now*, and the account, if there is one, is not disabled and has still the token's stamp,
+        if the token has one.
         """
         ...
 
@@ -183,12 +237,126 @@ class TokenStore(Protocol):
         """As ``peek``, and take it away, in one statement: of many concurrent calls one gets it, the others None."""
         ...
 
-    async def retire(self, purpose: str, user_id: str, *, older_than: bytes) -> int:
-        """Take away the user's tokens of *purpose* that were inserted before the one with hash *older_than*."""
+    async def latest(self, purpose: str, user_id: str, *, now: datetime) -> TokenRecord | None:
+        """The live token of *purpose* that was inserted last for this user; changes nothing."""
+        ...
+
+    async def retire(self, purpose: str, user_id: str, *, older_than: bytes | None = None) -> int:
+        """Take away the user's tokens of *purpose* that were inserted before the one with hash *older_than*.
+
+        None takes all of them away. Returns how many went.
+        """
         ...
 
     async def prune(self, *, now: datetime, limit: int) -> int:
         """Delete up to *limit* rows that expired before *now*; how many went."""
+        ...
+
+
+class InvitationStore(Protocol):
+    """Who is invited. At most one invitation is pending for an address in a scope; None is a scope like any other."""
+
+    async def insert(self, record: InvitationRecord) -> bool:
+        """Keep *record*; False, and nothing is written, if another one is pending for its scope and address.
+
+        One that expired by ``record.created_at`` is none: it is marked ``expired`` in the same transaction.
+        """
+        ...
+
+    async def get(self, invitation_id: str) -> InvitationRecord | None:
+        """The invitation with this id; None for whatever is not an id, too."""
+        ...
+
+    async def find(self, scope: str | None, email_key: str, *, now: datetime) -> InvitationRecord | None:
+        """The one that is pending for this address in this scope and not expired at *now*."""
+        ...
+
+    async def list(
+        self,
+        *,
+        inviter_id: str | None = None,
+        scope: str | None = None,
+        status: InvitationStatus | None = None,
+        before: InvitationRecord | None = None,
+        limit: int = 50,
+    ) -> Sequence[InvitationRecord]:
+        """The newest first, by (``created_at``, ``id``), after *before*; of every inviter, scope, status where None."""
+        ...
+
+    async def renew(
+        self,
+        invitation_id: str,
+        *,
+        version: int,
+        now: datetime,
+        expires_at: datetime,
+        sent_before: datetime,
+        sent_at_most: int,
+        grant: Mapping[str, Any] | None = None,
+    ) -> InvitationRecord | None:
+        """Make the next version, in one statement; None for a miss.
+
+        It hits if the invitation is pending, not expired at *now*, still of *version*, was last sent at *sent_before*
+        or earlier, and fewer than *sent_at_most* times. Then the version and the count rise by one, ``last_sent_at``
+        is *now*, ``expires_at`` is written, ``delivery`` is ``waiting``, and the *grant* is replaced unless it is None.
+        """
+        ...
+
+    async def end(
+        self,
+        invitation_id: str,
+        status: InvitationStatus,
+        *,
+        now: datetime,
+        version: int | None = None,
+        accepted_by: str | None = None,
+        accepted_via: str | None = None,
+        ended_by: str | None = None,
+        reason: str | None = None,
+    ) -> InvitationRecord | None:
+        """Bring it from ``pending`` to *status*, in one statement: of many concurrent calls one gets it, others None.
+
+        It hits if the invitation is pending, not expired at *now* and, if one is given, of *version*.
+        """
+        ...
+
+    async def attribute(self, invitation_id: str, accepted_by: str) -> None:
+        """Note who accepted it, when that was not known at the moment of ``end``; only once."""
+        ...
+
+    async def note_delivery(self, invitation_id: str, version: int, delivery: Literal["sent", "failed"]) -> None:
+        """Note what became of the mail of this version; nothing if there is a newer one."""
+        ...
+
+    async def expire(self, *, now: datetime, limit: int) -> int:
+        """Write down up to *limit* pending ones whose time is over as ``expired``; how many."""
+        ...
+
+    async def aged(self, *, before: datetime, limit: int) -> Sequence[InvitationRecord]:
+        """Up to *limit* that ended before *before* and still have their address."""
+        ...
+
+    async def forget(self, invitation_id: str, email_key: str) -> None:
+        """Empty the address and the grant of one that has ended, and keep *email_key*, a keyed hash, in its place."""
+        ...
+
+
+class CounterStore(Protocol):
+    """How often something happened within a time."""
+
+    async def count(self, name: str, key: bytes, *, now: datetime, expires_at: datetime) -> Counted:
+        """Count one more under *name* and *key*, in one statement, however many do so at once.
+
+        A counter that has run out at *now* begins anew with 1 and *expires_at*; else its own end holds.
+        """
+        ...
+
+    async def uncount(self, name: str, key: bytes, *, now: datetime) -> None:
+        """Take one back, unless the counter has run out; never below 0."""
+        ...
+
+    async def prune(self, *, now: datetime, limit: int) -> int:
+        """Delete up to *limit* counters that ran out before *now*; how many went."""
         ...
 
 
@@ -203,6 +371,14 @@ class Stores(Protocol[U]):
     def sessions(self) -> SessionStore[U]: ...
     @property
     def tokens(self) -> TokenStore: ...
+    @property
+    def invitations(self) -> InvitationStore: ...
+    @property
+    def counters(self) -> CounterStore: ...
+
+
+_LACKING: Any = None
+"""In a ``Work`` of a store that does not have it. Whoever needs it was refused at the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +389,8 @@ class Work(Generic[U]):
     accounts: AccountStore
     sessions: SessionStore[U]
     tokens: TokenStore
+    invitations: InvitationStore = _LACKING
+    counters: CounterStore = _LACKING
     connection: Any
     """What the driver calls a connection (``aiosqlite.Connection``). Never commit or roll back on it."""
     jobs: list[Job] = field(default_factory=list, repr=False)

@@ -23,7 +23,7 @@ from asgi_auth.types import User
 
 
 class PostgresStore:
-    """Users, accounts, sessions and tokens in a PostgreSQL database, of version 12 or newer, in UTF-8.
+    """Everything that there is to keep, in a PostgreSQL database, of version 12 or newer, in UTF-8.
 
     Args:
         dsn: ``postgresql://user:password@host/database``, with the options that asyncpg knows. The store has a pool of

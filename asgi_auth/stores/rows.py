@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from asgi_auth.errors import StoreUnavailableError, ValidationError
-from asgi_auth.store import Found, Loaded, TokenRecord
+from asgi_auth.store import Found, InvitationRecord, Loaded, TokenRecord
 from asgi_auth.types import EMPTY, Account, FrozenDict, Session, User
 
 Row = Sequence[Any]
+T = TypeVar("T")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -50,8 +51,19 @@ def dump(values: Mapping[str, Any]) -> str:
     """*values* as JSON; ValidationError if they are not storable or no JSON."""
     with suppress(TypeError, ValueError, RecursionError):
         if storable(values):
-            return json.dumps(dict(values), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            return _write(dict(values))
     raise ValidationError("a value cannot be stored", fields=dict.fromkeys(values, "cannot be stored"))
+
+
+def dump_names(names: Sequence[str]) -> str:
+    """*names* as JSON; ValidationError if they are not storable."""
+    if not storable(names):
+        raise ValidationError("a value cannot be stored")
+    return _write([*names])
+
+
+def _write(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _integer(digits: str) -> int | float:
@@ -67,12 +79,21 @@ def parse(text: str) -> Mapping[str, Any]:
     """What was stored as *text*; StoreUnavailableError if it is corrupt."""
     if text == "{}":
         return EMPTY
+    return FrozenDict(_read(text, dict))
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """The names that were stored as *text*; StoreUnavailableError if it is corrupt."""
+    return tuple(_read(text, list))
+
+
+def _read(text: str, kind: type[T]) -> T:
     parsed = None
     with suppress(ValueError):  # which quotes the text, and so must not be the context of another error
         parsed = _JSON.decode(text)
-    if not isinstance(parsed, dict):
+    if not isinstance(parsed, kind):
         raise StoreUnavailableError("a stored value is corrupt")
-    return FrozenDict(parsed)
+    return parsed
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
@@ -88,6 +109,11 @@ USER = "u.id, u.email, u.username, u.data::text, u.created_at, a.confirmed_at"
 ACCOUNT = "user_id, stamp, password_hash, confirmed_at, disabled_at"
 TOKEN_COLUMNS = "token_hash, purpose, user_id, stamp, created_at, expires_at, extra_data"
 TOKEN = TOKEN_COLUMNS + "::text"
+INVITATION_COLUMNS = (
+    "id, scope, email, email_key, grant_data, strategies, inviter_id, status, version, created_at, expires_at, "
+    "sent_count, last_sent_at, delivery, accepted_by, accepted_via, ended_at, ended_by, reason"
+)
+INVITATION = INVITATION_COLUMNS.replace("grant_data, strategies", "grant_data::text, strategies::text")
 
 
 class Codec(NamedTuple):
@@ -155,6 +181,30 @@ class Rows:
             created_at=self._instant(row[4]),
             expires_at=self._instant(row[5]),
             extra_data=parse(row[6]),
+        )
+
+    def invitation(self, row: Row) -> InvitationRecord:
+        """The row of ``INVITATION``."""
+        return InvitationRecord(
+            id=self._id(row[0]),
+            scope=row[1],
+            email=row[2],
+            email_key=row[3],
+            grant=parse(row[4]),
+            strategies=parse_names(row[5]),
+            inviter_id=or_none(self._id, row[6]),
+            status=row[7],
+            version=row[8],
+            created_at=self._instant(row[9]),
+            expires_at=self._instant(row[10]),
+            sent_count=row[11],
+            last_sent_at=self._instant(row[12]),
+            delivery=row[13],
+            accepted_by=or_none(self._id, row[14]),
+            accepted_via=row[15],
+            ended_at=or_none(self._instant, row[16]),
+            ended_by=or_none(self._id, row[17]),
+            reason=row[18],
         )
 
     def found(self, row: Row) -> Found[User]:

@@ -1,4 +1,4 @@
-"""The four capabilities in SQL that every database answers alike, over a small executor.
+"""What every strategy needs of a store, in SQL that every database answers alike, over a small executor.
 
 They are written for PostgreSQL, with a cast where it could not tell the type and with the locks that many writers need;
 SQLite's executor leaves out both, and reads what stands in comments.
@@ -20,39 +20,20 @@ from asgi_auth.stores.rows import (
     TOKEN,
     TOKEN_COLUMNS,
     USER,
-    Row,
     dump,
     micros,
     or_none,
     parse,
     storable,
 )
+from asgi_auth.stores.sql_counters import SQLCounters
+from asgi_auth.stores.sql_invitations import SQLInvitations
+from asgi_auth.stores.table import Table
 from asgi_auth.types import EMPTY, Account, Session, User
 
 
 class ConflictError(StoreUnavailableError):
     """A statement would have broken a constraint. ``reason`` names the constraint or its columns, never a value."""
-
-
-class _Table:
-    """One capability, bound to a *subject_name* that is the first parameter, ``$1``, of every statement."""
-
-    def __init__(self, executor: Executor, subject_name: str) -> None:
-        self._executor, self._subject_name, self._rows = executor, subject_name, executor.rows
-        self._instant, self._id = executor.rows.codec.store_instant, executor.rows.codec.store_id
-
-    async def _find(self, sql: str, *values: Any) -> Sequence[Row]:
-        return await self._executor.read(sql, (self._subject_name, *values)) if storable(values) else ()
-
-    async def _change(self, sql: str, *values: Any) -> Sequence[Row]:
-        """For a change of what is found by *values*: whatever cannot be stored is not found."""
-        return await self._executor.write(sql, (self._subject_name, *values)) if storable(values) else ()
-
-    async def _put(self, sql: str, *values: Any) -> Sequence[Row]:
-        """For new *values*: ValidationError for whatever cannot be stored."""
-        if not storable(values):
-            raise ValidationError("a value cannot be stored")
-        return await self._executor.write(sql, (self._subject_name, *values))
 
 
 # --- users -----------------------------------------------------------------------------------------------------------
@@ -91,7 +72,7 @@ def _columns(fields: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[Any, .
     return fields.get("email"), keys.get("email"), fields.get("username"), keys.get("username"), dump(data)
 
 
-class SQLUsers(_Table):
+class SQLUsers(Table):
     """``UserStore`` in a table of the store's own."""
 
     identity_fields = frozenset(FIND_USER)
@@ -157,7 +138,7 @@ _COLUMNS = ("stamp", "password_hash", "confirmed_at", "disabled_at")
 BCRYPT_COST = "SELECT max(bcrypt_cost) FROM asgi_auth_accounts WHERE subject_name = $1 AND bcrypt_cost <= $2::bigint"
 
 
-class SQLAccounts(_Table):
+class SQLAccounts(Table):
     """``AccountStore``."""
 
     async def update(
@@ -243,14 +224,17 @@ REVOKE_SESSIONS = f"""
 UPDATE asgi_auth_sessions {_BY_USER} {_REVOKE} user_id = $2 AND ($4::uuid IS NULL OR id <> $4::uuid)
 RETURNING {_WAS_LIVE}"""
 WAS_LIVE = f"SELECT 1 FROM asgi_auth_sessions WHERE subject_name = $1 AND id = $2 AND {_WAS_LIVE}"
+# The batch comes first: of a subquery PostgreSQL may ask again for every row, and take more than the limit.
 PRUNE_SESSIONS = """
-DELETE FROM asgi_auth_sessions WHERE subject_name = $1 AND secret_hash IN (
+WITH batch AS MATERIALIZED (
     SELECT secret_hash FROM asgi_auth_sessions WHERE subject_name = $1 AND ended_at <= $2
     ORDER BY ended_at LIMIT $3 FOR UPDATE SKIP LOCKED
-) RETURNING 1"""
+)
+DELETE FROM asgi_auth_sessions WHERE subject_name = $1 AND secret_hash IN (SELECT secret_hash FROM batch)
+RETURNING 1"""
 
 
-class SQLSessions(_Table):
+class SQLSessions(Table):
     """``SessionStore``."""
 
     async def insert(self, session: Session, secret_hash: bytes) -> None:
@@ -312,32 +296,38 @@ class SQLSessions(_Table):
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
 
-_TOKEN_LIVE = """
-WHERE subject_name = $1 AND purpose = $2 AND token_hash = $3 AND expires_at > $4 AND (user_id IS NULL OR stamp = (
-    SELECT a.stamp FROM asgi_auth_accounts a
+# A comparison again; a token without a stamp outlives changes of the account, not the account.
+_LIVE_TOKEN = """
+WHERE subject_name = $1 AND purpose = $2 AND expires_at > $4 AND (user_id IS NULL OR (
+    SELECT a.stamp = coalesce(asgi_auth_tokens.stamp, a.stamp) FROM asgi_auth_accounts a
     WHERE a.subject_name = asgi_auth_tokens.subject_name AND a.user_id = asgi_auth_tokens.user_id
         AND a.disabled_at IS NULL
-))"""
+)) AND """
 INSERT_TOKEN = f"""
 INSERT INTO asgi_auth_tokens (subject_name, {TOKEN_COLUMNS})
 SELECT $1::text, $2::bytea, $3::text, $4::uuid, $5::bytea, $6::timestamptz, $7::timestamptz, $8::text::jsonb
 WHERE $4::uuid IS NULL OR EXISTS (
     SELECT 1 FROM asgi_auth_accounts WHERE subject_name = $1 AND user_id = $4 FOR KEY SHARE
 )"""
-PEEK_TOKEN = f"SELECT {TOKEN} FROM asgi_auth_tokens {_TOKEN_LIVE}"
-CONSUME_TOKEN = f"DELETE FROM asgi_auth_tokens {_TOKEN_LIVE} RETURNING {TOKEN}"
-RETIRE_TOKENS = """
-DELETE FROM asgi_auth_tokens WHERE subject_name = $1 AND purpose = $2 AND user_id = $3 AND seq < (
+PEEK_TOKEN = f"SELECT {TOKEN} FROM asgi_auth_tokens {_LIVE_TOKEN} token_hash = $3"
+CONSUME_TOKEN = f"DELETE FROM asgi_auth_tokens {_LIVE_TOKEN} token_hash = $3 RETURNING {TOKEN}"
+LATEST_TOKEN = f"""
+SELECT {TOKEN} FROM asgi_auth_tokens /* INDEXED BY asgi_auth_tokens_user_id */ {_LIVE_TOKEN} user_id = $3
+ORDER BY seq DESC LIMIT 1"""
+_RETIRE = "DELETE FROM asgi_auth_tokens WHERE subject_name = $1 AND purpose = $2 AND user_id = $3"
+RETIRE_TOKENS = _RETIRE + " RETURNING 1"
+RETIRE_OLDER_TOKENS = f"""{_RETIRE} AND seq < (
     SELECT seq FROM asgi_auth_tokens WHERE subject_name = $1 AND token_hash = $4
 ) RETURNING 1"""
 PRUNE_TOKENS = """
-DELETE FROM asgi_auth_tokens WHERE seq IN (
+WITH batch AS MATERIALIZED (
     SELECT seq FROM asgi_auth_tokens WHERE subject_name = $1 AND expires_at <= $2
     ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED
-) RETURNING 1"""
+)
+DELETE FROM asgi_auth_tokens WHERE seq IN (SELECT seq FROM batch) RETURNING 1"""
 
 
-class SQLTokens(_Table):
+class SQLTokens(Table):
     """``TokenStore``."""
 
     async def insert(self, record: TokenRecord) -> None:
@@ -353,8 +343,15 @@ class SQLTokens(_Table):
         rows = await self._change(CONSUME_TOKEN, purpose, token_hash, self._instant(now))
         return self._rows.token(rows[0]) if rows else None
 
-    async def retire(self, purpose: str, user_id: str, *, older_than: bytes) -> int:
-        return len(await self._change(RETIRE_TOKENS, purpose, self._id(user_id), older_than))
+    async def latest(self, purpose: str, user_id: str, *, now: datetime) -> TokenRecord | None:
+        rows = await self._find(LATEST_TOKEN, purpose, self._id(user_id), self._instant(now))
+        return self._rows.token(rows[0]) if rows else None
+
+    async def retire(self, purpose: str, user_id: str, *, older_than: bytes | None = None) -> int:
+        theirs = (purpose, self._id(user_id))
+        if older_than is None:
+            return len(await self._change(RETIRE_TOKENS, *theirs))
+        return len(await self._change(RETIRE_OLDER_TOKENS, *theirs, older_than))
 
     async def prune(self, *, now: datetime, limit: int) -> int:
         return len(await self._change(PRUNE_TOKENS, self._instant(now), limit))
@@ -372,6 +369,8 @@ class SQLScopedStore:
         self.accounts = SQLAccounts(executor, subject_name)
         self.sessions = SQLSessions(executor, subject_name)
         self.tokens = SQLTokens(executor, subject_name)
+        self.invitations = SQLInvitations(executor, subject_name)
+        self.counters = SQLCounters(executor, subject_name)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Work[User]]:
@@ -382,5 +381,7 @@ class SQLScopedStore:
                 accounts=bound.accounts,
                 sessions=bound.sessions,
                 tokens=bound.tokens,
+                invitations=bound.invitations,
+                counters=bound.counters,
                 connection=executor.connection,
             )

@@ -28,7 +28,7 @@ _POSTGRES_ONLY = re.compile(r"::\w+| FOR KEY SHARE| FOR UPDATE SKIP LOCKED|/\*|\
 
 
 class SQLiteStore:
-    """Users, accounts, sessions and tokens in one SQLite file.
+    """Everything that there is to keep, in one SQLite file.
 
     The file is made with mode 0600, and so are its ``-wal`` and ``-shm``; where the file exists already its mode is
     left alone, and they inherit it. Every commit is on disk before it is answered (``synchronous=FULL``).

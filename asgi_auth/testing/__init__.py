@@ -5,11 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asgi_auth.testing.clock import FakeClock
-    from asgi_auth.testing.stores import StoreSuite
+    from asgi_auth.testing.stores import CounterSuite, InvitationSuite, StoreSuite
 
-__all__ = ["FakeClock", "StoreSuite"]
+__all__ = ["CounterSuite", "FakeClock", "InvitationSuite", "StoreSuite"]
 
-_MODULES = {"FakeClock": "asgi_auth.testing.clock", "StoreSuite": "asgi_auth.testing.stores"}
+_MODULES = {
+    "CounterSuite": "asgi_auth.testing.stores",
+    "FakeClock": "asgi_auth.testing.clock",
+    "InvitationSuite": "asgi_auth.testing.stores",
+    "StoreSuite": "asgi_auth.testing.stores",
+}
 
 
 def __getattr__(name: str) -> Any:

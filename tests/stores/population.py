@@ -65,6 +65,18 @@ INSERT INTO asgi_auth_tokens (subject_name, token_hash, purpose, user_id, stamp,
 SELECT 'user', hash_of('token ' || n), 'reset', id_of('user ' || n), substr(hash_of('stamp ' || n), 1, 16),
     instant_of(-86400), instant_of(CASE WHEN n % {expired} = 0 THEN -60 - n % 80000 ELSE 3600 END),
     '{{"factor": "password"}}' FROM numbers"""
+_INVITATIONS = """
+INSERT INTO asgi_auth_invitations (subject_name, id, scope, email, email_key, grant_data, strategies, inviter_id,
+    status, version, created_at, expires_at, sent_count, last_sent_at, delivery, ended_at)
+SELECT 'user', id_of('invitation ' || n), 'team ' || (n % 1000), 'guest' || n || '@mail.example.org',
+    'guest' || n || '@mail.example.org', '{{}}', '[]', id_of('user ' || (n / 5 + 1)),
+    CASE WHEN n % 3 = 0 THEN 'pending' ELSE 'declined' END, 1, instant_of(-86400 - n),
+    instant_of(CASE WHEN n % {expired} = 0 THEN -60 - n % 80000 ELSE 518400 END), 1, instant_of(-86400 - n), 'sent',
+    CASE WHEN n % 3 = 0 THEN NULL ELSE instant_of(-60 - n % 80000) END FROM numbers"""
+_COUNTERS = """
+INSERT INTO asgi_auth_counters (subject_name, name, key, count, expires_at)
+SELECT 'user', 'mail', hash_of('address ' || n), 1,
+    instant_of(CASE WHEN n % {expired} = 0 THEN -60 - n % 80000 ELSE 3600 END) FROM numbers"""
 
 _IN_POSTGRES = f"""
 CREATE FUNCTION id_of(text) RETURNS uuid LANGUAGE sql AS 'SELECT md5($1)::uuid';
@@ -86,6 +98,8 @@ def statements(users: int) -> list[str]:
             (_ACCOUNTS, users, 0),
             (_SESSIONS, sessions, EXPIRED_SESSIONS),
             (_TOKENS, users, EXPIRED_TOKENS),
+            (_INVITATIONS, users, EXPIRED_SESSIONS),
+            (_COUNTERS, users, EXPIRED_SESSIONS),
         )
     ]
 

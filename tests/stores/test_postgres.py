@@ -16,7 +16,7 @@ from asgi_auth import stores
 from asgi_auth.errors import ConfigurationError, IdentityTakenError, StoreUnavailableError
 from asgi_auth.stores import PostgresStore
 from asgi_auth.stores.sql import ConflictError
-from asgi_auth.testing import StoreSuite
+from asgi_auth.testing import CounterSuite, InvitationSuite, StoreSuite
 from asgi_auth.testing.stores.records import NOW, add_session, add_token, add_user
 from asgi_auth.types import Account
 from tests.postgres import database, execute
@@ -34,7 +34,7 @@ async def dsn() -> AsyncIterator[str]:
         yield address
 
 
-class TestPostgresStore(StoreSuite):
+class TestPostgresStore(StoreSuite, InvitationSuite, CounterSuite):
     """The suite."""
 
     options: ClassVar[dict[str, Any]] = {}

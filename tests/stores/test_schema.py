@@ -63,6 +63,7 @@ def test_schema_upgrade_brings_a_released_one_to_the_newest(
     fresh.close()
     schema.ensure(database)
     assert database.execute("SELECT id FROM asgi_auth_users").fetchall() == [("a",)]
+    assert database.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 def test_schema_is_made_beside_the_tables_of_the_application(database: sqlite3.Connection) -> None:

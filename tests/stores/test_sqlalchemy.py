@@ -1,4 +1,4 @@
-"""SQLAlchemyStore: the suite over several models and databases."""
+"""SQLAlchemyStore: the suites over several models and databases."""
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import pytest
 
 from asgi_auth.stores.sqlalchemy import SQLAlchemyStore
-from asgi_auth.testing import StoreSuite
+from asgi_auth.testing import CounterSuite, InvitationSuite, StoreSuite
 from tests.stores.engines import Engines, engines, make
 from tests.stores.models import RENAMED, TRANSLATED, IntUser, TextUser, UuidUser
 
 
-class TestSQLite(StoreSuite):
+class TestSQLite(StoreSuite, InvitationSuite, CounterSuite):
     """On SQLite, with integer ids."""
 
     dialect = "sqlite"

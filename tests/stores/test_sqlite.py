@@ -20,7 +20,7 @@ from asgi_auth.errors import ConfigurationError, IdentityTakenError
 from asgi_auth.store import Found
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.stores.sqlite import native
-from asgi_auth.testing import StoreSuite
+from asgi_auth.testing import CounterSuite, InvitationSuite, StoreSuite
 from asgi_auth.testing.stores.records import NOW, add_session, add_user
 from asgi_auth.types import User
 from tests.stores.plans import is_quick_in_sqlite
@@ -28,7 +28,7 @@ from tests.stores.statements import STATEMENTS
 from tests.stores.threads import left, workers
 
 
-class TestSQLiteStore(StoreSuite):
+class TestSQLiteStore(StoreSuite, InvitationSuite, CounterSuite):
     """The suite, with look-ups in a thread."""
 
     inline_reads = False

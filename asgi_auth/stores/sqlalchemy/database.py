@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Executable, event
+from sqlalchemy import Executable, Table, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, CursorResult, ExceptionContext, Row
 from sqlalchemy.exc import (
     ArgumentError,
@@ -39,6 +40,8 @@ T = TypeVar("T")
 
 Act = Callable[[Session], T]
 """What is done in a session that lives as long as this call; whatever it returns is detached afterwards."""
+Upsert = Callable[[Table], sqlite.Insert | postgresql.Insert]
+"""The INSERT of a database that can say what to do on a conflict."""
 
 
 class Executor(Protocol):
@@ -120,6 +123,7 @@ class Database:
         self.engine, self._sessions = _engine_of(bind)
         self.timeout = timeout
         self.sqlite = self.engine.dialect.name == "sqlite"
+        self.upsert: Upsert = sqlite.insert if self.sqlite else postgresql.insert
         _check(self.engine)
         # A statement by itself is a transaction by itself: without BEGIN and COMMIT it is one round trip.
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")

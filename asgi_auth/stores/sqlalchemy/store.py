@@ -1,4 +1,4 @@
-"""SQLAlchemyStore: the four capabilities over the application's own engine and model."""
+"""SQLAlchemyStore: every capability over the application's own engine and model."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -16,7 +16,9 @@ from asgi_auth.errors import ConfigurationError, StoreUnavailableError
 from asgi_auth.store import ScopedStore, Work
 from asgi_auth.stores.sqlalchemy.accounts import Accounts
 from asgi_auth.stores.sqlalchemy.adopt import Adopted, Adoption
-from asgi_auth.stores.sqlalchemy.database import Database, Executor
+from asgi_auth.stores.sqlalchemy.counters import Counters
+from asgi_auth.stores.sqlalchemy.database import Database, Executor, Upsert
+from asgi_auth.stores.sqlalchemy.invitations import Invitations
 from asgi_auth.stores.sqlalchemy.model import Field, Model
 from asgi_auth.stores.sqlalchemy.sessions import Sessions
 from asgi_auth.stores.sqlalchemy.tables import Tables, make_tables
@@ -27,8 +29,8 @@ from asgi_auth.types import EMPTY, Job
 U = TypeVar("U")
 
 
-VERSION = 1
-"""Of the library's tables."""
+VERSION = 2
+"""Of the library's tables: 1 has neither invitations nor counters."""
 
 
 def _unknown(_: Any) -> Mapping[str, Any]:
@@ -42,10 +44,11 @@ class _Bound:
     model: Model
     tables: Tables
     options: Sequence[ExecutableOption]
+    upsert: Upsert
 
 
 class SQLAlchemyStore(Generic[U]):
-    """Users in a table of the application's own; accounts, sessions and tokens beside it.
+    """Users in a table of the application's own; accounts, sessions, tokens and the rest beside it.
 
     What it returns are objects of the application's class, detached from every session, with every column loaded.
     Relationships and deferred columns are loaded if *options* say so.
@@ -81,7 +84,9 @@ class SQLAlchemyStore(Generic[U]):
     ) -> None:
         self._database = Database(bind, timeout.total_seconds())
         known = Model(model, fields, wide=self._database.sqlite)
-        self._bound = _Bound(model=known, tables=tables or make_tables(model), options=options)
+        self._bound = _Bound(
+            model=known, tables=tables or make_tables(model), options=options, upsert=self._database.upsert
+        )
         self._create_tables, self._opened = create_tables, False
 
     async def open(self) -> None:
@@ -109,7 +114,7 @@ class SQLAlchemyStore(Generic[U]):
         self._opened = False
 
     async def migrate(self) -> tuple[int, int]:
-        """Make those of the library's tables that are missing, where Alembic does not; 0 and 1 if any was.
+        """Make those of the library's tables that are missing, where Alembic does not; the versions before and after.
 
         Raises:
             ConfigurationError: the application's own table of users is not there.
@@ -122,8 +127,8 @@ class SQLAlchemyStore(Generic[U]):
         if not missing:
             return VERSION, VERSION
 
-        await self._create([tables.accounts, tables.sessions, tables.tokens])
-        return 0, VERSION
+        await self._create(tables.every)
+        return int(tables.accounts.name not in missing), VERSION
 
     async def _create(self, tables: Sequence[Table] | None) -> None:
         """Those of *tables* that are missing; None: of all that the metadata has."""
@@ -134,7 +139,7 @@ class SQLAlchemyStore(Generic[U]):
 
     async def _missing(self) -> Sequence[str]:
         tables = self._bound.tables
-        wanted = (self._bound.model.id.table, tables.accounts, tables.sessions, tables.tokens)
+        wanted = (self._bound.model.id.table, *tables.every)
 
         def look(session: Session) -> list[str]:
             found = inspect(session.connection())
@@ -193,6 +198,8 @@ class _ScopedStore(Generic[U]):
         self.accounts = Accounts(*common)
         self.sessions = Sessions[U](*common, bound.options)
         self.tokens = Tokens(*common)
+        self.invitations = Invitations(executor, bound.upsert, bound.tables, subject_name)
+        self.counters = Counters(executor, bound.upsert, bound.tables, subject_name)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Work[U]]:
@@ -203,6 +210,8 @@ class _ScopedStore(Generic[U]):
                 accounts=bound.accounts,
                 sessions=bound.sessions,
                 tokens=bound.tokens,
+                invitations=bound.invitations,
+                counters=bound.counters,
                 connection=transaction.session,
             )
             yield work

@@ -2,11 +2,13 @@
 
 Instants are whole microseconds since the epoch, what is JSON is text: alike in every database, and nothing in a
 migration needs this package. ``user_id`` is of the type of the model's own id and refers to it, so that a row of a user
-that the application deletes by itself takes along what hangs on it, and a reused id opens nothing.
+that the application deletes by itself takes along what hangs on it, and a reused id opens nothing. Who invited and who
+accepted are text that refers to nothing: an invitation outlives them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -20,9 +22,15 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    TextClause,
+    text,
 )
 
 from asgi_auth.stores.sqlalchemy.model import primary_key
+
+# Words, not expressions: a database must see that it is the index's own condition, so that no value is a parameter.
+PENDING_IN_SCOPE: Final = text("status = 'pending' AND scope IS NOT NULL")
+PENDING_WITHOUT_SCOPE: Final = text("status = 'pending' AND scope IS NULL")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +40,13 @@ class Tables:
     accounts: Table
     sessions: Table
     tokens: Table
+    invitations: Table
+    counters: Table
+
+    @property
+    def every(self) -> tuple[Table, ...]:
+        """All of them, each after those that it refers to."""
+        return self.accounts, self.sessions, self.tokens, self.invitations, self.counters
 
 
 def make_tables(model: type[Any], *, prefix: str = "asgi_auth_") -> Tables:
@@ -48,15 +63,18 @@ def make_tables(model: type[Any], *, prefix: str = "asgi_auth_") -> Tables:
     """
     users = primary_key(model)
     metadata, schema = users.table.metadata, users.table.schema
-    name = f"{schema}.{prefix}accounts" if schema else f"{prefix}accounts"
-    if name in metadata.tables:
-        found = (metadata.tables[name.removesuffix("accounts") + each] for each in ("accounts", "sessions", "tokens"))
-        return Tables(**dict(zip(("accounts", "sessions", "tokens"), found, strict=True)))
-    accounts = _accounts(metadata, prefix, users)
+
+    def put(name: str, make: Callable[..., Table], *refers_to: Table) -> Table:
+        there = metadata.tables.get(f"{schema}.{prefix}{name}" if schema else f"{prefix}{name}")
+        return make(metadata, f"{prefix}{name}", users, *refers_to) if there is None else there
+
+    accounts = put("accounts", _accounts)
     return Tables(
         accounts=accounts,
-        sessions=_sessions(metadata, prefix, users, accounts),
-        tokens=_tokens(metadata, prefix, users, accounts),
+        sessions=put("sessions", _sessions, accounts),
+        tokens=put("tokens", _tokens, accounts),
+        invitations=put("invitations", _invitations),
+        counters=put("counters", _counters),
     )
 
 
@@ -64,8 +82,7 @@ def _user_id(users: Column[Any], *, nullable: bool = False) -> Column[Any]:
     return Column("user_id", users.type, nullable=nullable, autoincrement=False)
 
 
-def _accounts(metadata: MetaData, prefix: str, users: Column[Any]) -> Table:
-    name = f"{prefix}accounts"
+def _accounts(metadata: MetaData, name: str, users: Column[Any]) -> Table:
     return Table(
         name,
         metadata,
@@ -88,8 +105,7 @@ def _accounts(metadata: MetaData, prefix: str, users: Column[Any]) -> Table:
     )
 
 
-def _sessions(metadata: MetaData, prefix: str, users: Column[Any], accounts: Table) -> Table:
-    name = f"{prefix}sessions"
+def _sessions(metadata: MetaData, name: str, users: Column[Any], accounts: Table) -> Table:
     return Table(
         name,
         metadata,
@@ -116,8 +132,7 @@ def _sessions(metadata: MetaData, prefix: str, users: Column[Any], accounts: Tab
     )
 
 
-def _tokens(metadata: MetaData, prefix: str, users: Column[Any], accounts: Table) -> Table:
-    name = f"{prefix}tokens"
+def _tokens(metadata: MetaData, name: str, users: Column[Any], accounts: Table) -> Table:
     return Table(
         name,
         metadata,
@@ -137,6 +152,59 @@ def _tokens(metadata: MetaData, prefix: str, users: Column[Any], accounts: Table
         Index(f"{name}_expires_at", "subject_name", "expires_at"),
         schema=users.table.schema,
         sqlite_autoincrement=True,  # the order of insertion is asked for, so that no number may come back
+    )
+
+
+def _invitations(metadata: MetaData, name: str, users: Column[Any]) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("subject_name", Text, nullable=False),
+        Column("id", Text, nullable=False),
+        Column("scope", Text),
+        Column("email", Text, nullable=False),
+        Column("email_key", Text, nullable=False),
+        Column("grant_data", Text, nullable=False, key="grant"),  # a reserved word
+        Column("strategies", Text, nullable=False),
+        Column("inviter_id", Text),
+        Column("status", Text, nullable=False),
+        Column("version", BigInteger, nullable=False),
+        Column("created_at", BigInteger, nullable=False),
+        Column("expires_at", BigInteger, nullable=False),
+        Column("sent_count", BigInteger, nullable=False),
+        Column("last_sent_at", BigInteger, nullable=False),
+        Column("delivery", Text, nullable=False),
+        *(Column(column, Text) for column in ("accepted_by", "accepted_via")),
+        Column("ended_at", BigInteger),
+        *(Column(column, Text) for column in ("ended_by", "reason")),
+        PrimaryKeyConstraint("subject_name", "id", name=f"{name}_pkey"),
+        # Two, because to a unique index NULLs differ from each other.
+        _partial(f"{name}_pending_in_scope", "scope", "email_key", where=PENDING_IN_SCOPE, unique=True),
+        _partial(f"{name}_pending_without_scope", "email_key", where=PENDING_WITHOUT_SCOPE, unique=True),
+        _partial(f"{name}_expires_at", "expires_at", where=text("status = 'pending'")),
+        _partial(f"{name}_ended_at", "ended_at", where=text("email <> ''")),
+        Index(f"{name}_created_at", "subject_name", "created_at", "id"),
+        *(Index(f"{name}_{by}", "subject_name", by, "created_at", "id") for by in ("inviter_id", "scope", "status")),
+        schema=users.table.schema,
+    )
+
+
+def _partial(name: str, *columns: str, where: TextClause, unique: bool = False) -> Index:
+    return Index(name, "subject_name", *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
+def _counters(metadata: MetaData, name: str, users: Column[Any]) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("subject_name", Text, nullable=False),
+        Column("name", Text, nullable=False),
+        Column("key", LargeBinary, nullable=False),
+        Column("count", BigInteger, nullable=False),
+        Column("expires_at", BigInteger, nullable=False),
+        PrimaryKeyConstraint("subject_name", "name", "key", name=f"{name}_pkey"),
+        Index(f"{name}_expires_at", "subject_name", "expires_at"),
+        schema=users.table.schema,
     )
 
 

@@ -53,25 +53,36 @@ class Tokens:
     async def peek(self, purpose: str, token_hash: bytes, *, now: datetime) -> TokenRecord | None:
         if not storable(purpose):
             return None
-        statement = select(*self._columns).where(*self._live(purpose, token_hash, now))
+        statement = select(*self._columns).where(*self._live_one(purpose, token_hash, now))
         found = await rows(self._executor, statement)
         return _to_token(found[0]) if found else None
 
     async def consume(self, purpose: str, token_hash: bytes, *, now: datetime) -> TokenRecord | None:
         if not storable(purpose):
             return None
-        condition = self._live(purpose, token_hash, now)
+        condition = self._live_one(purpose, token_hash, now)
         statement = delete(self._tables.tokens).where(*condition).returning(*self._columns)
         found = await rows(self._executor, statement)
         return _to_token(found[0]) if found else None
 
-    async def retire(self, purpose: str, user_id: str, *, older_than: bytes) -> int:
+    async def latest(self, purpose: str, user_id: str, *, now: datetime) -> TokenRecord | None:
+        columns, key = self._tables.tokens.c, self._model.to_id(user_id)
+        if key is None or not storable(purpose):
+            return None
+        live = self._live(now, columns.purpose == purpose, columns.user_id == key)
+        statement = select(*self._columns).where(*live).order_by(columns.seq.desc()).limit(1)
+        found = await rows(self._executor, statement)
+        return _to_token(found[0]) if found else None
+
+    async def retire(self, purpose: str, user_id: str, *, older_than: bytes | None = None) -> int:
         columns, key = self._tables.tokens.c, self._model.to_id(user_id)
         if key is None or not storable(purpose):
             return 0
         mine = columns.subject_name == self._subject_name
-        newest = select(columns.seq).where(mine, columns.token_hash == older_than).scalar_subquery()
-        conditions = (mine, columns.purpose == purpose, columns.user_id == key, columns.seq < newest)
+        conditions = [mine, columns.purpose == purpose, columns.user_id == key]
+        if older_than is not None:
+            newest = select(columns.seq).where(mine, columns.token_hash == older_than).scalar_subquery()
+            conditions.append(columns.seq < newest)
         return await self._delete(*conditions)
 
     async def prune(self, *, now: datetime, limit: int) -> int:
@@ -84,18 +95,21 @@ class Tokens:
         statement = delete(self._tables.tokens).where(*conditions).returning(self._tables.tokens.c.seq)
         return len(await rows(self._executor, statement))
 
-    def _live(self, purpose: str, token_hash: bytes, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    def _live_one(self, purpose: str, token_hash: bytes, now: datetime) -> tuple[ColumnElement[bool], ...]:
+        columns = self._tables.tokens.c
+        return self._live(now, columns.purpose == purpose, columns.token_hash == token_hash)
+
+    def _live(self, now: datetime, *conditions: ColumnElement[bool]) -> tuple[ColumnElement[bool], ...]:
         columns, accounts = self._tables.tokens.c, self._tables.accounts.c
         the_proof_holds = exists().where(
             accounts.subject_name == columns.subject_name,
             accounts.user_id == columns.user_id,
-            accounts.stamp == columns.stamp,
+            or_(columns.stamp.is_(None), accounts.stamp == columns.stamp),
             accounts.disabled_at.is_(None),
         )
         return (
             columns.subject_name == self._subject_name,
-            columns.purpose == purpose,
-            columns.token_hash == token_hash,
+            *conditions,
             columns.expires_at > micros(now),
             or_(columns.user_id.is_(None), the_proof_holds.correlate(self._tables.tokens)),
         )

@@ -1,12 +1,16 @@
-"""The suite that every store passes."""
+"""The suite that every store passes, and one for each capability that only some strategies and add-ons need."""
 
 import pytest
 
 from asgi_auth.testing.stores.accounts import AccountTests
+from asgi_auth.testing.stores.counters import CounterSuite
+from asgi_auth.testing.stores.invitations import InvitationSuite
 from asgi_auth.testing.stores.sessions import RevocationTests, SessionTests
 from asgi_auth.testing.stores.tokens import TokenTests
 from asgi_auth.testing.stores.transactions import TransactionTests
 from asgi_auth.testing.stores.users import UserTests
+
+__all__ = ["CounterSuite", "InvitationSuite", "StoreSuite"]
 
 
 @pytest.mark.anyio
@@ -26,6 +30,10 @@ class StoreSuite(UserTests, AccountTests, SessionTests, RevocationTests, TokenTe
                 await store.close()
 
             second = store_fixture_of_the_same_path
+
+    A store that has invitations or counters takes their suites along, with the same fixtures::
+
+        class TestMyStore(StoreSuite, InvitationSuite, CounterSuite): ...
 
     Where the users are in a table of the application's own, ``extra`` names fields that it has beside the address.
     """

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import anyio
 
-from asgi_auth.store import Found, ScopedStore, Stores, TokenRecord
+from asgi_auth.store import Found, InvitationRecord, ScopedStore, Stores, TokenRecord
 from asgi_auth.types import Account, Session
 
 T = TypeVar("T")
@@ -63,6 +63,26 @@ async def add_token(store: Stores[Any], found: Found[Any] | None, **changes: Any
     }
     record = TokenRecord(**{**values, **changes})
     await store.tokens.insert(record)
+    return record
+
+
+def invitation_of(**changes: Any) -> InvitationRecord:
+    """An invitation of one address to no scope, by the application itself, that is good for an hour."""
+    values: dict[str, Any] = {
+        "id": str(uuid4()),
+        "email": "Eve@example.com",
+        "email_key": "eve@example.com",
+        "created_at": NOW,
+        "expires_at": NOW + HOUR,
+        "last_sent_at": NOW,
+    }
+    return InvitationRecord(**{**values, **changes})
+
+
+async def add_invitation(store: Stores[Any], **changes: Any) -> InvitationRecord:
+    """An invitation in the store, where no other one is pending."""
+    record = invitation_of(**changes)
+    assert await store.invitations.insert(record)  # noqa: S101  # part of a test
     return record
 
 

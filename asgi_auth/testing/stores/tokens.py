@@ -68,6 +68,54 @@ class TokenTests:
             assert await scoped.tokens.peek("reset", record.token_hash, now=NOW) is None
             assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) is None
 
+    async def test_token_without_a_stamp_outlives_changes(self, store: Store[Any]) -> None:
+        """A token of a user that bears no stamp lives on whatever changes, but is as dead as a disabled account."""
+        scoped = store.scope("user")
+        alice = await add_user(scoped)
+        user_id = alice.account.user_id
+        record = await add_token(scoped, alice, stamp=None)
+        await scoped.accounts.update(user_id, {"stamp": OTHER, "password_hash": "h", "confirmed_at": NOW})
+        assert await scoped.tokens.peek("reset", record.token_hash, now=NOW) == record
+        assert await scoped.tokens.peek("reset", record.token_hash, now=NOW + HOUR) is None
+
+        await scoped.accounts.update(user_id, {"disabled_at": NOW})
+        assert await scoped.tokens.peek("reset", record.token_hash, now=NOW) is None
+        assert await scoped.tokens.latest("reset", user_id, now=NOW) is None
+        assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) is None
+        await scoped.accounts.update(user_id, {"disabled_at": None})
+        assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) == record
+
+    async def test_token_without_a_stamp_dies_with_its_user(self, store: Store[Any]) -> None:
+        """A token that bears no stamp is gone with the user, and is none if it is inserted too late."""
+        scoped = store.scope("user")
+        alice = await add_user(scoped)
+        early = await add_token(scoped, alice, stamp=None)
+        await scoped.users.delete(alice.account.user_id)
+        late = await add_token(scoped, alice, stamp=None)
+        for record in (early, late):
+            assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) is None
+
+    async def test_token_latest_is_the_one_inserted_last(self, store: Store[Any]) -> None:
+        """Of the live tokens of this user and purpose the one that was inserted last, whatever its times say."""
+        scoped = store.scope("user")
+        alice, bob = await add_user(scoped), await add_user(scoped, "bob")
+        user_id, tokens = alice.account.user_id, scoped.tokens
+        assert await tokens.latest("reset", user_id, now=NOW) is None
+        first = await add_token(scoped, alice, created_at=NOW + SECOND, expires_at=NOW + 2 * HOUR)
+        second = await add_token(scoped, alice, created_at=NOW - SECOND)
+        await add_token(scoped, bob)
+        await add_token(scoped, None)
+        await add_token(scoped, alice, purpose="sign_in")
+        await add_token(scoped, alice, stamp=OTHER)
+        offsets = (-SECOND, 0 * SECOND, SECOND)
+        latest = [await tokens.latest("reset", user_id, now=NOW + HOUR + offset) for offset in offsets]
+        assert latest == [second, first, first]
+        assert await tokens.consume("reset", second.token_hash, now=NOW) == second
+        assert await tokens.latest("reset", user_id, now=NOW) == first
+        for name in NO_IDS:
+            assert await tokens.latest("reset", name, now=NOW) is None
+            assert await tokens.latest(name, user_id, now=NOW) is None
+
     async def test_token_of_a_deleted_user_is_dead_from_birth(self, store: Store[Any]) -> None:
         """An insert that lost the race with a deletion is no error, and serves nothing."""
         scoped = store.scope("user")
@@ -108,6 +156,23 @@ class TokenTests:
             0
         ] * len(NO_IDS)
 
+    async def test_token_retire_takes_all(self, store: Store[Any]) -> None:
+        """Without a token to go by, every one of this user and purpose goes, dead or alive; the others stay."""
+        scoped = store.scope("user")
+        alice, bob = await add_user(scoped), await add_user(scoped, "bob")
+        for changes in ({}, {"stamp": None}, {"stamp": OTHER}, {"expires_at": NOW}):
+            await add_token(scoped, alice, **changes)
+        theirs = await add_token(scoped, bob)
+        other = await add_token(scoped, alice, purpose="sign_in")
+        nobodys = await add_token(scoped, None)
+
+        assert [await scoped.tokens.retire("reset", alice.account.user_id) for _ in range(2)] == [4, 0]
+        for record in (theirs, other, nobodys):
+            assert await scoped.tokens.peek(record.purpose, record.token_hash, now=NOW) == record
+        for name in NO_IDS:
+            assert await scoped.tokens.retire("reset", name) == 0
+            assert await scoped.tokens.retire(name, bob.account.user_id) == 0
+
     async def test_token_prune_takes_what_expired(self, store: Store[Any]) -> None:
         """Expired tokens are deleted in batches; live ones stay."""
         scoped = store.scope("user")
@@ -128,6 +193,8 @@ class TokenTests:
         assert await admins.tokens.peek("reset", newer.token_hash, now=NOW) is None
         assert await admins.tokens.consume("reset", newer.token_hash, now=NOW) is None
         assert await admins.tokens.retire("reset", alice.account.user_id, older_than=newer.token_hash) == 0
+        assert await admins.tokens.retire("reset", alice.account.user_id) == 0
+        assert await admins.tokens.latest("reset", alice.account.user_id, now=NOW) is None
         assert await admins.tokens.prune(now=NOW + 9 * HOUR, limit=9) == 0
         assert await users.tokens.peek("reset", older.token_hash, now=NOW) == older
         assert await admins.tokens.consume("reset", foreign.token_hash, now=NOW) is None

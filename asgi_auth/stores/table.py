@@ -1,0 +1,29 @@
+"""What every capability in SQL is made of: an executor and the subject that its statements are bound to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from asgi_auth.errors import ValidationError
+from asgi_auth.stores.executor import Executor
+from asgi_auth.stores.rows import Row, storable
+
+
+class Table:
+    """One capability, bound to a *subject_name* that is the first parameter, ``$1``, of every statement."""
+
+    def __init__(self, executor: Executor, subject_name: str) -> None:
+        self._executor, self._subject_name, self._rows = executor, subject_name, executor.rows
+        self._instant, self._id = executor.rows.codec.store_instant, executor.rows.codec.store_id
+
+    async def _find(self, sql: str, *values: Any) -> Sequence[Row]:
+        return await self._executor.read(sql, (self._subject_name, *values)) if storable(values) else ()
+
+    async def _change(self, sql: str, *values: Any) -> Sequence[Row]:
+        """For a change of what is found by *values*: whatever cannot be stored is not found."""
+        return await self._executor.write(sql, (self._subject_name, *values)) if storable(values) else ()
+
+    async def _put(self, sql: str, *values: Any) -> Sequence[Row]:
+        """For new *values*: ValidationError for whatever cannot be stored."""
+        if not storable(values):
+            raise ValidationError("a value cannot be stored")
+        return await self._executor.write(sql, (self._subject_name, *values))

@@ -1,0 +1,123 @@
+"""What a store promises of counters, if it has them."""
+# ruff: noqa: S101  # the asserts of tests
+
+from typing import Any
+
+import pytest
+
+from asgi_auth.errors import ValidationError
+from asgi_auth.store import Counted, Store
+from asgi_auth.testing.stores.records import HOUR, NOW, SECOND, UNSTORABLE, together
+
+KEY, END = b"k" * 32, NOW + HOUR
+
+
+@pytest.mark.anyio
+class CounterSuite:
+    """What a ``CounterStore`` promises, with the fixtures of ``StoreSuite``; for a store that has ``counters``."""
+
+    async def test_counter_counts_by_name_and_key(self, store: Store[Any]) -> None:
+        """Each name and key is counted by itself; any bytes are a key; the first one's end holds."""
+        counters = store.scope("user").counters
+        assert await counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(1, END)
+        assert await counters.count("mail", KEY, now=NOW + SECOND, expires_at=END + HOUR) == Counted(2, END)
+        for name, key in (("mail", b""), ("mail", b"\0"), ("mail", b"\xff" * 64), ("Mail", KEY), ("🙂", KEY)):
+            assert await counters.count(name, key, now=NOW, expires_at=END) == Counted(1, END)
+        assert await counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(3, END)
+
+    @pytest.mark.parametrize(
+        ("offset", "counted"),
+        [(-SECOND, Counted(2, END)), (0 * SECOND, Counted(1, END + HOUR)), (SECOND, Counted(1, END + HOUR))],
+        ids=["before", "at", "after"],
+    )
+    async def test_counter_begins_anew_at_its_end(self, store: Store[Any], offset: Any, counted: Counted) -> None:
+        """A counter holds until its last second and begins with 1 at its end, however high it was."""
+        counters = store.scope("user").counters
+        await counters.count("mail", KEY, now=NOW, expires_at=END)
+        assert await counters.count("mail", KEY, now=END + offset, expires_at=END + HOUR) == counted
+
+    async def test_counter_loses_nothing_of_many(self, store: Store[Any], second: Store[Any]) -> None:
+        """Of a hundred calls at once, over separate connections, each is told another number; and after the end too."""
+        counters = [store.scope("user").counters, second.scope("user").counters]
+        for now, calls in ((NOW, 100), (END, 20)):
+            answers = await together(
+                counters[number % 2].count("mail", KEY, now=now, expires_at=now + HOUR) for number in range(calls)
+            )
+            counted = {answer for answer in answers if not isinstance(answer, Exception)}
+            assert counted == {Counted(number, now + HOUR) for number in range(1, calls + 1)}
+
+    async def test_counter_takes_one_back(self, store: Store[Any]) -> None:
+        """What is taken back can be counted again; never below 0, and nothing of a counter that is not there."""
+        counters = store.scope("user").counters
+        await counters.uncount("mail", KEY, now=NOW)
+        for _ in range(3):
+            await counters.count("mail", KEY, now=NOW, expires_at=END)
+        await counters.uncount("mail", KEY, now=NOW)
+        assert await counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(3, END)
+        for _ in range(5):
+            await counters.uncount("mail", KEY, now=NOW)
+        assert await counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(1, END)
+
+    async def test_counter_takes_nothing_back_from_what_ran_out(self, store: Store[Any]) -> None:
+        """One that ran out at this second is left alone."""
+        counters = store.scope("user").counters
+        for _ in range(3):
+            await counters.count("mail", KEY, now=NOW, expires_at=END)
+        for offset in (0 * SECOND, SECOND):
+            await counters.uncount("mail", KEY, now=END + offset)
+        assert await counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(4, END)
+        await counters.uncount("mail", KEY, now=END - SECOND)
+        assert await counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(4, END)
+
+    async def test_counter_counts_and_takes_back_at_once(self, store: Store[Any], second: Store[Any]) -> None:
+        """Whatever order they come in, as many are left as were counted and not taken back."""
+        counters = [store.scope("user").counters, second.scope("user").counters]
+        for _ in range(10):
+            await counters[0].count("mail", KEY, now=NOW, expires_at=END)
+        calls = [counters[number % 2].uncount("mail", KEY, now=NOW) for number in range(10)]
+        more = [counters[number % 2].count("mail", KEY, now=NOW, expires_at=END) for number in range(10)]
+        answers = await together([*calls, *more])
+        assert not any(isinstance(answer, Exception) for answer in answers)
+        assert await counters[1].count("mail", KEY, now=NOW, expires_at=END) == Counted(11, END)
+
+    async def test_counter_is_undone_with_its_transaction(self, store: Store[Any]) -> None:
+        """FT-2: what was counted in a block that raises was not counted."""
+        scoped = store.scope("user")
+        await scoped.counters.count("mail", KEY, now=NOW, expires_at=END)
+
+        async def fail() -> None:
+            async with scoped.transaction() as work:
+                assert await work.counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(2, END)
+                raise LookupError
+
+        with pytest.raises(LookupError):
+            await fail()
+        assert await scoped.counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(2, END)
+
+    async def test_counter_refuses_unstorable_names(self, store: Store[Any]) -> None:
+        """RP-8: what no database takes is not written, and nothing is taken back from it."""
+        counters = store.scope("user").counters
+        for text in UNSTORABLE:
+            with pytest.raises(ValidationError):
+                await counters.count(text, KEY, now=NOW, expires_at=END)
+            await counters.uncount(text, KEY, now=NOW)
+
+    async def test_counter_prune_takes_what_ran_out(self, store: Store[Any]) -> None:
+        """Counters that ran out are deleted in batches; those that run stay."""
+        counters = store.scope("user").counters
+        await counters.count("mail", KEY, now=NOW, expires_at=NOW + SECOND)
+        for offset in range(3):
+            await counters.count("mail", bytes([offset]), now=NOW - HOUR, expires_at=NOW - offset * SECOND)
+        assert [await counters.prune(now=NOW, limit=2) for _ in range(3)] == [2, 1, 0]
+        assert await counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(2, NOW + SECOND)
+
+    async def test_counter_of_another_subject_is_none(self, store: Store[Any]) -> None:
+        """TK-23: the same name and key are another counter for another subject, which nothing changes or prunes."""
+        users, admins = store.scope("user").counters, store.scope("admin").counters
+        await users.count("mail", KEY, now=NOW, expires_at=END)
+        await admins.uncount("mail", KEY, now=NOW)
+        assert await admins.prune(now=END + HOUR, limit=9) == 0
+        assert await admins.count("mail", KEY, now=NOW, expires_at=END) == Counted(1, END)
+        assert await users.count("mail", KEY, now=NOW, expires_at=END) == Counted(2, END)
+        await admins.count("later", KEY, now=NOW, expires_at=END + HOUR)
+        assert [await admins.prune(now=END + HOUR, limit=1) for _ in range(3)] == [1, 1, 0]

@@ -1,0 +1,73 @@
+"""A store that has what every store must have, and nothing more: it passes the suite and serves an application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_auth.store import ScopedStore, Store, Work
+from asgi_auth.stores import SQLiteStore
+from asgi_auth.testing import StoreSuite
+from asgi_auth.types import User
+from tests.support import credentials, make_auth, register
+
+
+class MinimalScoped:
+    """No invitations, no counters: the attributes are not there."""
+
+    def __init__(self, scoped: ScopedStore[User]) -> None:
+        self._scoped = scoped
+        self.users, self.accounts, self.sessions, self.tokens = (
+            scoped.users,
+            scoped.accounts,
+            scoped.sessions,
+            scoped.tokens,
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Work[User]]:
+        """As somebody writes it who knows of no more."""
+        async with self._scoped.transaction() as work:
+            yield Work(
+                users=work.users,
+                accounts=work.accounts,
+                sessions=work.sessions,
+                tokens=work.tokens,
+                connection=work.connection,
+            )
+
+
+class MinimalStore(SQLiteStore):
+    """SQLite without what is left out."""
+
+    def scope(self, subject_name: str) -> Any:
+        """The same store, for one kind of user."""
+        return MinimalScoped(super().scope(subject_name))
+
+
+class TestMinimalStore(StoreSuite):
+    """The suite, which asks for nothing more."""
+
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store[User]]:
+        """An opened store on an empty database."""
+        store = MinimalStore(tmp_path / "app.db")
+        await store.open()
+        yield store
+        await store.close()
+
+    second = store
+
+
+@pytest.mark.anyio
+async def test_minimal_store_serves_and_is_pruned(tmp_path: Path) -> None:
+    """Whoever asks for no more than every store has runs on it, and sweeps what there is."""
+    auth = make_auth(tmp_path, store=MinimalStore(tmp_path / "app.db"))
+    async with auth.running():
+        await register(auth)
+        await auth.strategy("password").sign_in(credentials())
+        auth.clock.advance(timedelta(days=400))
+        assert await auth.prune() == 2
