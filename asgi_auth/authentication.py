@@ -11,19 +11,21 @@ from ipaddress import ip_address
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
-from asgi_auth.accounts import Accounts, Registration
+from asgi_auth.accounts import Accounts
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, UnavailableError
 from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import Commit, Hook, Jobs, logger
+from asgi_auth.limits import Limiter
 from asgi_auth.passwords import Bcrypt, HashProvider, PasswordPolicy, Passwords
 from asgi_auth.protocol.client import parse_networks
 from asgi_auth.protocol.cookies import cookie_name
 from asgi_auth.protocol.cross_site import parse_origin
-from asgi_auth.protocol.keys import check_secret
+from asgi_auth.protocol.keys import check_secret, keyed_hash
+from asgi_auth.registration import Registration
 from asgi_auth.services import Services
 from asgi_auth.sessions import SessionOptions, Sessions
 from asgi_auth.store import ScopedStore, Store
-from asgi_auth.strategy import Actions, Strategy
+from asgi_auth.strategy import Actions, AddOn, Strategy
 from asgi_auth.tokens import IssuedToken, Tokens
 from asgi_auth.types import (
     Accepted,
@@ -107,7 +109,7 @@ class Authentication(Generic[U]):
         secret: Secret,
         base_url: str,
         strategies: Sequence[Strategy],
-        add_ons: Sequence[Hook] = (),
+        add_ons: Sequence[AddOn] = (),
         app_name: str | None = None,
         subject_name: str = "user",
         mount_path: str = "/auth",
@@ -186,6 +188,7 @@ class Authentication(Generic[U]):
         store, clock = self._scoped, self.clock
         self._hooks: list[Hook] = []
         commit = Commit(store, self._hooks, clock, Jobs())
+        digest = partial(keyed_hash, keys[0], self.subject_name)
         tokens = Tokens(store, keys=keys, base_url=self.base_url, subject_name=self.subject_name, clock=clock)
         sessions = Sessions(
             store,
@@ -222,9 +225,11 @@ class Authentication(Generic[U]):
             accounts=accounts,
             passwords=passwords,
             hooks=self._hooks,
+            limiter=Limiter(store, digest=digest, clock=clock),
+            digest=digest,
         )
 
-    def _bind(self, strategies: Sequence[Strategy], add_ons: Sequence[Hook]) -> None:
+    def _bind(self, strategies: Sequence[Strategy], add_ons: Sequence[AddOn]) -> None:
         if not strategies:
             raise ConfigurationError("strategies: there must be one")
         names = [part.name for part in (*strategies, *add_ons)]

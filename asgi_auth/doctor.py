@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
-from asgi_auth.hooks import Hook
 from asgi_auth.passwords import PasswordPolicy
 from asgi_auth.senders import MemorySender
 from asgi_auth.sessions import SessionOptions
@@ -85,10 +84,10 @@ def _check_proxies(auth: Authentication[Any]) -> Iterator[Finding]:
 
 def _check_registration(auth: Authentication[Any]) -> Iterator[Finding]:
     phases = {phase for _, phase in auth.routes}
-    confirmed = any(type(hook).admit is not Hook.admit for hook in auth.services.hooks)
+    confirmed = any(hook.proves_addresses for hook in auth.services.hooks)
     if auth.registration == "open" and "register" in phases and not confirmed:
         yield Finding(
-            False, "registration", "anybody can register an address of somebody else; confirm addresses or close it"
+            False, "registration", "anybody can register an address of somebody else; add a Confirmation or close it"
         )
 
 

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from asgi_auth.errors import AuthError
 from asgi_auth.store import ScopedStore, Work
-from asgi_auth.types import Attempt, Clock, Draft, Event, FactorRequired, Job, JobDropped, Phase
+from asgi_auth.types import Account, Attempt, Clock, Draft, Event, FactorRequired, Job, JobDropped, Phase
 
 if TYPE_CHECKING:
     from asgi_auth.services import Services
@@ -33,6 +34,8 @@ class Hook:
     """Capabilities that the store must have beyond users, accounts, sessions and tokens."""
     opens_registration: bool = False
     """True for a hook that sets ``Draft.invited``; ``registration="invite_only"`` needs one."""
+    proves_addresses: bool = False
+    """True for a hook that lets nobody sign in whose address is unproven, so that such an account is an empty shell."""
 
     def bind(self, services: "Services[Any]") -> Self:
         """Called once at start with everything that the library offers; what is returned is used from then on."""
@@ -44,6 +47,18 @@ class Hook:
         Return it, altered with ``dataclasses.replace`` if need be; raise an ``AuthError`` to refuse.
         """
         return draft
+
+    async def taken(self, draft: Draft, account: Account) -> bool:
+        """Told that somebody registers with an address that another account has.
+
+        Args:
+            draft: What was asked for, normalised.
+            account: What would have been kept of it: the hash of the password that was chosen.
+
+        Returns:
+            True to have it look like any other registration; whatever is to be done is left to this hook, in a job.
+        """
+        return False
 
     async def admit(self, attempt: Attempt) -> FactorRequired | None:
         """The gate of every sign-in of every strategy.
@@ -57,6 +72,10 @@ class Hook:
 
         Mail and listeners belong in ``work.after_commit``.
         """
+
+    async def prune(self, *, now: datetime, limit: int) -> int:
+        """Tidy up to *limit* rows of its own that are over; how many. Called again until it says 0."""
+        return 0
 
 
 _collected: ContextVar[list[Job] | None] = ContextVar("asgi_auth_jobs", default=None)

@@ -5,22 +5,22 @@ An application may build its pages of the same parts; the demo does.
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from starlette.responses import HTMLResponse, Response
 
 from asgi_auth.errors import ValidationError
-from asgi_auth.types import EMPTY, Form, FormField
+from asgi_auth.types import EMPTY, Form, FormField, View
 
 STYLE = """
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; --page: #f3f5f9; --card: #fff; --text: #18202e;
   --soft: #536075; --line: #d5dce6; --edge: #74829a; --accent: #1d4ed8; --on-accent: #fff; --bad: #b3261e;
-  --bad-back: #fdeeec; --good: #14603a; --good-back: #e5f4ea }
+  --bad-back: #fdeeec; --good: #14603a; --good-back: #e5f4ea; --wait: #7a4a00; --wait-back: #fdf0d9 }
 @media (prefers-color-scheme: dark) { :root { --page: #10151e; --card: #19212e; --text: #e7ecf4; --soft: #a6b2c5;
   --line: #303c50; --edge: #7b8aa3; --accent: #8fb4ff; --on-accent: #0c1a36; --bad: #ffb4ab; --bad-back: #3b1f20;
-  --good: #8fdcb0; --good-back: #16301f } }
+  --good: #8fdcb0; --good-back: #16301f; --wait: #f0c577; --wait-back: #372a12 } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--page); color: var(--text); overflow-wrap: anywhere }
 header { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: .25rem 1rem;
@@ -47,6 +47,7 @@ button, .button { display: inline-block; font: inherit; font-weight: 600; text-a
   color: var(--on-accent); cursor: pointer }
 button:hover, .button:hover { filter: brightness(1.1) }
 header button { padding: .35rem .75rem }
+main > form + form { margin-top: .75rem }
 .main-act { width: 100%; margin-top: 1.5rem }
 .plain { background: transparent; border-color: var(--edge); color: var(--accent) }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
@@ -64,8 +65,11 @@ header button { padding: .35rem .75rem }
 .rows li + li { border-top: 1px solid var(--line) }
 .rows .soft { font-size: .875rem }
 .rows div { flex: 1 1 16rem }
+.rows .acts { flex: none; display: flex; flex-wrap: wrap; gap: .75rem }
 .badge { padding: .1rem .5rem; border-radius: 1rem; font-size: .875rem; font-weight: 600; white-space: nowrap;
   color: var(--good); background: var(--good-back) }
+.badge.waits { color: var(--wait); background: var(--wait-back) }
+.badge.over { color: var(--soft); background: var(--page) }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap }
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
@@ -130,14 +134,46 @@ def form_page(
         problems: Messages by field, after a refused attempt.
         status: 200, or that of the refusal.
     """
-    hidden, problem = {}, f"{ValidationError.title}." if problems else ""
-    if form.token is not None:
-        hidden[form.token] = token
-        problem = "This link is not complete. Please ask for a new one." if form.token in problems else problem
-    body = form_body(form, action=action, hidden=hidden, problem=problem, problems=problems)
-    response = page(form.title, body, app_name=app_name, status=status)
+    problem = _problem(form, problems)
+    body = form_body(form, action=action, hidden=_hidden(form, token), problem=problem, problems=problems)
+    return _token_page(form.title, body, app_name=app_name, status=status)
+
+
+def _token_page(title: str, body: str, *, app_name: str, status: int = 200) -> Response:
+    response = page(title, body, app_name=app_name, status=status)
     response.headers["Referrer-Policy"] = TOKEN_PAGE_POLICY
     return response
+
+
+def _hidden(form: Form, token: str) -> dict[str, str]:
+    return {} if form.token is None else {form.token: token}
+
+
+def _problem(form: Form, problems: Mapping[str, str]) -> str:
+    """What is wrong as a whole: with the link, with what the form has no field for, or with its fields."""
+    if form.token in problems:
+        return "This link is not complete. Please ask for a new one."
+    unseen = problems.keys() - {field.name for field in form.fields}
+    general = [_sentence(name.capitalize(), problems[name]) for name in problems if name in unseen]
+    return " ".join(general) or (f"{ValidationError.title}." if problems else "")
+
+
+def view_page(view: View, forms: Sequence[tuple[Form, str]], *, app_name: str) -> Response:
+    """The page of something to look at.
+
+    Args:
+        view: What to say, and the token that goes on in the forms.
+        forms: What can be done about it, each with the path that it posts to; the first is what most people want.
+        app_name: For the title.
+    """
+    parts = [f"<p>{escape(view.text)}</p>"] if view.text else []
+    for number, (form, action) in enumerate(forms):
+        parts += [f"<h2>{escape(form.title)}</h2>"] if form.title else []
+        look = "plain" if number and not form.fields else "main-act"
+        hidden = _hidden(form, view.token)
+        parts.append(form_body(form, action=action, hidden=hidden, prefix=f"{number}-" if number else "", look=look))
+    parts += [links(view.links)] if view.links else []
+    return _token_page(view.title, "\n".join(parts), app_name=app_name)
 
 
 def form_body(
@@ -148,6 +184,8 @@ def form_body(
     values: Mapping[str, Any] = EMPTY,
     problem: str = "",
     problems: Mapping[str, str] = EMPTY,
+    prefix: str = "",
+    look: str = "main-act",
 ) -> str:
     """A form as HTML. Browsers check nothing by themselves, so that every message is one of ours and can be read out.
 
@@ -158,15 +196,18 @@ def form_body(
         values: What was sent before, to be drawn again; never into a field for a password.
         problem: What is wrong as a whole; empty: nothing.
         problems: What is wrong with a field, by its name. The first such field gets the focus.
+        prefix: Of the ids, where a page has several forms.
+        look: Of the button, a class of the stylesheet.
     """
     parts = [f'<p class="problem notice" role="alert">{escape(problem)}</p>'] if problem else []
     parts += [f"<p>{escape(form.text)}</p>"] if form.text else []
     parts.append(f'<form method="post" action="{escape(action)}" novalidate>')
-    parts += [f'<input type="hidden" name="{escape(k)}" value="{escape(v)}">' for k, v in hidden.items()]
+    parts += _hide(hidden)
     first = next((field.name for field in form.fields if field.name in problems), None)
     for field in form.fields:
-        parts.append(_input(field, values.get(field.name), problems.get(field.name, ""), focus=field.name == first))
-    parts.append(f'<button class="main-act" type="submit">{escape(form.button)}</button>\n</form>')
+        problem, focus = problems.get(field.name, ""), field.name == first
+        parts.append(_input(field, values.get(field.name), problem, focus=focus, prefix=prefix))
+    parts.append(f'<button class="{look}" type="submit">{escape(form.button)}</button>\n</form>')
     return "\n".join(parts)
 
 
@@ -176,21 +217,28 @@ def links(links: Mapping[str, str]) -> str:
     return f'<ul class="links">{items}</ul>'
 
 
-def button(action: str, text: str, *, unseen: str = "") -> str:
-    """A button that posts to *action*, as HTML; *unseen* is HTML that only screen readers add to its name."""
+def button(action: str, text: str, *, unseen: str = "", hidden: Mapping[str, str] = EMPTY) -> str:
+    """A button that posts *hidden* to *action*, as HTML; *unseen* is HTML that only screen readers add to its name."""
     more = f'<span class="unseen"> {unseen}</span>' if unseen else ""
     label = f'<button class="plain" type="submit">{escape(text)}{more}</button>'
-    return f'<form method="post" action="{escape(action)}">{label}</form>'
+    return f'<form method="post" action="{escape(action)}">{"".join(_hide(hidden))}{label}</form>'
 
 
-def _input(field: FormField, value: object, problem: str, *, focus: bool) -> str:
-    name, label = escape(field.name), f'<label for="{escape(field.name)}">{escape(field.label)}</label>'
-    start = f'<input id="{name}" name="{name}" type="{escape(field.type)}"'
+def _hide(hidden: Mapping[str, str]) -> list[str]:
+    return [f'<input type="hidden" name="{escape(name)}" value="{escape(text)}">' for name, text in hidden.items()]
+
+
+def _input(field: FormField, value: object, problem: str, *, focus: bool, prefix: str) -> str:
+    name = escape(field.name)
+    html_id = prefix + name
+    label = f'<label for="{html_id}">{escape(field.label)}</label>'
+    start = f'<input id="{html_id}" name="{name}" type="{escape(field.type)}"'
     if field.type == "checkbox":
         return f'<div class="check">{start}{" checked" if value else ""}>{label}</div>'
     shown = f' value="{escape(value)}"' if isinstance(value, str) and field.type != "password" else ""
-    marks = ' aria-invalid="true"' + f' aria-describedby="{name}-problem"' + " autofocus" * focus if problem else ""
-    hint = f'\n<p class="problem" id="{name}-problem">{escape(_sentence(field.label, problem))}</p>' if problem else ""
+    marks = ' aria-invalid="true"' + f' aria-describedby="{html_id}-problem"' + " autofocus" * focus if problem else ""
+    message = escape(_sentence(field.label, problem))
+    hint = f'\n<p class="problem" id="{html_id}-problem">{message}</p>' if problem else ""
     return f'{label}\n{start} autocomplete="{escape(field.autocomplete)}"{shown} required{marks}>{hint}'
 
 

@@ -17,6 +17,7 @@ from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
     CrossSiteError,
+    ForbiddenError,
     InvalidTokenError,
     MethodNotAllowedError,
     MisdirectedRequestError,
@@ -43,7 +44,7 @@ from asgi_auth.http import (
     wants_page,
 )
 from asgi_auth.middleware import load_state, serve_lifespan
-from asgi_auth.pages import form_page, message_page
+from asgi_auth.pages import form_page, message_page, view_page
 from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.cookies import read_cookies, read_every
 from asgi_auth.protocol.paths import mount_prefixes, split_path
@@ -62,6 +63,7 @@ from asgi_auth.types import (
     Redirect,
     SignedOut,
     TokenIssued,
+    View,
 )
 
 U = TypeVar("U")
@@ -129,19 +131,22 @@ class AuthPlug(Generic[U]):
         ``reason.status``, ``code``, ``title`` and ``fields`` may be shown; ``reason.reason`` is for the log. By default
         problem details (RFC 9457) or text; the page behind a mailed link is drawn again with what is wrong.
         """
-        form = self._form(activity)
-        if form is not None and wants_page(request.scope):
-            if isinstance(reason, ValidationError):
-                sent = request.scope.get("asgi_auth.params", EMPTY)
-                return self._draw(form, activity, sent, reason.fields, reason.status)
-            advice = _NEW_LINK if isinstance(reason, InvalidTokenError) else _TRY_AGAIN
-            return message_page(reason.title, advice, app_name=self.auth.app_name, status=reason.status)
-        return problem(reason, json=wants_json(request.scope))
+        phase, form = self._phase(activity), self._form(request, activity)
+        if not wants_page(request.scope) or (form is None and (phase is None or phase.method != "GET")):
+            return problem(reason, json=wants_json(request.scope))
+        if form is not None and isinstance(reason, ValidationError):
+            sent = request.scope.get("asgi_auth.params", EMPTY)
+            return self._draw(form, activity, sent, reason.fields, reason.status)
+        advice = _NEW_LINK if isinstance(reason, InvalidTokenError) else _TRY_AGAIN
+        if isinstance(reason, (InvalidTokenError, ForbiddenError)):  # theirs are whole sentences
+            advice = " ".join(reason.fields.values()) or advice
+        return message_page(reason.title, advice, app_name=self.auth.app_name, status=reason.status)
 
     async def handle_accepted(self, request: Request, activity: Activity) -> Response:
         """Done, and nobody was signed in: a reset was asked for, a password was set. By default 200."""
-        if self._form(activity) is not None and wants_page(request.scope):
-            return message_page("Done", "You can close this page and sign in.", app_name=self.auth.app_name)
+        form = self._form(request, activity)
+        if form is not None and wants_page(request.scope):
+            return message_page("Done", form.done, app_name=self.auth.app_name)
         if wants_json(request.scope):
             return JSONResponse({"status": "accepted"})
         return PlainTextResponse("Accepted")
@@ -149,6 +154,16 @@ class AuthPlug(Generic[U]):
     async def handle_challenge(self, request: Request, activity: Activity, data: Mapping[str, Any]) -> Response:
         """A step that answers with data: by default as JSON."""
         return JSONResponse({"status": "challenge", **data})
+
+    async def handle_view(self, request: Request, activity: Activity, view: View) -> Response:
+        """Something to look at, such as an invitation; nothing was changed. By default its page, or its data as JSON.
+
+        A view without a title has no page.
+        """
+        if not view.title or not wants_page(request.scope):
+            return JSONResponse({"status": "view", **view.data})
+        forms = [(form, self._path(form.action or activity)) for form in view.forms]
+        return view_page(view, [*self._registrations(view), *forms], app_name=self.auth.app_name)
 
     async def handle_sign_out(self, request: Request) -> Response:
         """The session is over and its cookie goes with this answer. By default 200."""
@@ -277,9 +292,24 @@ class AuthPlug(Generic[U]):
     def _phase(self, activity: Activity) -> Phase | None:
         return self.auth.routes.get((activity.strategy or "", activity.phase or ""))
 
-    def _form(self, activity: Activity) -> Form | None:
+    def _form(self, request: Request, activity: Activity) -> Form | None:
+        """What is drawn again: the page of the phase, or what somebody was shown who was invited."""
         phase = self._phase(activity)
-        return None if phase is None else phase.form
+        if phase is None:
+            return None
+        invited = phase.registers is not None and phase.registers.token in request.scope.get("asgi_auth.params", EMPTY)
+        return phase.registers if invited else phase.form
+
+    def _registrations(self, view: View) -> list[tuple[Form, str]]:
+        """The forms of every registration that a view offers, with where they post to."""
+        return [
+            (phase.registers, self._path(Activity(name, phase.name)))
+            for (name, _), phase in self.auth.routes.items()
+            if view.registers and phase.registers is not None and (not view.strategies or name in view.strategies)
+        ]
+
+    def _path(self, activity: Activity) -> str:
+        return "/".join((self.auth.mount_path, *(part for part in activity if part is not None)))
 
     async def _answer(self, request: Request, activity: Activity) -> Response:
         phase, method = self._phase(activity), request.method
@@ -328,9 +358,9 @@ class AuthPlug(Generic[U]):
 
     async def _phase_request(self, request: Request, phase: Phase) -> PhaseRequest:
         asked = {}
-        if phase.signed_in:
+        if phase.signed_in or phase.identifies:
             asked["state"] = state = await load_state(self.auth, request.scope)
-            if state.session is None:
+            if phase.signed_in and state.session is None:
                 raise state.error or AuthenticationFailedError("nobody is signed in")
         cookies, flow = read_cookies(request.scope["headers"]), f"{self.auth.flow_cookie}_"
         return PhaseRequest(
@@ -356,6 +386,8 @@ class AuthPlug(Generic[U]):
         if isinstance(result, TokenIssued):
             answer = self.handle_challenge(request, activity, {"token": result.token})
             return await answered(answer, self.handle_challenge)
+        if isinstance(result, View):
+            return await answered(self.handle_view(request, activity, result), self.handle_view)
         if isinstance(result, SignedOut):
             return await self._sign_out(request)
         if isinstance(result, Redirect):
@@ -371,7 +403,7 @@ class AuthPlug(Generic[U]):
         token = sent.get(form.token) if form.token is not None else None
         return form_page(
             form,
-            action=f"{self.auth.mount_path}/{activity.strategy}/{activity.phase}",
+            action=self._path(activity),
             token=token if isinstance(token, str) else "",
             app_name=self.auth.app_name,
             problems=problems,

@@ -10,12 +10,13 @@ from urllib.parse import urlencode
 from asgi_auth.accounts import Accounts
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.hooks import Commit, Hook, logger
+from asgi_auth.limits import Limiter
 from asgi_auth.passwords import Passwords
 from asgi_auth.sender import Sender, SenderFunction, as_sender
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import ScopedStore
 from asgi_auth.tokens import IssuedToken, Tokens
-from asgi_auth.types import Clock, DeliveryFailed, FrozenDict
+from asgi_auth.types import EMPTY, Clock, DeliveryFailed, Digest, FrozenDict
 
 U = TypeVar("U")
 
@@ -41,6 +42,9 @@ class Services(Generic[U]):
     accounts: Accounts[U]
     passwords: Passwords
     hooks: Sequence[Hook]
+    limiter: Limiter
+    """For an add-on that ``needs`` the store's ``counters``."""
+    digest: Digest = field(repr=False)
     senders: list[tuple[str, Sender | SenderFunction]] = field(default_factory=list)
     """Every sender in use, with what the application calls the option."""
 
@@ -76,12 +80,27 @@ class Services(Generic[U]):
         address: str,
         issued: IssuedToken | None = None,
         url: str | None = None,
-    ) -> None:
+        details: Mapping[str, Any] = EMPTY,
+        retires: bool = True,
+    ) -> bool:
         """Hand a message over. Meant to be a job: it takes as long as it takes, and its failure becomes an event.
 
         Once the sender has returned, the user's older tokens of the purpose are retired; if it fails, none is.
+
+        Args:
+            sender: Who hands it over.
+            user: Whom it is for; None where there is no user yet.
+            purpose: What it is about, for ``opts``.
+            address: Where it goes.
+            issued: The token that it bears; None for a notice.
+            url: The link, with the token in it.
+            details: What else the sender is told in ``opts``.
+            retires: False if the older tokens of the purpose stay usable beside this one.
+
+        Returns:
+            Whether it was sent.
         """
-        opts: dict[str, Any] = {"purpose": purpose, "address": address, "app_name": self.app_name}
+        opts: dict[str, Any] = {**details, "purpose": purpose, "address": address, "app_name": self.app_name}
         if issued is not None:
             opts |= {"url": url, "expires_at": issued.record.expires_at}
         try:
@@ -97,9 +116,10 @@ class Services(Generic[U]):
                     reason=type(exc).__name__,
                 )
             )
-        else:
-            if issued is not None:
-                await self.tokens.retire_older(issued.record)
+            return False
+        if issued is not None and retires:
+            await self.tokens.retire_older(issued.record)
+        return True
 
     def values(self, user: U) -> Mapping[str, Any]:
         """The fields of *user* by logical name."""

@@ -1,8 +1,9 @@
-"""The Strategy protocol: a way to sign in."""
+"""The Strategy protocol, a way to sign in, and the AddOn protocol, what happens around accounts."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from asgi_auth.hooks import Hook
 from asgi_auth.services import Services
 from asgi_auth.types import Phase
 
@@ -17,6 +18,19 @@ class Actions(Protocol):
     @property
     def phases(self) -> Sequence[Phase]:
         """The HTTP steps."""
+        ...
+
+
+class AddOn(Protocol):
+    """A ``Hook``, or options of one whose ``bind`` makes it."""
+
+    @property
+    def name(self) -> str:
+        """The first path segment."""
+        ...
+
+    def bind(self, services: Services[Any]) -> Hook:
+        """Called once at start. ConfigurationError if an option does not fit the application."""
         ...
 
 

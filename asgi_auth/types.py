@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 from asgi_auth.errors import AuthError
 
 if TYPE_CHECKING:
-    from asgi_auth.store import Work
+    from asgi_auth.store import Found, InvitationRecord, Work
 
 
 class FrozenDict(dict[str, Any]):
@@ -35,6 +35,9 @@ EMPTY: Mapping[str, Any] = FrozenDict()
 
 Clock = Callable[[], datetime]
 """Returns the current instant, aware, in UTC."""
+
+Digest = Callable[[str, str], bytes]
+"""Returns a keyed hash, for one use (the first text), of the second. Its key goes with the application's secret."""
 
 Job = Callable[[], Awaitable[None]]
 """Something to do once the act is committed: after the response under the plug, awaited without HTTP."""
@@ -238,6 +241,10 @@ class Form:
     """Name of the query parameter that the page carries on, in a hidden field."""
     fields: tuple[FormField, ...] = ()
     button: str = "Continue"
+    action: Activity | None = None
+    """Where the form posts to; None: to the phase whose page it is."""
+    done: str = "You can close this page and sign in."
+    """What the page says once it is accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +260,10 @@ class Phase:
     """Parameters that are never given back to draw a form again."""
     signed_in: bool = False
     """Only for somebody who is signed in: whoever is not is refused, and ``PhaseRequest.state`` says who it is."""
+    identifies: bool = False
+    """For everybody; ``PhaseRequest.state`` says who is signed in, if anybody is."""
+    registers: Form | None = None
+    """For a phase that makes accounts and takes ``invitation_token``: the form for somebody who was invited."""
 
 
 # --- acts ------------------------------------------------------------------------------------------------------------
@@ -271,9 +282,18 @@ class Draft:
     """What the client sent, for a hook that takes a parameter of its own."""
     user: Any = None
     """Who is changed; None for a new one."""
+    provided: bool = False
+    """True if *fields* are what a provider says of the user, not what the client typed."""
+    pending: Mapping[str, Any] = field(default=EMPTY, repr=False)
+    """Fields that a hook has taken out of *fields*, because they count only once their mailbox is proven."""
     confirmed_at: datetime | None = None
+    """When the address was proven, by whoever vouches for it; None: nobody does."""
     invited: bool = False
     """Set by the hook that found an invitation: opens a registration that is otherwise by invitation only."""
+    spend: "Spend | None" = field(default=None, repr=False)
+    """Consumes what opened the registration, in its transaction, before the user is written."""
+    settle: "Callable[[Work[Any], Found[Any]], Awaitable[None]] | None" = field(default=None, repr=False)
+    """What follows from it, in the same transaction, once the user is written."""
     notes: Mapping[str, Any] = field(default=EMPTY, repr=False)
     """What a hook wants to find again in ``within``, by its own name."""
     client: Client = Client()
@@ -377,7 +397,28 @@ class Challenge:
     """A pending-factor token for a cookie of its own; None if there is none."""
 
 
-Outcome = SignedIn | TokenIssued | Accepted | SignedOut | Redirect | Challenge
+@dataclass(frozen=True, slots=True)
+class View:
+    """Something to look at, and what can be done about it; nothing was changed."""
+
+    data: Mapping[str, Any]
+    """For programs; JSON values."""
+    title: str = ""
+    text: str = ""
+    """For people: what the page says."""
+    forms: tuple[Form, ...] = ()
+    """The page's forms."""
+    token: str = field(default="", repr=False)
+    """Carried on in the hidden field of every form that has a ``Form.token``."""
+    registers: bool = False
+    """True to offer the registrations that there are, too (``Phase.registers``)."""
+    strategies: tuple[str, ...] = ()
+    """Only those of these strategies; empty: of any."""
+    links: Mapping[str, str] = EMPTY
+    """Where else to go: each text by its address."""
+
+
+Outcome = SignedIn | TokenIssued | Accepted | SignedOut | Redirect | Challenge | View
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -400,6 +441,7 @@ class UserCreated(Event):
 
     name: ClassVar[str] = "user.created"
     user: Any
+    account: Account
     draft: Draft
 
 
@@ -409,7 +451,15 @@ class UserChanged(Event):
 
     name: ClassVar[str] = "user.changed"
     user: Any
+    account: Account
+    """As it is now, with its new stamp if there is one."""
     draft: Draft
+    before: Mapping[str, Any] = field(default=EMPTY, repr=False)
+    """The address and the user name, whichever has changed, as they were."""
+    was_confirmed: bool = False
+    """Whether the address had been proven before."""
+    reverted: bool = False
+    """True where the owner of the earlier address has taken the change back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -471,6 +521,31 @@ class SessionsRevoked(Event):
 
     name: ClassVar[str] = "sessions.revoked"
     session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvitationSent(Event):
+    """An invitation was made, or a new version of it for another mail; ``user_id`` is who invites."""
+
+    name: ClassVar[str] = "invitation.sent"
+    invitation: "InvitationRecord"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvitationAccepted(Event):
+    """Somebody who was invited has registered or joined; ``strategy`` is None for who had an account."""
+
+    name: ClassVar[str] = "invitation.accepted"
+    invitation: "InvitationRecord"
+    user: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvitationEnded(Event):
+    """An invitation was revoked or declined, as its ``status`` and ``reason`` say; ``user_id`` is who revoked it."""
+
+    name: ClassVar[str] = "invitation.ended"
+    invitation: "InvitationRecord"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,9 @@ class Upkeep(Generic[U]):
     async def prune(self) -> int:
         """Delete what has expired, in small batches; how many rows went."""
         now, total, store = self._services.clock(), 0, self._services.store
-        for prune in (store.sessions.prune, store.tokens.prune):
+        counters = [store.counters.prune] if hasattr(store, "counters") else []
+        hooks = [hook.prune for hook in self._services.hooks]
+        for prune in (store.sessions.prune, store.tokens.prune, *counters, *hooks):
             while (count := await prune(now=now, limit=PRUNE_BATCH)) > 0:
                 total += count
                 await asyncio.sleep(PRUNE_PAUSE.total_seconds())

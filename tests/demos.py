@@ -1,15 +1,72 @@
-"""The demo as people start it: a process of its own, on a free port."""
+"""The demo: for a browser inside the test, and as people start it, a process of its own on a free port."""
 
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
+
+from asgi_auth.demo import add_ons, make_app
+from asgi_auth.senders import MemorySender
+from asgi_auth.strategies import Password, Resettable
+from tests import support
+from tests.support import BASE_URL, EMAIL, LocalAuthentication, credentials, mailed_token, registration
+
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 _PATIENCE = 30.0
+
+
+# --- inside the test -------------------------------------------------------------------------------------------------
+
+
+def make_auth(directory: Path, *, more: Sequence[Any] = ()) -> LocalAuthentication:
+    """What the demo runs on, with cheap hashes and mail that the test reads. *more* add-ons come first."""
+    sender = MemorySender()
+    strategies = [Password(resettable=Resettable(sender=sender))]
+    return support.make_auth(directory, sender=sender, strategies=strategies, add_ons=[*more, *add_ons(sender)])
+
+
+def visit(auth: LocalAuthentication, **headers: str) -> httpx.AsyncClient:
+    """A browser of its own on the demo."""
+    page = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin", "User-Agent": FIREFOX, **headers}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(make_app(auth)), base_url=BASE_URL, headers=page)
+
+
+async def sign_up(browser: httpx.AsyncClient, auth: LocalAuthentication, email: str = EMAIL) -> None:
+    """Register, confirm the address and sign in."""
+    await browser.post("/auth/password/register", data=registration(email))
+    await browser.post("/auth/confirmation/confirm", data=confirming(auth))
+    answer = await sign_in(browser, email)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/account")
+
+
+def confirming(auth: LocalAuthentication) -> dict[str, str]:
+    """The parameters of ``confirm``, with the token of the newest mail."""
+    return {"confirmation_token": mailed_token(auth, parameter="confirmation_token")}
+
+
+async def sign_in(browser: httpx.AsyncClient, email: str = EMAIL, **more: str) -> httpx.Response:
+    """Sign in as whom ``sign_up`` registered."""
+    return await browser.post("/auth/password/sign_in", data=credentials(email) | more)
+
+
+async def is_signed_in(browser: httpx.AsyncClient) -> bool:
+    """Whether the account page opens."""
+    return (await browser.get("/account")).status_code == 200
+
+
+def where(answer: httpx.Response) -> tuple[int, str | None]:
+    """Its status, and where it leads to."""
+    return answer.status_code, answer.headers.get("Location")
+
+
+# --- a process -------------------------------------------------------------------------------------------------------
 
 
 class Demo:

@@ -326,6 +326,7 @@ async def test_register_demands_the_identity_of_the_strategy(auth: LocalAuthenti
         await auth.accounts.register(draft, password=None, identity="username")
     assert dict(refused.value.fields) == {"username": "is needed"}
     found = await auth.accounts.register(draft, password=None, identity="email")
+    assert found is not None
     assert found.user.email == EMAIL
 
 

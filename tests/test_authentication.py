@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, timedelta
 from pathlib import Path
+from secrets import token_hex
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from asgi_auth import upkeep
 from asgi_auth.authentication import Authentication, Finished, utc_now
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, StoreUnavailableError
 from asgi_auth.hooks import Hook
+from asgi_auth.limits import Limit
 from asgi_auth.passwords import Bcrypt
 from asgi_auth.senders import ConsoleSender, MemorySender
 from asgi_auth.services import Services
@@ -284,7 +286,8 @@ def test_phases_have_names_of_their_own(tmp_path: Path) -> None:
 def test_add_ons_are_bound_and_routed(tmp_path: Path) -> None:
     """What ``bind`` returns is used; strategies and add-ons share one table of routes."""
     auth = make_auth(tmp_path, strategies=[Password(registration_enabled=False)], add_ons=[Bound()])
-    assert list(auth.routes) == [("password", "sign_in"), ("password", "sign_in_with_token"), ("bound", "act")]
+    password = [("password", phase) for phase in ("sign_in", "sign_in_with_token", "reauthenticate")]
+    assert list(auth.routes) == [*password, ("bound", "act")]
     [hook] = auth.services.hooks
     assert isinstance(hook, Bound)
     assert hook.services is auth.services
@@ -491,6 +494,7 @@ async def test_running_prunes_from_time_to_time(tmp_path: Path, monkeypatch: pyt
     for _ in range(5):
         await auth.sign_in(user)
         await auth.tokens.issue("invitation", account=None, lifetime=timedelta(minutes=1))
+        await auth.services.limiter.take("mail", token_hex(4), Limit(1, timedelta(minutes=1)))
     auth.clock.advance(timedelta(days=8))
     kept = await auth.sign_in(user)
 
@@ -498,6 +502,7 @@ async def test_running_prunes_from_time_to_time(tmp_path: Path, monkeypatch: pyt
         async with auth.services.store.transaction() as work:
             [(rows,)] = await work.connection.execute_fetchall(
                 "SELECT (SELECT count(*) FROM asgi_auth_sessions) + (SELECT count(*) FROM asgi_auth_tokens)"
+                " + (SELECT count(*) FROM asgi_auth_counters)"
             )
         return bool(rows == 1)
 

@@ -34,6 +34,10 @@ FLAGS = (
 )
 WITHOUT_SCRIPTS = {"profile.managed_default_content_settings.javascript": 2}
 PATIENCE = 20.0
+OPEN_PAGES = ("/", "/sign_in", "/register", "/forgot_password", "/confirm_address", "/mail_sent")
+SESSIONS = ".rows:last-of-type"
+REFUSED = "The address or the password is not right, or the address is not confirmed yet."
+NEW_EMAIL = "alice@new.example.org"
 
 
 class Visitor:
@@ -113,17 +117,37 @@ def visitor(tmp_path: Path, demo: Demo) -> Iterator[Visitor]:
         driver.quit()
 
 
-def sign_up(visitor: Visitor) -> None:
-    """Register by the form."""
+def sign_up(demo: Demo, visitor: Visitor) -> None:
+    """Register by the form, confirm by the printed link, sign in."""
     visitor.open("/register")
     visitor.fill_in(email=EMAIL, password=PASSWORD, password_confirmation=PASSWORD)
     visitor.press("Create the account")
+    confirm(demo, visitor)
+    visitor.fill_in(email=EMAIL, password=PASSWORD)
+    visitor.press("Sign in")
     assert visitor.path == "/account"
 
 
-def test_every_page_fits_and_is_styled(visitor: Visitor) -> None:
+def confirm(demo: Demo, visitor: Visitor) -> None:
+    """Read the mail, open its link, press the button."""
+    assert (visitor.heading, visitor.text("main strong")) == ("Look at your mail", EMAIL)
+    visitor.open(demo.printed(r"http://\S+confirmation_token=\S+"))
+    visitor.press("Confirm")
+    assert visitor.path == "/sign_in?note=proven"
+
+
+def sign_up_elsewhere(demo: Demo, email: str) -> None:
+    """An account, made without the browser under test."""
+    with httpx.Client(base_url=demo.url) as elsewhere:
+        elsewhere.post("/auth/password/register", data=registration(email))
+        token = demo.printed(r"confirmation_token=\S+").partition("=")[2]
+        confirmed = elsewhere.post("/auth/confirmation/confirm", data={"confirmation_token": token})
+        assert confirmed.status_code == 303
+
+
+def test_every_page_fits_and_is_styled(demo: Demo, visitor: Visitor) -> None:
     """CF-8: the policy lets the stylesheet through; no page is wider than the smallest phone; errors have the focus."""
-    for path in ("/", "/sign_in", "/register", "/forgot_password", "/mail_sent", "/nowhere", "/auth/password/reset"):
+    for path in (*OPEN_PAGES, "/nowhere", "/auth/password/reset", "/auth/invitation/view"):
         visitor.open(path)
         assert visitor.width_at(320) <= 320, path
         brand = visitor.driver.find_element(By.CLASS_NAME, "brand")
@@ -140,8 +164,11 @@ def test_every_page_fits_and_is_styled(visitor: Visitor) -> None:
     assert visitor.driver.find_element(By.NAME, "email").get_attribute("value") == EMAIL
     assert visitor.width_at(320) <= 320
 
-    sign_up(visitor)
-    assert visitor.width_at(320) <= 320
+    sign_up(demo, visitor)
+    for path in ("/account", "/account/address", "/invitations"):
+        visitor.open(path)
+        assert visitor.path == path
+        assert visitor.width_at(320) <= 320, path
 
 
 def test_whole_walk(demo: Demo, visitor: Visitor) -> None:
@@ -151,6 +178,10 @@ def test_whole_walk(demo: Demo, visitor: Visitor) -> None:
     visitor.press("Create an account")
     visitor.fill_in(email=EMAIL, password=PASSWORD, password_confirmation=PASSWORD)
     visitor.press("Create the account")
+    confirm(demo, visitor)
+    visitor.open("/account")
+    visitor.fill_in(email=EMAIL, password=PASSWORD)
+    visitor.press("Sign in")
     assert (visitor.path, visitor.heading) == ("/account", "Your account")
     cookie = visitor.cookie()
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"], cookie["domain"]) == (True, "Lax", "/", "127.0.0.1")
@@ -164,7 +195,7 @@ def test_whole_walk(demo: Demo, visitor: Visitor) -> None:
     reset_by_mail(demo, visitor)
     visitor.fill_in(email=EMAIL, password=PASSWORD)
     visitor.press("Sign in")
-    assert visitor.text("[role=alert]") == "The address or the password is not right."
+    assert visitor.text("[role=alert]") == REFUSED
     visitor.fill_in(password=NEW_PASSWORD)
     visitor.press("Sign in")
     assert visitor.heading == "Your account"
@@ -175,12 +206,12 @@ def end_other_session(demo: Demo, visitor: Visitor) -> None:
     with httpx.Client(base_url=demo.url, headers={"User-Agent": "curl/8"}) as elsewhere:
         assert elsewhere.post("/auth/password/sign_in", data=credentials()).status_code == 303
         visitor.open("/account")
-        assert "Chrome on Linux" in visitor.text(".rows li:first-child")
-        assert "This session" in visitor.text(".rows li:first-child")
-        assert "curl/8" in visitor.text(".rows li:last-child")
+        assert "Chrome on Linux" in visitor.text(f"{SESSIONS} li:first-child")
+        assert "This session" in visitor.text(f"{SESSIONS} li:first-child")
+        assert "curl/8" in visitor.text(f"{SESSIONS} li:last-child")
         visitor.press("End")
         assert visitor.text(".notice") == "The session was ended."
-        assert "curl/8" not in visitor.text(".rows")
+        assert "curl/8" not in visitor.text(SESSIONS)
         assert elsewhere.get("/account").status_code == 303
 
 
@@ -207,14 +238,83 @@ def reset_by_mail(demo: Demo, visitor: Visitor) -> None:
 
 def test_remembered_session_is_a_cookie_that_stays(demo: Demo, visitor: Visitor) -> None:
     """The box makes the cookie outlive the browser; the page says until when."""
-    httpx.post(f"{demo.url}/auth/password/register", data=registration())
+    sign_up_elsewhere(demo, EMAIL)
     visitor.open("/sign_in")
     visitor.fill_in(email=EMAIL, password=PASSWORD)
     visitor.driver.find_element(By.NAME, "remember_me").click()
     visitor.press("Sign in")
 
     assert "expiry" in visitor.cookie()
-    assert "Kept until" in visitor.text(".rows")
+    assert "Kept until" in visitor.text(SESSIONS)
+
+
+def test_change_of_address_waits_and_is_cancelled(demo: Demo, visitor: Visitor) -> None:
+    """A remembered sign-in proves the password again; what waits is shown, and can be cancelled."""
+    sign_up_elsewhere(demo, EMAIL)
+    visitor.open("/sign_in")
+    visitor.fill_in(email=EMAIL, password=PASSWORD)
+    visitor.driver.find_element(By.NAME, "remember_me").click()
+    visitor.press("Sign in")
+    visitor.press("Change")
+    assert visitor.heading == "Is it still you?"
+    visitor.fill_in(password=PASSWORD)
+    visitor.press("Go on")
+
+    ask_for_change(visitor)
+    visitor.press("Cancel")
+    assert visitor.text(".notice") == "The change was cancelled. Your address stays as it is."
+    assert NEW_EMAIL not in visitor.text("main")
+    visitor.press("Change")
+    ask_for_change(visitor)
+
+
+def ask_for_change(visitor: Visitor) -> None:
+    """Be refused once, then see what waits."""
+    visitor.fill_in(email=NEW_EMAIL, current_password="not this one")
+    visitor.press("Send the link")
+    assert visitor.text("#current_password-problem") == "Current password is not right."
+    visitor.fill_in(current_password=PASSWORD)
+    visitor.press("Send the link")
+    assert visitor.path == "/account?note=change_asked"
+    assert NEW_EMAIL in visitor.text(".rows li:last-child")
+    assert visitor.text(".waits") == "Not confirmed yet"
+
+
+def test_invited_people_register_and_join(demo: Demo, visitor: Visitor) -> None:
+    """Who has no account makes one; who has, signs in on the page of the invitation; no address gets the token."""
+    sign_up(demo, visitor)
+    mailed = invite(demo, visitor, OTHER_EMAIL)
+    visitor.open(mailed)
+    assert f"You are signed in with another account: sign out to go on as {OTHER_EMAIL}." in visitor.text("main")
+    visitor.press("Sign out and go on")
+    visitor.fill_in(password="password", password_confirmation="password")
+    visitor.press("Create the account")
+    assert visitor.text("#password-problem").startswith("This password is easy to guess.")
+    visitor.fill_in(password=PASSWORD, password_confirmation=PASSWORD)
+    visitor.press("Create the account")
+    assert visitor.path == "/account?note=joined"
+    assert OTHER_EMAIL in visitor.text("main")
+
+    mailed = invite(demo, visitor, EMAIL)
+    visitor.press("Sign out", where="header")
+    visitor.open(mailed)
+    visitor.fill_in(email=EMAIL, password=PASSWORD)
+    visitor.press("Sign in and go on")
+    assert visitor.path == "/auth/password/sign_in"
+    visitor.press("Accept")
+    assert visitor.text(".notice") == "You have accepted the invitation. Welcome!"
+    visitor.open("/invitations")
+    assert f"{OTHER_EMAIL} Accepted" in visitor.text(".rows")
+
+
+def invite(demo: Demo, visitor: Visitor, email: str) -> str:
+    """Invite by the form: the link of the mail."""
+    visitor.open("/invitations")
+    visitor.fill_in(email=email)
+    visitor.press("Send the invitation")
+    assert visitor.text(".notice") == "The invitation is on its way."
+    assert f"{email} Waiting" in visitor.text(".rows")
+    return demo.printed(r"http://\S+invitation_token=\S+")
 
 
 # --- other sites -----------------------------------------------------------------------------------------------------
@@ -251,12 +351,12 @@ def other_site(target: str) -> Iterator[str]:
 
 def test_other_sites_can_sign_nobody_in_or_out(demo: Demo, visitor: Visitor) -> None:
     """CF-1: localhost and 127.0.0.1 are two sites; what one posts to the other is refused, whether signed in or not."""
-    with httpx.Client(base_url=demo.url) as elsewhere, other_site(demo.url) as address:
-        elsewhere.post("/auth/password/register", data=registration(OTHER_EMAIL))
+    with other_site(demo.url) as address:
+        sign_up_elsewhere(demo, OTHER_EMAIL)
         visitor.open(address)
         visitor.press("in", where="body")
         assert visitor.cookie() is None
-        sign_up(visitor)
+        sign_up(demo, visitor)
         before = visitor.cookie()["value"]
         for button in ("out", "in"):
             visitor.open(address)

@@ -82,10 +82,10 @@ def test_missing_uvicorn_names_the_command(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_demo_as_a_process(tmp_path: Path) -> None:
-    """Register, forget, reset by the printed link, list, sign out; a second start knows the users and the cookie."""
+    """Register, confirm, forget, reset, by printed links; list, sign out; a second start knows users and cookie."""
     directory = tmp_path / "demo"
     with running_demo(directory) as demo, httpx.Client(base_url=demo.url, follow_redirects=True) as browser:
-        assert "Your account" in browser.post("/auth/password/register", data=registration()).text
+        sign_up(demo, browser)
         browser.post("/auth/sign_out")
         reset_by_mail(demo, browser)
         page = browser.post("/auth/password/sign_in", data=credentials(password=NEW_PASSWORD))
@@ -99,6 +99,16 @@ def test_demo_as_a_process(tmp_path: Path) -> None:
         assert later.post("/auth/sign_out").status_code == 303
         assert later.get("/account").status_code == 303
         assert later.post("/auth/password/sign_in", data=credentials()).status_code == 401
+
+
+def sign_up(demo: Demo, browser: httpx.Client) -> None:
+    """Register, confirm by the printed link, sign in."""
+    assert "Look at your mail" in browser.post("/auth/password/register", data=registration()).text
+    link = demo.printed(r"http://\S+confirmation_token=\S+")
+    token = re.search(r'name="confirmation_token" value="([^"]+)"', browser.get(link).text)
+    assert token is not None
+    browser.post("/auth/confirmation/confirm", data={"confirmation_token": token[1]})
+    assert "Your account" in browser.post("/auth/password/sign_in", data=credentials()).text
 
 
 def reset_by_mail(demo: Demo, browser: httpx.Client) -> None:

@@ -32,6 +32,7 @@ from asgi_auth import (
     Hook,
     PasswordPolicy,
     SessionOptions,
+    add_ons,
     require,
     senders,
     stores,
@@ -39,7 +40,8 @@ from asgi_auth import (
     testing,
 )
 from asgi_auth import __main__ as command_line
-from asgi_auth.senders import SMTPSender
+from asgi_auth.add_ons import Confirmation, Invitation
+from asgi_auth.senders import MemorySender, SMTPSender
 from asgi_auth.stores import PostgresStore, SQLAlchemyStore, SQLiteStore
 from asgi_auth.strategies import Password, Resettable
 from asgi_auth.types import Event, Outcome
@@ -271,6 +273,8 @@ def parameters(function: Callable[..., Any]) -> list[str]:
             ("strategies/password.md", "### Password", "option", Password),
             ("strategies/password.md", "### Resettable", "option", Resettable),
             ("strategies/password.md", "## PasswordPolicy", "option", PasswordPolicy),
+            ("add_ons/confirmation.md", "## Options", "option", Confirmation),
+            ("add_ons/invitation.md", "## Options", "option", Invitation),
             ("strategies/password.md", "## Bcrypt", "option", Bcrypt),
             ("configuration.md", "## Authentication", "parameter", Authentication),
             ("configuration.md", "## SessionOptions", "option", SessionOptions),
@@ -291,6 +295,13 @@ def test_docs_have_every_phase(tmp_path: Path) -> None:
     """The table of phases has those that the strategy serves."""
     phases = [phase for strategy, phase in make_auth(tmp_path).routes if strategy == "password"]
     assert entries("strategies/password.md", "## Phases", "phase") == phases
+
+
+@pytest.mark.parametrize("add_on", [Confirmation(sender=MemorySender()), Invitation(sender=MemorySender())])
+def test_docs_have_every_phase_of_an_add_on(tmp_path: Path, add_on: Confirmation | Invitation) -> None:
+    """The table of phases has those that the add-on serves."""
+    phases = [phase for name, phase in make_auth(tmp_path, add_ons=[add_on]).routes if name == add_on.name]
+    assert entries(f"add_ons/{add_on.name}.md", "## Phases", "phase") == phases
 
 
 def errors(root: type[AuthError]) -> Iterator[tuple[str, str, str]]:
@@ -325,7 +336,8 @@ def test_docs_have_every_public_name() -> None:
     """The index has every public name and no other."""
     assert sorted(entries("index.md", "## Public names", "name")) == sorted(asgi_auth.__all__)
     below = "What the packages below it have:"
-    below_it = [f"{part.__name__}.{name}" for part in (strategies, stores, senders, testing) for name in part.__all__]
+    parts = (strategies, add_ons, stores, senders, testing)
+    below_it = [f"{part.__name__}.{name}" for part in parts for name in part.__all__]
     assert sorted(entries("index.md", below, "name")) == sorted(below_it)
 
 

@@ -14,7 +14,7 @@ from asgi_auth.passwords import Bcrypt, PasswordPolicy
 from asgi_auth.senders import ConsoleSender
 from asgi_auth.sessions import SessionOptions
 from asgi_auth.strategies.password import Password, Resettable
-from asgi_auth.types import Attempt, User
+from asgi_auth.types import User
 from tests.support import make_auth
 
 
@@ -22,9 +22,7 @@ class Gate(Hook):
     """Confirms addresses, as far as anybody can see."""
 
     name = "gate"
-
-    async def admit(self, attempt: Attempt) -> None:
-        """Lets everybody in."""
+    proves_addresses = True
 
 
 async def deliver(user: Any, token: str) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.servers import Served, uvicorn_process
-from tests.support import BASE_URL, EMAIL, NEW_PASSWORD, credentials, registration
+from tests.support import BASE_URL, EMAIL, NEW_PASSWORD, OTHER_EMAIL, PASSWORD, credentials, registration
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -163,6 +163,59 @@ async def test_sqlalchemy_app_keeps_customers_of_its_own(tmp_path: Path) -> None
         await script.post("/auth/sign_out", headers={"Authorization": bearer})
         assert await status_of(script, "/me", Authorization=bearer) == 401
     assert (tmp_path / "shop.db").exists()
+
+
+async def test_invitations_bring_people_in_with_a_role(tmp_path: Path) -> None:
+    """The first admin is invited by the application; invites, sends again, revokes; who was invited sets a password."""
+    async with visit("invitations", tmp_path, Origin=BASE_URL) as (served, admin), served.client() as guest:
+        guest.headers["Origin"] = BASE_URL
+        closed = await guest.post("/auth/password/register", data=registration())
+        assert closed.status_code == 403
+        await join(served, admin)
+        assert "Hello admin@mail.example.org, admin" in (await admin.get("/")).text
+
+        assert (await admin.post("/invite", data={"email": EMAIL, "role": "editor"})).status_code == 303
+        await join(served, guest)
+        home = (await guest.get("/")).text
+        assert (f"Hello {EMAIL}, editor" in home, "/invite" in home) == (True, False)
+        assert f"{EMAIL}, accepted" in (await admin.get("/")).text
+        assert (await guest.post("/invite", data={"email": OTHER_EMAIL, "role": "admin"})).status_code == 403
+        assert (await admin.post("/invite", data={"email": OTHER_EMAIL, "role": "owner"})).status_code == 403
+
+        await guest.post("/auth/sign_out")
+        assert (await guest.post("/auth/password/sign_in", data=credentials())).headers["Location"] == "/"
+        await revoke_before_it_is_opened(served, admin, guest)
+    assert (tmp_path / "team.db").exists()
+
+
+async def join(served: Served, guest: httpx.AsyncClient) -> None:
+    """Open the printed link, be refused once, set a password, be signed in and sent to the start."""
+    token = await served.printed_after("http://localhost:8000/welcome?invitation_token=")
+    page = await guest.get("/welcome", params={"invitation_token": token})
+    assert f'name="invitation_token" type="hidden" value="{token}"' in page.text
+    assert page.headers["Referrer-Policy"] == "strict-origin"
+    sent = {"invitation_token": token, "password": "password", "password_confirmation": "password"}
+    weak = await guest.post("/auth/password/register", data=sent, headers={"Accept": "text/html"})
+    assert (weak.status_code, f'value="{token}"' in weak.text) == (422, True)
+    sent |= {"password": PASSWORD, "password_confirmation": PASSWORD}
+    joined = await guest.post("/auth/password/register", data=sent)
+    assert (joined.status_code, joined.headers["Location"]) == (303, "/")
+
+
+async def revoke_before_it_is_opened(served: Served, admin: httpx.AsyncClient, guest: httpx.AsyncClient) -> None:
+    """Too soon for another mail; whoever is signed in is shown the library's page; a revoked link is dead."""
+    await admin.post("/invite", data={"email": OTHER_EMAIL, "role": "editor"})
+    token = await served.printed_after("http://localhost:8000/welcome?invitation_token=")
+    found = re.search(
+        rf'{OTHER_EMAIL}, pending.*?name="id" type="hidden" value="(.*?)"', (await admin.get("/")).text, re.S
+    )
+    assert found
+    assert (await admin.post("/auth/invitation/resend", data={"id": found[1]})).status_code == 429
+    elsewhere = await guest.get("/welcome", params={"invitation_token": token})
+    assert elsewhere.headers["Location"] == f"/auth/invitation/view?invitation_token={token}"
+    assert (await admin.post("/auth/invitation/revoke", data={"id": found[1]})).status_code == 303
+    assert await status_of(guest, f"/welcome?invitation_token={token}") == 401
+    assert f"{OTHER_EMAIL}, revoked" in (await admin.get("/")).text
 
 
 def test_every_example_is_tested() -> None:

@@ -51,11 +51,11 @@ PUBLIC = {
         "ValidationError",
         "require",
     ],
-    "asgi_auth.add_ons": [],
+    "asgi_auth.add_ons": ["Confirmation", "Invitation"],
     "asgi_auth.senders": ["ConsoleSender", "Mail", "MemorySender", "SMTPSender"],
     "asgi_auth.stores": ["PostgresStore", "SQLAlchemyStore", "SQLiteStore"],
     "asgi_auth.strategies": ["Password", "Resettable"],
-    "asgi_auth.testing": ["FakeClock", "StoreSuite"],
+    "asgi_auth.testing": ["CounterSuite", "FakeClock", "InvitationSuite", "StoreSuite"],
 }
 
 

@@ -50,7 +50,7 @@ async def test_hook_does_nothing_by_itself(tmp_path: Path) -> None:
     assert hook.bind(auth.services) is hook
     assert await hook.prepare(draft) is draft
     assert await hook.admit(Attempt(user=user, proof=proof, client=Client())) is None
-    event = UserCreated(at=auth.clock(), user=user, draft=draft)
+    event = UserCreated(at=auth.clock(), user=user, account=found.account, draft=draft)
     async with auth.services.store.transaction() as work:
         await hook.within(event, work)
         assert work.jobs == []

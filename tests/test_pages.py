@@ -94,6 +94,14 @@ def test_links_and_button_escape() -> None:
     )
 
 
+def test_button_posts_what_nobody_sees() -> None:
+    """What a button is about goes along in hidden fields, escaped."""
+    assert button("/end", "End", unseen="this", hidden={"id": '"1'}) == (
+        '<form method="post" action="/end"><input type="hidden" name="id" value="&quot;1">'
+        '<button class="plain" type="submit">End<span class="unseen"> this</span></button></form>'
+    )
+
+
 def test_everything_is_escaped() -> None:
     """RD-4: titles, texts, labels, names, values and messages, wherever they come from."""
     evil = "<script>alert('x')</script>\"onload=\""

@@ -15,7 +15,7 @@ from asgi_auth.plug import AuthPlug
 from tests.asgi import FORM_TYPE, Answer, Exchange, make_scope, site, whoami
 from tests.support import EMAIL, PASSWORD, make_auth, register
 
-PHASES = ["register", "sign_in", "sign_in_with_token", "reset_request", "reset"]
+PHASES = ["register", "sign_in", "sign_in_with_token", "reauthenticate", "reset_request", "reset"]
 FIELDS = ["email", "password", "password_confirmation", "token", "reset_token", "remember_me", "return_to"]
 
 methods = st.sampled_from(["GET", "HEAD", "POST", "POST", "POST", "PUT", "OPTIONS", "TRACE", "", "é"])

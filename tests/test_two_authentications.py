@@ -69,7 +69,7 @@ async def make_side(directory: Path, store: SQLiteStore, subject_name: str) -> S
 @pytest.fixture
 async def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Side, Side]]:
     """Users and admins in one file, with one secret and one origin; both have the same id."""
-    monkeypatch.setattr("asgi_auth.accounts.uuid4", lambda: UUID(USER_ID))
+    monkeypatch.setattr("asgi_auth.registration.uuid4", lambda: UUID(USER_ID))
     store = SQLiteStore(tmp_path / "app.db")
     yield await make_side(tmp_path, store, "user"), await make_side(tmp_path, store, "admin")
     await store.close()

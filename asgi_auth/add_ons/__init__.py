@@ -1,3 +1,6 @@
 """What happens around accounts: one file an add-on."""
 
-__all__: list[str] = []
+from asgi_auth.add_ons.confirmation import Confirmation
+from asgi_auth.add_ons.invitation import Invitation
+
+__all__ = ["Confirmation", "Invitation"]

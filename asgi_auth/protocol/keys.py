@@ -50,6 +50,11 @@ def derive_key(secret: bytes, use: str, subject_name: str) -> bytes:
     return hmac.digest(secret, message, "sha256")
 
 
+def keyed_hash(secret: bytes, subject_name: str, use: str, text: str) -> bytes:
+    """32 bytes that say nothing about *text* to whoever has not *secret*; different for every use and kind of user."""
+    return hmac.digest(derive_key(secret, use, subject_name), text.encode("utf-8", "surrogatepass"), "sha256")
+
+
 def key_id(key: bytes) -> str:
     """A public name for *key* (RFC 7515 section 4.1.4): 16 hexadecimal digits that say nothing about it."""
     return sha256(b"asgi_auth kid" + key).hexdigest()[:16]

@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, ClassVar, TextIO
 
+from asgi_auth.senders.words import words_for
+
 
 class ConsoleSender:
     """Prints every message, links and all. An ``Authentication`` whose ``base_url`` is https refuses it.
@@ -20,10 +22,12 @@ class ConsoleSender:
         self._stream = stream
 
     async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
-        """Print one message: whom it is for, what about, and the link."""
-        lines = [f"--- {opts['app_name']}: {opts['purpose']} for {opts['address']}"]
+        """Print one message: whom it is for, what it says, and the link."""
+        words = words_for(opts)
+        lines = [f"--- {opts['purpose']}, to {opts['address']}: {words.subject}", words.lead]
         if "url" in opts:
             lines += [str(opts["url"]), f"valid until {opts['expires_at']:%Y-%m-%d %H:%M:%S} UTC"]
+        lines += [words.ending, ""]
         stream = self._stream or sys.stdout
         stream.write("".join(f"{_printable(line)}\n" for line in lines))
         stream.flush()

@@ -7,7 +7,6 @@ import asyncio
 import html
 import re
 import ssl
-import unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import aiosmtplib
 from email_validator import EmailNotValidError, validate_email
 
 from asgi_auth.errors import ConfigurationError, SenderError
+from asgi_auth.senders.words import one_line, words_for
 
 _ATOM = r"""[^\s@<>()\[\],;:"\\\x00-\x1f\x7f\ud800-\udfff]+"""
 _MAILBOX = re.compile(f"{_ATOM}@{_ATOM}")
@@ -36,57 +36,21 @@ class Mail(NamedTuple):
     """The same once more; whatever is put into it must have been escaped."""
 
 
-class _Words(NamedTuple):
-    subject: str
-    lead: str
-    ending: str
-
-
-_OTHER = _Words(
-    "A message from {app_name}",
-    "This message is about your account at {app_name}.",
-    "If you did not expect it, there is nothing to do.",
-)
-_WORDS = {
-    "reset": _Words(
-        "Set a new password for {app_name}",
-        "Somebody asked to set a new password for your account at {app_name}.",
-        "If it was not you, there is nothing to do: your password stays as it is.",
-    ),
-    "password_changed": _Words(
-        "Your password for {app_name} was changed",
-        "The password of your account at {app_name} was changed.",
-        "If it was not you, go to the sign-in page and ask to set a new password at once.",
-    ),
-    "identity_taken": _Words(
-        "You have an account at {app_name} already",
-        "Somebody wanted to register at {app_name} with this address, which has an account already. Sign in as usual,"
-        " or ask for a new password.",
-        "If it was not you, there is nothing to do.",
-    ),
-    "sign_in": _Words(
-        "New sign-in to {app_name}",
-        "There was a new sign-in to your account at {app_name}.",
-        "If it was not you, go to the sign-in page and ask to set a new password at once.",
-    ),
-}
-
-
 def render_mail(opts: Mapping[str, Any]) -> Mail:
     """The message for ``opts["purpose"]``; a purpose that is not known gets words that suit every purpose.
 
     Nothing in *opts* is trusted: the HTML part holds it escaped (CVE-2022-31127).
     """
-    values = {"app_name": _one_line(opts["app_name"])}
-    words = _WORDS.get(opts["purpose"], _OTHER)
-    lead, ending = words.lead.format(**values), words.ending
-    sent_to = f"Sent to {_one_line(opts['address'])}."
-    link = _one_line(opts.get("url", ""))
+    words = words_for(opts)
+    sent_to = f"Sent to {one_line(opts['address'])}."
+    link = one_line(opts.get("url", ""))
     expiry = f"The link works once, until {opts['expires_at']:%Y-%m-%d %H:%M} UTC." if link else ""
     return Mail(
-        subject=words.subject.format(**values),
-        text="\n\n".join(filter(None, (lead, link, expiry, ending, sent_to))) + "\n",
-        html=_page(_paragraph(lead), _anchor(link) if link else "", *map(_paragraph, (expiry, ending, sent_to))),
+        subject=words.subject,
+        text="\n\n".join(filter(None, (words.lead, link, expiry, words.ending, sent_to))) + "\n",
+        html=_page(
+            _paragraph(words.lead), _anchor(link) if link else "", *map(_paragraph, (expiry, words.ending, sent_to))
+        ),
     )
 
 
@@ -101,12 +65,6 @@ def _paragraph(text: str) -> str:
 
 def _anchor(link: str) -> str:
     return f'<p><a href="{html.escape(link)}">{html.escape(link)}</a></p>'
-
-
-def _one_line(value: object) -> str:
-    """*value* as one line of text: what could end a header or a line becomes a space."""
-    spaced = (" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in str(value))
-    return " ".join("".join(spaced).split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +124,7 @@ class SMTPSender:
         message = EmailMessage()
         message["From"] = _address(self.from_address, name=app_name)
         message["To"] = _address(recipient)
-        message["Subject"] = _one_line(mail.subject)
+        message["Subject"] = one_line(mail.subject)
         message["Date"] = datetime.now(UTC)
         message["Message-ID"] = make_msgid(domain=domain)
         message["Auto-Submitted"] = "auto-generated"  # no holiday reply comes back
@@ -199,7 +157,7 @@ class SMTPSender:
 def _address(mailbox: str, *, name: str = "") -> Address:
     local, _, domain = mailbox.rpartition("@")
     # Without specials a name needs no quotes, which the standard library forgets when it folds a long header.
-    return Address(re.sub(r'[<>@,;:"\\()\[\]]', " ", _one_line(name)), local, domain)
+    return Address(re.sub(r'[<>@,;:"\\()\[\]]', " ", one_line(name)), local, domain)
 
 
 def _recipient(address: object) -> str:

@@ -1,6 +1,6 @@
 """Sign in with an address or a user name and a password.
 
-Actions: register, sign_in, sign_in_with_token, reset_request, reset.
+Actions: register, sign_in, sign_in_with_token, reauthenticate, reset_request, reset.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +28,8 @@ from asgi_auth.types import (
     Phase,
     PhaseRequest,
     Proof,
+    Session,
+    SessionsRevoked,
     SignedIn,
     TokenIssued,
 )
@@ -135,7 +137,15 @@ class PasswordActions:
     def _make_phases(self) -> list[Phase]:
         options, phases = self._options, list[Phase]()
         if options.registration_enabled:
-            phases.append(Phase(name="register", method="POST", handle=self._register_phase, secrets=_PASSWORDS))
+            phases.append(
+                Phase(
+                    name="register",
+                    method="POST",
+                    handle=self._register_phase,
+                    registers=self._registration_form(),
+                    secrets=_PASSWORDS | {"invitation_token"},
+                )
+            )
         if options.sign_in_enabled:
             phases += [
                 Phase(name="sign_in", method="POST", handle=self._sign_in_phase, secrets=_PASSWORDS),
@@ -144,6 +154,13 @@ class PasswordActions:
                     method="POST",  # a GET changes nothing (RFC 9110 section 9.2.1), and its URL would be logged
                     handle=self._sign_in_with_token_phase,
                     secrets=frozenset({"token"}),
+                ),
+                Phase(
+                    name="reauthenticate",
+                    method="POST",
+                    handle=self._reauthenticate_phase,
+                    secrets=_PASSWORDS,
+                    signed_in=True,
                 ),
             ]
         if options.resettable is not None:
@@ -160,17 +177,35 @@ class PasswordActions:
         return phases
 
     def _reset_form(self) -> Form:
-        new_password = partial(FormField, type="password", autocomplete="new-password")
-        fields = [new_password(name="password", label="New password")]
-        if self._options.confirmation_required:
-            fields.append(new_password(name="password_confirmation", label="New password, again"))
+        fields = self._password_fields("New password")
+        return Form(title="Choose a new password", token="reset_token", fields=fields, button="Set the new password")
+
+    def _registration_form(self) -> Form:
+        """For somebody who was invited: the address is that of the invitation."""
+        options = self._options
+        names = [*([] if options.identity_field == "email" else ["username"]), *options.register_fields]
+        fields = [
+            FormField(name=name, label=name.replace("_", " ").capitalize(), autocomplete="on")
+            for name in names
+            if name != "email"
+        ]
         return Form(
-            title="Choose a new password", token="reset_token", fields=tuple(fields), button="Set the new password"
+            title="Create an account",
+            token="invitation_token",
+            fields=(*fields, *self._password_fields("Password")),
+            button="Create the account",
         )
+
+    def _password_fields(self, label: str) -> tuple[FormField, ...]:
+        new_password = partial(FormField, type="password", autocomplete="new-password")
+        fields = [new_password(name="password", label=label)]
+        if self._options.confirmation_required:
+            fields.append(new_password(name="password_confirmation", label=f"{label}, again"))
+        return tuple(fields)
 
     # --- register
 
-    async def register(self, params: Mapping[str, Any], *, client: Client = Client()) -> SignedIn:
+    async def register(self, params: Mapping[str, Any], *, client: Client = Client()) -> SignedIn | Accepted:
         """Create a user with a password; they are signed in if every gate admits them.
 
         Args:
@@ -179,7 +214,9 @@ class PasswordActions:
 
         Raises:
             ValidationError: a field or the password does not do.
-            IdentityTakenError: there is such a user already; told only after the work of a registration was done.
+            IdentityTakenError: there is such a user already; told only after the work of a registration was done, and
+                not at all where an address has to be confirmed: then it is ``Accepted``, like any other.
+            InvalidTokenError: there is an ``invitation_token`` that is not live.
             ForbiddenError: registration is not open.
             OverloadedError, StoreUnavailableError: nothing was created.
         """
@@ -189,6 +226,8 @@ class PasswordActions:
         draft = Draft(act="create", strategy=self._options.name, fields=fields, params=params, client=client)
         began = self._services.clock()
         found = await self._services.accounts.register(draft, password=password, identity=identity)
+        if found is None:
+            return Accepted()
         return SignedIn(found.user, self._proof(found, began), registered=True, settled=True)
 
     def _new_password(self, params: Mapping[str, Any]) -> str:
@@ -279,6 +318,38 @@ class PasswordActions:
         proof = self._proof(found, datetime.fromisoformat(data["at"]))
         spend = partial(self._spend, SIGN_IN, token)
         return SignedIn(found.user, proof, remember=data["remember"], spend=spend)
+
+    async def reauthenticate(
+        self, params: Mapping[str, Any], *, session: Session, client: Client = Client()
+    ) -> SignedIn:
+        """Prove the password once more: a fresh session, with a new cookie, in place of *session*.
+
+        Its other factors keep their times; it is not remembered, since a remembered one is never fresh.
+
+        Args:
+            params: ``password``.
+            session: The one that is alive.
+            client: Who asks.
+
+        Raises:
+            AuthenticationFailedError: wrong, or the user has no password; *session* stays as it is.
+            InvalidTokenError: *session* has ended in the meantime.
+            ValidationError: the password is missing or cannot be one.
+            OverloadedError, StoreUnavailableError: nothing happened.
+        """
+        password = read_texts(params, required=["password"])["password"]
+        _normal(password)
+        began = self._services.clock()
+        found = await self._verified(await self._services.accounts.get(session.user_id), password, client)
+        account = as_of(found.account, session.stamp)  # what changed since it began has ended the session
+
+        async def spend(work: Work[Any]) -> None:
+            if not await work.sessions.revoke(session.id, now=began):
+                raise InvalidTokenError("the session has ended in the meantime")
+            work.emit(SessionsRevoked(at=began, user_id=session.user_id, client=client, session_id=session.id))
+
+        proof = Proof(account=account, factor=self._options.name, at=began, earlier=session.factors)
+        return SignedIn(found.user, proof, spend=spend)
 
     # --- reset
 
@@ -371,6 +442,11 @@ class PasswordActions:
 
     async def _sign_in_with_token_phase(self, request: PhaseRequest) -> Outcome:
         return await self.sign_in_with_token(request.params, client=request.client)
+
+    async def _reauthenticate_phase(self, request: PhaseRequest) -> Outcome:
+        if request.state.session is None:  # pragma: no cover  # the plug serves it to nobody but who is signed in
+            raise AuthenticationFailedError("nobody is signed in")
+        return await self.reauthenticate(request.params, session=request.state.session, client=request.client)
 
     async def _reset_request_phase(self, request: PhaseRequest) -> Outcome:
         return await self.reset_request(request.params, client=request.client)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.protocol.keys import check_secret, derive_key, key_id
+from asgi_auth.protocol.keys import check_secret, derive_key, key_id, keyed_hash
 
 SECRET = b"a7Kd93mXq0ZpLw58TnRvYc21BeUgHs64"
 OTHER = "J8fW2xQz6nVt0RbM4yLkCp9sDhGe3uAi"
@@ -42,6 +42,21 @@ def test_derive_key_is_unambiguous(pairs: list[tuple[str, str]]) -> None:
     first, second = ([part.encode("utf-8", "replace").decode() for part in pair] for pair in pairs)
 
     assert (first == second) == (derive_key(SECRET, *first) == derive_key(SECRET, *second))
+
+
+def test_keyed_hash_is_another_for_every_secret_kind_use_and_text() -> None:
+    """TK-9, TK-23: what is counted or forgotten for one is not recognised by another."""
+    first = keyed_hash(SECRET, "user", "counter", "a@x.example")
+    assert first == keyed_hash(SECRET, "user", "counter", "a@x.example")
+    assert len(first) == 32
+    others = [
+        keyed_hash(OTHER.encode(), "user", "counter", "a@x.example"),
+        keyed_hash(SECRET, "admin", "counter", "a@x.example"),
+        keyed_hash(SECRET, "user", "invitation", "a@x.example"),
+        keyed_hash(SECRET, "user", "counter", "b@x.example"),
+        keyed_hash(SECRET, "user", "counter", "\ud800"),
+    ]
+    assert len({first, *others}) == 6
 
 
 def test_key_id_is_short_and_says_nothing_of_the_key() -> None:

@@ -24,9 +24,12 @@ async def test_console_prints_the_link(capsys: pytest.CaptureFixture[str]) -> No
     await ConsoleSender().send(None, "abc", LINK)
 
     assert capsys.readouterr().out == (
-        "--- Acme: reset for alice@example.com\n"
+        "--- reset, to alice@example.com: Set a new password for Acme\n"
+        "Somebody asked to set a new password for your account at Acme.\n"
         "http://localhost:8000/auth/password/reset?reset_token=abc\n"
         "valid until 2026-03-04 05:06:07 UTC\n"
+        "If it was not you, there is nothing to do: your password stays as it is.\n"
+        "\n"
     )
 
 
@@ -37,7 +40,12 @@ async def test_console_prints_a_notice_to_a_stream() -> None:
 
     await ConsoleSender(stream).send(None, None, NOTICE)
 
-    assert stream.getvalue() == "--- Acme: password_changed for alice@example.com\n"
+    assert stream.getvalue() == (
+        "--- password_changed, to alice@example.com: Your password for Acme was changed\n"
+        "The password of your account at Acme was changed.\n"
+        "If it was not you, go to the sign-in page and ask to set a new password at once.\n"
+        "\n"
+    )
 
 
 @pytest.mark.anyio
@@ -47,7 +55,8 @@ async def test_console_neutralises_control_characters() -> None:
 
     await ConsoleSender(stream).send(None, None, {**NOTICE, "address": "a\x1b[2J\r\nfake\ud800@example.com"})
 
-    assert stream.getvalue() == "--- Acme: password_changed for a\ufffd[2J\ufffd\ufffdfake\ufffd@example.com\n"
+    line = "--- password_changed, to a\ufffd[2J\ufffd\ufffdfake\ufffd@example.com: Your password for Acme was changed"
+    assert stream.getvalue().splitlines()[0] == line
 
 
 def test_console_is_a_sender_for_local_use() -> None:

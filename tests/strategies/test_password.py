@@ -197,12 +197,12 @@ def test_bind_checks_what_the_application_offers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "phases"),
     [
-        ({}, ["register", "sign_in", "sign_in_with_token"]),
-        ({"registration_enabled": False}, ["sign_in", "sign_in_with_token"]),
+        ({}, ["register", "sign_in", "sign_in_with_token", "reauthenticate"]),
+        ({"registration_enabled": False}, ["sign_in", "sign_in_with_token", "reauthenticate"]),
         ({"sign_in_enabled": False}, ["register"]),
         (
             {"resettable": Resettable(sender=NO_SENDER)},
-            ["register", "sign_in", "sign_in_with_token", "reset_request", "reset"],
+            ["register", "sign_in", "sign_in_with_token", "reauthenticate", "reset_request", "reset"],
         ),
         (
             {"registration_enabled": False, "sign_in_enabled": False, "resettable": Resettable(sender=NO_SENDER)},
@@ -222,9 +222,10 @@ def test_phases_name_their_secrets(tmp_path: Path) -> None:
     """Passwords and tokens are never given back to draw a form again."""
     secrets = {name: sorted(phase.secrets) for (_, name), phase in make_auth(tmp_path).routes.items()}
     assert secrets == {
-        "register": ["password", "password_confirmation"],
+        "register": ["invitation_token", "password", "password_confirmation"],
         "sign_in": ["password", "password_confirmation"],
         "sign_in_with_token": ["token"],
+        "reauthenticate": ["password", "password_confirmation"],
         "reset_request": [],
         "reset": ["password", "password_confirmation", "reset_token"],
     }

@@ -1,0 +1,320 @@
+"""What one can do about confirmation: confirm, resend, change_email, cancel, undo, pending."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asgi_auth.accounts import as_of
+from asgi_auth.add_ons.confirmation.hook import ConfirmationHook
+from asgi_auth.errors import AuthenticationFailedError, InvalidTokenError, NotFreshError, ValidationError
+from asgi_auth.protocol.fields import read_texts
+from asgi_auth.services import Services
+from asgi_auth.store import Found, TokenRecord, Work
+from asgi_auth.types import (
+    Accepted,
+    Account,
+    Client,
+    Form,
+    Outcome,
+    Phase,
+    PhaseRequest,
+    Proof,
+    Session,
+    SignedIn,
+)
+
+if TYPE_CHECKING:
+    from asgi_auth.add_ons.confirmation.options import Confirmation
+
+_CONFIRM = Form(
+    title="Confirm that this is yours",
+    text="Only if it was you who asked for it: whoever did gets to use this address.",
+    token="confirmation_token",
+    button="Confirm",
+)
+_UNDO = Form(
+    title="Take the change back",
+    text="Your account gets this address back. Everybody is signed out, and you set a new password.",
+    token="undo_token",
+    button="Take the change back",
+)
+
+
+class ConfirmationActions(ConfirmationHook):
+    """What the add-on does, with or without HTTP."""
+
+    def __init__(self, options: "Confirmation", services: Services[Any]) -> None:
+        super().__init__(options, services)
+        self.phases = self._make_phases()
+
+    def _make_phases(self) -> list[Phase]:
+        phases = [
+            Phase(
+                name="confirm",
+                method="POST",
+                handle=self._confirm_phase,
+                form=_CONFIRM,
+                secrets=frozenset({"confirmation_token"}),
+                identifies=True,
+            ),
+            Phase(name="resend", method="POST", handle=self._resend_phase, identifies=True),
+            Phase(name="cancel", method="POST", handle=self._cancel_phase, signed_in=True),
+        ]
+        if self._options.confirms_email:
+            secrets = frozenset({"undo_token"})
+            phases.append(Phase(name="undo", method="POST", handle=self._undo_phase, form=_UNDO, secrets=secrets))
+        if self._options.confirms_email and self._options.confirm_on_update:
+            secrets, handle = frozenset({"current_password"}), self._change_email_phase
+            phases.append(Phase(name="change_email", method="POST", handle=handle, secrets=secrets, signed_in=True))
+        return phases
+
+    # --- confirm
+
+    async def confirm(
+        self, params: Mapping[str, Any], *, session: Session | None = None, client: Client = Client()
+    ) -> Accepted | SignedIn:
+        """Let what a mailed link is about take effect.
+
+        The first proof of the mailbox of an account is a claim (AC-1): every session but *session*, every other link
+        and pending change dies. The password stays, unless somebody else may have chosen it: if the address was
+        registered more than once, with different passwords, it goes, and the owner sets one by a reset.
+
+        Args:
+            params: ``confirmation_token``.
+            session: Of the user of the link, which lives on.
+            client: Who asks.
+
+        Raises:
+            InvalidTokenError: the token is not live, or the account has changed since.
+            IdentityTakenError: another user has this address by now; nothing was changed.
+            AuthenticationFailedError: the link is only for its user, signed in.
+            ValidationError: there is no token.
+            StoreUnavailableError: nothing was changed; the token stays usable.
+        """
+        token, began = read_texts(params, required=["confirmation_token"])["confirmation_token"], self._services.clock()
+        record = await self._peek(token)
+        own = session if session is not None and session.user_id == record.user_id else None
+        if record.extra_data.get("bound") and own is None:
+            raise AuthenticationFailedError("the link is only for its user, signed in")
+
+        async def act(work: Work[Any]) -> Found[Any]:
+            held = await self._hold(work, record)
+            await self._services.tokens.consume(work, record.purpose, token)
+            effect = self._claim if record.purpose == self._letters.first else self._confirm_change
+            return await effect(work, held, record, own, client)
+
+        found = await self._services.commit(act)
+        if self._options.sign_in and own is None:
+            return SignedIn(found.user, Proof(account=found.account, factor=self.name, at=began), settled=True)
+        return Accepted(user=found.user)
+
+    async def _peek(self, token: str) -> TokenRecord:
+        for purpose in (self._letters.first, *self._letters.changes.values()):
+            try:
+                return await self._services.tokens.peek(purpose, token)
+            except InvalidTokenError:
+                continue
+        raise InvalidTokenError("no live confirmation token")
+
+    async def _hold(self, work: Work[Any], record: TokenRecord) -> Found[Any]:
+        """The user of a token, held before it is consumed, so that two tokens of one user never wait in a circle."""
+        held = await work.users.update(record.user_id or "", {}, {})
+        if held is None:
+            raise InvalidTokenError("the user of the token is gone")
+        return held
+
+    async def _claim(
+        self, work: Work[Any], held: Found[Any], record: TokenRecord, own: Session | None, client: Client
+    ) -> Found[Any]:
+        if self._services.values(held.user).get("email") != record.extra_data["email"]:
+            raise InvalidTokenError("the link was for another address")  # AC-4
+        password_hash = None if await self._has_rivals(work, held.account) else held.account.password_hash
+        claimed = await self._services.accounts.claim(
+            work,
+            Found(held.user, as_of(held.account, record.stamp)),
+            password_hash=password_hash,
+            acting=own,
+            strategy=self.name,
+            client=client,
+        )
+        if claimed is None:
+            raise InvalidTokenError("the account is confirmed, or has changed in the meantime")
+        return claimed
+
+    async def _confirm_change(
+        self, work: Work[Any], held: Found[Any], record: TokenRecord, own: Session | None, client: Client
+    ) -> Found[Any]:
+        return await self._services.accounts.confirm_change(
+            work,
+            held.account.user_id,
+            record.extra_data["fields"],
+            stamp=record.stamp,
+            acting=own,
+            strategy=self.name,
+            client=client,
+        )
+
+    # --- resend
+
+    async def resend(self, params: Mapping[str, Any], *, user: Any = None, client: Client = Client()) -> Accepted:
+        """Mail the link once more, after the response, if there is something to confirm; silently none if not.
+
+        Args:
+            params: ``email``, the address of an account that waits for its first proof.
+            user: Without ``email``: whose links to mail, those of pending changes as well.
+            client: Who asks.
+
+        Raises:
+            ValidationError: there is neither, or the address cannot be one.
+        """
+        texts = read_texts(params, optional=["email"]) if self._options.confirms_email else {}
+        if "email" in texts:
+            self._services.accounts.identity("email", texts["email"])
+            return Accepted(then=partial(self._resend_to, texts["email"]))
+        if user is None:
+            raise ValidationError("nobody to mail to", fields={"email": "is needed"})
+        return Accepted(then=partial(self._resend_all, self._services.accounts.user_id(user)))
+
+    async def _resend_to(self, address: str) -> None:
+        found = await self._services.accounts.find("email", address)
+        if found is not None:
+            await self._ask_again(found)
+
+    async def _ask_again(self, found: Found[Any]) -> None:
+        if found.account.confirmed_at is None and found.account.disabled_at is None:
+            await self._letters.ask(found.user, found.account)
+
+    async def _resend_all(self, user_id: str) -> None:
+        found = await self._services.accounts.get(user_id)
+        if found is None:
+            return
+        if self._options.confirms_email:
+            await self._ask_again(found)
+        for record in await self._waiting(user_id):
+            await self._letters.ask_again(found, record)
+
+    # --- a pending change
+
+    async def pending(self, user: Any) -> dict[str, Any] | None:
+        """The fields of a user that wait for their proof; None if there are none. It is they who may see it."""
+        records = await self._waiting(self._services.accounts.user_id(user))
+        return {field: value for record in records for field, value in record.extra_data["fields"].items()} or None
+
+    async def _waiting(self, user_id: str) -> list[TokenRecord]:
+        tokens, now = self._services.store.tokens, self._services.clock()
+        records = [await tokens.latest(purpose, user_id, now=now) for purpose in self._letters.changes.values()]
+        return [record for record in records if record is not None]
+
+    async def cancel(self, user: Any, *, client: Client = Client()) -> Accepted:
+        """Drop what waits for a proof; its links are dead. StoreUnavailableError: nothing was changed."""
+        for purpose in self._letters.changes.values():
+            await self._services.store.tokens.retire(purpose, self._services.accounts.user_id(user))
+        return Accepted(user=user)
+
+    # --- change the address
+
+    async def change_email(
+        self, user: Any, params: Mapping[str, Any], *, session: Session | None, client: Client = Client()
+    ) -> Accepted:
+        """Ask for another address: a link goes to it, a notice to the one in force, which stays until it is confirmed.
+
+        The answer is the same if somebody else has that address; they get a notice.
+
+        Args:
+            user: Whose address.
+            params: ``email``, and ``current_password`` if the user has one.
+            session: In which the user acts; it must be fresh. None: the application itself has seen to that.
+            client: Who asks.
+
+        Raises:
+            NotFreshError: the last proof in *session* is too old: sign in again, or reauthenticate.
+            ValidationError: the address cannot be one, or the current password is wrong.
+            RateLimitedError: too many wrong passwords.
+            InvalidTokenError: *session* has ended in the meantime.
+            OverloadedError, StoreUnavailableError: nothing was changed.
+        """
+        if session is not None and not self._services.sessions.is_fresh(session, self._options.change_fresh):
+            raise NotFreshError("the last proof is too old")
+        address = read_texts(params, required=["email"])["email"]
+        self._services.accounts.identity("email", address)
+        found = await self._services.accounts.get(self._services.accounts.user_id(user))
+        if found is None or (session is not None and session.stamp != found.account.stamp):
+            raise InvalidTokenError("the acting session ended in the meantime")
+        if found.account.password_hash is not None:
+            await self._check_password(found.account, params, client)
+        await self._services.accounts.change(
+            found.user, {"email": address}, acting=session, client=client, strategy=self.name
+        )
+        return Accepted(user=found.user)
+
+    async def _check_password(self, account: Account, params: Mapping[str, Any], client: Client) -> None:
+        password = read_texts(params, required=["current_password"])["current_password"]
+        limiter, counter = self._services.limiter, f"{self.name}.password"
+        await limiter.take(counter, account.user_id, self._options.password_tries)
+        try:
+            verified = await self._services.passwords.verify(password, account.password_hash, client=client.address)
+        except ValueError as exc:
+            raise ValidationError("current password refused", fields={"current_password": str(exc)}) from exc
+        if not verified.valid:
+            raise ValidationError("wrong current password", fields={"current_password": "is not right"})
+        await limiter.give_back(counter, account.user_id)
+
+    # --- undo
+
+    async def undo(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
+        """Take a change of the address back, by the link in the notice to the earlier one.
+
+        That address is in force again, and confirmed. Whoever changed it knew the password, so that it goes, with
+        every session and pending change; the owner sets a new one by a reset. The links by which later changes could
+        be taken back are dead, those of earlier ones are not: nobody can get in between.
+
+        Args:
+            params: ``undo_token``.
+            client: Who asks.
+
+        Raises:
+            InvalidTokenError: the token is not live.
+            IdentityTakenError: another user has this address by now; nothing was changed.
+            ValidationError: there is no token.
+            StoreUnavailableError: nothing was changed; the token stays usable.
+        """
+        token, purpose = read_texts(params, required=["undo_token"])["undo_token"], self._letters.undoing
+        record = await self._services.tokens.peek(purpose, token)
+
+        async def act(work: Work[Any]) -> Found[Any]:
+            held = await self._hold(work, record)
+            await self._services.tokens.consume(work, purpose, token)
+            await self._drop_later(work, record)
+            address: str = record.extra_data["email"]
+            return await self._services.accounts.revert_change(
+                work, held.account.user_id, address, strategy=self.name, client=client
+            )
+
+        return Accepted(user=(await self._services.commit(act)).user)
+
+    async def _drop_later(self, work: Work[Any], record: TokenRecord) -> None:
+        """Take away the undo links that whoever has made the change could have had made since."""
+        now, user_id = self._services.clock(), record.user_id or ""
+        while (newest := await work.tokens.latest(record.purpose, user_id, now=now)) is not None:
+            if newest.extra_data["depth"] < record.extra_data["depth"]:
+                return
+            await work.tokens.consume(newest.purpose, newest.token_hash, now=now)
+
+    # --- phases
+
+    async def _confirm_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.confirm(request.params, session=request.state.session, client=request.client)
+
+    async def _resend_phase(self, request: PhaseRequest) -> Outcome:
+        user = None if request.state.session is None else request.state.user
+        return await self.resend(request.params, user=user, client=request.client)
+
+    async def _cancel_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.cancel(request.state.user, client=request.client)
+
+    async def _change_email_phase(self, request: PhaseRequest) -> Outcome:
+        session = request.state.session
+        return await self.change_email(request.state.user, request.params, session=session, client=request.client)
+
+    async def _undo_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.undo(request.params, client=request.client)

@@ -1,0 +1,203 @@
+"""What confirmation does around the acts of others: asks for proofs, keeps changes back, lets in who has proven."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asgi_auth.add_ons.confirmation.letters import Letters
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, OverloadedError, ValidationError
+from asgi_auth.hooks import Hook
+from asgi_auth.services import Services
+from asgi_auth.store import Found, Work
+from asgi_auth.types import Account, Attempt, Draft, Event, FactorRequired, UserChanged, UserCreated
+
+if TYPE_CHECKING:
+    from asgi_auth.add_ons.confirmation.options import Confirmation
+
+RIVALS_REMEMBERED = timedelta(days=365)
+"""For how long it is known that an unproven address was registered more than once."""
+
+
+class ConfirmationHook(Hook):
+    """The half of a ``Confirmation`` that the others do not notice."""
+
+    def __init__(self, options: "Confirmation", services: Services[Any]) -> None:
+        self.name, self.needs = options.name, options.needs
+        self.proves_addresses = options.confirms_email and options.required and options.confirm_on_create
+        self._options, self._services = options, services
+        self._check()
+        self._letters = Letters(options, services)
+
+    def _check(self) -> None:
+        options = self._options
+        if options.confirms_email and "email" not in self._services.store.users.identity_fields:
+            raise ConfigurationError("confirmation.monitor_fields: the store cannot find users by email")
+        for hook in self._services.hooks:
+            if isinstance(hook, ConfirmationHook):
+                for field in set(hook._options.monitor_fields) & set(options.monitor_fields):
+                    raise ConfigurationError(f"confirmation.monitor_fields: {hook.name!r} has {field!r} already")
+
+    # --- before an act
+
+    async def prepare(self, draft: Draft) -> Draft:
+        """Keep back what has to be proven first; an address that a strategy vouches for counts as proven."""
+        options = self._options
+        if draft.strategy in options.auto_confirm:
+            trusted = options.confirms_email and draft.confirmed_at is None
+            return replace(draft, confirmed_at=self._services.clock()) if trusted else draft
+        if draft.act == "create":
+            return self._keep_back_new(draft) if options.confirm_on_create else draft
+        vouched = draft.confirmed_at is not None
+        return self._keep_back_changed(draft) if options.confirm_on_update and not vouched else draft
+
+    def _keep_back_new(self, draft: Draft) -> Draft:
+        if draft.strategy is None and draft.confirmed_at is not None:  # the application vouches
+            return draft
+        # The address is written at once, since it is what the account is found by; until it is proven it opens nothing.
+        fields = [field for field in self._options.monitor_fields if field != "email"]
+        return self._keep_back(draft, {field: draft.fields[field] for field in fields if draft.fields.get(field)})
+
+    def _keep_back_changed(self, draft: Draft) -> Draft:
+        given = {
+            field: self._normal(field, draft.fields[field])
+            for field in self._options.monitor_fields
+            if draft.fields.get(field) is not None
+        }
+        return self._keep_back(draft, given)
+
+    def _keep_back(self, draft: Draft, given: Mapping[str, Any]) -> Draft:
+        """*draft* without the *given* fields; those that are new wait for their proof."""
+        now = {} if draft.user is None else self._services.values(draft.user)
+        pending = {field: value for field, value in given.items() if value != now.get(field)}
+        for field, value in pending.items():
+            if not isinstance(value, str):
+                raise ValidationError("a value that nobody can be reached by", fields={field: "must be text"})
+        return replace(
+            draft,
+            fields={field: value for field, value in draft.fields.items() if field not in given},
+            pending={**draft.pending, **pending},
+            notes={**draft.notes, self.name: tuple(pending)},
+        )
+
+    def _normal(self, field: str, value: Any) -> Any:
+        return (
+            self._services.accounts.identity(field, value)[0] if field == "email" and isinstance(value, str) else value
+        )
+
+    # --- a registration with an address that is taken
+
+    async def taken(self, draft: Draft, account: Account) -> bool:
+        """Say nothing; the owner of the address is told, or asked again to prove it (EN-4)."""
+        if not self._options.required:
+            return False
+        found = await self._services.accounts.find("email", draft.fields["email"])
+        if found is not None:
+            # Counted before the answer, for every such registration: the link of an earlier one may be clicked at once.
+            store, now = self._services.store, self._services.clock()
+            await store.counters.count(*self._rivals(found.account), now=now, expires_at=now + RIVALS_REMEMBERED)
+            await self._services.commit.jobs.schedule(partial(self._answer_rival, draft, found.account.user_id))
+        return True
+
+    async def _answer_rival(self, draft: Draft, user_id: str) -> None:
+        found = await self._services.accounts.get(user_id)
+        if found is None or found.account.disabled_at is not None:
+            return
+        if found.account.confirmed_at is not None:
+            await self._letters.tell_registered(found)
+            return
+        if await self._is_same_password(draft, found.account):
+            await self._services.store.counters.uncount(*self._rivals(found.account), now=self._services.clock())
+        await self._letters.ask(found.user, found.account)
+
+    async def _is_same_password(self, draft: Draft, account: Account) -> bool:
+        """Whether somebody registers twice who knows the password of the first time: no rival, but the same person."""
+        password = draft.params.get("password")
+        if not isinstance(password, str) or account.password_hash is None:
+            return False
+        with suppress(OverloadedError):
+            client = draft.client.address
+            return (await self._services.passwords.verify(password, account.password_hash, client=client)).valid
+        return False
+
+    def _rivals(self, account: Account) -> tuple[str, bytes]:
+        return f"{self.name}.rivals", self._services.digest("counter", account.user_id)
+
+    async def _has_rivals(self, work: Work[Any], account: Account) -> bool:
+        """Whether more than one person may have registered the address of an account that nobody has proven."""
+        now = self._services.clock()
+        counted = await work.counters.count(*self._rivals(account), now=now, expires_at=now + RIVALS_REMEMBERED)
+        return counted.count > 1
+
+    # --- signing in
+
+    async def admit(self, attempt: Attempt) -> FactorRequired | None:
+        """Only positive proof admits: an instant, not merely something that is not None."""
+        proven = isinstance(attempt.proof.account.confirmed_at, datetime)
+        if self._options.required and not proven and not await self._is_completing(attempt):
+            raise AuthenticationFailedError("the address is not confirmed")
+        return None
+
+    async def _is_completing(self, attempt: Attempt) -> bool:
+        """Whether this is somebody without an address, whose link works only once they are signed in."""
+        if self._services.values(attempt.user).get("email") is not None:
+            return False
+        account, tokens = attempt.proof.account, self._services.store.tokens
+        record = await tokens.latest(self._letters.changes["email"], account.user_id, now=self._services.clock())
+        return record is not None and record.stamp == account.stamp and record.extra_data.get("bound") is True
+
+    # --- within an act
+
+    async def within(self, event: Event, work: Work[Any]) -> None:
+        """Make the tokens of what waits for a proof; mail them once the act is committed."""
+        if isinstance(event, UserCreated):
+            await self._keep_pending(event, work)
+            if self._options.confirm_on_create:
+                self._ask_if_unproven(event, work)
+        elif isinstance(event, UserChanged):
+            await self._keep_pending(event, work)
+            if self._options.confirms_email and "email" in event.before and not event.reverted:
+                await self._offer_undo(event, work)
+                self._ask_if_unproven(event, work)
+
+    def _ask_if_unproven(self, event: UserCreated | UserChanged, work: Work[Any]) -> None:
+        if self._options.confirms_email and event.account.confirmed_at is None:
+            work.after_commit(partial(self._letters.ask, event.user, event.account))
+
+    async def _keep_pending(self, event: UserCreated | UserChanged, work: Work[Any]) -> None:
+        kept_back = event.draft.notes.get(self.name, ())
+        for field in self._options.monitor_fields:
+            if field not in event.draft.pending:
+                continue
+            data: dict[str, Any] = {"fields": {field: event.draft.pending[field]}}
+            if field not in kept_back:  # another hook did so: only the browser that it was about may complete it
+                data["bound"] = True
+            issued = self._services.tokens.make(
+                self._letters.changes[field],
+                account=event.account,
+                lifetime=self._options.lifetime,
+                extra_data=data,
+            )
+            await work.tokens.insert(issued.record)
+            work.after_commit(partial(self._letters.ask_about_change, event.user, issued))
+            if field == "email" and event.draft.act == "change" and event.account.confirmed_at is not None:
+                work.after_commit(partial(self._letters.tell_asked, Found(event.user, event.account)))
+
+    async def _offer_undo(self, event: UserChanged, work: Work[Any]) -> None:
+        """For the owner of the address that was in force, if it was theirs, unless the application itself decided."""
+        earlier, vouched = event.before["email"], event.draft.strategy is None and event.draft.confirmed_at is not None
+        if earlier is None or not event.was_confirmed or vouched:
+            return
+        purpose, now = self._letters.undoing, self._services.clock()
+        newest = await work.tokens.latest(purpose, event.account.user_id, now=now)
+        issued = self._services.tokens.make(
+            purpose,
+            account=event.account,
+            lifetime=self._options.undo_lifetime,
+            extra_data={"email": earlier, "depth": 0 if newest is None else newest.extra_data["depth"] + 1},
+            lasting=True,
+        )
+        await work.tokens.insert(issued.record)
+        work.after_commit(partial(self._letters.offer_undo, event.user, issued))

@@ -1,0 +1,125 @@
+"""What a confirmation mails: links and notices, and how many of them. Meant to be jobs.
+
+The purposes in ``opts``: the add-on's name (prove this address), ``<field>_change`` (prove the new one),
+``email_change_asked``, ``email_changed`` (to the earlier address, with a way back), ``already_registered``,
+``email_in_use`` (to the owner of an address that somebody else asked for).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from asgi_auth.accounts import as_of
+from asgi_auth.limits import Limit
+from asgi_auth.services import Services
+from asgi_auth.store import Found, TokenRecord
+from asgi_auth.tokens import IssuedToken
+from asgi_auth.types import Account
+
+if TYPE_CHECKING:
+    from asgi_auth.add_ons.confirmation.options import Confirmation
+
+
+class Letters:
+    """The mails of one ``Confirmation``, and the purposes of its tokens."""
+
+    def __init__(self, options: "Confirmation", services: Services[Any]) -> None:
+        self._options, self._services = options, services
+        self._sender = services.sender(options.sender, parameter=f"{options.name}.sender")
+        # A dot is in no name of a strategy or add-on: no other token has such a purpose.
+        self.first, self.undoing = f"{options.name}.first", f"{options.name}.undo"
+        self.changes = {field: f"{options.name}.change.{field}" for field in options.monitor_fields}
+
+    # --- links
+
+    async def ask(self, user: Any, account: Account) -> None:
+        """Ask whoever reads the mail of a user to prove the address; *account* as it was when there was cause to."""
+        address = self._services.values(user).get("email")
+        if address is None or not await self._may_link(address):
+            return
+        lifetime = self._options.lifetime
+        issued = await self._services.tokens.issue(
+            self.first, account=account, lifetime=lifetime, extra_data={"email": address}
+        )
+        await self._send_link(user, issued, purpose=self._options.name, address=address)
+
+    async def ask_about_change(self, user: Any, issued: IssuedToken) -> None:
+        """Ask whoever can be reached by the new value to prove it."""
+        [(field, value)] = issued.record.extra_data["fields"].items()
+        if await self._may_link(value):
+            await self._send_change(user, issued, field, value)
+
+    async def ask_again(self, found: Found[Any], record: TokenRecord) -> None:
+        """The same once more, with a new link in place of that of *record*; it dies with whatever ends the old one."""
+        [(field, value)] = record.extra_data["fields"].items()
+        if await self._may_link(value):
+            issued = await self._services.tokens.issue(
+                record.purpose,
+                account=as_of(found.account, record.stamp),
+                lifetime=self._options.lifetime,
+                extra_data=record.extra_data,
+            )
+            await self._send_change(found.user, issued, field, value)
+
+    async def _send_change(self, user: Any, issued: IssuedToken, field: str, value: str) -> None:
+        owner = await self._services.accounts.find("email", value) if field == "email" else None
+        if owner is None or owner.account.user_id == issued.record.user_id:
+            await self._send_link(user, issued, purpose=f"{field}_change", address=value)
+        else:
+            # Nobody is told, so the change waits like any other; but its link is in nobody's hands.
+            await self._services.tokens.retire_older(issued.record)
+            await self._send_notice(owner, purpose="email_in_use")
+
+    async def _send_link(self, user: Any, issued: IssuedToken, *, purpose: str, address: str) -> None:
+        options = self._options
+        url = self._services.link(options.url, options.name, "confirm", confirmation_token=issued.token)
+        sent = await self._services.deliver(
+            self._sender, user, purpose=purpose, address=address, issued=issued, url=url
+        )
+        if not sent:
+            for name, _ in self._limits():
+                await self._services.limiter.give_back(name, self._key(address))
+
+    async def offer_undo(self, user: Any, issued: IssuedToken) -> None:
+        """Tell the earlier address that it counts no more, with a way back. No quota: nobody may use that up."""
+        address = issued.record.extra_data["email"]
+        url = self._services.link(self._options.undo_url, self._options.name, "undo", undo_token=issued.token)
+        await self._services.deliver(
+            self._sender, user, purpose="email_changed", address=address, issued=issued, url=url, retires=False
+        )
+
+    # --- notices
+
+    async def tell_asked(self, found: Found[Any]) -> None:
+        """Tell a user, at the address in force, that a change of it was asked for."""
+        await self._notify(found, purpose="email_change_asked")
+
+    async def tell_registered(self, found: Found[Any]) -> None:
+        """Tell the owner of an address that somebody wanted to register with it."""
+        await self._notify(found, purpose="already_registered")
+
+    async def _notify(self, found: Found[Any], *, purpose: str) -> None:
+        address = self._services.values(found.user).get("email")
+        if address is not None and await self._takes(address, self._options.mails):
+            await self._send_notice(found, purpose=purpose)
+
+    async def _send_notice(self, found: Found[Any], *, purpose: str) -> None:
+        address = self._services.values(found.user)["email"]
+        await self._services.deliver(self._sender, found.user, purpose=purpose, address=address)
+
+    # --- how many
+
+    def _limits(self) -> tuple[tuple[str, Limit], ...]:
+        name, pause = self._options.name, Limit(1, self._options.resend_after)
+        return (f"{name}.link", pause), (f"{name}.mail", self._options.mails)
+
+    async def _may_link(self, address: str) -> bool:
+        for name, limit in self._limits():
+            if not await self._services.limiter.allows(name, self._key(address), limit):
+                return False
+        return True
+
+    async def _takes(self, address: str, limit: Limit) -> bool:
+        return await self._services.limiter.allows(f"{self._options.name}.mail", self._key(address), limit)
+
+    def _key(self, address: str) -> str:
+        """One key for every spelling of an address (RL-4)."""
+        return self._services.accounts.identity("email", address)[1] if "@" in address else address

@@ -1,0 +1,106 @@
+"""The options of confirmation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from asgi_auth.add_ons.confirmation.actions import ConfirmationActions
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.limits import Limit
+from asgi_auth.sender import Sender, SenderFunction
+from asgi_auth.services import Services
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """A new address, and a changed one, counts once the owner of the mailbox has confirmed it.
+
+    Args:
+        sender: Delivers the links and notices.
+        monitor_fields: What has to be confirmed: ``email``, or an extra field that the sender can reach somebody by.
+            Of several add-ons each has fields of its own.
+        required: Nobody signs in, by whatever strategy, whose address is unproven; and nobody learns by registering
+            whether an address has an account. Needs ``email`` among the fields.
+        confirm_on_create: Ask for a proof when an account is made. ``email`` is written at once, unproven; any other
+            field only once it is confirmed.
+        confirm_on_update: Keep a changed field back until it is confirmed. Off: it is written at once, an address as
+            unproven.
+        auto_confirm: Names of strategies whose word for an address is enough.
+        lifetime: How long a link lives.
+        resend_after: How long after a link the next may be asked for, by address.
+        undo_lifetime: How long the owner of an earlier address can take a change back.
+        change_fresh: How long ago somebody may have signed in, at most, to change the address.
+        mails: How many mails one address may get, of whatever kind, but for the notice that the address was changed.
+        password_tries: How often the current password may be wrong, by account.
+        url: The application's own page in place of the library's; ``confirmation_token`` is added to its query.
+        undo_url: The same for taking a change back; ``undo_token`` is added.
+        sign_in: Sign in whoever confirms, if every gate admits them. Off: confirming signs nobody in.
+        name: The path segment of the phases, and ``auth.add_on(name)``.
+
+    Raises:
+        ConfigurationError: an option does not do; names it.
+    """
+
+    sender: Sender | SenderFunction
+    monitor_fields: Sequence[str] = ("email",)
+    required: bool = True
+    confirm_on_create: bool = True
+    confirm_on_update: bool = True
+    auto_confirm: Sequence[str] = ()
+    lifetime: timedelta = timedelta(days=3)
+    resend_after: timedelta = timedelta(seconds=60)
+    undo_lifetime: timedelta = timedelta(days=7)
+    change_fresh: timedelta = timedelta(minutes=15)
+    mails: Limit = Limit(5, timedelta(hours=1))
+    password_tries: Limit = Limit(10, timedelta(hours=1))
+    url: str | None = None
+    undo_url: str | None = None
+    sign_in: bool = False
+    name: str = "confirmation"
+
+    needs: ClassVar[frozenset[str]] = frozenset({"counters"})
+    """What the store must keep."""
+
+    def __post_init__(self) -> None:
+        self._check_fields()
+        for name in ("lifetime", "resend_after", "undo_lifetime", "change_fresh"):
+            value: object = getattr(self, name)
+            if not isinstance(value, timedelta) or value <= timedelta(0):
+                raise ConfigurationError(f"confirmation.{name} must be a positive timedelta")
+        for name in ("mails", "password_tries"):
+            if not isinstance(getattr(self, name), Limit):
+                raise ConfigurationError(f"confirmation.{name} must be a Limit(count, window)")
+        for name in ("url", "undo_url"):
+            if getattr(self, name) is not None and not urlsplit(getattr(self, name)).netloc:
+                raise ConfigurationError(f"confirmation.{name} must be an absolute URL: it goes into a mail")
+
+    def _check_fields(self) -> None:
+        for name in ("monitor_fields", "auto_confirm"):
+            if not _are_names(getattr(self, name)):
+                raise ConfigurationError(f"confirmation.{name} must be a sequence of names")
+        if not self.monitor_fields:
+            raise ConfigurationError("confirmation.monitor_fields: there must be one")
+        if len(set(self.monitor_fields)) < len(self.monitor_fields):
+            raise ConfigurationError("confirmation.monitor_fields has the same field twice")
+        if "username" in self.monitor_fields:
+            raise ConfigurationError("confirmation.monitor_fields: nobody can be reached by a user name")
+        if self.required and not self.confirms_email:
+            raise ConfigurationError(
+                "confirmation.required: monitor_fields must have 'email', or there is no proof to require; give"
+                " required=False"
+            )
+
+    @property
+    def confirms_email(self) -> bool:
+        """Whether the address is among the fields."""
+        return "email" in self.monitor_fields
+
+    def bind(self, services: Services[Any]) -> ConfirmationActions:
+        """Called once at start by ``Authentication``."""
+        return ConfirmationActions(self, services)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(type(name) is str for name in value)

@@ -1,0 +1,215 @@
+"""For who is invited: view, accept, decline; and to register with the invitation."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asgi_auth.add_ons.invitation.machine import Machine
+from asgi_auth.add_ons.invitation.mail import TOKEN, is_owned, proves_addresses
+from asgi_auth.errors import ForbiddenError, IdentityTakenError, InvalidTokenError, ValidationError
+from asgi_auth.protocol.fields import read_texts
+from asgi_auth.services import Services
+from asgi_auth.store import Found, InvitationRecord, Work
+from asgi_auth.types import Accepted, Activity, Client, Draft, Form, View
+
+if TYPE_CHECKING:
+    from asgi_auth.add_ons.invitation.options import Invitation
+
+_WORDS = {
+    "register": "",
+    "accept": "",
+    "sign_in": " You have an account with this address. Sign in, then open the link of the mail again.",
+    "confirm": " Confirm the address of your account first, then open the link of the mail again.",
+    "switch_account": " You are signed in with another account. Sign out, then open the link of the mail again.",
+    "closed": " Nobody can register at the moment.",
+}
+_OTHER_ACCOUNT = "Sign in with the account whose address was invited, and has been confirmed."
+_TAKEN = "There is an account with this address already. Sign in, then open the link of the mail again."
+
+
+class Accepting:
+    """Whoever shows the token of an invitation reads the mail of its address, and is nothing more by that alone."""
+
+    def __init__(self, options: "Invitation", services: Services[Any], machine: Machine) -> None:
+        self._options, self._services, self._machine = options, services, machine
+        form = partial(Form, token=TOKEN)
+        self.accept_form = form(
+            title="Accept the invitation",
+            button="Accept",
+            done="You have joined.",
+            action=Activity(options.name, "accept"),
+        )
+        self.decline_form = form(
+            title="Decline the invitation",
+            button="Decline",
+            done="Nothing else will happen.",
+            action=Activity(options.name, "decline"),
+        )
+
+    async def accept(self, user: Any, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
+        """Join with the account that one is signed in with. Doing so again changes nothing, and mints no session.
+
+        Args:
+            user: Who is signed in: the account must have the invited address, confirmed.
+            params: ``invitation_token``.
+            client: Who asks.
+
+        Raises:
+            ValidationError: there is no token.
+            InvalidTokenError: it is not live.
+            ForbiddenError: it is for somebody else (IN-4), or the address of the account is unproven.
+            AuthError: whatever ``grant`` refuses with; the invitation stays usable.
+            StoreUnavailableError: the database does not answer; nothing was changed.
+        """
+        token, user_id = read_token(params), self._services.accounts.user_id(user)
+        invitation, version = await self._machine.read(token)
+        if not _was_accepted(invitation, version, user_id):
+            self._machine.check_live(invitation, version)
+            await self._machine.check_inviter(invitation)
+            try:
+                await self._services.commit(partial(self._join, invitation, user_id, client))
+            except InvalidTokenError:
+                invitation, _ = await self._machine.read(token)
+                if not _was_accepted(invitation, version, user_id):  # by the same person, at the same moment
+                    raise
+        return Accepted(user=user)
+
+    async def _join(self, invitation: InvitationRecord, user_id: str, client: Client, work: Work[Any]) -> None:
+        await self._machine.accept(work, invitation, accepted_by=user_id)
+        # Held, not only read: the address must not change between the look and the commit.
+        found = await work.users.update(user_id, {}, {})
+        if found is None or not self._fits(found, invitation) or found.account.confirmed_at is None:
+            raise ForbiddenError("not the account that was invited", fields={"account": _OTHER_ACCOUNT})
+        await self._machine.grant(work, found, invitation, client)
+
+    def _fits(self, found: Found[Any], invitation: InvitationRecord) -> bool:
+        """Whether an account has the invited address; what a change has yet to be confirmed to does not count."""
+        email = self._services.values(found.user).get("email")
+        return found.account.disabled_at is None and email is not None and self._is_mailbox(email, invitation)
+
+    def _is_mailbox(self, address: object, invitation: InvitationRecord) -> bool:
+        if not isinstance(address, str):
+            return False
+        try:
+            return self._services.accounts.identity("email", address)[1] == invitation.email_key
+        except ValidationError:
+            return False
+
+    async def decline(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
+        """End the invitation; whoever holds the token may. Errors as ``accept``, but for whom it is for."""
+        invitation = await self._machine.live(read_token(params))
+        if not await self._machine.end(invitation, "declined", client=client):
+            raise InvalidTokenError("the invitation ended, or was sent again, at this moment")
+        return Accepted()
+
+    async def view(self, params: Mapping[str, Any], *, user: Any = None, client: Client = Client()) -> View:
+        """What the invitation says and what can be done about it; changes nothing.
+
+        Args:
+            params: ``invitation_token``.
+            user: Who is signed in; None: nobody.
+            client: Who asks.
+
+        Returns:
+            In ``data``: ``scope``, ``inviter``, ``email``, ``expires_at``, and ``to_do``: ``register``, ``sign_in``,
+            ``accept``, ``confirm``, ``switch_account`` or ``closed``.
+
+        Raises:
+            ValidationError, InvalidTokenError, StoreUnavailableError: as ``accept``.
+        """
+        token = read_token(params)
+        invitation = await self._machine.live(token)
+        inviter, to_do = await self._machine.inviter_name(invitation), await self._to_do(invitation, user)
+        app_name = self._services.app_name
+        text = f"{inviter or app_name} has invited {invitation.email} to {invitation.scope or app_name}."
+        return View(
+            {
+                "scope": invitation.scope,
+                "inviter": inviter,
+                "email": invitation.email,
+                "expires_at": invitation.expires_at.isoformat(),
+                "to_do": to_do,
+            },
+            title=f"Invitation to {app_name}",
+            text=text + _WORDS[to_do],
+            forms=(*self._forms(to_do), replace(self.decline_form, title="")),
+            token=token,
+            registers=to_do == "register",
+            strategies=invitation.strategies,
+            links=self._links(to_do),
+        )
+
+    def _forms(self, to_do: str) -> tuple[Form, ...]:
+        if to_do == "accept":
+            return (replace(self.accept_form, title=""),)
+        if to_do == "switch_account":
+            return (Form(title="", button="Sign out", action=Activity(None, "sign_out")),)
+        return ()
+
+    def _links(self, to_do: str) -> Mapping[str, str]:
+        url = self._options.sign_in_url
+        return {url: "Sign in"} if to_do == "sign_in" and url is not None else {}
+
+    async def _to_do(self, invitation: InvitationRecord, user: Any) -> str:
+        services = self._services
+        if user is not None:
+            found = await services.accounts.get(services.accounts.user_id(user))
+            if found is None or not self._fits(found, invitation):
+                return "switch_account"
+            return "accept" if found.account.confirmed_at is not None else "confirm"
+        found = await services.store.users.find("email", invitation.email_key)
+        if found is not None and is_owned(self._services, found.account):
+            return "sign_in"
+        return "closed" if services.accounts.registration == "closed" else "register"
+
+    # --- registering
+
+    async def prepare(self, draft: Draft) -> Draft:
+        """Let somebody register who shows a live token: with the invited address, which the token proves."""
+        if draft.act != "create" or draft.strategy is None or draft.params.get(TOKEN) in (None, ""):
+            return draft
+        invitation = await self._machine.live(read_token(draft.params))
+        if invitation.strategies and draft.strategy not in invitation.strategies:
+            raise ForbiddenError("invited to register by another strategy")
+        await self._machine.check_inviter(invitation)
+        return replace(
+            self._addressed(draft, invitation),
+            invited=True,
+            spend=partial(self._spend, invitation, draft.strategy),
+            settle=partial(self._settle, invitation, draft.strategy, draft.client),
+        )
+
+    def _addressed(self, draft: Draft, invitation: InvitationRecord) -> Draft:
+        address = draft.fields.get("email")
+        if address is None or self._is_mailbox(address, invitation):
+            fields = {**draft.fields, "email": invitation.email}
+            return replace(draft, fields=fields, confirmed_at=self._services.clock())
+        if not draft.provided or not proves_addresses(self._services):
+            raise ValidationError("another address", fields={"email": "is not the address that was invited"})
+        # A provider's word for another mailbox: the invited one counts once a second mail to it has come back.
+        fields = {name: value for name, value in draft.fields.items() if name != "email"}
+        return replace(draft, fields=fields, confirmed_at=None, pending={**draft.pending, "email": invitation.email})
+
+    async def _spend(self, invitation: InvitationRecord, strategy: str, work: Work[Any]) -> None:
+        await self._machine.accept(work, invitation, accepted_via=strategy)
+        found = await work.users.find("email", invitation.email_key)
+        if found is not None and is_owned(
+            self._services, found.account
+        ):  # who has an account signs in with its factors
+            raise IdentityTakenError("the invited address is taken", fields={"email": _TAKEN})
+
+    async def _settle(
+        self, invitation: InvitationRecord, strategy: str, client: Client, work: Work[Any], found: Found[Any]
+    ) -> None:
+        await work.invitations.attribute(invitation.id, found.account.user_id)
+        await self._machine.grant(work, found, replace(invitation, accepted_via=strategy), client)
+
+
+def read_token(params: Mapping[str, Any]) -> str:
+    """The token of an invitation. ValidationError: there is none."""
+    return read_texts(params, required=[TOKEN])[TOKEN]
+
+
+def _was_accepted(invitation: InvitationRecord, version: int, user_id: str) -> bool:
+    return (invitation.status, invitation.version, invitation.accepted_by) == ("accepted", version, user_id)

@@ -1,0 +1,246 @@
+"""The states of an invitation, and the one guarded statement behind each step from one to the next.
+
+::
+
+    create ──► pending ──► accepted
+               │  ▲   ├──► revoked
+       another │  │   ├──► declined
+          mail └──┘   └──► expired     by the clock; written down later
+
+The token of a mail is opaque: it leads to a row that names an invitation and its version. A new mail makes a new
+version, and only the newest one's token is live.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from inspect import isawaitable
+from math import ceil
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from asgi_auth.add_ons.invitation.mail import TOKEN, Mail
+from asgi_auth.errors import InvalidTokenError, RateLimitedError
+from asgi_auth.services import Services
+from asgi_auth.store import Found, InvitationRecord, Work
+from asgi_auth.tokens import IssuedToken
+from asgi_auth.types import Client, InvitationAccepted, InvitationEnded, InvitationSent
+
+if TYPE_CHECKING:
+    from asgi_auth.add_ons.invitation.options import Invitation
+
+LOST_AUTHORITY = "inviter_lost_authority"
+
+
+async def answer(result: Any) -> Any:
+    """What a function of the application says, plain or async."""
+    return await result if isawaitable(result) else result
+
+
+class Machine:
+    """Moves invitations from state to state. It asks no policy but the one that an inviter must still satisfy."""
+
+    def __init__(self, options: "Invitation", services: Services[Any]) -> None:
+        self._options, self._services = options, services
+        self._invitations = services.store.invitations
+        self._mail = Mail(options, services)
+        self.inviter_name = self._mail.inviter_name
+
+    # --- to pending
+
+    async def create(self, wanted: InvitationRecord, *, replaces: InvitationRecord | None, client: Client) -> None:
+        """Keep *wanted* and mail it, in place of *replaces*; nothing if another one has come first."""
+        await self._count_mail(wanted)
+        issued = self._issue(wanted)
+
+        async def act(work: Work[Any]) -> None:
+            if replaces is not None:
+                await self._end(work, replaces, "revoked", by=wanted.inviter_id, reason="superseded", client=client)
+            if await work.invitations.insert(wanted):
+                await work.tokens.insert(issued.record)
+                self._announce(work, wanted, issued, client)
+
+        await self._services.commit(act)
+
+    async def renew(
+        self, invitation: InvitationRecord, *, grant: Mapping[str, Any] | None = None, client: Client
+    ) -> None:
+        """Make the next version and mail it; the older links are dead. With *grant* in place of what was granted.
+
+        Raises:
+            RateLimitedError: the last mail is too recent, or there were enough; or something else came first.
+        """
+        now = self._services.clock()
+        self._check_pace(invitation, now)
+        await self._count_mail(invitation)
+        expires_at = min(now + self._options.lifetime, invitation.created_at + self._options.extends_to)
+        issued = self._issue(replace(invitation, version=invitation.version + 1, expires_at=expires_at))
+
+        async def act(work: Work[Any]) -> None:
+            renewed = await work.invitations.renew(
+                invitation.id,
+                version=invitation.version,
+                now=now,
+                expires_at=expires_at,
+                sent_before=now - self._options.resend_after,
+                sent_at_most=self._options.sent_at_most,
+                grant=grant,
+            )
+            if renewed is None:
+                _refuse_for(self._options.resend_after)
+            await work.tokens.insert(issued.record)
+            self._announce(work, renewed, issued, client)
+
+        await self._services.commit(act)
+
+    def _check_pace(self, invitation: InvitationRecord, now: datetime) -> None:
+        wait = invitation.last_sent_at + self._options.resend_after - now
+        if invitation.sent_count >= self._options.sent_at_most:
+            wait = invitation.expires_at - now
+        if wait > timedelta(0):
+            _refuse_for(wait)
+
+    async def _count_mail(self, invitation: InvitationRecord) -> None:
+        await self._services.limiter.take(
+            f"{self._options.name}.address", invitation.email_key, self._options.per_address
+        )
+
+    def _issue(self, invitation: InvitationRecord) -> IssuedToken:
+        return self._services.tokens.make(
+            self._options.name,
+            account=None,
+            lifetime=invitation.expires_at - self._services.clock(),
+            extra_data={"invitation": invitation.id, "version": invitation.version},
+        )
+
+    def _announce(self, work: Work[Any], invitation: InvitationRecord, issued: IssuedToken, client: Client) -> None:
+        at, user_id = self._services.clock(), invitation.inviter_id
+        work.emit(InvitationSent(at=at, user_id=user_id, client=client, invitation=invitation))
+        work.after_commit(partial(self._mail.send, invitation, issued))
+
+    # --- reading
+
+    async def read(self, token: str) -> tuple[InvitationRecord, int]:
+        """The invitation that a token leads to, in whatever state, and the version that the token is of.
+
+        Raises:
+            InvalidTokenError: it leads nowhere.
+        """
+        record = await self._services.tokens.peek(self._options.name, token)
+        invitation = await self._invitations.get(record.extra_data.get("invitation", ""))
+        if invitation is None:
+            raise InvalidTokenError("the token leads to no invitation")
+        return invitation, record.extra_data["version"]
+
+    async def live(self, token: str) -> InvitationRecord:
+        """The pending invitation whose newest token this is.
+
+        Raises:
+            InvalidTokenError: it is not live; the same whatever has ended it, but for a newer mail, which is told.
+        """
+        invitation, version = await self.read(token)
+        self.check_live(invitation, version)
+        return invitation
+
+    def check_live(self, invitation: InvitationRecord, version: int) -> None:
+        """InvalidTokenError unless *invitation* is pending and of *version*."""
+        if invitation.status != "pending" or invitation.expires_at <= self._services.clock():
+            raise InvalidTokenError(f"the invitation is {invitation.status}")
+        if invitation.version != version:
+            # Whoever had the older mail has the newer one: there is nothing that they might learn from this.
+            newer = {TOKEN: "A newer invitation was sent. Please open the link of the newest mail."}
+            raise InvalidTokenError("the invitation was sent again", fields=newer)
+
+    async def check_inviter(self, invitation: InvitationRecord) -> None:
+        """Whether who invited is still there and still may; if not, the invitation is revoked.
+
+        Raises:
+            InvalidTokenError: it was.
+        """
+        if invitation.inviter_id is None:
+            return
+        found = await self._services.accounts.get(invitation.inviter_id)
+        if found is not None and found.account.disabled_at is None:
+            asked = (found.user, invitation.email, invitation.grant, invitation.scope)
+            if await self._options.allows(*asked):
+                return
+        await self.end(invitation, "revoked", reason=LOST_AUTHORITY)
+        raise InvalidTokenError("the inviter may not invite any more")
+
+    # --- from pending
+
+    async def accept(self, work: Work[Any], invitation: InvitationRecord, **accepted: str) -> None:
+        """Accept it, inside the transaction of what follows from it.
+
+        Raises:
+            InvalidTokenError: something else came first.
+        """
+        now, version = self._services.clock(), invitation.version
+        if await work.invitations.end(invitation.id, "accepted", now=now, version=version, **accepted) is None:
+            raise InvalidTokenError("the invitation ended, or was sent again, at this moment")
+
+    async def grant(self, work: Work[Any], found: Found[Any], invitation: InvitationRecord, client: Client) -> None:
+        """Write what it grants.
+
+        What was read before the transaction is what was accepted in it: whatever changes it changes the version.
+        """
+        now, user_id = self._services.clock(), found.account.user_id
+        if self._options.grant is not None:
+            await answer(self._options.grant(found.user, invitation.grant, work))
+        work.emit(
+            InvitationAccepted(
+                at=now,
+                user_id=user_id,
+                strategy=invitation.accepted_via,
+                client=client,
+                invitation=replace(invitation, status="accepted", accepted_by=user_id, ended_at=now),
+                user=found.user,
+            )
+        )
+
+    async def end(
+        self,
+        invitation: InvitationRecord,
+        status: Literal["revoked", "declined"],
+        *,
+        by: str | None = None,
+        reason: str | None = None,
+        client: Client = Client(),
+    ) -> bool:
+        """End it in a transaction of its own; True for the one call that did."""
+
+        async def act(work: Work[Any]) -> bool:
+            return await self._end(work, invitation, status, by=by, reason=reason, client=client)
+
+        return await self._services.commit(act)
+
+    async def _end(
+        self,
+        work: Work[Any],
+        invitation: InvitationRecord,
+        status: Literal["revoked", "declined"],
+        *,
+        by: str | None,
+        reason: str | None,
+        client: Client,
+    ) -> bool:
+        now = self._services.clock()
+        version = invitation.version if status == "declined" else None  # to revoke is to revoke any version
+        ended = await work.invitations.end(invitation.id, status, now=now, version=version, ended_by=by, reason=reason)
+        if ended is not None:
+            work.emit(InvitationEnded(at=now, user_id=by, client=client, invitation=ended))
+        return ended is not None
+
+    async def prune(self, now: datetime, limit: int) -> int:
+        """Write down what has expired, and forget whose address and grant is long over."""
+        count = await self._invitations.expire(now=now, limit=limit)
+        for aged in await self._invitations.aged(before=now - self._options.forget_after, limit=limit):
+            await self._invitations.forget(aged.id, self._services.digest("invitation", aged.email_key).hex())
+            count += 1
+        return count
+
+
+def _refuse_for(wait: timedelta) -> NoReturn:
+    """RFC 9110 section 10.2.3."""
+    seconds = max(1, ceil(wait.total_seconds()))
+    raise RateLimitedError("another mail of the invitation is too soon", headers={"Retry-After": str(seconds)})

@@ -1,0 +1,64 @@
+"""The mail of an invitation, and what its text may need to know."""
+
+from typing import TYPE_CHECKING, Any
+
+from asgi_auth.services import Services
+from asgi_auth.store import InvitationRecord
+from asgi_auth.tokens import IssuedToken
+from asgi_auth.types import Account
+
+if TYPE_CHECKING:
+    from asgi_auth.add_ons.invitation.options import Invitation
+
+TOKEN = "invitation_token"
+"""The parameter that the token comes in: never a cookie, which somebody else may have planted."""
+
+NAME_LIMIT = 100
+"""Characters of an inviter's name in a mail or on a page: it is their own choice, and no place for a message."""
+
+
+class Mail:
+    """Hands the token of an invitation to the sender, and to nobody else."""
+
+    def __init__(self, options: "Invitation", services: Services[Any]) -> None:
+        self._options, self._services = options, services
+        self._sender = services.sender(options.sender, parameter=f"{options.name}.sender")
+
+    async def send(self, invitation: InvitationRecord, issued: IssuedToken) -> None:
+        """A job: whether the address is registered is looked up here, where no answer waits for it (IN-3)."""
+        services, options = self._services, self._options
+        found = await services.store.users.find("email", invitation.email_key)
+        owner = found.user if found is not None and is_owned(services, found.account) else None
+        sent = await services.deliver(
+            self._sender,
+            owner,
+            purpose=options.name,
+            address=invitation.email,
+            issued=issued,
+            url=services.link(options.url, options.name, "view", **{TOKEN: issued.token}),
+            details={
+                "inviter": await self.inviter_name(invitation),
+                "scope": invitation.scope,
+                "registered": owner is not None,
+            },
+        )
+        note = services.store.invitations.note_delivery
+        await note(invitation.id, invitation.version, "sent" if sent else "failed")
+
+    async def inviter_name(self, invitation: InvitationRecord) -> str | None:
+        """What to call who invites, without anything that a mail or page might act upon; None: the application."""
+        found = None if invitation.inviter_id is None else await self._services.accounts.get(invitation.inviter_id)
+        if found is None:
+            return None
+        name = getattr(found.user, "display_name", None) or self._services.values(found.user).get("email") or ""
+        return "".join(character for character in str(name) if character.isprintable())[:NAME_LIMIT]
+
+
+def proves_addresses(services: Services[Any]) -> bool:
+    """Whether nobody gets in whose address is unproven."""
+    return any(hook.proves_addresses for hook in services.hooks)
+
+
+def is_owned(services: Services[Any], account: Account) -> bool:
+    """Whether an account is more than an empty shell that anybody may have made under an address (AC-1)."""
+    return account.confirmed_at is not None or not proves_addresses(services)

@@ -1,0 +1,129 @@
+"""The options of invitations, and the policies of the application among them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from inspect import signature
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from asgi_auth.add_ons.invitation.actions import InvitationActions
+from asgi_auth.add_ons.invitation.machine import answer
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.limits import Limit
+from asgi_auth.sender import Sender, SenderFunction
+from asgi_auth.services import Services
+from asgi_auth.store import InvitationRecord, Work
+
+LONGEST_LIFETIME = timedelta(days=7)
+"""Of a link (IN-1)."""
+
+MayInvite = Callable[..., Any]
+"""``(inviter, address, grant)`` or ``(inviter, address, grant, scope)``; plain or async."""
+MayRevoke = Callable[[Any, InvitationRecord], Any]
+"""``(actor, invitation)``; plain or async."""
+Grant = Callable[[Any, Mapping[str, Any], Work[Any]], Any]
+"""``(user, data, work)``; plain or async."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """People are invited by mail, to register or to join.
+
+    Args:
+        sender: Delivers the link. Only it sees the token.
+        lifetime: How long a link lives; at most seven days.
+        may_invite: Whether *inviter* may invite this address with this grant: ``(inviter, address, grant)``, or with
+            the scope as a fourth, without which a client may name none. Asked again when somebody accepts. None: only
+            the application itself invites.
+        may_revoke: Whether *actor* may revoke, resend or replace somebody else's: ``(actor, invitation)``. None:
+            nobody may but the inviter.
+        grant: Writes what the invitation grants: ``(user, data, work)``, in the transaction of the acceptance; an
+            ``AuthError`` refuses it, and the invitation stays usable. None: an invitation grants nothing.
+        resend_after: How long after a mail the next may be asked for.
+        sent_at_most: How many mails there may be of one invitation.
+        extends_to: How long after it was made an invitation may live through new mails.
+        per_inviter: How many invitations one inviter may make.
+        per_address: How many mails one address may get, whoever invites it.
+        forget_after: How long after its end an invitation keeps its address and grant.
+        url: The application's own page in place of the library's; ``invitation_token`` is added to its query.
+        sign_in_url: The application's page to sign in, for a link on the library's page.
+        name: The path segment of the phases and ``auth.add_on(name)``.
+
+    Raises:
+        ConfigurationError: an option does not do; names it.
+    """
+
+    sender: Sender | SenderFunction
+    lifetime: timedelta = timedelta(days=7)
+    may_invite: MayInvite | None = None
+    may_revoke: MayRevoke | None = None
+    grant: Grant | None = None
+    resend_after: timedelta = timedelta(seconds=60)
+    sent_at_most: int = 5
+    extends_to: timedelta = timedelta(days=30)
+    per_inviter: Limit = Limit(50, timedelta(days=1))
+    per_address: Limit = Limit(5, timedelta(days=1))
+    forget_after: timedelta = timedelta(days=90)
+    url: str | None = None
+    sign_in_url: str | None = None
+    name: str = "invitation"
+
+    needs: ClassVar[frozenset[str]] = frozenset({"invitations", "counters"})
+    """What the store must keep."""
+
+    def __post_init__(self) -> None:
+        self._check_times()
+        self._check_limits()
+        for name in ("may_invite", "may_revoke", "grant"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise ConfigurationError(f"invitation.{name} must be a function")
+        if self.may_invite is not None and not (_takes(self.may_invite, 3) or _takes(self.may_invite, 4)):
+            raise ConfigurationError("invitation.may_invite must take (inviter, address, grant)")
+        if self.url is not None and not urlsplit(self.url).netloc:
+            raise ConfigurationError("invitation.url must be an absolute URL: it goes into a mail")
+
+    def _check_times(self) -> None:
+        for name in ("lifetime", "resend_after", "extends_to", "forget_after"):
+            value = getattr(self, name)
+            if not isinstance(value, timedelta) or value <= timedelta(0):
+                raise ConfigurationError(f"invitation.{name} must be a positive timedelta")
+        if self.lifetime > LONGEST_LIFETIME:
+            raise ConfigurationError(f"invitation.lifetime must be at most {LONGEST_LIFETIME}")
+        if self.extends_to < self.lifetime:
+            raise ConfigurationError("invitation.extends_to must not be under lifetime")
+
+    def _check_limits(self) -> None:
+        if type(self.sent_at_most) is not int or self.sent_at_most < 1:
+            raise ConfigurationError("invitation.sent_at_most must be a positive number")
+        for name in ("per_inviter", "per_address"):
+            if not isinstance(getattr(self, name), Limit):
+                raise ConfigurationError(f"invitation.{name} must be a Limit(count, window)")
+
+    def bind(self, services: Services[Any]) -> InvitationActions:
+        """Called once at start by ``Authentication``."""
+        return InvitationActions(self, services)
+
+    @property
+    def knows_scopes(self) -> bool:
+        """Whether the policy is asked about the scope: if not, a client may name none."""
+        return self.may_invite is not None and _takes(self.may_invite, 4)
+
+    async def allows(self, inviter: Any, address: str, grant: Mapping[str, Any], scope: str | None) -> bool:
+        """Whether *inviter* may invite."""
+        if self.may_invite is None:
+            return False
+        arguments = (inviter, address, grant, scope)
+        return bool(await answer(self.may_invite(*arguments[: 4 if self.knows_scopes else 3])))
+
+    async def allows_revoking(self, actor: Any, invitation: InvitationRecord) -> bool:
+        """Whether *actor* may end an invitation that is not theirs."""
+        return self.may_revoke is not None and bool(await answer(self.may_revoke(actor, invitation)))
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    try:
+        signature(function).bind(*[None] * count)
+    except (TypeError, ValueError):  # some built-ins do not tell
+        return False
+    return True

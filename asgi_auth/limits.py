@@ -1,0 +1,64 @@
+"""The limiter: how often something may happen, counted in the database: workers share it, restarts keep it."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from math import ceil
+from typing import Any
+
+from asgi_auth.errors import ConfigurationError, RateLimitedError
+from asgi_auth.store import ScopedStore
+from asgi_auth.types import Clock, Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most *count* times within *window*, which begins with the first.
+
+    Raises:
+        ConfigurationError: one of them is not positive.
+    """
+
+    count: int
+    window: timedelta
+
+    def __post_init__(self) -> None:
+        count: object = self.count
+        window: object = self.window
+        if type(count) is not int or count < 1:
+            raise ConfigurationError("Limit: count must be a positive number")
+        if not isinstance(window, timedelta) or window <= timedelta(0):
+            raise ConfigurationError("Limit: window must be a positive timedelta")
+
+
+class Limiter:
+    """Counts by name and key; of a key, an address perhaps, only a keyed hash is kept."""
+
+    def __init__(self, store: ScopedStore[Any], *, digest: Digest, clock: Clock) -> None:
+        self._store, self._digest, self._clock = store, digest, clock
+
+    async def take(self, name: str, key: str, limit: Limit) -> None:
+        """Count one more of *name* for *key*.
+
+        Raises:
+            RateLimitedError: that is one too many; ``headers`` says when to come back (RFC 9110 section 10.2.3).
+            StoreUnavailableError: the database does not answer.
+        """
+        now = self._clock()
+        counted = await self._store.counters.count(
+            name, self._digest("counter", key), now=now, expires_at=now + limit.window
+        )
+        if counted.count > limit.count:
+            seconds = max(1, ceil((counted.expires_at - now).total_seconds()))
+            raise RateLimitedError(f"too many: {name}", headers={"Retry-After": str(seconds)})
+
+    async def allows(self, name: str, key: str, limit: Limit) -> bool:
+        """As ``take``, where nobody is to be told: False for one too many."""
+        try:
+            await self.take(name, key, limit)
+        except RateLimitedError:
+            return False
+        return True
+
+    async def give_back(self, name: str, key: str) -> None:
+        """Take back what was counted for something that did not happen after all."""
+        await self._store.counters.uncount(name, self._digest("counter", key), now=self._clock())

@@ -1,0 +1,293 @@
+"""Registrations: the one function that creates users, whatever the strategy, and the claim of who proves a mailbox."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from uuid import uuid4
+
+from asgi_auth.errors import ForbiddenError, IdentityTakenError, ValidationError
+from asgi_auth.hooks import Commit, Hook
+from asgi_auth.passwords import Passwords
+from asgi_auth.protocol.email import parse_email, parse_username
+from asgi_auth.sessions import Sessions
+from asgi_auth.store import Found, ScopedStore, Work
+from asgi_auth.tokens import new_stamp
+from asgi_auth.types import EMPTY, Account, Client, Clock, Draft, Session, UserConfirmed, UserCreated
+
+U = TypeVar("U")
+
+Registration = Literal["open", "invite_only", "closed"]
+
+
+class _Candidate(NamedTuple):
+    """Who is about to be created: what the hooks have made of it, normalised, with the password's hash."""
+
+    draft: Draft
+    values: dict[str, Any]
+    keys: dict[str, str]
+    account: Account
+
+
+class Registrations(Generic[U]):
+    """The half of ``Accounts`` that makes users: look-ups, create, register, claim."""
+
+    def __init__(
+        self,
+        store: ScopedStore[U],
+        *,
+        clock: Clock,
+        commit: Commit[U],
+        hooks: Sequence[Hook],
+        sessions: Sessions[U],
+        passwords: Passwords,
+        registration: Registration,
+        special_use: bool,
+    ) -> None:
+        """Args: special_use: Whether addresses such as ``a@x.test`` are taken: on loopback only."""
+        self._store, self._clock, self._commit, self._hooks = store, clock, commit, hooks
+        self._sessions, self._passwords = sessions, passwords
+        self._registration, self._special_use = registration, special_use
+
+    # --- reading
+
+    @property
+    def registration(self) -> Registration:
+        """Who may register."""
+        return self._registration
+
+    def identity(self, field: str, text: str) -> tuple[str, str]:
+        """An address or user name as it is kept, and the key by which it is compared.
+
+        Raises:
+            ValidationError: it is not one; ``fields`` says why.
+        """
+        try:
+            return parse_email(text, special_use=self._special_use) if field == "email" else parse_username(text)
+        except ValueError as exc:
+            raise ValidationError(f"{field} refused", fields={field: str(exc)}) from exc
+
+    async def find(self, field: str, text: str) -> Found[U] | None:
+        """The user with this address or user name, however it is spelled. ValidationError as ``identity``."""
+        return await self._store.users.find(field, self.identity(field, text)[1])
+
+    async def get(self, user_id: str) -> Found[U] | None:
+        """The user with this id and their account; None if there is none."""
+        return await self._store.users.get(user_id)
+
+    def user_id(self, user: U) -> str:
+        """The id of *user* as text."""
+        return self._store.users.user_id(user)
+
+    # --- creating
+
+    async def create(
+        self,
+        fields: Mapping[str, Any],
+        *,
+        password: str | None = None,
+        password_hash: str | None = None,
+        confirmed: bool = False,
+    ) -> U:
+        """Create a user for the application itself, whatever the registration mode is.
+
+        Args:
+            fields: ``email`` or ``username``, and extra fields of the application's choice.
+            password: None: the user cannot sign in by password until a reset, unless there is a hash.
+            password_hash: In place of a password, the hash that another system made of it, kept as it is.
+            confirmed: True if the application vouches for the address.
+
+        Raises:
+            TypeError: both a password and a hash.
+            ValidationError: a field or the password does not do.
+            IdentityTakenError: there is a user with this address or name.
+            StoreUnavailableError: the database does not answer.
+        """
+        if password is not None and password_hash is not None:
+            raise TypeError("a password or its hash, not both")
+        confirmed_at = self._clock() if confirmed else None
+        draft = Draft(act="create", strategy=None, fields=fields, confirmed_at=confirmed_at)
+        candidate = await self._candidate(draft, password=password, password_hash=password_hash)
+        return (await self._add(candidate)).user
+
+    async def register(
+        self, draft: Draft, *, password: str | None, password_hash: str | None = None, identity: str | None = None
+    ) -> Found[U] | None:
+        """The one function that creates users, for every strategy.
+
+        Args:
+            draft: Whom to create, before the hooks have looked at it.
+            password: None: no password, unless there is a hash.
+            password_hash: Of another system, kept as it is.
+            identity: The field that must be there once they have; None: any.
+
+        Returns:
+            The new user; None if the address is taken and nobody but its owner is to know (EN-4): answer ``Accepted``,
+            as to any registration that has yet to be confirmed.
+
+        Raises:
+            ValidationError, IdentityTakenError, StoreUnavailableError: as ``create``.
+            ForbiddenError: registration is closed, or by invitation only and no hook found one.
+            InvalidTokenError: the invitation is not live.
+            OverloadedError: too many passwords wait to be hashed.
+        """
+        candidate = await self._candidate(draft, password=password, password_hash=password_hash, identity=identity)
+        try:
+            return await self._add(candidate)
+        except IdentityTakenError as exc:
+            if candidate.draft.invited or not await self._is_concealed(candidate, exc):
+                raise
+            return None
+
+    async def _candidate(
+        self, draft: Draft, *, password: str | None, password_hash: str | None, identity: str | None = None
+    ) -> "_Candidate":
+        draft = await self._prepare(draft)
+        self._check_registration(draft)
+        values, keys = self._normalise(draft.fields)
+        if not keys or (identity is not None and identity not in keys):
+            raise ValidationError("no identity", fields={identity or "email": "is needed"})
+        if password is not None:
+            password_hash = await self._hash(password, values, draft.client)
+        account = Account(user_id="", stamp=new_stamp(), password_hash=password_hash, confirmed_at=draft.confirmed_at)
+        return _Candidate(draft, values, keys, account)
+
+    async def _add(self, candidate: "_Candidate") -> Found[U]:
+        draft = candidate.draft
+
+        async def act(work: Work[U]) -> Found[U]:
+            if draft.spend is not None:
+                await draft.spend(work)
+            found = await self._insert(work, candidate)
+            if draft.settle is not None:
+                await draft.settle(work, found)
+            return found
+
+        return await self._commit(act)
+
+    async def _insert(self, work: Work[U], candidate: "_Candidate") -> Found[U]:
+        draft, values, keys, account = candidate
+        # Whoever was invited has proven the mailbox; what is registered under it without a proof is a stranger's. It is
+        # looked for before, because a database may go on with nothing once an insert has failed.
+        claimed = await self._claim_unproven(work, candidate) if draft.invited else None
+        if claimed is not None:
+            return claimed
+        found = await work.users.insert(str(uuid4()), values, keys, account, now=self._clock())
+        work.emit(
+            UserCreated(
+                at=self._clock(),
+                user_id=found.account.user_id,
+                strategy=draft.strategy,
+                client=draft.client,
+                user=found.user,
+                account=found.account,
+                draft=draft,
+            )
+        )
+        return found
+
+    async def _claim_unproven(self, work: Work[U], candidate: "_Candidate") -> Found[U] | None:
+        draft, values, keys, account = candidate
+        found = await work.users.find("email", keys.get("email", ""))
+        if found is None or account.confirmed_at is None or not any(hook.proves_addresses for hook in self._hooks):
+            return None
+        return await self.claim(
+            work,
+            found,
+            fields=values,
+            keys=keys,
+            password_hash=account.password_hash,
+            strategy=draft.strategy,
+            client=draft.client,
+        )
+
+    async def _is_concealed(self, candidate: "_Candidate", error: IdentityTakenError) -> bool:
+        draft, values, keys, account = candidate
+        if "email" not in error.fields:
+            return False
+        # A user name is public: it is told of whether or not the address is taken, or it would tell which.
+        if "username" in keys and await self._store.users.find("username", keys["username"]) is not None:
+            raise IdentityTakenError("identity taken", fields={"username": "is taken"}) from error
+        draft = replace(draft, fields=values)
+        concealed = [await hook.taken(draft, account) for hook in self._hooks]
+        return any(concealed)
+
+    async def claim(
+        self,
+        work: Work[U],
+        found: Found[U],
+        *,
+        fields: Mapping[str, Any] = EMPTY,
+        keys: Mapping[str, str] = EMPTY,
+        password_hash: str | None,
+        acting: Session | None = None,
+        strategy: str | None = None,
+        client: Client | None = None,
+    ) -> Found[U] | None:
+        """The first proof of the mailbox of an account that was never confirmed, inside a transaction (AC-1).
+
+        Whatever a stranger may have planted goes: every session but *acting*, mail tokens and pending changes die with
+        the stamp; the password and the *fields* are those of whoever gave the proof; hooks are told and drop theirs.
+
+        Returns:
+            The account as it is now; None, and nothing is written, if it is confirmed or has changed since *found*.
+
+        Raises:
+            IdentityTakenError: another user has one of *keys*.
+        """
+        now, user_id = self._clock(), found.account.user_id
+        await work.users.update(user_id, {}, {})  # the user is held first, as in every change: nobody waits in a circle
+        renewed = await self._sessions.renew_stamp(
+            work,
+            user_id,
+            acting=acting,
+            changes={"password_hash": password_hash, "confirmed_at": now},
+            expected={"confirmed_at": None, "disabled_at": None, "stamp": found.account.stamp},
+        )
+        if renewed is None:
+            return None
+        claimed = await work.users.update(user_id, fields, keys)
+        work.emit(UserConfirmed(at=now, user_id=user_id, strategy=strategy, client=client or Client(), claimed=True))
+        return claimed
+
+    def _check_registration(self, draft: Draft) -> None:
+        if draft.strategy is None or self._registration == "open":
+            return
+        if self._registration == "closed" or not draft.invited:
+            raise ForbiddenError(f"registration is {self._registration}")
+
+    # --- parts
+
+    async def _prepare(self, draft: Draft) -> Draft:
+        for hook in self._hooks:
+            draft = await hook.prepare(draft)
+            if not isinstance(draft, Draft):
+                raise TypeError(f"{type(hook).__name__}.prepare returned {type(draft).__name__}, not the draft")
+        return draft
+
+    def _normalise(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        values, keys, problems = dict(fields), dict[str, str](), dict[str, str]()
+        for field in ("email", "username"):
+            value = fields.get(field)
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                problems[field] = "must be text"
+                continue
+            try:
+                values[field], keys[field] = self.identity(field, value)
+            except ValidationError as exc:
+                problems.update(exc.fields)
+        unknown = keys.keys() - self._store.users.identity_fields
+        problems.update(dict.fromkeys(unknown, "is not kept by this store"))
+        if problems:
+            raise ValidationError("fields refused", fields=problems)
+        return values, keys
+
+    async def _hash(self, password: object, values: Mapping[str, Any], client: Client) -> str:
+        if not isinstance(password, str):
+            raise ValidationError("password is not text", fields={"password": "must be text"})
+        context = [value for value in values.values() if isinstance(value, str)]
+        try:
+            return await self._passwords.set(password, context=context, client=client.address)
+        except ValueError as exc:
+            raise ValidationError("password refused", fields={"password": str(exc)}) from exc

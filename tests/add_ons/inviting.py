@@ -1,0 +1,187 @@
+"""What tests of invitations need: an application that invites, and a strategy whose identities come from elsewhere."""
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asgi_auth.add_ons import Invitation
+from asgi_auth.errors import AuthenticationFailedError, AuthError
+from asgi_auth.hooks import Hook
+from asgi_auth.protocol.fields import read_texts
+from asgi_auth.senders import MemorySender
+from asgi_auth.services import Services
+from asgi_auth.store import InvitationRecord, Work
+from asgi_auth.strategies.password import Password, Resettable
+from asgi_auth.types import (
+    EMPTY,
+    Accepted,
+    Attempt,
+    Client,
+    Draft,
+    FrozenDict,
+    Outcome,
+    Phase,
+    PhaseRequest,
+    Proof,
+    SignedIn,
+    User,
+)
+from tests.support import EMAIL, PASSWORD, LocalAuthentication, mailed_token, make_auth
+
+ADMIN = "admin@mail.example.org"
+ROLE = FrozenDict({"role": "editor"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """Sign in with an account elsewhere, which is created here when it comes for the first time."""
+
+    name: str = "provider"
+
+    def bind(self, services: Services[Any]) -> "ProviderActions":
+        return ProviderActions(self.name, services)
+
+
+class ProviderActions:
+    """``subject`` is who they are, ``address`` what the provider says of their mailbox; both would come from it."""
+
+    def __init__(self, name: str, services: Services[Any]) -> None:
+        self._name, self._services = name, services
+        self.phases: Sequence[Phase] = (Phase(name="callback", method="POST", handle=self._callback_phase),)
+
+    async def callback(self, params: Mapping[str, Any], *, client: Client = Client()) -> SignedIn | Accepted:
+        """Whoever the provider names; a new user if nobody is called so yet."""
+        texts = read_texts(params, required=["subject"], optional=["address"])
+        accounts, began = self._services.accounts, self._services.clock()
+        found = await accounts.find("username", texts["subject"])
+        registered = found is None
+        if found is None:
+            fields = {"username": texts["subject"], **({"email": texts["address"]} if "address" in texts else {})}
+            draft = Draft(
+                act="create",
+                strategy=self._name,
+                fields=fields,
+                params=params,
+                provided=True,
+                confirmed_at=began if "address" in texts else None,  # the provider vouches for it
+                client=client,
+            )
+            found = await accounts.register(draft, password=None)
+        if found is None:
+            return Accepted()
+        proof = Proof(account=found.account, factor=self._name, at=began)
+        return SignedIn(found.user, proof, registered=registered, settled=registered)
+
+    async def _callback_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.callback(request.params, client=request.client)
+
+
+class Proving(Hook):
+    """Lets nobody in whose address is unproven; keeps what was put off."""
+
+    name = "proving"
+    proves_addresses = True
+
+    def __init__(self) -> None:
+        self.pending: list[Mapping[str, Any]] = []
+
+    async def admit(self, attempt: Attempt) -> None:
+        if attempt.user.email is not None and attempt.proof.account.confirmed_at is None:
+            raise AuthenticationFailedError("unproven")
+
+    async def within(self, event: Any, work: Work[Any]) -> None:
+        draft = getattr(event, "draft", None)
+        if draft is not None and draft.pending:
+            self.pending.append(draft.pending)
+
+
+class Roles:
+    """A ``grant`` that keeps what it was told; raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.granted: list[tuple[str, dict[str, Any]]] = []
+        self.refusal: Exception | None = None
+
+    async def __call__(self, user: Any, data: Mapping[str, Any], work: Work[Any]) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.granted.append((user.id, dict(data)))
+
+
+def by_staff(inviter: Any, address: str, grant: Mapping[str, Any]) -> bool:
+    """A policy: the admin may invite, but no owner."""
+    return inviter.email == ADMIN and grant.get("role") != "owner"
+
+
+def make_inviting(
+    directory: Path,
+    *,
+    roles: Roles | None = None,
+    invitation: Mapping[str, Any] = EMPTY,
+    hooks: Sequence[Any] = (),
+    sender: Any = None,
+    **options: Any,
+) -> LocalAuthentication:
+    """An ``Authentication`` with ``Invitation``, the password strategy and ``Provider``.
+
+    Args:
+        directory: Where ``app.db`` is.
+        roles: What the invitations grant is kept here.
+        invitation: Options of ``Invitation``.
+        hooks: Add-ons before it.
+        sender: Where mail goes.
+        options: Of ``Authentication``.
+    """
+    sender = sender or MemorySender()
+    chosen = {"sender": sender, "may_invite": by_staff, "grant": roles or Roles(), **invitation}
+    strategies = [Password(resettable=Resettable(sender=sender)), Provider()]
+    return make_auth(
+        directory, **{"sender": sender, "add_ons": [*hooks, Invitation(**chosen)], "strategies": strategies, **options}
+    )
+
+
+async def admin_of(auth: LocalAuthentication) -> User:
+    """The admin, who is created if need be."""
+    found = await auth.accounts.find("email", ADMIN)
+    return found.user if found else await auth.accounts.create({"email": ADMIN}, password=PASSWORD, confirmed=True)
+
+
+async def member_of(auth: LocalAuthentication, email: str = EMAIL, *, confirmed: bool = True) -> User:
+    """A user with an account of their own."""
+    return await auth.accounts.create({"email": email}, password=PASSWORD, confirmed=confirmed)
+
+
+async def invite(auth: LocalAuthentication, email: str = EMAIL, **options: Any) -> str:
+    """Have the admin invite *email*: the token of the mail."""
+    await auth.add_on("invitation").invite(await admin_of(auth), email, **options)
+    return newest_token(auth)
+
+
+def newest_token(auth: LocalAuthentication) -> str:
+    """The token of the newest invitation's mail."""
+    return mailed_token(auth, parameter="invitation_token")
+
+
+async def invitations(auth: LocalAuthentication) -> Sequence[InvitationRecord]:
+    """Every invitation, the newest first, as it is kept."""
+    return await auth.services.store.invitations.list()
+
+
+async def states(auth: LocalAuthentication) -> list[str]:
+    """The state of every invitation, the newest first."""
+    return [each.status for each in await invitations(auth)]
+
+
+def joining(token: str, password: str = PASSWORD, **more: str) -> dict[str, str]:
+    """The parameters of a registration with an invitation."""
+    return {"invitation_token": token, "password": password, "password_confirmation": password, **more}
+
+
+async def refused(act: Awaitable[Any]) -> AuthError | None:
+    """With which error *act* is refused; None if it is not."""
+    try:
+        await act
+    except AuthError as error:
+        return error
+    return None

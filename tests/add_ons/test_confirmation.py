@@ -1,0 +1,676 @@
+"""Confirmation of a new account: who is asked, who is let in, what the link does, and how many mails there are."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_auth.add_ons import Confirmation
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    ConfigurationError,
+    IdentityTakenError,
+    InvalidTokenError,
+    OverloadedError,
+    ValidationError,
+)
+from asgi_auth.hooks import Hook
+from asgi_auth.limits import Limit
+from asgi_auth.passwords import Bcrypt
+from asgi_auth.plug import AuthPlug
+from asgi_auth.senders import MemorySender
+from asgi_auth.strategies.password import Password
+from asgi_auth.types import Account, Attempt, Client, Draft, Proof, UserConfirmed
+from tests.add_ons.confirming import actions, confirm, confirmed, confirming, links, mails, sign_in, sign_up, take
+from tests.asgi import JSON, PAGE, ask, post, tables
+from tests.support import (
+    EMAIL,
+    HASHER,
+    NEW_PASSWORD,
+    OTHER_EMAIL,
+    PASSWORD,
+    Events,
+    LocalAuthentication,
+    credentials,
+    found_of,
+    is_alive,
+    mailed_token,
+    make_auth,
+    registration,
+)
+
+pytestmark = pytest.mark.anyio
+
+NO_SENDER = MemorySender()
+FIRST = ("confirmation", EMAIL)
+DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """An Authentication with the defaults of the add-on, and one that listens."""
+    auth = confirming(tmp_path, add_ons=(Events(),))
+    yield auth
+    await auth.close()
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"monitor_fields": "email"}, "monitor_fields must be a sequence"),
+        ({"monitor_fields": 3}, "monitor_fields must be a sequence"),
+        ({"monitor_fields": [3]}, "monitor_fields must be a sequence"),
+        ({"monitor_fields": ()}, "there must be one"),
+        ({"monitor_fields": ("email", "email")}, "the same field twice"),
+        ({"monitor_fields": ("email", "username")}, "by a user name"),
+        ({"monitor_fields": ("phone",)}, r"required: monitor_fields must have 'email'"),
+        ({"auto_confirm": "password"}, "auto_confirm must be a sequence"),
+        ({"lifetime": timedelta(0)}, "lifetime must be a positive timedelta"),
+        ({"resend_after": -SECOND}, "resend_after must be"),
+        ({"undo_lifetime": 7}, "undo_lifetime must be"),
+        ({"change_fresh": None}, "change_fresh must be"),
+        ({"mails": 5}, "mails must be a Limit"),
+        ({"password_tries": None}, "password_tries must be a Limit"),
+        ({"url": "/confirm"}, "url must be an absolute URL"),
+        ({"undo_url": "confirm.example"}, "undo_url must be an absolute URL"),
+    ],
+    ids=str,
+)
+def test_confirmation_checks_its_options(options: dict[str, Any], message: str) -> None:
+    """What does not do is refused at start, by name."""
+    with pytest.raises(ConfigurationError, match=message):
+        Confirmation(sender=NO_SENDER, **options)
+
+
+def test_confirmation_of_a_field_is_one_add_ons(tmp_path: Path) -> None:
+    """Several run side by side, each with fields of its own; two of one field would mail everything twice."""
+    by_phone = Confirmation(sender=NO_SENDER, name="phone", monitor_fields=("phone",), required=False)
+    auth = make_auth(tmp_path, add_ons=[Confirmation(sender=NO_SENDER), by_phone])
+    assert [name for name, _ in auth.routes if name != "password"] == ["confirmation"] * 5 + ["phone"] * 3
+    twice = replace(by_phone, monitor_fields=("email", "phone"), name="twice")
+    with pytest.raises(ConfigurationError, match="'phone' has 'phone' already"):
+        make_auth(tmp_path, add_ons=[by_phone, twice])
+
+
+def test_confirmation_needs_what_the_store_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that cannot find users by address is refused."""
+    auth = make_auth(tmp_path)
+    monkeypatch.setattr(type(auth.services.store.users), "identity_fields", frozenset({"username"}))
+    with pytest.raises(ConfigurationError, match="cannot find users by email"):
+        make_auth(tmp_path, strategies=[Password(identity_field="username")], add_ons=[Confirmation(sender=NO_SENDER)])
+
+
+@pytest.mark.parametrize(
+    ("options", "proves"),
+    [
+        ({}, True),
+        ({"required": False}, False),
+        ({"confirm_on_create": False}, False),
+        ({"monitor_fields": ("phone",), "required": False}, False),
+    ],
+    ids=str,
+)
+def test_confirmation_says_whether_it_proves_addresses(tmp_path: Path, options: dict[str, Any], proves: bool) -> None:
+    """Only where an address is asked for and needed is an account without a proof an empty shell."""
+    [hook] = confirming(tmp_path, **options).services.hooks
+    assert hook.proves_addresses is proves
+
+
+def test_change_email_is_there_where_changes_wait(tmp_path: Path) -> None:
+    """Without a change that waits there is no phase for it."""
+    phases = {phase for name, phase in confirming(tmp_path, confirm_on_update=False).routes if name == "confirmation"}
+    assert phases == {"confirm", "resend", "cancel", "undo"}
+
+
+# --- create and admit ------------------------------------------------------------------------------------------------
+
+
+async def test_registration_is_accepted_and_asks_for_a_proof(auth: LocalAuthentication) -> None:
+    """The account exists, unproven; nobody is signed in; the link goes to the address and says when it ends."""
+    user = await sign_up(auth)
+    assert (user.email, user.confirmed_at) == (EMAIL, None)
+    [(mailed_user, token, opts)] = take(auth)
+    assert mailed_user == user
+    assert token is not None
+    assert dict(opts) == {
+        "purpose": "confirmation",
+        "address": EMAIL,
+        "app_name": "localhost",
+        "url": f"http://localhost:8000/auth/confirmation/confirm?confirmation_token={token}",
+        "expires_at": auth.clock() + 3 * DAY,
+    }
+
+
+async def test_nobody_signs_in_unconfirmed(auth: LocalAuthentication) -> None:
+    """AC-2: whatever the way in, the same refusal as for a wrong password; the link opens it."""
+    user = await sign_up(auth)
+    for _ in range(2):
+        with pytest.raises(AuthenticationFailedError, match="not confirmed"):
+            await sign_in(auth)
+        with pytest.raises(AuthenticationFailedError, match="not confirmed"):
+            await auth.strategy("password").sign_in(credentials(), token_type="sign_in")
+        with pytest.raises(AuthenticationFailedError, match="not confirmed"):
+            await auth.sign_in(user)
+    assert (await confirm(auth, links(auth)[FIRST])).user.confirmed_at == auth.clock()
+    _, token = await sign_in(auth)
+    assert await is_alive(auth, token)
+
+
+@pytest.mark.parametrize("proof", [None, False, "", 0, True, "2030-01-01"])
+async def test_only_positive_proof_admits(auth: LocalAuthentication, proof: Any) -> None:
+    """CVE-2026-85500: what is absent, empty or of another type is no proof."""
+    account = replace(Account(user_id="1", stamp=b"s"), confirmed_at=proof)
+    user = await auth.accounts.create({"email": EMAIL})
+    attempt = Attempt(user=user, proof=Proof(account=account, factor="password", at=auth.clock()), client=Client())
+    hook = auth.services.hooks[0]
+    with pytest.raises(AuthenticationFailedError):
+        await hook.admit(attempt)
+    proven = replace(attempt, proof=replace(attempt.proof, account=replace(account, confirmed_at=auth.clock())))
+    assert await hook.admit(proven) is None
+
+
+async def test_confirmation_that_is_not_required_lets_in(tmp_path: Path) -> None:
+    """The link is mailed all the same."""
+    auth = confirming(tmp_path, required=False)
+    _, token = await auth.strategy("password").register(registration())
+    assert await is_alive(auth, token)
+    assert mails(auth) == [FIRST]
+    await auth.close()
+
+
+async def test_vouched_addresses_are_not_asked_about(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """What the application or a listed strategy vouches for needs no proof; what nobody does needs one."""
+    await auth.accounts.create({"email": EMAIL}, confirmed=True)
+    assert mails(auth) == []
+    await auth.accounts.create({"email": OTHER_EMAIL})
+    assert mails(auth) == [("confirmation", OTHER_EMAIL)]
+    trusting = confirming(tmp_path, auto_confirm=("password",))
+    _, token = await trusting.strategy("password").register(registration("carol@mail.example.org"))
+    assert await is_alive(trusting, token)
+    assert mails(trusting) == []
+    await trusting.close()
+
+
+async def test_account_without_an_address_is_not_mailed(auth: LocalAuthentication) -> None:
+    """There is nothing to confirm, and nobody who could."""
+    user = await auth.accounts.create({"username": "alice"}, password=PASSWORD)
+    await actions(auth).resend({}, user=user)
+    assert mails(auth) == []
+
+
+async def test_confirmation_on_create_may_be_off(tmp_path: Path) -> None:
+    """Nothing is mailed until somebody asks; extra fields are written at once."""
+    auth = confirming(tmp_path, confirm_on_create=False, monitor_fields=("email", "phone"))
+    user = await sign_up(auth, phone="+1 555 0100")
+    assert dict(user.data) == {"phone": "+1 555 0100"}
+    assert mails(auth) == []
+    await actions(auth).resend({"email": EMAIL})
+    assert mails(auth) == [FIRST]
+    await auth.close()
+
+
+class Vouching(Hook):
+    """Says that the address is proven, after every other hook."""
+
+    name = "vouching"
+
+    async def prepare(self, draft: Draft) -> Draft:
+        return replace(draft, confirmed_at=None if draft.client.label == "doubt" else draft.confirmed_at)
+
+
+async def test_what_counts_is_what_was_written(tmp_path: Path) -> None:
+    """Whichever hook comes last: a proof that was taken back asks for another one."""
+    auth = confirming(tmp_path, add_ons=(Vouching(),), auto_confirm=("password",))
+    await auth.strategy("password").register(registration(), client=Client(label="doubt"))
+    assert mails(auth) == [FIRST]
+    await auth.close()
+
+
+# --- confirm ---------------------------------------------------------------------------------------------------------
+
+
+async def test_confirming_is_a_claim(auth: LocalAuthentication) -> None:
+    """AC-1: the stamp is new, hooks are told, a reset link from before is dead, the password is that of the account."""
+    await sign_up(auth)
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    reset = mailed_token(auth)
+    before = (await found_of(auth)).account
+    [listener] = [hook for hook in auth.services.hooks if isinstance(hook, Events)]
+    listener.take()
+    assert (await confirm(auth, links(auth)[FIRST])).token is None
+    after = (await found_of(auth)).account
+    assert after.stamp != before.stamp
+    assert after.password_hash == before.password_hash
+    assert [event.claimed for event in listener.take() if isinstance(event, UserConfirmed)] == [True]
+    with pytest.raises(InvalidTokenError):
+        await auth.strategy("password").reset(
+            {"reset_token": reset, "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
+        )
+
+
+async def test_link_works_once(auth: LocalAuthentication) -> None:
+    """TK-10: a second click is refused, as is a link that nobody was given, and nothing at all."""
+    await sign_up(auth)
+    token = links(auth)[FIRST]
+    await confirm(auth, token)
+    for used in (token, "x" * 43, "x", token[:-1]):
+        with pytest.raises(InvalidTokenError):
+            await confirm(auth, used)
+    for missing in ("", None, 3, [token]):
+        with pytest.raises(ValidationError):
+            await confirm(auth, missing)  # type: ignore[arg-type]  # as JSON may have it
+
+
+@pytest.mark.parametrize(("late", "live"), [(-SECOND, True), (timedelta(0), False), (SECOND, False)])
+async def test_link_ends_after_its_lifetime(auth: LocalAuthentication, late: timedelta, live: bool) -> None:
+    """Three days, to the second."""
+    await sign_up(auth)
+    token = links(auth)[FIRST]
+    auth.clock.advance(3 * DAY + late)
+    if live:
+        await confirm(auth, token)
+    else:
+        with pytest.raises(InvalidTokenError):
+            await confirm(auth, token)
+    assert ((await found_of(auth)).account.confirmed_at is not None) is live
+
+
+async def test_link_is_for_one_address(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """AC-4: a link that was mailed to another address than the account has now confirms nothing, whatever its stamp."""
+    await sign_up(auth)
+    token = links(auth)[FIRST]
+    found = await found_of(auth)
+    await auth.services.store.users.update(found.user.id, {"email": OTHER_EMAIL}, {"email": OTHER_EMAIL})
+    before = tables(tmp_path)
+    with pytest.raises(InvalidTokenError, match="another address"):
+        await confirm(auth, token)
+    assert tables(tmp_path) == before
+
+
+@pytest.mark.parametrize("act", ["disable", "delete", "change", "revoke_all", "set_password", "confirm"])
+async def test_link_dies_with_what_happens_to_the_account(auth: LocalAuthentication, act: str) -> None:
+    """AC-4, SE-16: a change of whatever kind ends the link; so does a word of the application."""
+    user = await sign_up(auth)
+    token = links(auth)[FIRST]
+    if act == "change":
+        await auth.accounts.change(user, {"email": OTHER_EMAIL}, confirmed=True)
+    elif act == "set_password":
+        await auth.accounts.set_password(await found_of(auth), NEW_PASSWORD)
+    elif act == "revoke_all":
+        await auth.sessions.revoke_all(user.id)
+    else:
+        await getattr(auth.accounts, act)(user.id)
+    with pytest.raises(InvalidTokenError):
+        await confirm(auth, token)
+
+
+async def test_user_who_goes_meanwhile(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user deleted between the look at the token and its use leaves nothing to confirm."""
+    user = await sign_up(auth)
+    token, peek = links(auth)[FIRST], auth.tokens.peek
+
+    async def then_delete(purpose: str, value: str) -> Any:
+        record = await peek(purpose, value)
+        await auth.accounts.delete(user.id)
+        return record
+
+    monkeypatch.setattr(auth.tokens, "peek", then_delete)
+    with pytest.raises(InvalidTokenError, match="the user of the token is gone"):
+        await confirm(auth, token)
+
+
+async def test_confirming_may_sign_in(tmp_path: Path) -> None:
+    """With the option whoever confirms gets a session, if every gate admits them; once."""
+    auth = confirming(tmp_path, sign_in=True)
+    await sign_up(auth)
+    _, token = await confirm(auth, links(auth)[FIRST])
+    assert await is_alive(auth, token)
+    assert token.session.factors == {"confirmation": auth.clock()}
+    await auth.close()
+
+
+async def test_confirming_in_a_session_of_ones_own(tmp_path: Path) -> None:
+    """That session lives on, every other one ends; that of somebody else is not touched and not kept."""
+    auth = confirming(tmp_path, required=False, sign_in=True)
+    _, here = await auth.strategy("password").register(registration())
+    _, there = await sign_in(auth)
+    _, other = await auth.strategy("password").register(registration(OTHER_EMAIL))
+    assert (await confirm(auth, links(auth)[FIRST], session=here.session)).token is None
+    assert [await is_alive(auth, token) for token in (here, there, other)] == [True, False, True]
+    await actions(auth).resend({"email": OTHER_EMAIL})
+    auth.clock.advance(timedelta(minutes=2))
+    await actions(auth).resend({"email": OTHER_EMAIL})
+    _, token = await confirm(auth, links(auth)["confirmation", OTHER_EMAIL], session=here.session)
+    assert token.session.user_id == other.session.user_id
+    assert [await is_alive(auth, token) for token in (here, other)] == [True, False]
+    await auth.close()
+
+
+# --- extra fields ----------------------------------------------------------------------------------------------------
+
+
+async def test_extra_field_is_kept_back_until_confirmed(tmp_path: Path) -> None:
+    """A new account has the field only once it is proven, by a link to it; the address by one of its own."""
+    auth = confirming(tmp_path, monitor_fields=("email", "phone"))
+    user = await sign_up(auth, phone="+1 555 0100", nickname="al")
+    assert dict(user.data) == {"nickname": "al"}
+    assert await actions(auth).pending(user) == {"phone": "+1 555 0100"}
+    linked = links(auth)
+    assert set(linked) == {FIRST, ("phone_change", "+1 555 0100")}
+    user, _ = await confirm(auth, linked["phone_change", "+1 555 0100"])
+    assert dict(user.data) == {"phone": "+1 555 0100", "nickname": "al"}
+    assert user.confirmed_at is None
+    assert await actions(auth).pending(user) is None
+    await confirm(auth, linked[FIRST])
+    await auth.close()
+
+
+async def test_extra_field_that_the_application_vouches_for(tmp_path: Path) -> None:
+    """It is written at once; so is one of a strategy that is believed."""
+    options: dict[str, Any] = {"monitor_fields": ("phone",), "required": False}
+    auth = confirming(tmp_path, **options)
+    user = await auth.accounts.create({"email": EMAIL, "phone": "1"}, confirmed=True)
+    assert dict(user.data) == {"phone": "1"}
+    trusting = confirming(tmp_path, auto_confirm=("password",), **options)
+    user, _ = await trusting.strategy("password").register({**registration(OTHER_EMAIL), "phone": "2"})
+    assert (dict(user.data), user.confirmed_at, mails(trusting)) == ({"phone": "2"}, None, [])
+    await auth.close()
+    await trusting.close()
+
+
+async def test_add_on_for_a_field_beside_that_for_the_address(tmp_path: Path) -> None:
+    """Each has links, quotas and phases of its own, and the other's links are none to it."""
+    sender = MemorySender()
+    by_phone = Confirmation(sender=sender, name="phone", monitor_fields=("phone",), required=False)
+    auth = confirming(tmp_path, sender=sender, add_ons=(by_phone,))  # type: ignore[arg-type]  # options, as in life
+    user = await sign_up(auth, phone="+1 555 0100")
+    linked = links(auth)
+    for name, key in (("phone", FIRST), ("confirmation", ("phone_change", "+1 555 0100"))):
+        with pytest.raises(InvalidTokenError):
+            await auth.add_on(name).confirm({"confirmation_token": linked[key]})
+    auth.clock.advance(timedelta(minutes=1))
+    await auth.add_on("phone").resend({"email": EMAIL}, user=user)
+    again = links(auth)
+    assert list(again) == [("phone_change", "+1 555 0100")]
+    user, _ = await auth.add_on("phone").confirm({"confirmation_token": again["phone_change", "+1 555 0100"]})
+    assert dict(user.data) == {"phone": "+1 555 0100"}
+    with pytest.raises(ValidationError):
+        await auth.add_on("phone").resend({"email": EMAIL})
+    await auth.close()
+
+
+# --- resend ----------------------------------------------------------------------------------------------------------
+
+
+async def test_resend_makes_a_new_link(auth: LocalAuthentication) -> None:
+    """The new one is mailed, and the older is dead once the mail is out."""
+    await sign_up(auth)
+    old = links(auth)[FIRST]
+    auth.clock.advance(timedelta(minutes=1))
+    assert await actions(auth).resend({"email": EMAIL.upper()}) == (None, None)
+    new = links(auth)[FIRST]
+    with pytest.raises(InvalidTokenError):
+        await confirm(auth, old)
+    await confirm(auth, new)
+
+
+async def test_resend_waits_between_mails(auth: LocalAuthentication) -> None:
+    """Silently: within a minute of a link there is no other, however the address is spelled (RL-4)."""
+    await sign_up(auth)
+    take(auth)
+    auth.clock.advance(timedelta(seconds=59))
+    for spelling in (EMAIL, EMAIL.upper(), f" {EMAIL}"):
+        await actions(auth).resend({"email": spelling})
+    assert mails(auth) == []
+    auth.clock.advance(SECOND)
+    for _ in range(3):
+        await actions(auth).resend({"email": EMAIL})
+    assert mails(auth) == [FIRST]
+
+
+async def test_resend_has_a_quota(auth: LocalAuthentication) -> None:
+    """RL-6: five mails an hour for one address, of whatever kind; the answers stay the same."""
+    await sign_up(auth)
+    for _ in range(50):
+        assert await actions(auth).resend({"email": EMAIL}) == (None, None)
+        auth.clock.advance(timedelta(minutes=1))
+    assert mails(auth) == [FIRST] * 5
+    auth.clock.advance(timedelta(minutes=10))
+    await actions(auth).resend({"email": EMAIL})
+    assert mails(auth) == [FIRST]
+
+
+async def test_resend_goes_to_nobody_else(auth: LocalAuthentication) -> None:
+    """Unknown, confirmed, disabled: no mail. A malformed address is told as such, whoever has it."""
+    await confirmed(auth)
+    user = await sign_up(auth, OTHER_EMAIL)
+    take(auth)
+    await auth.accounts.disable(user.id)
+    auth.clock.advance(timedelta(hours=1))
+    for email in (EMAIL, OTHER_EMAIL, "nobody@mail.example.org"):
+        assert await actions(auth).resend({"email": email}) == (None, None)
+    assert mails(auth) == []
+    for malformed in ("nobody", "", 3):
+        with pytest.raises(ValidationError):
+            await actions(auth).resend({"email": malformed})
+
+
+async def test_failed_mail_counts_for_nothing(tmp_path: Path) -> None:
+    """A mail that was not taken uses up no quota, starts no pause and retires nothing."""
+    mail = MemorySender()
+    failing: list[bool] = []
+
+    async def send(user: Any, token: Any, opts: Any) -> None:
+        if failing:
+            raise OSError
+        await mail.send(user, token, opts)
+
+    auth = confirming(tmp_path, sender=send, mails=Limit(2, timedelta(hours=1)))
+    auth.sender = mail
+    await sign_up(auth)
+    token = links(auth)[FIRST]
+    auth.clock.advance(timedelta(minutes=1))
+    failing.append(True)
+    for _ in range(5):
+        await actions(auth).resend({"email": EMAIL})
+    failing.clear()
+    await actions(auth).resend({"email": EMAIL})
+    assert mails(auth) == [FIRST]
+    auth.clock.advance(timedelta(minutes=1))
+    await actions(auth).resend({"email": EMAIL})
+    assert mails(auth) == []
+    with pytest.raises(InvalidTokenError):
+        await confirm(auth, token)  # by the second mail, which was sent
+    await auth.close()
+
+
+# --- a taken address -------------------------------------------------------------------------------------------------
+
+
+async def test_registering_a_confirmed_address_tells_its_owner(auth: LocalAuthentication) -> None:
+    """EN-4: accepted like any other; the owner gets a notice without a link, five in an hour, and nothing changes."""
+    await confirmed(auth)
+    auth.clock.advance(timedelta(hours=1))
+    before = await found_of(auth)
+    for _ in range(7):
+        result = await auth.strategy("password").register(registration(password=NEW_PASSWORD))
+        assert result == (None, None)
+    messages = take(auth)
+    assert [(opts["purpose"], opts["address"], token) for _, token, opts in messages] == [
+        ("already_registered", EMAIL, None)
+    ] * 5
+    assert all("url" not in opts for _, _, opts in messages)
+    assert await found_of(auth) == before
+
+
+async def test_registering_a_disabled_address_is_silent(auth: LocalAuthentication) -> None:
+    """Accepted, and nobody is mailed."""
+    user, _ = await confirmed(auth)
+    await auth.accounts.disable(user.id)
+    assert await auth.strategy("password").register(registration()) == (None, None)
+    assert mails(auth) == []
+
+
+async def test_registering_twice_with_one_password_is_one_person(auth: LocalAuthentication) -> None:
+    """Whoever lost the mail registers again, gets another one, and signs in with the password of both times."""
+    await sign_up(auth)
+    auth.clock.advance(timedelta(minutes=1))
+    assert await auth.strategy("password").register(registration()) == (None, None)
+    assert mails(auth) == [FIRST, FIRST]
+    await actions(auth).resend({"email": EMAIL})
+    auth.clock.advance(timedelta(minutes=1))
+    await actions(auth).resend({"email": EMAIL})
+    await confirm(auth, links(auth)[FIRST])
+    await sign_in(auth)
+
+
+async def test_overload_makes_nobody_the_same_person(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the passwords could not be compared they may differ: the link is mailed, the password goes."""
+    await sign_up(auth)
+    auth.clock.advance(timedelta(minutes=1))
+
+    async def overloaded(*_: Any, **__: Any) -> None:
+        raise OverloadedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(auth.services.passwords, "verify", overloaded)
+        await auth.strategy("password").register(registration())
+    await confirm(auth, links(auth)[FIRST])
+    assert (await found_of(auth)).account.password_hash is None
+
+
+async def test_registration_that_needs_no_confirmation_is_told(tmp_path: Path) -> None:
+    """Where anybody gets in at once, a taken address is told, as without the add-on."""
+    auth = confirming(tmp_path, required=False)
+    await auth.strategy("password").register(registration())
+    with pytest.raises(ValidationError, match="identity taken"):
+        await auth.strategy("password").register(registration())
+    await auth.close()
+
+
+async def test_user_names_are_public(tmp_path: Path) -> None:
+    """EN-4: a taken user name is told, whether or not the address beside it is taken; that is never told."""
+    sender = MemorySender()
+    named = Password(identity_field="username", register_fields=("email",))
+    parts = {"strategies": [named], "add_ons": [Confirmation(sender=sender)]}
+    auth = make_auth(tmp_path, sender=sender, **parts)
+
+    async def come(username: str, email: str) -> Any:
+        params = {**registration(email), "username": username}
+        return await auth.strategy("password").register(params)
+
+    assert (await come("alice", EMAIL)).token is None
+    for email in (EMAIL, OTHER_EMAIL):
+        with pytest.raises(IdentityTakenError) as refused:
+            await come("alice", email)
+        assert list(refused.value.fields) == ["username"]
+    assert await come("bob", EMAIL) == (None, None)
+    await auth.close()
+
+
+async def test_owner_who_goes_meanwhile(auth: LocalAuthentication) -> None:
+    """Between the clash and the look nobody may have the address any more: it is still accepted."""
+    hook = auth.services.hooks[0]
+    account = Account(user_id="", stamp=b"")
+    draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
+    assert await hook.taken(draft, account)
+    await hook._answer_rival(draft, "0")  # type: ignore[attr-defined]  # the job, whose user went as well
+    assert mails(auth) == []
+
+
+# --- over HTTP -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+async def test_looking_at_a_link_changes_nothing(tmp_path: Path, auth: LocalAuthentication, method: str) -> None:
+    """GHSA-3988-q8q7-p787, CF-3: a scanner that follows the link confirms nothing and changes no row."""
+    await sign_up(auth)
+    token = links(auth)[FIRST]
+    before = tables(tmp_path)
+    query = f"confirmation_token={token}".encode()
+    for _ in range(3):
+        answer = await ask(AuthPlug(auth), method, "/auth/confirmation/confirm", headers=PAGE, query=query)
+        assert answer.status == (405 if method == "OPTIONS" else 200)
+    assert tables(tmp_path) == before
+    await confirm(auth, token)
+
+
+async def test_page_confirms_with_its_button(auth: LocalAuthentication) -> None:
+    """The page carries the token in a hidden field; its POST confirms, a second one says where to get a new link."""
+    await sign_up(auth)
+    token, plug, path = links(auth)[FIRST], AuthPlug(auth), "/auth/confirmation/confirm"
+    page = await ask(plug, "GET", path, headers=PAGE, query=f"confirmation_token={token}".encode())
+    assert f'name="confirmation_token" value="{token}"' in page.text
+    assert (await post(plug, path, {"confirmation_token": token}, headers=PAGE)).status == 200
+    again = await post(plug, path, {"confirmation_token": token}, headers=PAGE)
+    assert again.status == 401
+    assert "not valid any more" in again.text
+    assert (await post(plug, path, {}, headers=JSON)).status == 422
+
+
+async def test_phases_over_http(auth: LocalAuthentication) -> None:
+    """Signed in one resends one's own and cancels; signed out one needs an address, and cannot cancel."""
+    plug = AuthPlug(auth)
+    assert (await post(plug, "/auth/confirmation/resend", {"email": EMAIL})).status == 200
+    assert (await post(plug, "/auth/confirmation/resend")).status == 422
+    assert (await post(plug, "/auth/confirmation/cancel")).status == 401
+    _, token = await confirmed(auth)
+    cookie = f"{auth.session_cookie}={token.cookie}"
+    for phase in ("resend", "cancel"):
+        assert (await post(plug, f"/auth/confirmation/{phase}", cookie=cookie, headers=JSON)).json() == {
+            "status": "accepted"
+        }
+
+
+async def test_no_secret_is_shown(auth: LocalAuthentication, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither token nor address nor a value that waits is in a log or in what an object says of itself."""
+    [listener] = [hook for hook in auth.services.hooks if isinstance(hook, Events)]
+    user, token = await confirmed(auth)
+    params = {"email": OTHER_EMAIL, "current_password": PASSWORD}
+    await actions(auth).change_email(user, params, session=token.session)
+    linked = links(auth)["email_change", OTHER_EMAIL]
+    with pytest.raises(InvalidTokenError):
+        await confirm(auth, linked[::-1])
+    shown = caplog.text + "".join(repr(event) for event in listener.take())
+    assert linked not in shown
+    assert OTHER_EMAIL not in shown
+
+
+async def test_hashes_of_another_cost_are_one_person_too(tmp_path: Path) -> None:
+    """The same password under another hasher counts as the same."""
+    auth = confirming(tmp_path, options={"hasher": HASHER})
+    await sign_up(auth)
+    dearer = confirming(tmp_path, sender=auth.sender, options={"hasher": Bcrypt(cost=5)})
+    dearer.clock.advance(timedelta(minutes=1))
+    await dearer.strategy("password").register(registration())
+    await confirm(dearer, links(auth)[FIRST])
+    assert (await found_of(auth)).account.password_hash is not None
+    await auth.close()
+    await dearer.close()
+
+
+async def test_reset_of_an_unconfirmed_account_is_a_claim(auth: LocalAuthentication) -> None:
+    """AC-1: whoever resets reads the mail: confirmed, with their password, and every link from before is dead."""
+    await sign_up(auth)
+    first = links(auth)[FIRST]
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    await auth.strategy("password").reset(
+        {"reset_token": mailed_token(auth), "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
+    )
+    await sign_in(auth, password=NEW_PASSWORD)
+    with pytest.raises(InvalidTokenError):
+        await confirm(auth, first)
+
+
+def test_resettable_is_not_needed(tmp_path: Path) -> None:
+    """The add-on goes with a strategy that has no reset."""
+    auth = make_auth(tmp_path, strategies=[Password()], add_ons=[Confirmation(sender=NO_SENDER)])
+    assert ("password", "reset") not in auth.routes

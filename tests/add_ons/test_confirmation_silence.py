@@ -1,0 +1,166 @@
+"""What an answer of a phase that mails says about who has an account: nothing, in bytes, headers and time."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+
+import httpx
+import pytest
+
+from asgi_auth.authentication import utc_now
+from asgi_auth.limits import Limit
+from asgi_auth.passwords import Bcrypt
+from asgi_auth.types import EMPTY
+from tests.add_ons.confirming import actions, confirm, confirming, links, sign_in, sign_up
+from tests.asgi import BROWSER, JSON, PAGE
+from tests.gate import Turnstile
+from tests.served import application
+from tests.servers import serving
+from tests.support import EMAIL, HASHER, NEW_PASSWORD, OTHER_EMAIL, PASSWORD, LocalAuthentication, registration
+
+pytestmark = pytest.mark.anyio
+
+UNPROVEN = "carol@mail.example.org"
+COST = 8
+"""Dear enough, at some 15 ms, to be the work of a registration."""
+ROUNDS = 30
+TRIES = 4
+"""A difference is one only if it is there each time: this machine does other things as well."""
+
+
+@asynccontextmanager
+async def served(directory: Path, *, cost: int = HASHER.cost) -> AsyncIterator[tuple["Site", LocalAuthentication]]:
+    """An application on a real server: Alice and Bob are confirmed, Carol is not."""
+    auth = confirming(directory, options={"clock": utc_now, "hasher": Bcrypt(cost=cost)})
+    turnstile = Turnstile(application(auth))
+    async with serving(turnstile) as url, httpx.AsyncClient(base_url=url, headers={"Host": "localhost:8000"}) as client:
+        for email in (EMAIL, OTHER_EMAIL):
+            await sign_up(auth, email)
+            await confirm(auth, links(auth)["confirmation", email])
+        await sign_up(auth, UNPROVEN)
+        yield Site(client, turnstile), auth
+
+
+class Site:
+    """A client that waits until the jobs of its requests are done."""
+
+    def __init__(self, client: httpx.AsyncClient, turnstile: Turnstile) -> None:
+        self._client, self._turnstile = client, turnstile
+        self.headers: dict[str, str] = {}
+
+    async def post(self, path: str, params: Mapping[str, str], headers: Mapping[str, str] = EMPTY) -> httpx.Response:
+        """One request."""
+        answer = await self._client.post(
+            path, data=dict(params), headers=[*self.headers.items(), *dict(headers).items()]
+        )
+        await self._turnstile.until(lambda: self._turnstile.entered - self._turnstile.left <= 1)  # the lifespan stays
+        return answer
+
+    async def seconds(self, path: str, params: Mapping[str, str]) -> float:
+        """How long the answer to one request takes."""
+        began = time.perf_counter()
+        await self._client.post(path, data=dict(params), headers=self.headers)
+        spent = time.perf_counter() - began
+        await self._turnstile.until(lambda: self._turnstile.entered - self._turnstile.left <= 1)
+        return spent
+
+
+class Cases:
+    """Parameters of a phase, by what only the database knows of them; every address that has to be new is new."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def _new(self) -> str:
+        self._count += 1
+        return f"new{self._count:04}@mail.example.org"
+
+    def register(self) -> dict[str, dict[str, str]]:
+        """A new address, that of somebody, and one that was registered and never proven."""
+        return {
+            "new": registration(self._new()),
+            "taken": registration(EMAIL, NEW_PASSWORD),
+            "unproven": registration(UNPROVEN, NEW_PASSWORD),
+        }
+
+    def mail(self) -> dict[str, dict[str, str]]:
+        """The same for whatever takes an address alone."""
+        return {"new": {"email": self._new()}, "taken": {"email": EMAIL}, "unproven": {"email": UNPROVEN}}
+
+    def change(self) -> dict[str, dict[str, str]]:
+        """The same for whoever is signed in, as Alice."""
+        emails = {"new": self._new(), "taken": OTHER_EMAIL, "unproven": UNPROVEN}
+        return {name: {"email": email, "current_password": PASSWORD} for name, email in emails.items()}
+
+
+PHASES = {
+    "/auth/password/register": Cases.register,
+    "/auth/password/reset_request": Cases.mail,
+    "/auth/confirmation/resend": Cases.mail,
+    "/auth/confirmation/change_email": Cases.change,
+}
+
+
+async def _signed_in(auth: LocalAuthentication) -> dict[str, str]:
+    _, token = await sign_in(auth)
+    return {"Cookie": f"{auth.session_cookie}={token.cookie}"}
+
+
+def _shown(answer: httpx.Response) -> tuple[int, bytes, list[tuple[str, str]]]:
+    headers = [(name, value) for name, value in answer.headers.multi_items() if name != "date"]
+    return answer.status_code, answer.content, headers
+
+
+@pytest.mark.parametrize("path", PHASES)
+@pytest.mark.parametrize("kind", [{}, JSON, BROWSER, PAGE], ids=["plain", "json", "browser", "page"])
+async def test_answers_are_the_same_for_everybody(tmp_path: Path, path: str, kind: dict[str, str]) -> None:
+    """EN-3, EN-4: the same bytes and headers, no cookie, whether the address is new, taken or unproven; every time."""
+    async with served(tmp_path) as (site, auth):
+        site.headers = await _signed_in(auth) if path.endswith("change_email") else {}
+        cases, answers = Cases(), []
+        for _ in range(7):  # more than there are mails
+            answers += [await site.post(path, params, kind) for params in PHASES[path](cases).values()]
+        shown = [_shown(answer) for answer in answers]
+        assert shown == [shown[0]] * len(shown)
+        assert answers[0].status_code == 200
+        assert "set-cookie" not in answers[0].headers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PHASES)
+async def test_answers_take_the_same_time(tmp_path: Path, path: str) -> None:
+    """EN-2, EN-3, EN-4: interleaved, the medians are within 0.85 and 1.18 of each other, over a real server."""
+    async with served(tmp_path, cost=COST) as (site, auth):
+        site.headers = await _signed_in(auth) if path.endswith("change_email") else {}
+        cases, ratios = Cases(), {"new": 0.0}
+        for _ in range(TRIES):
+            if not _are_alike(ratios):
+                ratios = await _ratios(site, path, cases)
+    assert _are_alike(ratios), ratios
+
+
+def _are_alike(ratios: Mapping[str, float]) -> bool:
+    return all(0.85 <= ratio <= 1.18 for ratio in ratios.values())
+
+
+async def _ratios(site: Site, path: str, cases: Cases) -> dict[str, float]:
+    spent: dict[str, list[float]] = {}
+    for round_ in range(ROUNDS):
+        turn = list(PHASES[path](cases).items())
+        for name, params in turn[round_ % 3 :] + turn[: round_ % 3]:
+            spent.setdefault(name, []).append(await site.seconds(path, params))
+    return {name: median(times) / median(spent["new"]) for name, times in spent.items()}
+
+
+async def test_limits_do_not_differ(tmp_path: Path) -> None:
+    """The address that has no account is as silent as the one that has when its mails are used up."""
+    auth = confirming(tmp_path, mails=Limit(1, timedelta(days=1)))
+    await sign_up(auth)
+    for email in (EMAIL, OTHER_EMAIL):
+        for _ in range(3):
+            assert await actions(auth).resend({"email": email}) == (None, None)
+    assert len(auth.sender.messages) == 1
+    await auth.close()

@@ -1,0 +1,347 @@
+"""What somebody might try with an invitation, by name."""
+
+import string
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_auth.add_ons import Confirmation
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    ForbiddenError,
+    InvalidTokenError,
+    ValidationError,
+)
+from asgi_auth.senders import MemorySender
+from asgi_auth.types import User
+from tests.add_ons.inviting import (
+    ADMIN,
+    ROLE,
+    Roles,
+    admin_of,
+    by_staff,
+    invitations,
+    invite,
+    joining,
+    make_inviting,
+    member_of,
+    newest_token,
+    refused,
+    states,
+)
+from tests.asgi import PAGE, ask, post, site
+from tests.support import (
+    EMAIL,
+    NEW_PASSWORD,
+    OTHER_EMAIL,
+    PASSWORD,
+    LocalAuthentication,
+    credentials,
+    found_of,
+    is_alive,
+    mailed_token,
+    make_auth,
+    register,
+    registration,
+)
+
+pytestmark = pytest.mark.anyio
+
+HERE = "/auth/invitation"
+PLANTED = "planted by a stranger"
+
+
+@pytest.fixture
+def roles() -> Roles:
+    """What was granted."""
+    return Roles()
+
+
+@pytest.fixture
+async def auth(tmp_path: Path, roles: Roles) -> AsyncIterator[LocalAuthentication]:
+    """An Authentication whose admin may invite, and that proves addresses."""
+    sender = MemorySender()
+    auth = make_inviting(tmp_path, roles=roles, sender=sender, hooks=[Confirmation(sender=sender)])
+    yield auth
+    await auth.close()
+
+
+# --- the lure --------------------------------------------------------------------------------------------------------
+
+
+async def test_lure_into_a_session_of_the_attacker(auth: LocalAuthentication, roles: Roles) -> None:
+    """IN-4: the victim opens the link in a browser with the attacker's cookie: nothing is granted to the attacker."""
+    app, attacker = site(auth), await member_of(auth, OTHER_EMAIL)
+    cookie = f"{auth.session_cookie}={(await auth.sign_in(attacker)).cookie}"
+    token = await invite(auth, grant=ROLE)
+    query = f"invitation_token={token}".encode()
+    page = await ask(app, "GET", f"{HERE}/view", query=query, headers=PAGE, cookie=cookie)
+    answer = await post(app, f"{HERE}/accept", {"invitation_token": token}, headers=PAGE, cookie=cookie)
+
+    assert (page.status, "You are signed in with another account." in page.text, "Accept" in page.text) == (
+        200,
+        True,
+        False,
+    )
+    assert (answer.status, roles.granted, await states(auth)) == (403, [], ["pending"])
+    done = await post(app, "/auth/password/register", joining(token), headers=PAGE, cookie=cookie)
+    assert done.status == 200
+    assert roles.granted == [((await found_of(auth)).user.id, {"role": "editor"})]
+    assert await auth.sessions.list(attacker.id) == []  # the browser is the victim's now
+
+
+async def test_lure_into_an_account_in_the_victims_name(tmp_path: Path, roles: Roles) -> None:
+    """CVE-2026-53514: the attacker's account has the victim's address, unproven, and its cookie is in the browser."""
+    auth = make_inviting(tmp_path, roles=roles)
+    planted, access = await register(auth)
+    token = await invite(auth, grant=ROLE)
+    app, cookie = site(auth), f"{auth.session_cookie}={access.cookie}"
+    answer = await post(app, f"{HERE}/accept", {"invitation_token": token}, headers=PAGE, cookie=cookie)
+
+    assert (answer.status, roles.granted, await states(auth)) == (403, [], ["pending"])
+    assert (await auth.accounts.get(planted.id)) is not None
+    await auth.close()
+
+
+async def test_lure_by_a_link_of_the_attackers_own(auth: LocalAuthentication, roles: Roles) -> None:
+    """Whoever is handed an invitation of another address is told the full address, and joins under no other."""
+    token = await invite(auth, OTHER_EMAIL)
+    view = await auth.add_on("invitation").view({"invitation_token": token})
+    error = await refused(auth.strategy("password").register(joining(token, email=EMAIL)))
+
+    assert view.data["email"] == OTHER_EMAIL
+    assert isinstance(error, ValidationError)
+    assert error.fields == {"email": "is not the address that was invited"}
+    assert roles.granted == []
+
+
+# --- pre-hijacking: case C -------------------------------------------------------------------------------------------
+
+
+async def test_case_c_what_a_stranger_has_planted_is_dead(tmp_path: Path, roles: Roles) -> None:
+    """AC-1: password, session, bearer token, reset link and confirmation link of before the invitation."""
+    before = make_auth(tmp_path)
+    await before.accounts.create({"email": EMAIL}, password=PLANTED)
+    _, session = await before.strategy("password").sign_in(credentials(password=PLANTED))
+    await before.strategy("password").reset_request({"email": EMAIL})
+    reset_token = mailed_token(before)
+    sender = MemorySender()
+    auth = make_inviting(tmp_path, roles=roles, sender=sender, hooks=[Confirmation(sender=sender)])
+    await auth.add_on("confirmation").resend({"email": EMAIL})
+    link = mailed_token(auth, parameter="confirmation_token")
+    token = await invite(auth, grant=ROLE)
+    assert await is_alive(auth, session)
+    user, access = await auth.strategy("password").register(joining(token))
+
+    assert await is_alive(auth, access)
+    assert not await is_alive(auth, session)
+    assert [each.id for each in await auth.sessions.list(user.id)] == [access.session.id]
+    reset = {"reset_token": reset_token, "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
+    for act in (
+        auth.strategy("password").sign_in(credentials(password=PLANTED)),
+        auth.strategy("password").reset(reset),
+        auth.add_on("confirmation").confirm({"confirmation_token": link}),
+    ):
+        assert isinstance(await refused(act), AuthenticationFailedError)
+    assert (await auth.strategy("password").sign_in(credentials())).user.id == user.id
+    await before.close()
+    await auth.close()
+
+
+async def test_case_c_a_stranger_who_comes_later_changes_nothing(auth: LocalAuthentication) -> None:
+    """Between the mail and the click somebody registers the address: it is still the invited one's."""
+    token = await invite(auth, grant=ROLE)
+    await auth.strategy("password").register(registration(EMAIL, PLANTED))
+    user, access = await auth.strategy("password").register(joining(token))
+
+    assert (user.email, access is not None, await states(auth)) == (EMAIL, True, ["accepted"])
+    assert isinstance(
+        await refused(auth.strategy("password").sign_in(credentials(password=PLANTED))), AuthenticationFailedError
+    )
+
+
+async def test_case_c_a_refused_grant_claims_nothing(auth: LocalAuthentication, roles: Roles) -> None:
+    """The claim is undone with the rest."""
+    await auth.strategy("password").register(registration(EMAIL, PLANTED))
+    token = await invite(auth)
+    before = await found_of(auth)
+    roles.refusal = ForbiddenError("no seat left")
+
+    assert await refused(auth.strategy("password").register(joining(token))) is roles.refusal
+    assert await found_of(auth) == before
+
+
+async def test_an_address_that_a_provider_says_otherwise_is_proven_twice(auth: LocalAuthentication) -> None:
+    """Rule 9: until the second mail is completed by the new user, nothing of the invited address is theirs."""
+    token = await invite(auth)
+    form = {"subject": "alice", "address": OTHER_EMAIL, "invitation_token": token}
+    user, access = await auth.strategy("provider").callback(form)
+    assert (user.email, access is not None) == (None, True)
+    link = mailed_token(auth, parameter="confirmation_token")
+    assert auth.sender.messages[-1][2]["address"] == EMAIL
+    before = len(auth.sender.messages)
+    await auth.strategy("password").reset_request({"email": EMAIL})
+    await auth.strategy("password").reset_request({"email": OTHER_EMAIL})
+    assert len(auth.sender.messages) == before
+
+    confirm = auth.add_on("confirmation").confirm
+    assert isinstance(await refused(confirm({"confirmation_token": link})), AuthenticationFailedError)
+    await confirm({"confirmation_token": link}, session=access.session)
+    found = await found_of(auth)
+    assert (found.user.id, found.account.confirmed_at) == (user.id, auth.clock())
+
+
+# --- to invite again -------------------------------------------------------------------------------------------------
+
+
+async def test_reinvite_raises_no_grant_under_a_live_token(auth: LocalAuthentication, roles: Roles) -> None:
+    """Rule 4: the policy is asked about the new grant; a mail that is out grants what it granted, or nothing."""
+    admin, add_on = await admin_of(auth), auth.add_on("invitation")
+    old = await invite(auth, grant={"role": "viewer"})
+    auth.clock.advance(timedelta(minutes=1))
+    assert isinstance(await refused(add_on.invite(admin, EMAIL, grant={"role": "owner"})), ForbiddenError)
+    assert [(each.grant, each.version) for each in await invitations(auth)] == [({"role": "viewer"}, 1)]
+    await add_on.invite(admin, EMAIL, grant=ROLE)
+    assert isinstance(await refused(auth.strategy("password").register(joining(old))), InvalidTokenError)
+    await auth.strategy("password").register(joining(newest_token(auth)))
+
+    assert [data for _, data in roles.granted] == [{"role": "editor"}]
+
+
+async def test_reinvite_by_another_inviter_changes_and_reveals_nothing(tmp_path: Path) -> None:
+    """Rule 4, IN-3: without ``may_revoke`` the first one's stands; the answer is that of any invitation."""
+    auth = make_inviting(tmp_path, invitation={"may_invite": lambda *_: True})
+    other, token = await member_of(auth, OTHER_EMAIL), await invite(auth, grant=ROLE)
+    before = await invitations(auth)
+    answers = [
+        await auth.add_on("invitation").invite(other, email, grant={"role": "owner"})
+        for email in (EMAIL, "nobody@mail.example.org")
+    ]
+
+    assert answers[0] == answers[1]
+    assert [each for each in await invitations(auth) if each.email == EMAIL] == list(before)
+    assert len(auth.sender.messages) == 2
+    assert (await auth.add_on("invitation").view({"invitation_token": token})).data["inviter"] == ADMIN
+    await auth.close()
+
+
+async def test_reinvite_by_another_inviter_is_on_their_own_authority(tmp_path: Path, roles: Roles) -> None:
+    """Rule 4: with ``may_revoke`` the first one's is revoked, and a new one made: no grant passes from hand to hand."""
+    policies = {"may_invite": lambda *_: True, "may_revoke": lambda actor, invitation: True}
+    auth = make_inviting(tmp_path, roles=roles, invitation=policies)
+    other, old = await member_of(auth, OTHER_EMAIL), await invite(auth, grant=ROLE)
+    await auth.add_on("invitation").invite(other, EMAIL, grant={"role": "viewer"})
+    kept = {each.status: (each.inviter_id, each.reason, each.ended_by) for each in await invitations(auth)}
+
+    assert kept == {"revoked": ((await admin_of(auth)).id, "superseded", other.id), "pending": (other.id, None, None)}
+    assert isinstance(await refused(auth.strategy("password").register(joining(old))), InvalidTokenError)
+    await auth.strategy("password").register(joining(newest_token(auth)))
+    assert [data for _, data in roles.granted] == [{"role": "viewer"}]
+    await auth.close()
+
+
+async def test_reinvite_does_not_move_a_token_to_another_address(auth: LocalAuthentication) -> None:
+    """CVE-2026-32700: there is no way to change the address; another spelling is the same row, mailed as it was."""
+    await invite(auth)
+    auth.clock.advance(timedelta(minutes=1))
+    await invite(auth, "ALICE@mail.example.org")
+    [record] = await invitations(auth)
+
+    assert (record.email, record.version) == (EMAIL, 2)
+    assert {opts["address"] for _, _, opts in auth.sender.messages} == {EMAIL}
+
+
+# --- authority -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["register", "accept"])
+@pytest.mark.parametrize("how", ["disabled", "deleted", "demoted"])
+async def test_inviter_lost_authority(tmp_path: Path, roles: Roles, how: str, path: str) -> None:
+    """Rule 10: asked again when it is used, about this grant; then it is revoked, and looks like any dead one."""
+    trusted = True
+
+    async def policy(inviter: User, address: str, grant: Any) -> bool:
+        return trusted and by_staff(inviter, address, grant)
+
+    auth = make_inviting(tmp_path, roles=roles, invitation={"may_invite": policy})
+    user = await member_of(auth) if path == "accept" else None
+    token, admin = await invite(auth, grant=ROLE), await admin_of(auth)
+    trusted = how != "demoted"
+    if how != "demoted":
+        await getattr(auth.accounts, {"disabled": "disable", "deleted": "delete"}[how])(admin.id)
+    shown = {"invitation_token": token}
+    for _ in range(2):
+        act = (
+            auth.strategy("password").register(joining(token))
+            if user is None
+            else auth.add_on("invitation").accept(user, shown)
+        )
+        error = await refused(act)
+        assert (type(error), error.fields if error else None) == (InvalidTokenError, {})
+
+    [record] = await invitations(auth)
+    assert (record.status, record.reason, record.ended_by) == ("revoked", "inviter_lost_authority", None)
+    assert roles.granted == []
+    await auth.close()
+
+
+async def test_an_invitation_of_the_application_has_nobody_to_lose(auth: LocalAuthentication, roles: Roles) -> None:
+    """No policy was asked when it was made, none is when it is used."""
+    await auth.add_on("invitation").invite(None, EMAIL, grant={"role": "owner"})
+    await auth.strategy("password").register(joining(newest_token(auth)))
+
+    assert [data for _, data in roles.granted] == [{"role": "owner"}]
+
+
+# --- the token -------------------------------------------------------------------------------------------------------
+
+
+async def test_every_other_token_is_dead(auth: LocalAuthentication) -> None:
+    """CVE-2026-1529: nothing is written in it that could be edited, and no neighbour of it is live."""
+    token = await invite(auth, grant=ROLE)
+    alphabet = string.ascii_letters + string.digits + "-_"
+    assert not [text for text in (EMAIL, "editor", "alice") if text in token]
+    for position in range(len(token)):
+        other = alphabet[(alphabet.index(token[position]) + 1) % len(alphabet)]
+        edited = token[:position] + other + token[position + 1 :]
+        assert isinstance(await refused(auth.strategy("password").register(joining(edited))), InvalidTokenError)
+    for edited in (token + "A", token[:-1], token.swapcase(), f" {token}", f"{token}=", token.encode().hex()):
+        assert isinstance(await refused(auth.strategy("password").register(joining(edited))), InvalidTokenError)
+
+    assert await states(auth) == ["pending"]
+
+
+async def test_the_id_of_an_invitation_is_no_secret(auth: LocalAuthentication) -> None:
+    """What the inviter's list shows lets nobody in."""
+    await invite(auth)
+    [record] = await invitations(auth)
+
+    assert isinstance(await refused(auth.strategy("password").register(joining(record.id))), InvalidTokenError)
+
+
+async def test_the_token_of_an_invitation_is_for_nothing_else(auth: LocalAuthentication) -> None:
+    """TK-8: no sign-in, no reset, no confirmation, no undo."""
+    await member_of(auth)
+    token = await invite(auth)
+    new = {"password": PASSWORD, "password_confirmation": PASSWORD}
+    for act in (
+        auth.strategy("password").sign_in_with_token({"token": token}),
+        auth.strategy("password").reset({"reset_token": token, **new}),
+        auth.add_on("confirmation").confirm({"confirmation_token": token}),
+        auth.add_on("confirmation").undo({"undo_token": token}),
+    ):
+        assert isinstance(await refused(act), InvalidTokenError)
+
+
+async def test_the_token_of_another_kind_of_user(tmp_path: Path) -> None:
+    """SE-12: nothing of one ``Authentication`` is taken by another, even on one database with one secret."""
+    users, staff = make_inviting(tmp_path), make_inviting(tmp_path, subject_name="staff")
+    token = await invite(users)
+
+    assert isinstance(await refused(staff.strategy("password").register(joining(token))), InvalidTokenError)
+    assert (await invitations(staff), await states(users)) == ([], ["pending"])
+    await users.close()
+    await staff.close()

@@ -1,0 +1,30 @@
+"""The words of messages whose text depends on more than the purpose."""
+
+from typing import Any
+
+import pytest
+
+from asgi_auth.senders.words import words_for
+
+INVITATION = {"purpose": "invitation", "app_name": "Acme", "inviter": None, "scope": None, "registered": False}
+
+
+@pytest.mark.parametrize(
+    ("opts", "lead"),
+    [
+        ({}, "Acme has invited you to Acme. Open the link to make your account, or to decline."),
+        (
+            {"inviter": "bob@mail.example.org", "scope": "The {app_name} club"},
+            "bob@mail.example.org has invited you to The {app_name} club. Open the link to make your account, or"
+            " to decline.",
+        ),
+        (
+            {"inviter": "Bob\r\nBcc: x", "registered": True},
+            "Bob Bcc: x has invited you to Acme. You have an account at Acme: open the link and sign in to accept, or"
+            " to decline.",
+        ),
+    ],
+)
+def test_invitation_says_who_invites_to_what(opts: dict[str, Any], lead: str) -> None:
+    """Whoever has an account is told to sign in; what others have chosen is one line of text, and no template."""
+    assert words_for({**INVITATION, **opts}).lead == lead

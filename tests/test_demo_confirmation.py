@@ -1,0 +1,277 @@
+"""The demo's pages about addresses: confirm, ask again, change, cancel, take back."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from asgi_auth.errors import AuthenticationFailedError
+from asgi_auth.hooks import Hook
+from tests import demos
+from tests.demos import confirming, is_signed_in, sign_in, sign_up, visit, where
+from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, LocalAuthentication, mailed_token, registration
+
+pytestmark = pytest.mark.anyio
+
+NEW_EMAIL = "alice@new.example.org"
+CHANGE = "/auth/confirmation/change_email"
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """What the demo runs on."""
+    auth = demos.make_auth(tmp_path)
+    yield auth
+    await auth.close()
+
+
+def purposes(auth: LocalAuthentication) -> list[str]:
+    """Of every mail since the last time."""
+    found = [opts["purpose"] for _, _, opts in auth.sender.messages]
+    auth.sender.messages.clear()
+    return found
+
+
+async def change(browser: httpx.AsyncClient, email: str = NEW_EMAIL, password: str = PASSWORD) -> httpx.Response:
+    """Ask for another address."""
+    return await browser.post(CHANGE, data={"email": email, "current_password": password})
+
+
+# --- the first proof -------------------------------------------------------------------------------------------------
+
+
+async def test_registration_asks_for_the_mail(auth: LocalAuthentication) -> None:
+    """Nobody is signed in by registering; the mailed page has a button, and only then one can sign in."""
+    async with visit(auth) as browser:
+        sent = await browser.post("/auth/password/register", data=registration())
+        too_early = await sign_in(browser)
+        token = mailed_token(auth, parameter="confirmation_token")
+        page = await browser.get(f"/auth/confirmation/confirm?confirmation_token={token}")
+        done = await browser.post("/auth/confirmation/confirm", data={"confirmation_token": token})
+        welcome = await browser.get(done.headers["Location"])
+
+        assert "<h1>Look at your mail</h1>" in sent.text
+        assert f"<strong>{EMAIL}</strong>" in sent.text
+        assert "set-cookie" not in sent.headers
+        assert too_early.status_code == 401
+        assert "or the address is not confirmed yet." in too_early.text
+        assert page.text.count(token) == 1
+        assert where(done) == (303, "/sign_in?note=proven")
+        assert "Your address is confirmed. You can sign in now." in welcome.text
+        assert where(await sign_in(browser)) == (303, "/account")
+
+
+async def test_taken_address_looks_like_any_other(auth: LocalAuthentication) -> None:
+    """EN-4: the same page, whether or not somebody has the address; its owner is told by mail."""
+    async with visit(auth) as browser, visit(auth) as other:
+        await sign_up(browser, auth)
+        purposes(auth)
+        taken = await other.post("/auth/password/register", data=registration())
+        told = purposes(auth)
+        free = await other.post("/auth/password/register", data=registration(OTHER_EMAIL))
+
+    assert taken.status_code == free.status_code == 200
+    assert taken.text.replace(EMAIL, OTHER_EMAIL) == free.text
+    assert told == ["already_registered"]
+
+
+async def test_link_is_sent_again(auth: LocalAuthentication) -> None:
+    """From the page that one is on, and from a form; after a minute. What is no address is told at its field."""
+    async with visit(auth) as browser:
+        sent = await browser.post("/auth/password/register", data=registration())
+        purposes(auth)
+        found = re.search(r'action="(/auth/confirmation/resend)".*?name="email" value="(.*?)"', sent.text, re.DOTALL)
+        assert found
+        early = await browser.post(found[1], data={"email": found[2]})
+        mails = [purposes(auth)]
+        auth.clock.advance(timedelta(minutes=2))
+        again = await browser.post(found[1], data={"email": found[2]})
+        mails.append(purposes(auth))
+        form = await browser.get("/confirm_address")
+        refused = await browser.post("/auth/confirmation/resend", data={"email": "nobody"})
+
+    assert mails == [[], ["confirmation"]]
+    assert early.text == again.text
+    assert "another link is on its way" in again.text
+    assert 'action="/auth/confirmation/resend"' in form.text
+    assert refused.status_code == 422
+    assert 'id="email-problem">This is not a mail address.<' in refused.text
+
+
+async def test_dead_link_leads_to_a_new_one(auth: LocalAuthentication) -> None:
+    """What was used does not work; the page says where to get another."""
+    async with visit(auth) as browser:
+        await sign_up(browser, auth)
+        await browser.post("/auth/sign_out")
+        dead = await browser.post("/auth/confirmation/confirm", data=confirming(auth))
+        bare = await browser.post("/auth/confirmation/confirm")
+
+    assert dead.status_code == 401
+    assert 'href="/confirm_address"' in dead.text
+    assert bare.status_code == 422
+    assert "This link is not complete." in bare.text
+
+
+# --- a change --------------------------------------------------------------------------------------------------------
+
+
+async def test_address_is_changed_by_the_new_ones_owner(auth: LocalAuthentication) -> None:
+    """The account page shows what waits; the old address holds until then, and is told; the session lives on."""
+    async with visit(auth) as browser:
+        await sign_up(browser, auth)
+        purposes(auth)
+        asked = await change(browser)
+        mails = purposes(auth)
+        again = await browser.post("/auth/confirmation/resend")
+        page = await browser.get(asked.headers["Location"])
+        auth.clock.advance(timedelta(minutes=2))
+        await browser.post("/auth/confirmation/resend")
+        done = await browser.post("/auth/confirmation/confirm", data=confirming(auth))
+        account = await browser.get(done.headers["Location"])
+
+    assert where(asked) == (303, "/account?note=change_asked")
+    assert sorted(mails) == ["email_change", "email_change_asked"]
+    assert where(again) == (303, "/account?note=sent_again")
+    assert f"<strong>{EMAIL}</strong>" in page.text
+    assert f"<strong>{NEW_EMAIL}</strong>" in page.text
+    assert "Not confirmed yet" in page.text
+    assert where(done) == (303, "/account?note=confirmed")
+    assert f"<strong>{NEW_EMAIL}</strong>" in account.text
+    assert EMAIL not in account.text.replace(NEW_EMAIL, "")
+
+
+async def test_change_is_refused_at_its_field(auth: LocalAuthentication) -> None:
+    """A wrong password and what is no address, beside the field; the password does not come back."""
+    async with visit(auth) as browser:
+        await sign_up(browser, auth)
+        form = await browser.get("/account/address")
+        wrong = await change(browser, password="not this one")
+        no_address = await change(browser, email="alice")
+
+    assert 'action="/auth/confirmation/change_email"' in form.text
+    assert (wrong.status_code, no_address.status_code) == (422, 422)
+    assert 'id="current_password-problem">Current password is not right.<' in wrong.text
+    assert f'value="{NEW_EMAIL}"' in wrong.text
+    assert "not this one" not in wrong.text
+    assert 'id="email-problem">This is not a mail address.<' in no_address.text
+
+
+async def test_too_many_wrong_passwords_are_told(auth: LocalAuthentication) -> None:
+    """429 on the page of the form, with how long to wait."""
+    async with visit(auth) as browser:
+        await sign_up(browser, auth)
+        for _ in range(10):
+            await change(browser, password="not this one")
+        refused = await change(browser)
+
+    assert refused.status_code == 429
+    assert re.search(r"That was too often\. Please try again in \d+ minutes\.", refused.text)
+
+
+async def test_old_sign_in_has_to_be_proven_again(auth: LocalAuthentication) -> None:
+    """The form, and what it posts to, ask for the password first; then one comes back to the form."""
+    async with visit(auth) as browser:
+        await sign_up(browser, auth)
+        auth.clock.advance(timedelta(minutes=16))
+        sent, stale = await browser.get("/account/address"), await change(browser)
+        page = await browser.get(sent.headers["Location"])
+        wrong = await browser.post("/auth/password/reauthenticate", data=again("not this one"))
+        done = await browser.post("/auth/password/reauthenticate", data=again(PASSWORD))
+        form, needless = await browser.get(done.headers["Location"]), await browser.get(sent.headers["Location"])
+
+    assert where(sent) == where(stale) == (303, "/reauthenticate?return_to=%2Faccount%2Faddress")
+    assert '<input type="hidden" name="return_to" value="/account/address">' in page.text
+    assert wrong.status_code == 401
+    assert "The password is not right." in wrong.text
+    assert where(done) == where(needless) == (303, "/account/address")
+    assert "<h1>Change your address</h1>" in form.text
+
+
+def again(password: str) -> dict[str, str]:
+    """The parameters of ``reauthenticate``."""
+    return {"password": password, "return_to": "/account/address"}
+
+
+async def test_change_is_cancelled(auth: LocalAuthentication) -> None:
+    """Nothing waits any more, and the link is dead."""
+    async with visit(auth) as browser:
+        await sign_up(browser, auth)
+        await change(browser)
+        done = await browser.post("/auth/confirmation/cancel")
+        page = await browser.get(done.headers["Location"])
+        dead = await browser.post("/auth/confirmation/confirm", data=confirming(auth))
+
+    assert where(done) == (303, "/account?note=kept")
+    assert "The change was cancelled." in page.text
+    assert "Not confirmed yet" not in page.text
+    assert dead.status_code == 401
+
+
+async def test_change_is_taken_back(auth: LocalAuthentication) -> None:
+    """By the link in the mail to the earlier address: everybody is signed out, and a new password is next."""
+    async with visit(auth) as browser, visit(auth) as owner:
+        await sign_up(browser, auth)
+        await change(browser)
+        await browser.post("/auth/confirmation/confirm", data=confirming(auth))
+        token = mailed_token(auth, parameter="undo_token")
+        page = await owner.get(f"/auth/confirmation/undo?undo_token={token}")
+        undone = await owner.post("/auth/confirmation/undo", data={"undo_token": token})
+        form = await owner.get(undone.headers["Location"])
+        dead = await owner.post("/auth/confirmation/undo", data={"undo_token": token})
+
+        assert "<h1>Take the change back</h1>" in page.text
+        assert where(undone) == (303, "/forgot_password?note=undone")
+        assert "Your account has its address back" in form.text
+        assert not await is_signed_in(browser)
+        assert dead.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "to"),
+    [
+        ("/auth/confirmation/change_email", "/sign_in?return_to=%2Faccount%2Faddress"),
+        ("/auth/confirmation/cancel", "/sign_in?return_to=%2Faccount"),
+        ("/auth/password/reauthenticate", "/sign_in?return_to=%2Freauthenticate"),
+        ("/auth/invitation/invite", "/sign_in?return_to=%2Finvitations"),
+        ("/auth/invitation/revoke", "/sign_in?return_to=%2Finvitations"),
+    ],
+)
+async def test_strangers_sign_in_first(auth: LocalAuthentication, path: str, to: str) -> None:
+    """Whose session has ended while a form was open comes back to that form."""
+    async with visit(auth) as browser:
+        assert where(await browser.post(path)) == (303, to)
+
+
+async def test_old_form_does_no_harm_to_who_is_signed_in(auth: LocalAuthentication) -> None:
+    """A registration from another tab is answered as ever."""
+    async with visit(auth) as browser:
+        await sign_up(browser, auth)
+        page = await browser.post("/auth/password/register", data=registration(OTHER_EMAIL))
+
+        assert "<h1>Look at your mail</h1>" in page.text
+        assert await is_signed_in(browser)
+
+
+class Closed(Hook):
+    """Lets nobody in."""
+
+    name = "closed"
+
+    async def admit(self, attempt: object) -> None:
+        raise AuthenticationFailedError("closed")
+
+
+async def test_invited_registration_without_a_session_leads_to_the_sign_in_page(tmp_path: Path) -> None:
+    """An account that a gate does not admit was made all the same."""
+    auth = demos.make_auth(tmp_path, more=[Closed()])
+    async with visit(auth) as browser:
+        await auth.add_on("invitation").invite(None, EMAIL)
+        token = mailed_token(auth, parameter="invitation_token")
+        sent = {"invitation_token": token, "password": PASSWORD, "password_confirmation": PASSWORD}
+        answer = await browser.post("/auth/password/register", data=sent)
+    await auth.close()
+
+    assert where(answer) == (303, "/sign_in?note=made")

@@ -1,0 +1,271 @@
+"""The demo's invitations: inviting, and being invited in every way that one can be."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests import demos
+from tests.demos import is_signed_in, sign_in, sign_up, visit, where
+from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, LocalAuthentication, mailed_token
+
+pytestmark = pytest.mark.anyio
+
+THIRD_EMAIL = "carol@mail.example.org"
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """What the demo runs on; ``EMAIL`` has invited ``OTHER_EMAIL``."""
+    auth = demos.make_auth(tmp_path)
+    inviter = await auth.accounts.create({"email": EMAIL}, password=PASSWORD, confirmed=True)
+    await auth.add_on("invitation").invite(inviter, OTHER_EMAIL)
+    auth.clock.advance(timedelta(minutes=1))
+    yield auth
+    await auth.close()
+
+
+def token_of(auth: LocalAuthentication) -> str:
+    """That of the newest invitation's mail."""
+    return mailed_token(auth, parameter="invitation_token")
+
+
+async def open_link(browser: httpx.AsyncClient, token: str) -> httpx.Response:
+    """Look at the invitation."""
+    return await browser.get("/auth/invitation/view", params={"invitation_token": token})
+
+
+def actions(page: httpx.Response) -> list[str]:
+    """Where the forms of a page post to, in order, but for the header's."""
+    return re.findall(r'action="([^"]+)"', page.text.partition("<main")[2])
+
+
+def joining(token: str, password: str = PASSWORD) -> dict[str, str]:
+    """The parameters of a registration with an invitation."""
+    return {"invitation_token": token, "password": password, "password_confirmation": password}
+
+
+def only_hidden(page: httpx.Response, token: str) -> bool:
+    """Whether every form has the token in a hidden field, and nothing else has it."""
+    hidden = page.text.count(f'<input type="hidden" name="invitation_token" value="{token}"')
+    return page.text.count(token) == hidden == len(actions(page))
+
+
+# --- whoever invites -------------------------------------------------------------------------------------------------
+
+
+async def test_invitations_are_sent_and_listed(auth: LocalAuthentication) -> None:
+    """With their states; only what is pending has buttons, whose names say what they are about."""
+    async with visit(auth) as browser:
+        await sign_in(browser)
+        sent = await browser.post("/auth/invitation/invite", data={"email": THIRD_EMAIL})
+        page = await browser.get(sent.headers["Location"])
+        (newest, _) = ids(page)
+        revoked = await browser.post("/auth/invitation/revoke", data={"id": newest})
+        after = await browser.get(revoked.headers["Location"])
+        again = await browser.post("/auth/invitation/revoke", data={"id": newest})
+
+    assert where(sent) == (303, "/invitations?note=invited")
+    assert page.text.index(THIRD_EMAIL) < page.text.index(OTHER_EMAIL)
+    assert f'Revoke<span class="unseen"> the invitation of {THIRD_EMAIL}</span>' in page.text
+    assert page.text.count("Waiting") == 2
+    assert where(revoked) == (303, "/invitations?note=revoked")
+    assert newest not in after.text
+    assert re.findall('<span class="badge (?:waits|over)">(.*?)<', after.text) == ["Revoked", "Waiting"]
+    assert again.status_code == 422
+    assert "This invitation is over already." in again.text
+
+
+def ids(page: httpx.Response) -> list[str]:
+    """Those of the invitations that can be revoked, in the order of the page."""
+    return re.findall(r'action="/auth/invitation/revoke"><input type="hidden" name="id" value="([^"]+)"', page.text)
+
+
+async def test_invitation_is_sent_again(auth: LocalAuthentication) -> None:
+    """Not at once; then with a new link, and the older one says that there is a newer."""
+    async with visit(auth) as browser, visit(auth) as guest:
+        await sign_in(browser)
+        older = token_of(auth)
+        (only,) = ids(await browser.get("/invitations"))
+        await browser.post("/auth/invitation/resend", data={"id": only})
+        early = await browser.post("/auth/invitation/resend", data={"id": only})
+        auth.clock.advance(timedelta(minutes=2))
+        again = await browser.post("/auth/invitation/resend", data={"id": only})
+        page, dead = await browser.get(again.headers["Location"]), await open_link(guest, older)
+        alive = await open_link(guest, token_of(auth))
+
+    assert early.status_code == 429
+    assert "That was too often. Please try again in 60 seconds." in early.text
+    assert where(again) == (303, "/invitations?note=invited_again")
+    assert "The invitation was sent again." in page.text
+    assert dead.status_code == 401
+    assert "A newer invitation was sent." in dead.text
+    assert alive.status_code == 200
+
+
+async def test_refused_invitation_is_told_at_the_field(auth: LocalAuthentication) -> None:
+    """With what was entered, above the list."""
+    async with visit(auth) as browser:
+        await sign_in(browser)
+        refused = await browser.post("/auth/invitation/invite", data={"email": "carol"})
+        again = await browser.get("/auth/invitation/invite")
+
+    assert refused.status_code == 422
+    assert 'id="email-problem">This is not a mail address.<' in refused.text
+    assert 'value="carol"' in refused.text
+    assert OTHER_EMAIL in refused.text
+    assert where(again) == (303, "/invitations")
+
+
+async def test_nobody_has_invited_yet(auth: LocalAuthentication) -> None:
+    """An empty list says so; other people's invitations are not in it, nor can they be revoked."""
+    async with visit(auth) as browser, visit(auth) as other:
+        await sign_in(browser)
+        await sign_up(other, auth, THIRD_EMAIL)
+        (theirs,) = ids(await browser.get("/invitations"))
+        page = await other.get("/invitations")
+        refused = await other.post("/auth/invitation/revoke", data={"id": theirs})
+
+    assert "None yet." in page.text
+    assert OTHER_EMAIL not in page.text
+    assert refused.status_code == 403
+    assert "This is not allowed." in refused.text
+
+
+async def test_mail_that_could_not_be_sent_is_told(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever invites sees it in the list."""
+
+    async def fail(*message: object) -> None:
+        raise OSError("no mail today")
+
+    async with visit(auth) as browser:
+        await sign_in(browser)
+        monkeypatch.setattr(auth.sender, "send", fail)
+        await browser.post("/auth/invitation/invite", data={"email": THIRD_EMAIL})
+        page = await browser.get("/invitations")
+
+    assert page.text.count("The mail could not be sent") == 1
+
+
+# --- whoever was invited ---------------------------------------------------------------------------------------------
+
+
+async def test_invited_registers_with_a_password(auth: LocalAuthentication) -> None:
+    """Signed in at once, with the invited address, confirmed; a refused password leaves the link usable."""
+    async with visit(auth) as browser:
+        token = token_of(auth)
+        page = await open_link(browser, token)
+        weak = await browser.post("/auth/password/register", data=joining(token, "password"))
+        done = await browser.post("/auth/password/register", data=joining(token))
+        account = await browser.get(done.headers["Location"])
+        dead = await open_link(browser, token)
+
+    assert f"{EMAIL} has invited {OTHER_EMAIL}" in page.text
+    assert actions(page) == ["/auth/password/register", "/auth/invitation/decline"]
+    assert only_hidden(page, token)
+    assert weak.status_code == 422
+    assert 'id="password-problem"' in weak.text
+    assert only_hidden(weak, token)
+    assert where(done) == (303, "/account?note=joined")
+    assert f"<strong>{OTHER_EMAIL}</strong>" in account.text
+    assert "Confirmed <time" in account.text
+    assert dead.status_code == 401
+
+
+async def test_invited_with_an_account_signs_in_first(auth: LocalAuthentication) -> None:
+    """On the page of the invitation, which comes back at once; a wrong password does not lose it."""
+    async with visit(auth) as browser, visit(auth) as guest:
+        await sign_up(browser, auth, THIRD_EMAIL)
+        await invite(auth, THIRD_EMAIL)
+        token = token_of(auth)
+        page = await open_link(guest, token)
+        wrong = await sign_in(guest, THIRD_EMAIL, password="not this one", invitation_token=token)
+        joins = await sign_in(guest, THIRD_EMAIL, invitation_token=token)
+        done = await guest.post("/auth/invitation/accept", data={"invitation_token": token})
+        account = await guest.get(done.headers["Location"])
+
+    assert actions(page) == ["/auth/password/sign_in", "/auth/invitation/decline"]
+    assert "sign in to accept" in page.text
+    assert only_hidden(page, token)
+    assert wrong.status_code == 401
+    assert "Sign in with the address that was invited, and you can accept." in wrong.text
+    assert only_hidden(wrong, token)
+    assert joins.status_code == 200
+    assert actions(joins) == ["/auth/invitation/accept", "/auth/invitation/decline"]
+    assert only_hidden(joins, token)
+    assert where(done) == (303, "/account?note=joined")
+    assert "You have accepted the invitation." in account.text
+
+
+async def invite(auth: LocalAuthentication, email: str) -> None:
+    """Have the application itself invite."""
+    await auth.add_on("invitation").invite(None, email)
+
+
+async def test_invited_with_another_account_switches(auth: LocalAuthentication) -> None:
+    """Signing out shows the invitation as nobody sees it."""
+    async with visit(auth) as browser:
+        await sign_in(browser)
+        token = token_of(auth)
+        page = await open_link(browser, token)
+        refused = await browser.post("/auth/invitation/accept", data={"invitation_token": token})
+        out = await browser.post("/auth/sign_out", data={"invitation_token": token})
+
+        assert actions(page) == ["/auth/sign_out", "/auth/invitation/decline"]
+        assert f"sign out to go on as {OTHER_EMAIL}" in page.text
+        assert only_hidden(page, token)
+        assert refused.status_code == 403
+        assert "Sign in with the account whose address was invited" in refused.text
+        assert actions(out) == ["/auth/password/register", "/auth/invitation/decline"]
+        assert not await is_signed_in(browser)
+
+
+async def test_invitation_that_died_meanwhile_does_not_hold_up(auth: LocalAuthentication) -> None:
+    """Signing in and out go on as ever."""
+    async with visit(auth) as browser:
+        signed_in = await sign_in(browser, invitation_token="dead")
+        out = await browser.post("/auth/sign_out", data={"invitation_token": "dead"})
+
+    assert where(signed_in) == (303, "/account")
+    assert where(out) == (303, "/?note=signed_out")
+
+
+async def test_invitation_is_declined(auth: LocalAuthentication) -> None:
+    """By whoever has the link; whoever invites sees it."""
+    async with visit(auth) as browser, visit(auth) as guest:
+        token = token_of(auth)
+        done = await guest.post("/auth/invitation/decline", data={"invitation_token": token})
+        start, dead = await guest.get(done.headers["Location"]), await open_link(guest, token)
+        await sign_in(browser)
+        page = await browser.get("/invitations")
+
+    assert where(done) == (303, "/?note=declined")
+    assert "You have declined the invitation." in start.text
+    assert dead.status_code == 401
+    assert '<span class="badge over">Declined</span>' in page.text
+
+
+async def test_link_without_a_token_is_told(auth: LocalAuthentication) -> None:
+    """A link that was cut off in the mail."""
+    async with visit(auth) as browser:
+        page = await browser.get("/auth/invitation/view")
+
+    assert page.status_code == 422
+    assert "<h1>This link does not work any more</h1>" in page.text
+
+
+async def test_script_gets_the_data(auth: LocalAuthentication) -> None:
+    """What the library says, without pages: the demo's own invitations are a list."""
+    async with visit(auth, Accept="application/json") as script:
+        await sign_in(script)
+        listed = await script.get("/auth/invitation/list")
+        assert [each["email"] for each in listed.json()["invitations"]] == [OTHER_EMAIL]
+
+
+async def test_registration_without_an_address_or_a_token_is_refused(auth: LocalAuthentication) -> None:
+    """Neither of the two forms sends that."""
+    async with visit(auth) as browser:
+        assert (await browser.post("/auth/password/register", data={"password": PASSWORD})).status_code == 422

@@ -1,0 +1,108 @@
+"""The limiter."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from asgi_auth.errors import ConfigurationError, RateLimitedError
+from asgi_auth.limits import Limit
+from tests.support import SECRET, make_auth
+
+pytestmark = pytest.mark.anyio
+TWICE = Limit(2, timedelta(hours=1))
+
+
+async def test_take_refuses_what_is_too_much_until_the_window_ends(tmp_path: Path) -> None:
+    """RL-2: the answer says when to come back; the window begins with the first and is not moved by what is refused."""
+    auth = make_auth(tmp_path)
+    limiter = auth.services.limiter
+    await auth.open()
+    await limiter.take("mail", "a@x.example", TWICE)
+    auth.clock.advance(timedelta(minutes=30))
+    await limiter.take("mail", "a@x.example", TWICE)
+    for _ in range(2):
+        with pytest.raises(RateLimitedError) as refused:
+            await limiter.take("mail", "a@x.example", TWICE)
+        assert refused.value.headers == {"Retry-After": "1800"}
+    auth.clock.advance(timedelta(minutes=30, microseconds=-1))
+    with pytest.raises(RateLimitedError) as refused:
+        await limiter.take("mail", "a@x.example", TWICE)
+    assert refused.value.headers == {"Retry-After": "1"}
+    auth.clock.advance(timedelta(microseconds=1))
+    await limiter.take("mail", "a@x.example", TWICE)
+    await auth.close()
+
+
+async def test_names_and_keys_are_counted_apart(tmp_path: Path) -> None:
+    """What one address does costs no other, and no other act."""
+    auth = make_auth(tmp_path)
+    limiter = auth.services.limiter
+    await auth.open()
+    for _ in range(2):
+        assert await limiter.allows("mail", "a@x.example", TWICE)
+    assert not await limiter.allows("mail", "a@x.example", TWICE)
+    assert await limiter.allows("mail", "b@x.example", TWICE)
+    assert await limiter.allows("invite", "a@x.example", TWICE)
+    await auth.close()
+
+
+async def test_what_is_given_back_can_be_taken_again(tmp_path: Path) -> None:
+    """For what did not happen after all."""
+    auth = make_auth(tmp_path)
+    limiter = auth.services.limiter
+    await auth.open()
+    for _ in range(5):
+        await limiter.take("mail", "a@x.example", TWICE)
+        await limiter.give_back("mail", "a@x.example")
+    await auth.close()
+
+
+async def test_counting_is_exact_and_outlives_the_process(tmp_path: Path) -> None:
+    """RL-5, RL-7: of twenty at once two pass; a restart forgives nothing."""
+    auth = make_auth(tmp_path)
+    await auth.open()
+    passed = await asyncio.gather(*(auth.services.limiter.allows("mail", "a@x.example", TWICE) for _ in range(20)))
+    assert sum(passed) == 2
+    await auth.close()
+    again = make_auth(tmp_path)
+    await again.open()
+    assert not await again.services.limiter.allows("mail", "a@x.example", TWICE)
+    await again.close()
+
+
+async def test_key_is_kept_as_a_keyed_hash(tmp_path: Path) -> None:
+    """The database says of nobody who they are, and not without the secret."""
+    auth = make_auth(tmp_path)
+    await auth.open()
+    await auth.services.limiter.take("mail", "a@x.example", TWICE)
+    await auth.close()
+    kept = _everything(tmp_path)
+    assert b"a@x.example" not in kept
+    assert auth.services.digest("counter", "a@x.example") in kept
+    assert SECRET.encode() not in kept
+
+
+def _everything(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in directory.iterdir())
+
+
+async def test_ended_counters_are_pruned(tmp_path: Path) -> None:
+    """Nothing is left of a window that is over."""
+    auth = make_auth(tmp_path)
+    await auth.open()
+    await auth.services.limiter.take("mail", "a@x.example", TWICE)
+    assert await auth.prune() == 0
+    auth.clock.advance(timedelta(hours=1))
+    assert await auth.prune() == 1
+    await auth.close()
+
+
+@pytest.mark.parametrize(
+    ("count", "window"), [(0, timedelta(1)), (True, timedelta(1)), (1.5, timedelta(1)), (1, timedelta(0)), (1, 60)]
+)
+def test_limit_has_to_be_one(count: int, window: timedelta) -> None:
+    """A limit that limits nothing, or everything, is a mistake."""
+    with pytest.raises(ConfigurationError, match="Limit: "):
+        Limit(count, window)
