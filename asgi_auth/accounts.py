@@ -107,10 +107,11 @@ class Accounts(Registrations[U]):
     ) -> Found[U]:
         """Give an account back to the owner of its earlier address, inside a transaction.
 
-        Whoever changed it knew the password, so that it goes, with every session, mail token and pending change.
+        Whoever changed it knew the password, so that it goes, with every session, mail token and pending change. An
+        account that has taken this address meanwhile, and never proven it, loses it.
 
         Raises:
-            IdentityTakenError: another user has this address by now.
+            IdentityTakenError: another user has proven this address by now.
             ValidationError: the user is gone.
         """
         now, fields = self._clock(), {"email": email}
@@ -123,8 +124,24 @@ class Accounts(Registrations[U]):
             client=client or Client(),
             confirmed_at=now,
         )
+        await self._free(work, draft)
         changes = {"confirmed_at": now, "password_hash": None}
         return await self._write(work, held, draft, self._normalise(fields), changes=changes, reverted=True)
+
+    async def _free(self, work: Work[U], draft: Draft) -> None:
+        """Take the address of *draft* from another account that has not proven it.
+
+        Else a thief would register the earlier address of a stolen account, and nothing could be taken back.
+        """
+        key = self.identity("email", draft.fields["email"])[1]
+        found = await work.users.find("email", key)
+        if found is None or self.user_id(found.user) == self.user_id(draft.user):
+            return
+        held, freed = await self._hold(work, found.account.user_id, None), {"email": None}
+        same = self._store.users.values(held.user) == self._store.users.values(found.user)
+        if same and held.account.confirmed_at is None and held.account.disabled_at is None:
+            draft = replace(draft, fields=freed, user=held.user, confirmed_at=None)
+            await self._write(work, held, draft, self._normalise(freed))
 
     async def _hold(self, work: Work[U], user_id: str, stamp: bytes | None) -> Found[U]:
         """The user as nobody else writes it from here to the end of the transaction."""

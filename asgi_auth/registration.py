@@ -193,7 +193,8 @@ class Registrations(Generic[U]):
         return await self.claim(
             work,
             found,
-            fields=values,
+            # By a name that a stranger chose, they might come back: what was not given now goes.
+            fields={**dict.fromkeys(self._store.users.identity_fields), **values},
             keys=keys,
             password_hash=account.password_hash,
             strategy=draft.strategy,

@@ -33,7 +33,7 @@ from asgi_auth import (
     User,
     require,
 )
-from asgi_auth.add_ons import Invitation
+from asgi_auth.add_ons import APPLICATION, Invitation
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies import Password
 
@@ -132,7 +132,7 @@ async def home(request: Request) -> Response:
     role = ", ".join(await roles(request.user.id))
     body = HELLO.format(email=escape(request.user.email), role=escape(role))
     if role == "admin":
-        sent = await auth.add_on("invitation").list(None)
+        sent = await auth.add_on("invitation").list(APPLICATION)
         rows = (ROW.format(email=escape(each.email), status=each.status, id=each.id) for each in sent)
         body += f"{INVITE}<ul>{''.join(rows)}</ul>"
     return page("The team", body)
@@ -188,7 +188,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if "admin" not in await roles():
             admin = os.environ.get("ADMIN_EMAIL", "admin@mail.example.org")
             with suppress(RateLimitedError):  # started twice within a minute: the link that was printed still works
-                await auth.add_on("invitation").invite(None, admin, grant={"role": "admin"})
+                await auth.add_on("invitation").invite(APPLICATION, admin, grant={"role": "admin"})
         yield
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from asgi_auth.add_ons import APPLICATION
 from asgi_auth.errors import AuthenticationFailedError
 from asgi_auth.hooks import Hook
 from tests import demos
@@ -268,7 +269,7 @@ async def test_invited_registration_without_a_session_leads_to_the_sign_in_page(
     """An account that a gate does not admit was made all the same."""
     auth = demos.make_auth(tmp_path, more=[Closed()])
     async with visit(auth) as browser:
-        await auth.add_on("invitation").invite(None, EMAIL)
+        await auth.add_on("invitation").invite(APPLICATION, EMAIL)
         token = mailed_token(auth, parameter="invitation_token")
         sent = {"invitation_token": token, "password": PASSWORD, "password_confirmation": PASSWORD}
         answer = await browser.post("/auth/password/register", data=sent)

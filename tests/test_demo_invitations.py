@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from asgi_auth.add_ons import APPLICATION
 from tests import demos
 from tests.demos import is_signed_in, sign_in, sign_up, visit, where
 from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, LocalAuthentication, mailed_token
@@ -202,7 +203,7 @@ async def test_invited_with_an_account_signs_in_first(auth: LocalAuthentication)
 
 async def invite(auth: LocalAuthentication, email: str) -> None:
     """Have the application itself invite."""
-    await auth.add_on("invitation").invite(None, email)
+    await auth.add_on("invitation").invite(APPLICATION, email)
 
 
 async def test_invited_with_another_account_switches(auth: LocalAuthentication) -> None:

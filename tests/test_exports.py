@@ -51,7 +51,7 @@ PUBLIC = {
         "ValidationError",
         "require",
     ],
-    "asgi_auth.add_ons": ["Confirmation", "Invitation"],
+    "asgi_auth.add_ons": ["APPLICATION", "Confirmation", "Invitation"],
     "asgi_auth.senders": ["ConsoleSender", "Mail", "MemorySender", "SMTPSender"],
     "asgi_auth.stores": ["PostgresStore", "SQLAlchemyStore", "SQLiteStore"],
     "asgi_auth.strategies": ["Password", "Resettable"],

@@ -134,6 +134,24 @@ async def test_planted_password_does_not_survive_a_registration(
     await sign_in(strict, password=NEW_PASSWORD)
 
 
+async def test_planted_password_does_not_survive_a_refused_registration(tmp_path: Path) -> None:
+    """Classic: where a proof is not required the owner is told that there is an account; its password goes as well.
+
+    Nobody is mailed again; who tries twice with the same password keeps it.
+    """
+    auth = confirming(tmp_path, required=False)
+    for passwords, left in (([PLANTED, PASSWORD], []), ([PASSWORD, PASSWORD], [PASSWORD])):
+        email = EMAIL if left == [] else OTHER_EMAIL
+        await auth.strategy("password").register(registration(email, passwords[0]))
+        linked = links(auth)["confirmation", email]
+        with pytest.raises(IdentityTakenError):
+            await auth.strategy("password").register(registration(email, passwords[1]))
+        assert take(auth) == []
+        await confirm(auth, linked)
+        assert ((await found_of(auth, email)).account.password_hash is not None) is bool(left)
+    await auth.close()
+
+
 async def test_strangers_cannot_use_up_the_mails(strict: LocalAuthentication) -> None:
     """Classic: a stranger who keeps the owner's mail from being sent gets nothing by the mails that were sent."""
     linked = []

@@ -1,6 +1,6 @@
 """What happens around accounts: one file an add-on."""
 
 from asgi_auth.add_ons.confirmation import Confirmation
-from asgi_auth.add_ons.invitation import Invitation
+from asgi_auth.add_ons.invitation import APPLICATION, Invitation
 
-__all__ = ["Confirmation", "Invitation"]
+__all__ = ["APPLICATION", "Confirmation", "Invitation"]

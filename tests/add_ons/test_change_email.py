@@ -679,6 +679,35 @@ async def test_undo_to_an_address_that_is_taken(auth: LocalAuthentication) -> No
     await undo(auth, back)
 
 
+@pytest.mark.parametrize("required", [True, False])
+async def test_thief_cannot_block_undo_by_registering_the_address(tmp_path: Path, required: bool) -> None:
+    """AC-5: an account that has the old address, but never proved it, loses it, with its sessions and links."""
+    auth = confirming(tmp_path, required=required)
+    user = await auth.accounts.create({"email": EMAIL}, password=PASSWORD, confirmed=True)
+    back = await changed(auth, await sign_in(auth))
+    squatter, planted = await auth.strategy("password").register(registration(password=NEW_PASSWORD))
+    linked = links(auth)["confirmation", EMAIL]
+    assert (await undo(auth, back)).user.id == user.id
+    freed = await auth.accounts.get(squatter.id)
+    assert freed is not None
+    assert (freed.user.email, freed.account.confirmed_at) == (None, None)
+    assert mails(auth) == []
+    assert planted is None or not await is_alive(auth, planted)
+    with pytest.raises(InvalidTokenError):
+        await confirm(auth, linked)
+    await auth.close()
+
+
+async def test_undo_leaves_a_locked_address_alone(auth: LocalAuthentication) -> None:
+    """What an administrator has locked stays as it is, though nobody proved it."""
+    back = await changed(auth, await confirmed(auth))
+    locked = await auth.accounts.create({"email": EMAIL})
+    await auth.accounts.disable(locked.id)
+    with pytest.raises(IdentityTakenError):
+        await undo(auth, back)
+    assert (await found_of(auth)).user.id == locked.id
+
+
 async def test_undo_of_a_user_who_is_gone_or_locked(auth: LocalAuthentication) -> None:
     """A lock holds, whoever asks."""
     user, token = await confirmed(auth)

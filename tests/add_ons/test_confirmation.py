@@ -1,6 +1,7 @@
 """Confirmation of a new account: who is asked, who is let in, what the link does, and how many mails there are."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,9 +23,22 @@ from asgi_auth.limits import Limit
 from asgi_auth.passwords import Bcrypt
 from asgi_auth.plug import AuthPlug
 from asgi_auth.senders import MemorySender
+from asgi_auth.stores import PostgresStore
 from asgi_auth.strategies.password import Password
 from asgi_auth.types import Account, Attempt, Client, Draft, Proof, UserConfirmed
-from tests.add_ons.confirming import actions, confirm, confirmed, confirming, links, mails, sign_in, sign_up, take
+from tests import postgres
+from tests.add_ons.confirming import (
+    actions,
+    change_email,
+    confirm,
+    confirmed,
+    confirming,
+    links,
+    mails,
+    sign_in,
+    sign_up,
+    take,
+)
 from tests.asgi import JSON, PAGE, ask, post, tables
 from tests.support import (
     EMAIL,
@@ -556,12 +570,59 @@ async def test_registration_that_needs_no_confirmation_is_told(tmp_path: Path) -
     await auth.close()
 
 
-async def test_user_names_are_public(tmp_path: Path) -> None:
-    """EN-4: a taken user name is told, whether or not the address beside it is taken; that is never told."""
+async def test_links_of_others_do_not_use_up_the_mails_of_an_address(auth: LocalAuthentication) -> None:
+    """Who has links sent to an address by changing to it does not keep its owner from registering with it."""
+    stranger = await confirmed(auth, OTHER_EMAIL)
+    for _ in range(5):
+        await change_email(auth, stranger, EMAIL)
+        auth.clock.advance(timedelta(minutes=1))
+    assert mails(auth).count(("email_change", EMAIL)) == 5
+    await change_email(auth, stranger, EMAIL)
+    assert ("email_change", EMAIL) not in mails(auth)
+    await sign_up(auth)
+    assert mails(auth) == [FIRST]
+
+
+async def test_field_that_looks_like_an_address(tmp_path: Path) -> None:
+    """What somebody can be reached by may have an @ and yet be no address."""
+    auth = confirming(tmp_path, monitor_fields=("email", "nickname"))
+    user, _ = await confirmed(auth)
+    await auth.accounts.change(user, {"nickname": "@alice"})
+    assert mails(auth) == [("nickname_change", "@alice")]
+    await auth.close()
+
+
+@pytest.mark.parametrize("rival", [False, True])
+async def test_second_unproven_address_keeps_the_password(tmp_path: Path, rival: bool) -> None:
+    """A proof that went before is no rival, nor is who tried to register the address while it was proven."""
+    auth = confirming(tmp_path, confirm_on_update=False)
+    user, _ = await confirmed(auth)
+    if rival:
+        await auth.strategy("password").register(registration(password=NEW_PASSWORD))
+    for address in (OTHER_EMAIL, EMAIL):
+        auth.clock.advance(timedelta(minutes=1))
+        await auth.accounts.change(user, {"email": address})
+        await confirm(auth, links(auth)["confirmation", address])
+        await sign_in(auth, address)
+    await auth.close()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+async def test_user_names_are_public(tmp_path: Path, database: str) -> None:
+    """EN-4: a taken user name is told, whether or not the address beside it is taken; that is never told.
+
+    Of the two the databases name the one or the other first.
+    """
     sender = MemorySender()
     named = Password(identity_field="username", register_fields=("email",))
-    parts = {"strategies": [named], "add_ons": [Confirmation(sender=sender)]}
-    auth = make_auth(tmp_path, sender=sender, **parts)
+    parts: dict[str, Any] = {"strategies": [named], "add_ons": [Confirmation(sender=sender)]}
+    async with AsyncExitStack() as stack:
+        if database == "postgresql":
+            parts["store"] = PostgresStore(await stack.enter_async_context(postgres.database()))
+        await _check_user_names(make_auth(tmp_path, sender=sender, **parts))
+
+
+async def _check_user_names(auth: LocalAuthentication) -> None:
 
     async def come(username: str, email: str) -> Any:
         params = {**registration(email), "username": username}

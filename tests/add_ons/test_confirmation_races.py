@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from asgi_auth.add_ons import Confirmation
-from asgi_auth.errors import AuthError, InvalidTokenError
+from asgi_auth.errors import AuthError, IdentityTakenError, InvalidTokenError
 from asgi_auth.senders import MemorySender
 from asgi_auth.stores import SQLAlchemyStore
 from asgi_auth.strategies.password import Password, Resettable
@@ -187,6 +188,22 @@ async def test_race_of_undo_links(auths: Workers) -> None:
     assert not await is_alive(auths[0], token)
 
 
+async def test_race_of_undo_and_registration(auths: Workers) -> None:
+    """Who registers the earlier address while it is taken back does not keep it; at worst the owner tries once more."""
+    user, token = await confirmed(auths[0])
+    params = {"email": NEW_EMAIL, "current_password": PASSWORD}
+    await actions(auths[0]).change_email(user, params, session=token.session)
+    await confirm(auths[0], links(auths[0])[CHANGE])
+    back = {"undo_token": links(auths[0])[UNDO]}
+    register = registration(password=NEW_PASSWORD)
+    acts = (lambda auth: actions(auth).undo(back), lambda auth: auth.strategy("password").register(register))
+    _, lost = await race(auths, *acts, count=4)
+    assert set(lost) <= {InvalidTokenError, IdentityTakenError}
+    with suppress(InvalidTokenError):  # one has won
+        await actions(auths[0]).undo(back)
+    assert (await found_of(auths[0])).user.id == user.id
+
+
 async def test_race_of_registrations_is_silent(auths: Workers) -> None:
     """AC-9, EN-4: of 16 registrations of one address one makes the account, and nobody can tell which."""
     won, lost = await race(auths, lambda auth: auth.strategy("password").register(registration()))
@@ -217,6 +234,7 @@ async def test_confirmation_with_a_model_of_the_applications(tmp_path: Path, dia
             await confirm(auth, links(auth)[CHANGE], session=signed_in.session)
             assert await is_alive(auth, signed_in)
             back = links(auth)[UNDO]
+            await sign_up(auth, password=NEW_PASSWORD)  # who has the address, unproven, when it is taken back
             won, lost = await race([auth], lambda auth: actions(auth).undo({"undo_token": back}))
             assert (len(won), lost) == (1, {InvalidTokenError: 15})
             assert not await is_alive(auth, signed_in)

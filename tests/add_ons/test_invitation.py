@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asgi_auth.add_ons import Invitation
+from asgi_auth.add_ons import APPLICATION, Invitation
 from asgi_auth.errors import (
     ConfigurationError,
     ForbiddenError,
@@ -177,7 +177,7 @@ async def test_invite_mails_a_link_and_keeps_a_row(auth: LocalAuthentication, ev
 
 async def test_invite_of_the_application_itself(auth: LocalAuthentication) -> None:
     """None acts for the application: no policy is asked, and nobody is named."""
-    await auth.add_on("invitation").invite(None, EMAIL, grant={"role": "owner"}, scope="walrus")
+    await auth.add_on("invitation").invite(APPLICATION, EMAIL, grant={"role": "owner"}, scope="walrus")
     opts = auth.sender.messages[-1][2]
 
     assert (opts["inviter"], opts["scope"]) == (None, "walrus")
@@ -243,13 +243,16 @@ async def test_invite_asks_an_async_policy(tmp_path: Path) -> None:
         (EMAIL, {"scope": "x" * 201}, "scope"),
         (EMAIL, {"scope": "a\nBcc: b"}, "scope"),
         (EMAIL, {"grant": {"role": object()}}, "role"),
+        (EMAIL, {"strategies": "password"}, "strategies"),
+        (EMAIL, {"strategies": ["password", 1]}, "strategies"),
+        (EMAIL, {"strategies": 1}, "strategies"),
     ],
 )
 async def test_invite_refuses_what_will_not_do(
     auth: LocalAuthentication, address: Any, options: dict[str, Any], field: str
 ) -> None:
     """AC-7: one mailbox; an object of JSON values; a short printable scope. Nothing is kept, nothing mailed."""
-    error = await refused(auth.add_on("invitation").invite(None, address, **options))
+    error = await refused(auth.add_on("invitation").invite(APPLICATION, address, **options))
 
     assert isinstance(error, ValidationError)
     assert list(error.fields) == [field]
@@ -259,7 +262,7 @@ async def test_invite_refuses_what_will_not_do(
 async def test_invite_refuses_a_grant_that_nobody_writes(tmp_path: Path) -> None:
     """Without ``grant`` an invitation would promise what is never given."""
     auth = make_inviting(tmp_path, invitation={"grant": None})
-    error = await refused(auth.add_on("invitation").invite(None, EMAIL, grant=ROLE))
+    error = await refused(auth.add_on("invitation").invite(APPLICATION, EMAIL, grant=ROLE))
 
     assert isinstance(error, ValidationError)
     assert error.fields == {"grant": "is not taken here"}
@@ -276,7 +279,7 @@ async def test_invite_counts_for_an_inviter(tmp_path: Path) -> None:
     for name in ("a", "b"):
         await add_on.invite(admin, f"{name}@mail.example.org")
     error = await refused(add_on.invite(admin, "c@mail.example.org"))
-    await add_on.invite(None, "d@mail.example.org")
+    await add_on.invite(APPLICATION, "d@mail.example.org")
     auth.clock.advance(timedelta(hours=1))
     await add_on.invite(admin, "c@mail.example.org")
 
@@ -290,14 +293,30 @@ async def test_invite_counts_for_an_address(tmp_path: Path) -> None:
     """No address is flooded, in whatever scopes and spellings it is invited; new mails count as well."""
     auth = make_inviting(tmp_path, invitation={"per_address": Limit(3, timedelta(days=1))})
     add_on = auth.add_on("invitation")
-    await add_on.invite(None, EMAIL)
-    await add_on.invite(None, "ALICE@mail.example.org", scope="walrus")
+    await add_on.invite(APPLICATION, EMAIL)
+    await add_on.invite(APPLICATION, "ALICE@mail.example.org", scope="walrus")
     auth.clock.advance(A_MINUTE)
-    await add_on.invite(None, EMAIL)
+    await add_on.invite(APPLICATION, EMAIL)
 
-    assert isinstance(await refused(add_on.invite(None, EMAIL, scope="other")), RateLimitedError)
+    assert isinstance(await refused(add_on.invite(APPLICATION, EMAIL, scope="other")), RateLimitedError)
     assert len(auth.sender.messages) == 3
     await auth.close()
+
+
+async def test_a_mail_that_failed_does_not_count_for_an_address(tmp_path: Path) -> None:
+    """A mail server that is down uses up nothing: once it is back, the address can be reached."""
+    auth = make_inviting(tmp_path, invitation={"sender": broken, "per_address": Limit(1, timedelta(days=1))})
+    for _ in range(2):
+        await auth.add_on("invitation").invite(APPLICATION, EMAIL)
+        auth.clock.advance(A_MINUTE)
+
+    assert [(each.sent_count, each.delivery) for each in await invitations(auth)] == [(2, "failed")]
+    await auth.close()
+
+
+async def broken(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+    """A sender that never sends."""
+    raise OSError("no mail server")
 
 
 # --- another mail ----------------------------------------------------------------------------------------------------
@@ -326,7 +345,7 @@ async def test_resend_waits(auth: LocalAuthentication) -> None:
     [record] = await invitations(auth)
     auth.clock.advance(timedelta(seconds=59, milliseconds=500))
     for act in (
-        auth.add_on("invitation").resend(None, record.id),
+        auth.add_on("invitation").resend(APPLICATION, record.id),
         auth.add_on("invitation").invite(await admin_of(auth), EMAIL),
     ):
         error = await refused(act)
@@ -345,10 +364,10 @@ async def test_resend_has_an_end(tmp_path: Path) -> None:
     [record] = await invitations(auth)
     for _ in range(2):
         auth.clock.advance(timedelta(days=1))
-        await auth.add_on("invitation").resend(None, record.id)
+        await auth.add_on("invitation").resend(APPLICATION, record.id)
     [after] = await invitations(auth)
     auth.clock.advance(timedelta(days=1))
-    error = await refused(auth.add_on("invitation").resend(None, record.id))
+    error = await refused(auth.add_on("invitation").resend(APPLICATION, record.id))
 
     assert after.expires_at == record.created_at + timedelta(days=8)
     assert isinstance(error, RateLimitedError)
@@ -364,7 +383,9 @@ async def test_resend_revives_nothing(auth: LocalAuthentication, state: Any) -> 
     await auth.services.store.invitations.end(record.id, state, now=auth.clock())
     auth.clock.advance(A_MINUTE)
     for verb in ("resend", "revoke"):
-        assert isinstance(await refused(getattr(auth.add_on("invitation"), verb)(None, record.id)), ValidationError)
+        assert isinstance(
+            await refused(getattr(auth.add_on("invitation"), verb)(APPLICATION, record.id)), ValidationError
+        )
 
     assert await states(auth) == [state]
 
@@ -375,8 +396,8 @@ async def test_resend_of_an_expired_one(auth: LocalAuthentication) -> None:
     [record] = await invitations(auth)
     auth.clock.advance(A_WEEK)
 
-    assert isinstance(await refused(auth.add_on("invitation").resend(None, record.id)), ValidationError)
-    assert isinstance(await refused(auth.add_on("invitation").revoke(None, record.id)), ValidationError)
+    assert isinstance(await refused(auth.add_on("invitation").resend(APPLICATION, record.id)), ValidationError)
+    assert isinstance(await refused(auth.add_on("invitation").revoke(APPLICATION, record.id)), ValidationError)
     await invite(auth)
     assert await states(auth) == ["pending", "expired"]
 
@@ -388,7 +409,7 @@ async def test_resend_is_refused_once_the_inviter_may_not_invite(auth: LocalAuth
     auth.clock.advance(A_MINUTE)
     await auth.accounts.disable((await admin_of(auth)).id)
 
-    assert isinstance(await refused(auth.add_on("invitation").resend(None, record.id)), ForbiddenError)
+    assert isinstance(await refused(auth.add_on("invitation").resend(APPLICATION, record.id)), ForbiddenError)
     [after] = await invitations(auth)
     assert (after.status, after.reason, after.ended_by) == ("revoked", "inviter_lost_authority", None)
 
@@ -486,7 +507,7 @@ async def test_revoke_refuses_a_reason(auth: LocalAuthentication, reason: str) -
     """A word or two, to be read in a list."""
     await invite(auth)
     [record] = await invitations(auth)
-    error = await refused(auth.add_on("invitation").revoke(None, record.id, reason=reason))
+    error = await refused(auth.add_on("invitation").revoke(APPLICATION, record.id, reason=reason))
 
     assert isinstance(error, ValidationError)
     assert (list(error.fields), await states(auth)) == (["reason"], ["pending"])
@@ -520,14 +541,14 @@ async def test_list_is_of_ones_own(auth: LocalAuthentication) -> None:
     for name in ("a", "b", "c"):
         auth.clock.advance(timedelta(seconds=1))
         await add_on.invite(admin, f"{name}@mail.example.org", grant={"role": "secret-role"})
-    await add_on.invite(None, "d@mail.example.org", scope="walrus")
+    await add_on.invite(APPLICATION, "d@mail.example.org", scope="walrus")
     own = await add_on.list(admin)
     token = newest_token(auth)
 
     assert [each.email[0] for each in own] == ["c", "b", "a"]
     assert [each.email[0] for each in await add_on.list(admin, before=own[0], limit=1)] == ["b"]
-    assert {each.email[0] for each in await add_on.list(None)} == {"a", "b", "c", "d"}
-    assert [each.email[0] for each in await add_on.list(None, scope="walrus")] == ["d"]
+    assert {each.email[0] for each in await add_on.list(APPLICATION)} == {"a", "b", "c", "d"}
+    assert [each.email[0] for each in await add_on.list(APPLICATION, scope="walrus")] == ["d"]
     assert await add_on.list(await member_of(auth)) == []
     assert "secret-role" not in repr(own)
     assert token not in repr(own)
@@ -539,10 +560,10 @@ async def test_list_says_what_has_expired(auth: LocalAuthentication) -> None:
     auth.clock.advance(A_WEEK)
     add_on = auth.add_on("invitation")
 
-    assert [each.status for each in await add_on.list(None)] == ["expired"]
-    assert await add_on.list(None, status="pending") == []
+    assert [each.status for each in await add_on.list(APPLICATION)] == ["expired"]
+    assert await add_on.list(APPLICATION, status="pending") == []
     await auth.prune()
-    assert [each.status for each in await add_on.list(None, status="expired")] == ["expired"]
+    assert [each.status for each in await add_on.list(APPLICATION, status="expired")] == ["expired"]
 
 
 # --- view, decline, accept -------------------------------------------------------------------------------------------
@@ -748,7 +769,7 @@ async def test_a_failed_mail_is_noted(tmp_path: Path, caplog: pytest.LogCaptureF
 
     auth = make_inviting(tmp_path, invitation={"sender": failing})
     with caplog.at_level(logging.DEBUG):
-        await auth.add_on("invitation").invite(None, EMAIL, grant={"role": "secret-role"})
+        await auth.add_on("invitation").invite(APPLICATION, EMAIL, grant={"role": "secret-role"})
     [record] = await invitations(auth)
 
     assert (record.status, record.delivery) == ("pending", "failed")

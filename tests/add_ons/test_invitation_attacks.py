@@ -1,22 +1,24 @@
 """What somebody might try with an invitation, by name."""
 
 import string
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asgi_auth.add_ons import Confirmation
+from asgi_auth.add_ons import APPLICATION, Confirmation, Invitation
 from asgi_auth.errors import (
     AuthenticationFailedError,
     ForbiddenError,
     InvalidTokenError,
     ValidationError,
 )
+from asgi_auth.hooks import Hook
 from asgi_auth.senders import MemorySender
-from asgi_auth.types import User
+from asgi_auth.types import AnonymousUser, Draft, User
 from tests.add_ons.inviting import (
     ADMIN,
     ROLE,
@@ -288,9 +290,54 @@ async def test_inviter_lost_authority(tmp_path: Path, roles: Roles, how: str, pa
     await auth.close()
 
 
+class Meanwhile(Hook):
+    """Has something done between the look at an invitation and the transaction that accepts it."""
+
+    name = "meanwhile"
+    act: Callable[[], Awaitable[Any]]
+
+    async def prepare(self, draft: Draft) -> Draft:
+        if "invitation_token" in draft.params:
+            await self.act()
+        return draft
+
+
+@pytest.mark.parametrize("how", ["disable", "delete"])
+async def test_inviter_who_goes_while_a_password_is_hashed(tmp_path: Path, roles: Roles, how: str) -> None:
+    """Rule 10: whoever invited is looked at in the accepting transaction, too; nothing is left of the attempt."""
+    hook, sender = Meanwhile(), MemorySender()
+    invitation = Invitation(sender=sender, may_invite=by_staff, grant=roles)
+    auth = make_inviting(tmp_path, roles=roles, sender=sender, add_ons=[invitation, hook])
+    token, admin = await invite(auth, grant=ROLE), await admin_of(auth)
+
+    hook.act = partial(getattr(auth.accounts, how), admin.id)
+    error = await refused(auth.strategy("password").register(joining(token)))
+
+    assert (type(error), await states(auth), roles.granted) == (InvalidTokenError, ["pending"], [])
+    assert await auth.accounts.find("email", EMAIL) is None
+    await auth.close()
+
+
+@pytest.mark.parametrize("nobody", [None, AnonymousUser()])
+async def test_nobody_is_not_the_application(auth: LocalAuthentication, nobody: Any) -> None:
+    """IN-3: ``auth.user(request)`` is None for whoever is not signed in; that opens nothing."""
+    await invite(auth)
+    [record] = await invitations(auth)
+    add_on = auth.add_on("invitation")
+    acts = (
+        add_on.invite(nobody, OTHER_EMAIL),
+        add_on.resend(nobody, record.id),
+        add_on.revoke(nobody, record.id),
+        add_on.list(nobody),
+    )
+    for act in acts:
+        assert isinstance(await refused(act), ForbiddenError)
+    assert await invitations(auth) == [record]
+
+
 async def test_an_invitation_of_the_application_has_nobody_to_lose(auth: LocalAuthentication, roles: Roles) -> None:
     """No policy was asked when it was made, none is when it is used."""
-    await auth.add_on("invitation").invite(None, EMAIL, grant={"role": "owner"})
+    await auth.add_on("invitation").invite(APPLICATION, EMAIL, grant={"role": "owner"})
     await auth.strategy("password").register(joining(newest_token(auth)))
 
     assert [data for _, data in roles.granted] == [{"role": "owner"}]

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
 
-from asgi_auth.add_ons import Confirmation
+from asgi_auth.add_ons import APPLICATION, Confirmation
 from asgi_auth.limits import Limit
 from asgi_auth.plug import AuthPlug
 from asgi_auth.senders import MemorySender
@@ -256,6 +256,7 @@ async def test_a_scope_that_the_policy_is_asked_about(tmp_path: Path) -> None:
         ("limit=-1", None),
         ("limit=%C2%B2", None),
         ("limit=99999999999999999999", None),
+        ("limit=0000000501", None),
     ],
 )
 async def test_list_takes_filters(auth: LocalAuthentication, app: ASGIApp, query: str, shown: list[str] | None) -> None:
@@ -264,7 +265,7 @@ async def test_list_takes_filters(auth: LocalAuthentication, app: ASGIApp, query
         auth.clock.advance(timedelta(seconds=1))
         await invite(auth, f"{name}@mail.example.org")
     records = await invitations(auth)
-    await auth.add_on("invitation").revoke(None, records[-1].id)
+    await auth.add_on("invitation").revoke(APPLICATION, records[-1].id)
     bearer = await bearer_of(auth, await admin_of(auth))
     answer = await ask(app, "GET", f"{HERE}/list", query=query.encode(), bearer=bearer, headers=JSON)
     page = await ask(app, "GET", f"{HERE}/list", query=f"before={records[0].id}".encode(), bearer=bearer)
@@ -495,7 +496,7 @@ async def test_the_answer_to_an_inviter_tells_nothing(tmp_path: Path) -> None:
     await member_of(auth, "registered@mail.example.org")
     await member_of(auth, "unproven@mail.example.org", confirmed=False)
     await auth.accounts.disable((await member_of(auth, "disabled@mail.example.org")).id)
-    await auth.add_on("invitation").invite(None, "invited@mail.example.org")
+    await auth.add_on("invitation").invite(APPLICATION, "invited@mail.example.org")
     names = ("unknown", "registered", "unproven", "disabled", "invited")
     answers = [
         await post(app, f"{HERE}/invite", {"email": f"{name}@mail.example.org"}, bearer=bearer, headers=JSON)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.add_ons import APPLICATION
 from asgi_auth.errors import ForbiddenError, IdentityTakenError, InvalidTokenError
 from asgi_auth.store import Work
 from asgi_auth.stores import SQLAlchemyStore
@@ -53,12 +54,12 @@ async def role_of(auth: LocalAuthentication, email: str = EMAIL) -> Any:
 
 async def test_case_a_with_an_own_model(auth: LocalAuthentication) -> None:
     """A new row in the application's table, in one transaction with what was granted; a refusal leaves nothing."""
-    await auth.add_on("invitation").invite(None, EMAIL, grant={"role": "owner"})
+    await auth.add_on("invitation").invite(APPLICATION, EMAIL, grant={"role": "owner"})
     error = await refused(auth.strategy("password").register(joining(newest_token(auth))))
     assert isinstance(error, ForbiddenError)
     assert (await auth.accounts.find("email", EMAIL), await states(auth)) == (None, ["pending"])
 
-    await auth.add_on("invitation").revoke(None, (await invitations(auth))[0].id)
+    await auth.add_on("invitation").revoke(APPLICATION, (await invitations(auth))[0].id)
     token = await invite(auth, grant=ROLE)
     user, access = await auth.strategy("password").register(joining(token))
     assert (user.email, access is not None, await role_of(auth)) == (EMAIL, True, "editor")

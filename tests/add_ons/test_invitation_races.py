@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asgi_auth.add_ons import Invitation
+from asgi_auth.add_ons import APPLICATION, Invitation
 from asgi_auth.errors import (
     ForbiddenError,
     IdentityTakenError,
@@ -142,7 +142,7 @@ async def test_race_of_an_acceptance_and_its_end(shared: Shared, path: str, agai
                 elif against == "invite":
                     await add_on.invite(admin, email, grant={"role": "viewer"})  # noqa: B023
                 else:
-                    await getattr(add_on, against)(None, record.id)  # noqa: B023
+                    await getattr(add_on, against)(APPLICATION, record.id)  # noqa: B023
 
             act = partial(register_with, token) if user is None else partial(accept_with, user, token)
             both: list[Act] = [act, end]
@@ -208,7 +208,7 @@ async def test_race_of_invitations_makes_one_row(shared: Shared, inviters: str) 
         users = [await member_of(auths[0], f"u{number}@mail.example.org") for number in range(4)]
 
         async def act(number: int, auth: LocalAuthentication) -> Any:
-            inviter = {"one": admin, "several": users[number % 4], "the application": None}[inviters]
+            inviter = {"one": admin, "several": users[number % 4], "the application": APPLICATION}[inviters]
             return await auth.add_on("invitation").invite(inviter, "Alice@mail.example.org" if number % 2 else EMAIL)
 
         won, lost = await race(auths, [partial(act, number) for number in range(8)])
@@ -225,7 +225,7 @@ async def test_race_of_resends_sends_one(shared: Shared) -> None:
         await invite(auths[0])
         [record] = await invitations(auths[0])
         auths[0].clock.advance(timedelta(minutes=1))
-        won, lost = await race(auths, [lambda auth: auth.add_on("invitation").resend(None, record.id)] * 8)
+        won, lost = await race(auths, [lambda auth: auth.add_on("invitation").resend(APPLICATION, record.id)] * 8)
 
         assert (won, lost) == (1, [RateLimitedError] * 7)
         assert [each.version for each in await invitations(auths[1])] == [2]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.add_ons import APPLICATION
 from asgi_auth.errors import (
     AuthError,
     ConfigurationError,
@@ -94,7 +95,7 @@ async def expired(auth: LocalAuthentication) -> str | None:
 
 async def revoked(auth: LocalAuthentication) -> str | None:
     token = await invite(auth)
-    await auth.add_on("invitation").revoke(None, (await invitations(auth))[0].id)
+    await auth.add_on("invitation").revoke(APPLICATION, (await invitations(auth))[0].id)
     return token
 
 
@@ -114,7 +115,7 @@ async def used(auth: LocalAuthentication) -> str | None:
 async def superseded(auth: LocalAuthentication) -> str | None:
     token = await invite(auth)
     auth.clock.advance(timedelta(seconds=60))
-    await auth.add_on("invitation").resend(None, (await invitations(auth))[0].id)
+    await auth.add_on("invitation").resend(APPLICATION, (await invitations(auth))[0].id)
     return token
 
 

@@ -50,12 +50,14 @@ class TestPostgresStore(StoreSuite, InvitationSuite, CounterSuite):
     second = store
 
 
+@pytest.mark.slow
 class TestPostgresStoreBehindPooler(TestPostgresStore):
     """The suite, where each statement is a transaction."""
 
     options: ClassVar[dict[str, Any]] = {"statement_cache_size": 0}
 
 
+@pytest.mark.slow
 class TestPostgresStoreWithCache(StoreSuite):
     """The suite, where look-ups are cached."""
 
@@ -165,6 +167,7 @@ async def test_postgres_finds_an_id_by_its_one_spelling(store: PostgresStore) ->
         user_id.replace("-", ""),
         f"{{{user_id}}}",
         f"urn:uuid:{user_id}",
+        f"{user_id[:-1]}g",
         str(UUID(int=0)),
     ):
         assert await users.get(spelling) is None

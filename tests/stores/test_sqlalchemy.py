@@ -12,8 +12,8 @@ from tests.stores.engines import Engines, engines, make
 from tests.stores.models import RENAMED, TRANSLATED, IntUser, TextUser, UuidUser
 
 
-class TestSQLite(StoreSuite, InvitationSuite, CounterSuite):
-    """On SQLite, with integer ids."""
+class OnEngines:
+    """The fixtures of the suites."""
 
     dialect = "sqlite"
     model: ClassVar[Any] = IntUser
@@ -44,14 +44,20 @@ class TestSQLite(StoreSuite, InvitationSuite, CounterSuite):
         await second.close()
 
 
-class TestSQLiteUUID(TestSQLite):
-    """With UUIDs and renamed columns."""
+class TestSQLite(OnEngines, StoreSuite, InvitationSuite, CounterSuite):
+    """On SQLite, with integer ids."""
+
+
+@pytest.mark.slow
+class TestSQLiteUUID(OnEngines, StoreSuite):
+    """With UUIDs and renamed columns; of invitations and counters no model is told."""
 
     model = UuidUser
     fields = RENAMED
 
 
-class TestSQLiteText(TestSQLite):
+@pytest.mark.slow
+class TestSQLiteText(OnEngines, StoreSuite):
     """With text ids and a translated value."""
 
     model = TextUser

@@ -50,6 +50,7 @@ class TestSQLiteStore(StoreSuite, InvitationSuite, CounterSuite):
         await second.close()
 
 
+@pytest.mark.slow
 class TestSQLiteStoreInline(TestSQLiteStore):
     """The suite, with look-ups on the event loop's thread."""
 

@@ -128,7 +128,8 @@ class ConfirmationActions(ConfirmationHook):
     ) -> Found[Any]:
         if self._services.values(held.user).get("email") != record.extra_data["email"]:
             raise InvalidTokenError("the link was for another address")  # AC-4
-        password_hash = None if await self._has_rivals(work, held.account) else held.account.password_hash
+        rivals = await self._has_rivals(work, held.account, record.extra_data["email"])
+        password_hash = None if rivals else held.account.password_hash
         claimed = await self._services.accounts.claim(
             work,
             Found(held.user, as_of(held.account, record.stamp)),
@@ -274,7 +275,7 @@ class ConfirmationActions(ConfirmationHook):
 
         Raises:
             InvalidTokenError: the token is not live.
-            IdentityTakenError: another user has this address by now; nothing was changed.
+            IdentityTakenError: another user has proven this address by now; nothing was changed.
             ValidationError: there is no token.
             StoreUnavailableError: nothing was changed; the token stays usable.
         """

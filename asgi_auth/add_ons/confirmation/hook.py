@@ -46,7 +46,8 @@ class ConfirmationHook(Hook):
         """Keep back what has to be proven first; an address that a strategy vouches for counts as proven."""
         options = self._options
         if draft.strategy in options.auto_confirm:
-            trusted = options.confirms_email and draft.confirmed_at is None
+            unproven = draft.confirmed_at is None and "email" not in draft.pending  # by a hook that wants a proof of it
+            trusted = options.confirms_email and unproven
             return replace(draft, confirmed_at=self._services.clock()) if trusted else draft
         if draft.act == "create":
             return self._keep_back_new(draft) if options.confirm_on_create else draft
@@ -91,26 +92,31 @@ class ConfirmationHook(Hook):
 
     async def taken(self, draft: Draft, account: Account) -> bool:
         """Say nothing; the owner of the address is told, or asked again to prove it (EN-4)."""
-        if not self._options.required:
+        if not self._options.confirms_email:
             return False
         found = await self._services.accounts.find("email", draft.fields["email"])
         if found is not None:
             # Counted before the answer, for every such registration: the link of an earlier one may be clicked at once.
             store, now = self._services.store, self._services.clock()
-            await store.counters.count(*self._rivals(found.account), now=now, expires_at=now + RIVALS_REMEMBERED)
+            rivals = self._rivals(found.account, draft.fields["email"])
+            await store.counters.count(*rivals, now=now, expires_at=now + RIVALS_REMEMBERED)
             await self._services.commit.jobs.schedule(partial(self._answer_rival, draft, found.account.user_id))
-        return True
+        return self._options.required
 
     async def _answer_rival(self, draft: Draft, user_id: str) -> None:
         found = await self._services.accounts.get(user_id)
         if found is None or found.account.disabled_at is not None:
             return
-        if found.account.confirmed_at is not None:
+        proven = found.account.confirmed_at is not None
+        if proven or await self._is_same_password(draft, found.account):
+            rivals = self._rivals(found.account, draft.fields["email"])
+            await self._services.store.counters.uncount(*rivals, now=self._services.clock())
+        if not self._options.required:
+            return  # whoever registered was told
+        if proven:
             await self._letters.tell_registered(found)
-            return
-        if await self._is_same_password(draft, found.account):
-            await self._services.store.counters.uncount(*self._rivals(found.account), now=self._services.clock())
-        await self._letters.ask(found.user, found.account)
+        else:
+            await self._letters.ask(found.user, found.account)
 
     async def _is_same_password(self, draft: Draft, account: Account) -> bool:
         """Whether somebody registers twice who knows the password of the first time: no rival, but the same person."""
@@ -122,13 +128,15 @@ class ConfirmationHook(Hook):
             return (await self._services.passwords.verify(password, account.password_hash, client=client)).valid
         return False
 
-    def _rivals(self, account: Account) -> tuple[str, bytes]:
-        return f"{self.name}.rivals", self._services.digest("counter", account.user_id)
+    def _rivals(self, account: Account, address: str) -> tuple[str, bytes]:
+        key = f"{account.user_id} {self._letters.key(address)}"
+        return f"{self.name}.rivals", self._services.digest("counter", key)
 
-    async def _has_rivals(self, work: Work[Any], account: Account) -> bool:
+    async def _has_rivals(self, work: Work[Any], account: Account, address: str) -> bool:
         """Whether more than one person may have registered the address of an account that nobody has proven."""
-        now = self._services.clock()
-        counted = await work.counters.count(*self._rivals(account), now=now, expires_at=now + RIVALS_REMEMBERED)
+        rivals, now = self._rivals(account, address), self._services.clock()
+        counted = await work.counters.count(*rivals, now=now, expires_at=now + RIVALS_REMEMBERED)
+        await work.counters.uncount(*rivals, now=now)  # the look itself is none
         return counted.count > 1
 
     # --- signing in

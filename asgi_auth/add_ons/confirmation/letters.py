@@ -8,6 +8,7 @@ The purposes in ``opts``: the add-on's name (prove this address), ``<field>_chan
 from typing import TYPE_CHECKING, Any
 
 from asgi_auth.accounts import as_of
+from asgi_auth.errors import ValidationError
 from asgi_auth.limits import Limit
 from asgi_auth.services import Services
 from asgi_auth.store import Found, TokenRecord
@@ -33,7 +34,7 @@ class Letters:
     async def ask(self, user: Any, account: Account) -> None:
         """Ask whoever reads the mail of a user to prove the address; *account* as it was when there was cause to."""
         address = self._services.values(user).get("email")
-        if address is None or not await self._may_link(address):
+        if address is None or not await self._may_link(self.first, address):
             return
         lifetime = self._options.lifetime
         issued = await self._services.tokens.issue(
@@ -44,13 +45,13 @@ class Letters:
     async def ask_about_change(self, user: Any, issued: IssuedToken) -> None:
         """Ask whoever can be reached by the new value to prove it."""
         [(field, value)] = issued.record.extra_data["fields"].items()
-        if await self._may_link(value):
+        if await self._may_link(issued.record.purpose, value):
             await self._send_change(user, issued, field, value)
 
     async def ask_again(self, found: Found[Any], record: TokenRecord) -> None:
         """The same once more, with a new link in place of that of *record*; it dies with whatever ends the old one."""
         [(field, value)] = record.extra_data["fields"].items()
-        if await self._may_link(value):
+        if await self._may_link(record.purpose, value):
             issued = await self._services.tokens.issue(
                 record.purpose,
                 account=as_of(found.account, record.stamp),
@@ -75,8 +76,8 @@ class Letters:
             self._sender, user, purpose=purpose, address=address, issued=issued, url=url
         )
         if not sent:
-            for name, _ in self._limits():
-                await self._services.limiter.give_back(name, self._key(address))
+            for name, _ in self._limits(issued.record.purpose):
+                await self._services.limiter.give_back(name, self.key(address))
 
     async def offer_undo(self, user: Any, issued: IssuedToken) -> None:
         """Tell the earlier address that it counts no more, with a way back. No quota: nobody may use that up."""
@@ -98,7 +99,7 @@ class Letters:
 
     async def _notify(self, found: Found[Any], *, purpose: str) -> None:
         address = self._services.values(found.user).get("email")
-        if address is not None and await self._takes(address, self._options.mails):
+        if address is not None and await self._takes(self.first, address):
             await self._send_notice(found, purpose=purpose)
 
     async def _send_notice(self, found: Found[Any], *, purpose: str) -> None:
@@ -107,19 +108,22 @@ class Letters:
 
     # --- how many
 
-    def _limits(self) -> tuple[tuple[str, Limit], ...]:
-        name, pause = self._options.name, Limit(1, self._options.resend_after)
-        return (f"{name}.link", pause), (f"{name}.mail", self._options.mails)
+    def _limits(self, purpose: str) -> tuple[tuple[str, Limit], ...]:
+        # By purpose: the links that others have sent to an address, by changing to it, must not use up its own.
+        return (f"{purpose}.link", Limit(1, self._options.resend_after)), (f"{purpose}.mail", self._options.mails)
 
-    async def _may_link(self, address: str) -> bool:
-        for name, limit in self._limits():
-            if not await self._services.limiter.allows(name, self._key(address), limit):
+    async def _may_link(self, purpose: str, address: str) -> bool:
+        for name, limit in self._limits(purpose):
+            if not await self._services.limiter.allows(name, self.key(address), limit):
                 return False
         return True
 
-    async def _takes(self, address: str, limit: Limit) -> bool:
-        return await self._services.limiter.allows(f"{self._options.name}.mail", self._key(address), limit)
+    async def _takes(self, purpose: str, address: str) -> bool:
+        return await self._services.limiter.allows(f"{purpose}.mail", self.key(address), self._options.mails)
 
-    def _key(self, address: str) -> str:
-        """One key for every spelling of an address (RL-4)."""
-        return self._services.accounts.identity("email", address)[1] if "@" in address else address
+    def key(self, address: str) -> str:
+        """One key for every spelling of an address (RL-4); anything else that the sender reaches is its own."""
+        try:
+            return self._services.accounts.identity("email", address)[1]
+        except ValidationError:
+            return address

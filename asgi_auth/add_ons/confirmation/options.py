@@ -32,7 +32,7 @@ class Confirmation:
         resend_after: How long after a link the next may be asked for, by address.
         undo_lifetime: How long the owner of an earlier address can take a change back.
         change_fresh: How long ago somebody may have signed in, at most, to change the address.
-        mails: How many mails one address may get, of whatever kind, but for the notice that the address was changed.
+        mails: How many mails one address may get, links of changes apart; the notice of a change made is not counted.
         password_tries: How often the current password may be wrong, by account.
         url: The application's own page in place of the library's; ``confirmation_token`` is added to its query.
         undo_url: The same for taking a change back; ``undo_token`` is added.

@@ -3,6 +3,7 @@
 ``options`` is what the application says, ``machine`` the states of an invitation, ``actions`` what can be done to one.
 """
 
+from asgi_auth.add_ons.invitation.inviting import APPLICATION
 from asgi_auth.add_ons.invitation.options import Invitation
 
-__all__ = ["Invitation"]
+__all__ = ["APPLICATION", "Invitation"]

@@ -173,10 +173,11 @@ class Accepting:
         if invitation.strategies and draft.strategy not in invitation.strategies:
             raise ForbiddenError("invited to register by another strategy")
         await self._machine.check_inviter(invitation)
+        addressed = self._addressed(draft, invitation)
         return replace(
-            self._addressed(draft, invitation),
+            addressed,
             invited=True,
-            spend=partial(self._spend, invitation, draft.strategy),
+            spend=partial(self._spend, invitation, draft.strategy, "email" in addressed.fields),
             settle=partial(self._settle, invitation, draft.strategy, draft.client),
         )
 
@@ -191,12 +192,12 @@ class Accepting:
         fields = {name: value for name, value in draft.fields.items() if name != "email"}
         return replace(draft, fields=fields, confirmed_at=None, pending={**draft.pending, "email": invitation.email})
 
-    async def _spend(self, invitation: InvitationRecord, strategy: str, work: Work[Any]) -> None:
+    async def _spend(self, invitation: InvitationRecord, strategy: str, claims: bool, work: Work[Any]) -> None:
         await self._machine.accept(work, invitation, accepted_via=strategy)
         found = await work.users.find("email", invitation.email_key)
-        if found is not None and is_owned(
-            self._services, found.account
-        ):  # who has an account signs in with its factors
+        # Who has an account signs in with its factors. An empty shell gives way only to who gets its address at once:
+        # the second mail to an address that another account has would never come.
+        if found is not None and (not claims or is_owned(self._services, found.account)):
             raise IdentityTakenError("the invited address is taken", fields={"email": _TAKEN})
 
     async def _settle(

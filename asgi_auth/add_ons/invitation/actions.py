@@ -116,7 +116,7 @@ def _status(query: Mapping[str, str]) -> InvitationStatus | None:
 
 def _limit(query: Mapping[str, str]) -> int:
     text = query.get("limit", "50")
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) <= LIST_LIMIT):
+    if not (text.isascii() and text.isdecimal() and len(text) < 9 and 0 < int(text) <= LIST_LIMIT):
         raise ValidationError("limit refused", fields={"limit": f"must be a number from 1 to {LIST_LIMIT}"})
     return int(text)
 

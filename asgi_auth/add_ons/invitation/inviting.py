@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ from asgi_auth.add_ons.invitation.machine import Machine
 from asgi_auth.errors import ForbiddenError, InvalidTokenError, ValidationError
 from asgi_auth.services import Services
 from asgi_auth.store import InvitationRecord, InvitationStatus
-from asgi_auth.types import Accepted, Client
+from asgi_auth.types import Accepted, AnonymousUser, Client
 
 if TYPE_CHECKING:
     from asgi_auth.add_ons.invitation.options import Invitation
@@ -18,8 +19,18 @@ TEXT_LIMIT = 200
 """Characters of a scope or a reason."""
 
 
+class Actor(Enum):
+    """Who may act beside the users."""
+
+    APPLICATION = "application"
+
+
+APPLICATION = Actor.APPLICATION
+"""The application itself, which is asked no policy. It has to be named: that there is no user may mean anybody."""
+
+
 class Inviting:
-    """Whoever acts is a user of the application or, where that is None, the application itself."""
+    """Whoever acts is a user of the application, or ``APPLICATION``; nobody else may."""
 
     def __init__(self, options: "Invitation", services: Services[Any], machine: Machine) -> None:
         self._options, self._services, self._machine = options, services, machine
@@ -41,7 +52,7 @@ class Inviting:
         goes would say when the person has registered.
 
         Args:
-            inviter: The application's user; None: the application itself, which is asked no policy.
+            inviter: The application's user, or ``APPLICATION``, which is asked no policy.
             address: Whom to invite.
             grant: JSON values for the application's ``grant``, kept on the server.
             scope: What they are invited to, a team perhaps; one invitation may be pending in each.
@@ -49,8 +60,8 @@ class Inviting:
             client: Who asks.
 
         Raises:
-            ForbiddenError: the policy says no.
-            ValidationError: the address, grant or scope does not do.
+            ForbiddenError: the policy says no, or *inviter* is nobody.
+            ValidationError: the address, grant, scope or strategies do not do.
             RateLimitedError: too many, or too soon after the last one.
             StoreUnavailableError: the database does not answer.
         """
@@ -76,6 +87,7 @@ class Inviting:
         if grant and self._options.grant is None:
             raise ValidationError("nothing writes what is granted", fields={"grant": "is not taken here"})
         _check_text("scope", scope)
+        _check_strategies(strategies)
         now = self._services.clock()
         return InvitationRecord(
             id=str(uuid4()),
@@ -84,7 +96,7 @@ class Inviting:
             email_key=email_key,
             grant=dict(grant or {}),
             strategies=tuple(strategies),
-            inviter_id=None if inviter is None else self._services.accounts.user_id(inviter),
+            inviter_id=self._id(inviter),
             created_at=now,
             expires_at=now + self._options.lifetime,
             last_sent_at=now,
@@ -96,7 +108,7 @@ class Inviting:
         return self._services.accounts.identity("email", address)
 
     async def _check_policy(self, inviter: Any, wanted: InvitationRecord) -> None:
-        if inviter is None or await self._options.allows(inviter, wanted.email, wanted.grant, wanted.scope):
+        if inviter is APPLICATION or await self._options.allows(inviter, wanted.email, wanted.grant, wanted.scope):
             return
         raise ForbiddenError("may not invite")
 
@@ -124,7 +136,7 @@ class Inviting:
         """Take an invitation back; its link is dead at once.
 
         Args:
-            actor: The application's user; None: the application itself.
+            actor: The application's user, or ``APPLICATION``.
             invitation_id: Which one.
             reason: A word of the application's, to be kept; None: ``revoked``.
             client: Who asks.
@@ -136,7 +148,7 @@ class Inviting:
         """
         _check_text("reason", reason)
         invitation = await self.managed(actor, invitation_id)
-        by = None if actor is None else self._services.accounts.user_id(actor)
+        by = self._id(actor)
         if not await self._machine.end(invitation, "revoked", by=by, reason=reason or "revoked", client=client):
             raise _ended()
         return Accepted()
@@ -151,17 +163,21 @@ class Inviting:
         limit: int = 50,
         client: Client = Client(),
     ) -> Sequence[InvitationRecord]:
-        """The actor's own invitations, the newest first; for None, the application itself, everybody's.
+        """The actor's own invitations, the newest first; for ``APPLICATION`` everybody's.
 
         Args:
-            actor: The application's user, or None.
+            actor: The application's user, or ``APPLICATION``.
             scope: Only of this scope.
             status: Only in this state. What has just run out of time may be left out until it was written down.
             before: Only what comes after this one.
             limit: How many at most.
             client: Who asks.
+
+        Raises:
+            ForbiddenError: *actor* is nobody.
+            StoreUnavailableError: the database does not answer.
         """
-        inviter_id, now = None if actor is None else self._services.accounts.user_id(actor), self._services.clock()
+        inviter_id, now = self._id(actor), self._services.clock()
         found = await self._services.store.invitations.list(
             inviter_id=inviter_id, scope=scope, status=status, before=before, limit=limit
         )
@@ -177,9 +193,17 @@ class Inviting:
         return invitation
 
     async def _manages(self, actor: Any, invitation: InvitationRecord) -> bool:
-        if actor is None or self._services.accounts.user_id(actor) == invitation.inviter_id:
+        if actor is APPLICATION or self._id(actor) == invitation.inviter_id:
             return True
         return await self._options.allows_revoking(actor, invitation)
+
+    def _id(self, actor: Any) -> str | None:
+        """The id of who acts; None for the application, never for anybody else."""
+        if actor is APPLICATION:
+            return None
+        if actor is None or isinstance(actor, AnonymousUser):
+            raise ForbiddenError("nobody is signed in")
+        return self._services.accounts.user_id(actor)
 
     def _check_pending(self, invitation: InvitationRecord) -> None:
         if invitation.status != "pending" or invitation.expires_at <= self._services.clock():
@@ -190,6 +214,11 @@ def _check_text(name: str, text: str | None) -> None:
     if text is not None and not (0 < len(text) <= TEXT_LIMIT and text.isprintable()):
         problem = f"must be 1 to {TEXT_LIMIT} printable characters"
         raise ValidationError(f"{name} refused", fields={name: problem})
+
+
+def _check_strategies(names: object) -> None:
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(type(name) is str for name in names):
+        raise ValidationError("strategies are no names", fields={"strategies": "must be a sequence of names"})
 
 
 def _ended() -> ValidationError:

@@ -160,7 +160,7 @@ class Machine:
         if invitation.inviter_id is None:
             return
         found = await self._services.accounts.get(invitation.inviter_id)
-        if found is not None and found.account.disabled_at is None:
+        if found is not None and _is_there(found):
             asked = (found.user, invitation.email, invitation.grant, invitation.scope)
             if await self._options.allows(*asked):
                 return
@@ -173,9 +173,11 @@ class Machine:
         """Accept it, inside the transaction of what follows from it.
 
         Raises:
-            InvalidTokenError: something else came first.
+            InvalidTokenError: something else came first, or who invited is gone or locked by now.
         """
         now, version = self._services.clock(), invitation.version
+        if invitation.inviter_id is not None and not _is_there(await work.users.get(invitation.inviter_id)):
+            raise InvalidTokenError("the inviter is not there any more")
         if await work.invitations.end(invitation.id, "accepted", now=now, version=version, **accepted) is None:
             raise InvalidTokenError("the invitation ended, or was sent again, at this moment")
 
@@ -238,6 +240,10 @@ class Machine:
             await self._invitations.forget(aged.id, self._services.digest("invitation", aged.email_key).hex())
             count += 1
         return count
+
+
+def _is_there(inviter: Found[Any] | None) -> bool:
+    return inviter is not None and inviter.account.disabled_at is None
 
 
 def _refuse_for(wait: timedelta) -> NoReturn:

@@ -42,6 +42,8 @@ class Mail:
                 "registered": owner is not None,
             },
         )
+        if not sent:  # else a mail server that is down would use up what the address may get
+            await services.limiter.give_back(f"{options.name}.address", invitation.email_key)
         note = services.store.invitations.note_delivery
         await note(invitation.id, invitation.version, "sent" if sent else "failed")
 
@@ -61,4 +63,5 @@ def proves_addresses(services: Services[Any]) -> bool:
 
 def is_owned(services: Services[Any], account: Account) -> bool:
     """Whether an account is more than an empty shell that anybody may have made under an address (AC-1)."""
-    return account.confirmed_at is not None or not proves_addresses(services)
+    known = account.confirmed_at is not None or account.disabled_at is not None  # who was locked out stays so (IN-4)
+    return known or not proves_addresses(services)
