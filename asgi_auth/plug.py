@@ -220,6 +220,14 @@ class AuthPlug(Generic[U]):
             if name not in request.scope.get("asgi_auth.secrets", ())
         }
 
+    def link_token(self, request: Request) -> str:
+        """The token of the mailed link whose form was sent, to put into a hidden field of the form drawn again.
+
+        Empty if there is none. Never into a URL, nor a log.
+        """
+        token = request.scope.get("asgi_auth.params", EMPTY).get(request.scope.get("asgi_auth.link_token"))
+        return token if isinstance(token, str) else ""
+
     # --- ASGI
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -329,6 +337,8 @@ class AuthPlug(Generic[U]):
         params = await read_body(request.scope, request.receive, limit=self.body_limit, timeout=self.body_timeout)
         request.scope["asgi_auth.params"] = params
         request.scope["asgi_auth.secrets"] = phase.secrets if phase is not None else frozenset()
+        form = None if phase is None else phase.registers or phase.form
+        request.scope["asgi_auth.link_token"] = None if form is None else form.token
 
     async def _sign_out(self, request: Request) -> Response:
         await self.revoke_session_tokens(request)

@@ -31,11 +31,13 @@ from asgi_auth import (
     RateLimitedError,
     SessionUserMiddleware,
     User,
+    ValidationError,
     require,
 )
 from asgi_auth.add_ons import APPLICATION, Invitation
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies import Password
+from asgi_auth.types import View
 
 SITE = "http://localhost:8000"
 ROLES = ("editor", "admin")
@@ -96,7 +98,7 @@ auth = Authentication(
 
 # --- pages -----------------------------------------------------------------------------------------------------------
 
-WELCOME = """<p>{inviter} would like you to join as {email}. Choose a password:</p>
+WELCOME = """{problems}<p>{inviter} would like you to join as {email}. Choose a password:</p>
 <form method="post" action="/auth/password/register">
   <input name="invitation_token" type="hidden" value="{token}">
   <input name="password" type="password" placeholder="Password" autocomplete="new-password" required>
@@ -151,18 +153,36 @@ async def welcome(request: Request) -> Response:
     view = await auth.add_on("invitation").view(request.query_params, user=auth.user(request))
     if view.data["to_do"] != "register":  # they have an account: the library's page knows the way
         return RedirectResponse(f"/auth/invitation/view?{urlencode({'invitation_token': view.token})}", 303)
+    return draw_welcome(view)
+
+
+def draw_welcome(view: View, problems: str = "", status: int = 200) -> Response:
+    """The form to choose a password in; what is wrong with the last one, as HTML."""
     said = {"inviter": view.data["inviter"] or "We", "email": view.data["email"], "token": view.token}
-    return page("Welcome", WELCOME.format(**{name: escape(value) for name, value in said.items()}))
+    body = WELCOME.format(problems=problems, **{name: escape(value) for name, value in said.items()})
+    return page("Welcome", body, status)
+
+
+def listed(reason: AuthError) -> str:
+    """What is wrong, as HTML."""
+    return f"<ul>{''.join(f'<li>{escape(field)} {escape(text)}</li>' for field, text in reason.fields.items())}</ul>"
 
 
 async def refused(request: Request, reason: Any) -> Response:
     """Whatever the library refuses on a page of ours."""
-    problems = "".join(f"<li>{escape(field)} {escape(text)}</li>" for field, text in reason.fields.items())
-    return page(reason.title, f"<ul>{problems}</ul><a href='/'>Back</a>", reason.status)
+    return page(reason.title, f"{listed(reason)}<a href='/'>Back</a>", reason.status)
 
 
 class SitePlug(AuthPlug[User]):
-    """A password that does not do draws the form again: that is what the library does by itself."""
+    """What happens after each step."""
+
+    async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
+        """A password that does not do draws our form again: the link works until somebody has registered with it."""
+        token = self.link_token(request)
+        if activity == ("password", "register") and token and isinstance(reason, ValidationError):
+            view = await auth.add_on("invitation").view({"invitation_token": token})
+            return draw_welcome(view, listed(reason), reason.status)
+        return await super().handle_failure(request, activity, reason)
 
     async def handle_success(self, request: Request, activity: Activity, user: User, token: AccessToken) -> Response:
         """Signed in, or registered with an invitation."""

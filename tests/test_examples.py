@@ -196,7 +196,8 @@ async def join(served: Served, guest: httpx.AsyncClient) -> None:
     assert page.headers["Referrer-Policy"] == "strict-origin"
     sent = {"invitation_token": token, "password": "password", "password_confirmation": "password"}
     weak = await guest.post("/auth/password/register", data=sent, headers={"Accept": "text/html"})
-    assert (weak.status_code, f'value="{token}"' in weak.text) == (422, True)
+    assert (weak.status_code, f'value="{token}"' in weak.text, "would like you" in weak.text) == (422, True, True)
+    assert "<li>password " in weak.text
     sent |= {"password": PASSWORD, "password_confirmation": PASSWORD}
     joined = await guest.post("/auth/password/register", data=sent)
     assert (joined.status_code, joined.headers["Location"]) == (303, "/")

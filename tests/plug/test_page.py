@@ -6,9 +6,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
+from asgi_auth.errors import AuthError
 from asgi_auth.plug import AuthPlug
-from asgi_auth.types import User
+from asgi_auth.types import Activity, User
 from tests.asgi import PAGE, Answer, ask, execute, post, tables
 from tests.support import EMAIL, NEW_PASSWORD, LocalAuthentication, credentials, mailed_token, register
 
@@ -132,3 +135,24 @@ async def test_a_cross_site_form_is_refused_with_a_page(plug: AuthPlug[User]) ->
     answer = await post(plug, RESET, {"reset_token": "secret-token"}, headers=headers)
 
     assert (answer.status, _is_page(answer), "secret-token" in answer.text) == (403, True, False)
+
+
+async def test_link_token_is_for_a_page_of_ones_own(auth: LocalAuthentication) -> None:
+    """Whoever draws the form again needs the token, which ``params`` keeps back; of anything else there is none."""
+    seen = []
+
+    class OwnPage(AuthPlug[User]):
+        async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
+            seen.append((self.link_token(request), dict(self.params(request))))
+            return await super().handle_failure(request, activity, reason)
+
+    plug = OwnPage(auth)
+    for path, params in (
+        (RESET, {"reset_token": "t", "password": "x"}),
+        ("/auth/password/register", {"invitation_token": "t", "email": "a"}),
+        ("/auth/password/sign_in", {"reset_token": "t", "email": "a"}),
+        ("/auth/password/nothing", {"reset_token": "t"}),
+    ):
+        await post(plug, path, params)
+
+    assert seen == [("t", {}), ("t", {"email": "a"}), ("", {"reset_token": "t", "email": "a"}), ("", {})]
