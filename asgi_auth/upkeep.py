@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from random import SystemRandom
 from typing import Generic, TypeVar
 
 from asgi_auth.errors import StoreUnavailableError
@@ -70,6 +71,8 @@ class Upkeep(Generic[U]):
             await asyncio.wait([pruner])  # raises nothing of its own: the store must be closed whatever became of it
 
     async def _prune_now_and_then(self) -> None:
+        # Not all workers at once, nor in the way of the first requests: within the first tenth, each at its own time.
+        await asyncio.sleep(SystemRandom().uniform(0, PRUNE_INTERVAL.total_seconds() / 10))
         while True:
             try:
                 await self.prune()

@@ -228,7 +228,11 @@ def tables(directory: Path) -> dict[str, list[tuple[Any, ...]]]:
         return {name: database.execute(f'SELECT * FROM "{name}"').fetchall() for name in names}  # noqa: S608
 
 
-def execute(directory: Path, statement: str) -> None:
-    """Change ``app.db`` in *directory* behind the back of the application."""
+async def execute(directory: Path, statement: str) -> None:
+    """Change ``app.db`` in *directory* behind the back of the application, which goes on meanwhile."""
+    await asyncio.to_thread(_execute, directory, statement)
+
+
+def _execute(directory: Path, statement: str) -> None:
     with closing(sqlite3.connect(directory / "app.db")) as database, database:
         database.execute(statement)

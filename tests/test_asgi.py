@@ -239,7 +239,7 @@ async def test_a_handshake_that_cannot_be_checked(
 ) -> None:
     """TK-14: refused with 503 where the server can say so, else closed."""
     _, token = await register(auth)
-    execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
+    await execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
     linted = Lint(SessionUserMiddleware(Lint(_application), auth))
     headers = {"origin": BASE_URL, "cookie": f"user_session={token.cookie}"}
     sent = await shake(linted, headers=headers, extensions=extensions)

@@ -538,6 +538,7 @@ async def test_store_is_closed_though_pruning_broke(tmp_path: Path, monkeypatch:
     store = CountingStore(tmp_path / "app.db")
     auth = make_auth(tmp_path, store=store)
     broken = asyncio.Event()
+    monkeypatch.setattr(upkeep, "PRUNE_INTERVAL", timedelta(0))
 
     async def prune() -> int:
         broken.set()

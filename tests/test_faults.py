@@ -209,8 +209,7 @@ async def test_missing_table_fails_closed(tmp_path: Path, table: str, inline_rea
             {"Cookie": f"{auth.session_cookie}={token.cookie}"},
             {"Authorization": f"Bearer {token}"},
         ]
-        # In a thread: the loop may be in the middle of pruning, and would keep the lock.
-        await asyncio.to_thread(execute, tmp_path, f"ALTER TABLE asgi_auth_{table} RENAME TO elsewhere")
+        await execute(tmp_path, f"ALTER TABLE asgi_auth_{table} RENAME TO elsewhere")
         for headers in credentials_shown:
             response = await client.get("/me", headers=headers)
             assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
@@ -218,7 +217,7 @@ async def test_missing_table_fails_closed(tmp_path: Path, table: str, inline_rea
         assert await answer(client, "password/sign_in", credentials()) == UNAVAILABLE
         assert (await client.get("/me")).text == "-"
 
-        await asyncio.to_thread(execute, tmp_path, f"ALTER TABLE elsewhere RENAME TO asgi_auth_{table}")
+        await execute(tmp_path, f"ALTER TABLE elsewhere RENAME TO asgi_auth_{table}")
         assert [(await client.get("/me", headers=headers)).text for headers in credentials_shown] == [EMAIL, EMAIL]
         assert (await answer(client, "password/sign_in", credentials()))[0] == 200
 
@@ -264,8 +263,8 @@ async def test_database_that_breaks_while_it_is_open_is_unavailable(tmp_path: Pa
         client.cookies.set(auth.session_cookie, token.cookie)
         assert (await client.get("/me")).text == EMAIL
         # A change of somebody else's makes every connection read its pages again, and from the file.
-        await asyncio.to_thread(execute, tmp_path, "CREATE TABLE other (id)")
-        await asyncio.to_thread(execute, tmp_path, "PRAGMA wal_checkpoint(TRUNCATE)")
+        await execute(tmp_path, "CREATE TABLE other (id)")
+        await execute(tmp_path, "PRAGMA wal_checkpoint(TRUNCATE)")
         with (tmp_path / "app.db").open("r+b") as file:
             good = file.read()
             file.seek(0)
@@ -283,8 +282,7 @@ async def test_rehash_that_cannot_be_written_fails_no_sign_in(tmp_path: Path) ->
     older, auth = make_auth(tmp_path, hasher=Bcrypt(cost=5)), make_auth(tmp_path)
     async with older.running(), auth.running():
         user, _ = await register(older)
-        await asyncio.to_thread(
-            execute,
+        await execute(
             tmp_path,
             "CREATE TRIGGER refuse BEFORE UPDATE OF password_hash ON asgi_auth_accounts"
             " BEGIN SELECT RAISE(ABORT, 'no'); END",

@@ -333,7 +333,7 @@ async def test_what_cannot_be_checked_is_503(
 ) -> None:
     """TK-14: without the table of sessions nobody is let in, the cookie stays, and whoever shows none is served."""
     _, token = await register(auth)
-    execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
+    await execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
     app = site(auth)
     for cookie, bearer in ((_cookie(token), None), (None, str(token))):
         answer = await ask(app, "GET", "/", cookie=cookie, bearer=bearer)
@@ -354,7 +354,7 @@ async def test_a_wrong_configuration_is_loud(tmp_path: Path, auth: LocalAuthenti
     """A schema that nobody knows is an error of the application, not an anonymous user."""
     _, token = await register(auth)
     await auth.close()
-    execute(tmp_path, "UPDATE asgi_auth_schema SET version = 999")
+    await execute(tmp_path, "UPDATE asgi_auth_schema SET version = 999")
     with pytest.raises(ConfigurationError):
         await ask(site(auth), "GET", "/", cookie=_cookie(token))
 
@@ -387,10 +387,11 @@ async def test_a_last_use_that_cannot_be_noted_is_no_failure(
     """The answer was given; the next request notes it."""
     user, token = await register(auth)
     auth.clock.advance(timedelta(minutes=1))
+    directory = Path(auth.store._file.path).parent  # type: ignore[attr-defined]
 
     async def closing(scope: Scope, receive: Receive, send: Send) -> None:
         await whoami(scope, receive, send)
-        execute(Path(auth.store._file.path).parent, "ALTER TABLE asgi_auth_sessions RENAME TO gone")  # type: ignore[attr-defined]
+        await execute(directory, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
 
     assert await seen_user(SessionUserMiddleware(closing, auth), cookie=_cookie(token)) == user.id
     assert "a session's last use could not be noted" in caplog.text

@@ -155,11 +155,11 @@ class _Scenario:
         password = self.auth.strategy("password")
         _, token = await password.sign_in(credentials(EMAIL, NEW_PASSWORD))
         self._issued(token)
-        execute(self.directory, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
+        await execute(self.directory, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
         await self._fails(password.sign_in(credentials(EMAIL, NEW_PASSWORD)))
         await self._fails(self.auth.sessions.load(token.cookie))
         await post(self.app, "/auth/sign_out", cookie=f"user_session={token.cookie}")
-        execute(self.directory, "ALTER TABLE gone RENAME TO asgi_auth_sessions")
+        await execute(self.directory, "ALTER TABLE gone RENAME TO asgi_auth_sessions")
 
     def _remember_rows(self) -> None:
         with closing(sqlite3.connect(self.directory / "app.db")) as database:

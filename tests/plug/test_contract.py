@@ -323,7 +323,7 @@ async def test_a_slow_body_is_408(auth: LocalAuthentication) -> None:
 async def test_unavailable_is_503(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
     """FT-1, TK-14: without its tables it is 503 with Retry-After, the cookie is untouched, and nobody is signed in."""
     _, token = await register(auth)
-    execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
+    await execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
     for path, data in (("sign_out", {}), ("password/sign_in", credentials())):
         answer = await post(plug, f"/auth/{path}", data, cookie=f"user_session={token.cookie}", headers=JSON)
         assert (answer.status, answer.json()["code"], answer["retry-after"]) == (503, "store_unavailable", "1")

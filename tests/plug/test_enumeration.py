@@ -51,7 +51,7 @@ async def test_six_failures_are_one_answer(
     ]
     answers = [await post(plug, "/auth/password/sign_in", attempt, headers=headers) for attempt in attempts]
     for stored in BAD_HASHES:
-        execute(tmp_path, f"UPDATE asgi_auth_accounts SET password_hash = {stored}")  # noqa: S608
+        await execute(tmp_path, f"UPDATE asgi_auth_accounts SET password_hash = {stored}")  # noqa: S608
         answers.append(await post(plug, "/auth/password/sign_in", credentials(addresses["known"]), headers=headers))
 
     assert answers == [answers[0]] * len(answers)

@@ -120,9 +120,9 @@ async def test_a_failure_that_is_nobodys_fault(tmp_path: Path, auth: LocalAuthen
     await register(auth)
     await post(plug, "/auth/password/reset_request", {"email": EMAIL})
     form = {"reset_token": mailed_token(auth), "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
-    execute(tmp_path, "ALTER TABLE asgi_auth_tokens RENAME TO gone")
+    await execute(tmp_path, "ALTER TABLE asgi_auth_tokens RENAME TO gone")
     refused = await post(plug, RESET, form, headers=PAGE)
-    execute(tmp_path, "ALTER TABLE gone RENAME TO asgi_auth_tokens")
+    await execute(tmp_path, "ALTER TABLE gone RENAME TO asgi_auth_tokens")
 
     assert (refused.status, refused["retry-after"], _is_page(refused)) == (503, "1", True)
     assert "Go back to the page before this one to try again." in refused.text
