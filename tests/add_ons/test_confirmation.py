@@ -637,6 +637,17 @@ async def _check_user_names(auth: LocalAuthentication) -> None:
     await auth.close()
 
 
+async def test_address_that_nobody_confirms_is_told_to_be_taken(tmp_path: Path) -> None:
+    """EN-4: an add-on for another field conceals nothing, and counts nobody."""
+    auth = confirming(tmp_path, monitor_fields=("phone",), required=False)
+    await auth.strategy("password").register(registration())
+    with pytest.raises(IdentityTakenError):
+        await auth.strategy("password").register(registration())
+    assert auth.sender.messages == []
+    assert tables(tmp_path)["asgi_auth_counters"] == []
+    await auth.close()
+
+
 async def test_owner_who_goes_meanwhile(auth: LocalAuthentication) -> None:
     """Between the clash and the look nobody may have the address any more: it is still accepted."""
     hook = auth.services.hooks[0]
