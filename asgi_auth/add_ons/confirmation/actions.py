@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_auth.accounts import as_of
 from asgi_auth.add_ons.confirmation.hook import ConfirmationHook
-from asgi_auth.errors import AuthenticationFailedError, InvalidTokenError, NotFreshError, ValidationError
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    InvalidTokenError,
+    NotFreshError,
+    OverloadedError,
+    ValidationError,
+)
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.services import Services
 from asgi_auth.store import Found, TokenRecord, Work
@@ -256,6 +262,9 @@ class ConfirmationActions(ConfirmationHook):
             verified = await self._services.passwords.verify(password, account.password_hash, client=client.address)
         except ValueError as exc:
             raise ValidationError("current password refused", fields={"current_password": str(exc)}) from exc
+        except OverloadedError:
+            await limiter.give_back(counter, account.user_id)  # it was not looked at, so that it was no try
+            raise
         if not verified.valid:
             raise ValidationError("wrong current password", fields={"current_password": "is not right"})
         await limiter.give_back(counter, account.user_id)
