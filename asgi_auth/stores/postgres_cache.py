@@ -174,7 +174,8 @@ class Channel:
         self._own = f"{CHANNEL}_{uuid4().hex}"
         self._task: asyncio.Task[None] | None = None
         self._numbers = count()
-        self._beat, self._sent, self._heard = "", 0.0, False
+        self._beat: str | None = None
+        self._sent, self._heard = 0.0, False
         self._lost = False
 
     def open(self) -> None:
@@ -189,7 +190,7 @@ class Channel:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-        self.cache.distrust()
+        self._distrust()
 
     async def _run(self) -> None:
         every = rest = self.cache.bound / 2
@@ -221,8 +222,12 @@ class Channel:
                 logger.info("the session cache is on again")
             self._lost = False
 
-    def _lose(self, reason: str) -> None:
+    def _distrust(self) -> None:
+        self._beat = None  # that of a connection just given up may still be handed on, and nobody listens any more
         self.cache.distrust()
+
+    def _lose(self, reason: str) -> None:
+        self._distrust()
         if not self._lost:  # once for each outage
             logger.warning("the session cache is off, every look-up asks the database: %s", reason)
         self._lost = True

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.store import Loaded
 from asgi_auth.stores import PostgresStore, postgres
-from asgi_auth.stores.postgres_cache import CHANNEL, Key, SessionCache, elapsed, pause
+from asgi_auth.stores.postgres_cache import CHANNEL, Channel, Heard, Key, SessionCache, elapsed, pause
 from asgi_auth.testing.stores.records import HOUR, NOW, SECOND, add_session, add_user
 from asgi_auth.types import User
 from tests.postgres import database, execute
@@ -601,6 +602,34 @@ async def test_channel_trusts_its_last_beat_only(hand: Hand) -> None:
     assert not channel.cache.trusted
     channel._hear(None, 0, channel._own, "7")
     assert channel.cache.trusted
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("closed", [False, True], ids=["missed", "closed"])
+async def test_channel_trusts_no_beat_that_comes_too_late(hand: Hand, closed: bool) -> None:
+    """What came in before the connection was given up may be handed on after that, when nobody listens any more."""
+    hears: list[Heard] = []
+    beats: list[str] = []
+
+    @asynccontextmanager
+    async def listen(_channels: Sequence[str], hear: Heard) -> AsyncIterator[asyncio.Event]:
+        hears.append(hear)
+        yield asyncio.Event()
+
+    async def tell(_channel: str, text: str) -> None:
+        beats.append(text)
+
+    channel = Channel(SessionCache(BOUND, clock=hand), listen=listen, tell=tell)
+    channel.open()
+    await until(lambda: hand.resting != [])
+    if closed:
+        await channel.close()
+    else:
+        hand.tick()
+        await until(lambda: channel._lost)
+    hears[0](None, 0, channel._own, beats[0])
+    assert not channel.cache.trusted
+    await channel.close()
 
 
 @pytest.mark.anyio
