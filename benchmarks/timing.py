@@ -8,12 +8,15 @@ from statistics import median
 Variant = Callable[[], Awaitable[object]]
 
 
-async def in_turn(variants: Mapping[str, Variant], *, rounds: int, shuffled: bool = False) -> dict[str, float]:
+async def in_turn(
+    variants: Mapping[str, Variant], *, rounds: int, shuffled: bool = False, before: int = 0
+) -> dict[str, float]:
     """Microseconds of one call of each variant: the median over *rounds*, each of which calls every variant once.
 
     Not many calls of one variant in a row: a thread that has only just answered takes the next query before it falls
     asleep, which flatters whatever does nothing in between, and no server is asked in such lockstep. *shuffled*
-    has a new order for each round: what runs right after its like would find the processor's caches warm.
+    has a new order for each round: what runs right after its like would find the processor's caches warm. With
+    *before* that is what is wanted: so many calls of the same are made right before, and not timed.
     """
     order, chance = list(variants.items()), random.Random(0)  # noqa: S311  # the same orders in every run
     times: dict[str, list[float]] = {name: [] for name in variants}
@@ -21,6 +24,8 @@ async def in_turn(variants: Mapping[str, Variant], *, rounds: int, shuffled: boo
         if shuffled:
             chance.shuffle(order)
         for name, call in order:
+            for _ in range(before):
+                await call()
             began = time.perf_counter()
             await call()
             if number >= rounds // 10:  # warm by then: connections, statements, verified tokens

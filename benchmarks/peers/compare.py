@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.peers import in_process, loopback
+from benchmarks.peers.in_process import Added
 from benchmarks.peers.loopback import Load
 from benchmarks.peers.peer import Database
 from benchmarks.postgres import postgres
@@ -26,7 +27,7 @@ def framework(name: str) -> str:
 class Results:
     """By the name of the database, then by that of the peer, or for ``bare`` of the framework."""
 
-    added: dict[str, dict[str, float]] = field(default_factory=dict)
+    added: dict[str, Added] = field(default_factory=dict)
     loads: dict[str, dict[str, Load]] = field(default_factory=dict)
     bare: dict[str, dict[str, Load]] = field(default_factory=dict)
     storms: dict[str, dict[str, tuple[float, float, str]]] = field(default_factory=dict)
@@ -51,7 +52,7 @@ async def measure(*, rounds: int, turns: int, seconds: float, storm_seconds: flo
 
 async def _measure_loads(results: Results, title: str, database: Database, turns: int, seconds: float) -> None:
     """Everybody in turn, several times: whatever else the machine does hits all of them alike."""
-    names = [(name, False) for name in results.added[title] if name != in_process.FLOOR]
+    names = [(name, False) for name in results.added[title].among_others if name != in_process.FLOOR]
     names += [(name, True) for name in SAMPLES]
     loads = defaultdict[tuple[str, bool], list[Load]](list)
     for _ in range(turns):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.middleware import BROWSER_HEADERS, receive
 from benchmarks.peers.builders import builders
@@ -11,6 +11,8 @@ from benchmarks.peers.peer import Database, Peer, look_up
 from benchmarks.timing import Variant, in_turn
 
 FLOOR = "bare look-up"
+CALLS_BEFORE = 5
+"""How many calls of the same come first where an application is measured by itself."""
 
 
 def call(app: Any, credential: tuple[str, str]) -> Variant:
@@ -35,8 +37,17 @@ def call(app: Any, credential: tuple[str, str]) -> Variant:
     return once
 
 
-async def measure(database: Database, *, rounds: int) -> dict[str, float]:
+class Added(NamedTuple):
     """Microseconds that each adds to the bare route of its framework; the floor is a whole look-up."""
+
+    by_itself: dict[str, float]
+    """Called several times in a row, as in a process that runs nothing else."""
+    among_others: dict[str, float]
+    """Called once and then another: whatever it needs has left the processor's caches by the next time."""
+
+
+async def measure(database: Database, *, rounds: int) -> Added:
+    """What each peer costs, both ways."""
     async with AsyncExitStack() as stack:
         ask = await stack.enter_async_context(look_up(database, pooled=False))
         key = await stack.enter_async_context(secret_hash(database))
@@ -44,17 +55,21 @@ async def measure(database: Database, *, rounds: int) -> dict[str, float]:
         for build in builders(database):
             peers |= await stack.enter_async_context(build(database))
         own_model = {name: peers.pop(name) for name in list(peers) if name.startswith(OWN_MODEL)}
-        added = await _measure(peers, lambda: ask(key), rounds)
-        # Apart, as it is held to no ratio: what takes long leaves the caches cold for whoever comes next.
-        return added | await _measure(own_model, lambda: ask(key), rounds) | {FLOOR: added[FLOOR]}
+
+        async def added(rounds: int, before: int) -> dict[str, float]:
+            times = await _measure(peers, lambda: ask(key), rounds, before)
+            # Apart, as it is held to no ratio: what takes long leaves the caches cold for whoever comes next.
+            return times | await _measure(own_model, lambda: ask(key), rounds, before) | {FLOOR: times[FLOOR]}
+
+        return Added(await added(rounds // CALLS_BEFORE, CALLS_BEFORE), await added(rounds, 0))
 
 
-async def _measure(peers: Mapping[str, Peer], floor: Variant, rounds: int) -> dict[str, float]:
+async def _measure(peers: Mapping[str, Peer], floor: Variant, rounds: int, before: int) -> dict[str, float]:
     variants = {FLOOR: floor}
     for name, peer in peers.items():
         variants[name] = call(peer.app, peer.credential)
         variants[_bare(peer)] = call(peer.bare, peer.credential)
-    times = await in_turn(variants, rounds=rounds, shuffled=True)
+    times = await in_turn(variants, rounds=rounds, shuffled=True, before=before)
     return {FLOOR: times[FLOOR], **{name: times[name] - times[_bare(peer)] for name, peer in peers.items()}}
 
 
