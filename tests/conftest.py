@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.postgres import database
-from tests.workers import DSN, OnPostgres, OnSQLite
+from tests.workers import CACHED, DSN, SESSION_CACHE, OnPostgres, OnSQLite
 
 # The same examples in every run: a red test is red for everybody. `ci` repeats the properties on further Pythons.
 settings.register_profile("default", deadline=None, derandomize=True)
@@ -35,7 +35,11 @@ async def shared(
         else:
             dsn = await stack.enter_async_context(database())
             monkeypatch.setenv(DSN, dsn)
-            yield OnPostgres(dsn)
+            if request.param == "cached":
+                monkeypatch.setenv(SESSION_CACHE, "1")
+                yield OnPostgres(dsn, CACHED)
+            else:
+                yield OnPostgres(dsn)
 
 
 def fail_skipped(

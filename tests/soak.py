@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from websockets.exceptions import WebSocketException
@@ -34,6 +34,13 @@ CUT_OFF = (OSError, EOFError, WebSocketException)
 """What becomes of a websocket whose worker is killed."""
 
 Headers = dict[str, str]
+
+
+class Dead(NamedTuple):
+    """A credential, and when its end was answered, by the clock of the event loop."""
+
+    headers: Headers
+    since: float
 
 
 # --- the site --------------------------------------------------------------------------------------------------------
@@ -63,8 +70,9 @@ class Worker:
 class Site:
     """Two workers, and what became of every request."""
 
-    def __init__(self, directory: Path, store: Any, moments: random.Random) -> None:
-        self.directory, self.moments = directory, moments
+    def __init__(self, directory: Path, store: Any, moments: random.Random, lag: float = 0.0) -> None:
+        """Args: lag: Seconds in which a worker may not know yet what another has ended."""
+        self.directory, self.moments, self.lag = directory, moments, lag
         self.disturbances = [self.kill_worker]
         if isinstance(store, PostgresStore) and server().restarts:
             self.disturbances.append(self.restart_database)
@@ -73,6 +81,8 @@ class Site:
         """By status; 0 is a request that went with its worker."""
         self.happened = Counter[str]()
         self.slowest = 0.0
+        self.late = 0
+        """How often a worker did not know yet."""
         self._stack = AsyncExitStack()
 
     @asynccontextmanager
@@ -140,7 +150,7 @@ class Site:
     def report(self) -> str:
         """What a run has come to."""
         lines = [f"answers {dict(sorted(self.answers.items()))}, the slowest after {self.slowest:.2f} s"]
-        lines += [f"disturbed {dict(self.happened)}"]
+        lines += [f"disturbed {dict(self.happened)}, taken {self.late} times after its end"]
         lines += [f"worker: kB resident {worker.memory}, files {worker.files}" for worker in self.workers]
         return "\n".join(lines)
 
@@ -195,8 +205,7 @@ class Person:
         self.email, self.password = f"p{number}@mail.example.org", f"marble falcon {number} 0"
         self.alive: list[Headers] = []
         """Credentials that are good."""
-        self.dead: list[Headers] = []
-        """Credentials whose end was answered."""
+        self.dead: list[Dead] = []
         self.spent: list[str] = []
         """Tokens that have done what they are for."""
 
@@ -238,10 +247,20 @@ class Person:
         """Credentials whose end was answered, long ago or just now, are taken by no worker."""
         await self._check_dead([*self.dead[-1:], *self.moments.sample(self.dead, min(len(self.dead), 1))])
 
-    async def _check_dead(self, dead: list[Headers]) -> None:
+    async def _check_dead(self, dead: list[Dead]) -> None:
         for worker in self.site.workers[:]:
-            for headers in dead:
-                assert await self._seen(worker, headers) in ("-", "")
+            for ended in dead:
+                late = self._may_be_unknown(ended)
+                seen = await self._seen(worker, ended.headers)
+                assert seen in ("-", "") or late
+                self.site.late += seen == self.email
+
+    def _may_be_unknown(self, dead: Dead) -> bool:
+        return asyncio.get_running_loop().time() < dead.since + self.site.lag
+
+    def _end(self, alive: list[Headers]) -> list[Dead]:
+        now = asyncio.get_running_loop().time()
+        return [Dead(headers, now) for headers in alive]
 
     async def _seen(self, worker: Worker, headers: Headers) -> str:
         """Who that is; ``-`` is nobody, nothing is no answer."""
@@ -250,11 +269,12 @@ class Person:
 
     async def say_hello(self) -> None:
         """On a websocket, with a credential that is good or not."""
-        worker, headers = self.site.worker(), self.moments.choice([*self.alive, *self.dead[-3:]])
+        alive = [(headers, {self.email}) for headers in self.alive]
+        dead = [(end.headers, {"-", self.email} if self._may_be_unknown(end) else {"-"}) for end in self.dead[-3:]]
+        worker, (headers, taken) = self.site.worker(), self.moments.choice([*alive, *dead])
         asked = say_hello(f"{worker.served.url}/hello", {**headers, "Origin": BASE_URL})
         [said] = await asyncio.gather(asked, return_exceptions=True)
-        expected = "-" if headers in self.dead else self.email
-        assert said in (expected, 503) or (worker.gone and isinstance(said, CUT_OFF)), repr(said)
+        assert said in {*taken, 503} or (worker.gone and isinstance(said, CUT_OFF)), repr(said)
 
     async def sign_out(self) -> None:
         """At one worker; the others know at the next request."""
@@ -262,7 +282,7 @@ class Person:
         headers = self.alive.pop(self.moments.randrange(len(self.alive)))
         response = await self.site.ask(self.site.worker(), "POST", "/auth/sign_out", headers=headers)
         assert response is None or response.status_code == 200, response.text
-        ended = [headers] if response is not None else []  # otherwise it may be alive, and is used no more
+        ended = self._end([headers] if response is not None else [])  # otherwise it may be alive, and is used no more
         self.dead += ended
         await self._check_dead(ended)
         await self.sign_in()
@@ -279,7 +299,7 @@ class Person:
         valid = [password for password, response in answers.items() if response.status_code == 200]
         assert valid == [new] if 200 in statuses else len(valid) == 1, (statuses, valid)
         done = valid == [new]
-        self.dead += self.alive if done else []
+        self.dead += self._end(self.alive) if done else []
         self.spent += [token] if done else []
         self.alive = [*([] if done else self.alive), credential_of(answers[valid[0]])][-KEPT:]
         self.password = valid[0]
@@ -317,8 +337,9 @@ class Person:
         for worker in self.site.workers:
             for headers in self.alive:
                 assert await self._seen(worker, headers) == self.email
-            for headers in self.moments.sample(self.dead, min(len(self.dead), 100)):
-                assert await self._seen(worker, headers) == "-"
+            for dead in self.moments.sample(self.dead, min(len(self.dead), 100)):
+                late = self._may_be_unknown(dead)
+                assert await self._seen(worker, dead.headers) == "-" or late
         await self.sign_in()
         await self.replay()
 

@@ -41,6 +41,7 @@ EXPECTED = re.compile(
     r"|a (job failed|session's last use could not be noted): postgres: \w+"
     r"|pruning was put off: postgres: \w+"
     r"|ERROR: +ASGI callable returned without completing handshake\."  # uvicorn, of one that was refused with 503
+    r"|the session cache is off, every look-up asks the database: .*"
     r"|a password could not be re-hashed: postgres: \w+"
 )
 """What the workers may say; on SQLite nothing about the database."""
@@ -48,13 +49,15 @@ EXPECTED = re.compile(
 
 @pytest.mark.slow
 @pytest.mark.anyio
+@pytest.mark.parametrize("shared", ["sqlite", "postgresql", "cached"], indirect=True)
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux shows the memory and files of a process so"
 )
 async def test_soak_loses_nothing_and_leaks_nothing(shared: OnSQLite | OnPostgres, tmp_path: Path) -> None:
     """FT-2, FT-5: what was answered holds at every worker, the worst answer is 503 in time, nothing piles up."""
     print(f"seed {SEED}, {SECONDS:.0f} s")  # noqa: T201  # shown if it fails, and with -s
-    site = Site(tmp_path, shared.store(), random.Random(SEED))  # noqa: S311  # no secret
+    chance = random.Random(SEED)  # noqa: S311  # no secret
+    site = Site(tmp_path, shared.store(), chance, shared.lag.total_seconds())
     people = [Person(site, number) for number in range(PEOPLE)]
     async with site.running():
         over = asyncio.Event()

@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,16 @@ from tests.support import EMAIL, NEW_PASSWORD, LocalAuthentication, credentials,
 DSN = "ASGI_AUTH_WORKERS_POSTGRES"
 """Where worker processes find the database; if it is not set it is the file ``app.db``."""
 
+SESSION_CACHE = "ASGI_AUTH_WORKERS_SESSION_CACHE"
+"""If set, they answer look-ups of sessions from memory."""
+CACHED = timedelta(seconds=1)
+
 
 def store_of_all() -> Any:  # pragma: no cover - the workers run it, and a signal ends them
     """A store on the database that a worker process shares with others."""
-    return PostgresStore(os.environ[DSN]) if DSN in os.environ else SQLiteStore("app.db")
+    if DSN not in os.environ:
+        return SQLiteStore("app.db")
+    return PostgresStore(os.environ[DSN], session_cache=CACHED if SESSION_CACHE in os.environ else None)
 
 
 class OnSQLite:
@@ -30,6 +37,7 @@ class OnSQLite:
 
     checks: Mapping[str, list[Any]] = {"PRAGMA integrity_check": [("ok",)], "PRAGMA foreign_key_check": []}
     """Further statements, with the rows that they must give."""
+    lag = timedelta(0)
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -57,8 +65,9 @@ class OnPostgres:
 
     checks: Mapping[str, list[Any]] = {}
 
-    def __init__(self, dsn: str) -> None:
-        self.dsn = dsn
+    def __init__(self, dsn: str, lag: timedelta = timedelta(0)) -> None:
+        """Args: lag: How long a worker may not know what another has ended."""
+        self.dsn, self.lag = dsn, lag
 
     def store(self) -> Any:
         """A store with connections of its own."""
