@@ -17,7 +17,7 @@ from asgi_auth.store import Store
 U = TypeVar("U")
 
 PRUNE_INTERVAL = timedelta(minutes=10)
-PRUNE_BATCH = 50
+PRUNE_BATCH = 20
 """Rows per statement, so that pruning never holds the writer for long: a few ms in a file of five million sessions."""
 PRUNE_PAUSE = timedelta(milliseconds=5)
 """Between two batches: SQLite gives its lock to whoever asks at that moment, and other processes ask now and then."""
