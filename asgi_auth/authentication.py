@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from inspect import isclass
 from ipaddress import ip_address
@@ -15,7 +15,7 @@ from asgi_auth.accounts import Accounts
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, UnavailableError
 from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import Commit, Hook, Jobs, logger
-from asgi_auth.limits import Limiter
+from asgi_auth.limits import Limit, Limiter, SourceLimiter
 from asgi_auth.passwords import Bcrypt, HashProvider, PasswordPolicy, Passwords
 from asgi_auth.protocol.client import parse_networks
 from asgi_auth.protocol.cookies import cookie_name
@@ -87,6 +87,8 @@ class Authentication(Generic[U]):
         subject_name: The kind of user, when there are several ``Authentication``s; part of every key and row.
         mount_path: Where the plug is mounted, for links.
         registration: ``open``, ``invite_only`` (needs an add-on that opens it) or ``closed``.
+        taken_answers: How often one client address may be told by registering that an identity is taken, whatever the
+            strategy; from then on it cannot register until the window ends.
         allowed_origins: Further origins whose pages may send requests with our cookies.
         allowed_return_to: Absolute URLs that ``return_to`` may name besides local paths.
         trusted_proxies: Networks whose X-Forwarded-For is believed; none by default.
@@ -114,6 +116,7 @@ class Authentication(Generic[U]):
         subject_name: str = "user",
         mount_path: str = "/auth",
         registration: Registration = "open",
+        taken_answers: Limit = Limit(20, timedelta(hours=1)),
         allowed_origins: Iterable[str] = (),
         allowed_return_to: Iterable[str] = (),
         trusted_proxies: Sequence[str] = (),
@@ -125,7 +128,7 @@ class Authentication(Generic[U]):
         clock: Clock = utc_now,
     ) -> None:
         _check_kinds(store, [*_listed("strategies", strategies), *_listed("add_ons", add_ons)], hasher)
-        _check_options(session, password_policy, clock)
+        _check_options(session, password_policy, taken_answers, clock)
         keys = check_secret(secret)
         self.subject_name = _check_name("subject_name", subject_name)
         self.mount_path = _check_mount_path(mount_path)
@@ -145,7 +148,7 @@ class Authentication(Generic[U]):
         self._scoped: ScopedStore[U] = store.scope(subject_name)
         self._check_capabilities([*strategies, *add_ons])
         self._pool = HashingPool()
-        self._services = self._make_services(keys, password_policy, registration)
+        self._services = self._make_services(keys, password_policy, registration, taken_answers)
         self._strategies, self._add_ons = dict[str, Actions](), dict[str, Hook]()
         self._bind(strategies, add_ons)
         if registration == "invite_only" and not any(hook.opens_registration for hook in self._hooks):
@@ -173,17 +176,21 @@ class Authentication(Generic[U]):
         self.flow_cookie = cookie_name(self.subject_name, "flow", secure=self.secure)
 
     def _check_capabilities(self, users: Sequence[Any]) -> None:
-        for user in users:
-            for need in sorted(NEEDS | getattr(user, "needs", frozenset())):
+        needs = [(user.name, NEEDS | getattr(user, "needs", frozenset())) for user in users]
+        if self.registration == "open":  # whichever strategy it is that registers
+            needs.append(("taken_answers", frozenset({"counters"})))
+        for name, needed in needs:
+            for need in sorted(needed):
                 if not hasattr(self._scoped, need):
                     store = type(self.store).__name__
-                    raise ConfigurationError(f"store: {store} keeps no {need}: {user.name} needs them")
+                    raise ConfigurationError(f"store: {store} keeps no {need}: {name} needs them")
 
     def _make_services(
         self,
         keys: tuple[bytes, ...],
         policy: PasswordPolicy,
         registration: Registration,
+        taken_answers: Limit,
     ) -> Services[U]:
         store, clock = self._scoped, self.clock
         self._hooks: list[Hook] = []
@@ -200,6 +207,7 @@ class Authentication(Generic[U]):
             commit=commit,
             hooks=self._hooks,
         )
+        limiter = Limiter(store, digest=digest, clock=clock)
         passwords = Passwords(hasher=self.hasher, policy=policy, app_name=self.app_name, pool=self._pool)
         accounts = Accounts(
             store,
@@ -209,6 +217,7 @@ class Authentication(Generic[U]):
             sessions=sessions,
             passwords=passwords,
             registration=registration,
+            taken_answers=SourceLimiter(limiter, "identity_taken", taken_answers),
             special_use=not self.secure,
         )
         return Services(
@@ -225,7 +234,7 @@ class Authentication(Generic[U]):
             accounts=accounts,
             passwords=passwords,
             hooks=self._hooks,
-            limiter=Limiter(store, digest=digest, clock=clock),
+            limiter=limiter,
             digest=digest,
         )
 
@@ -435,11 +444,13 @@ def _check_kinds(store: object, parts: Sequence[object], hasher: object) -> None
         raise ConfigurationError("hasher must be a hasher, such as Bcrypt()")
 
 
-def _check_options(session: object, password_policy: object, clock: object) -> None:
+def _check_options(session: object, password_policy: object, taken_answers: object, clock: object) -> None:
     if not isinstance(session, SessionOptions):
         raise ConfigurationError("session must be a SessionOptions(…)")
     if not isinstance(password_policy, PasswordPolicy):
         raise ConfigurationError("password_policy must be a PasswordPolicy(…)")
+    if not isinstance(taken_answers, Limit):
+        raise ConfigurationError("taken_answers must be a Limit(count, window)")
     if not callable(clock):
         raise ConfigurationError("clock must be a function that returns the current aware UTC datetime")
 

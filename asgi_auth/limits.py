@@ -1,12 +1,13 @@
 """The limiter: how often something may happen, counted in the database: workers share it, restarts keep it."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
 from asgi_auth.errors import ConfigurationError, RateLimitedError
-from asgi_auth.store import ScopedStore
+from asgi_auth.protocol.client import client_network
+from asgi_auth.store import Counted, ScopedStore
 from asgi_auth.types import Clock, Digest
 
 
@@ -48,8 +49,18 @@ class Limiter:
             name, self._digest("counter", key), now=now, expires_at=now + limit.window
         )
         if counted.count > limit.count:
-            seconds = max(1, ceil((counted.expires_at - now).total_seconds()))
-            raise RateLimitedError(f"too many: {name}", headers={"Retry-After": str(seconds)})
+            raise _refusal(name, counted, now)
+
+    async def check(self, name: str, key: str, limit: Limit) -> None:
+        """Refuse as ``take`` would, and count nothing.
+
+        Raises:
+            RateLimitedError, StoreUnavailableError: as ``take``.
+        """
+        now = self._clock()
+        counted = await self._store.counters.get(name, self._digest("counter", key), now=now)
+        if counted is not None and counted.count >= limit.count:
+            raise _refusal(name, counted, now)
 
     async def allows(self, name: str, key: str, limit: Limit) -> bool:
         """As ``take``, where nobody is to be told: False for one too many."""
@@ -62,3 +73,25 @@ class Limiter:
     async def give_back(self, name: str, key: str) -> None:
         """Take back what was counted for something that did not happen after all."""
         await self._store.counters.uncount(name, self._digest("counter", key), now=self._clock())
+
+
+class SourceLimiter:
+    """One limit by client address. A whole /64 of IPv6 is one client; nothing is counted for who has no address."""
+
+    def __init__(self, limiter: Limiter, name: str, limit: Limit) -> None:
+        self._limiter, self._name, self._limit = limiter, name, limit
+
+    async def check(self, address: str | None) -> None:
+        """As ``Limiter.check``."""
+        if (source := client_network(address)) is not None:
+            await self._limiter.check(self._name, source, self._limit)
+
+    async def take(self, address: str | None) -> None:
+        """As ``Limiter.take``."""
+        if (source := client_network(address)) is not None:
+            await self._limiter.take(self._name, source, self._limit)
+
+
+def _refusal(name: str, counted: Counted, now: datetime) -> RateLimitedError:
+    seconds = max(1, ceil((counted.expires_at - now).total_seconds()))
+    return RateLimitedError(f"too many: {name}", headers={"Retry-After": str(seconds)})

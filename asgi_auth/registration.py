@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from asgi_auth.errors import ForbiddenError, IdentityTakenError, ValidationError
 from asgi_auth.hooks import Commit, Hook
+from asgi_auth.limits import SourceLimiter
 from asgi_auth.passwords import Passwords
 from asgi_auth.protocol.email import parse_email, parse_username
 from asgi_auth.sessions import Sessions
@@ -41,12 +42,13 @@ class Registrations(Generic[U]):
         sessions: Sessions[U],
         passwords: Passwords,
         registration: Registration,
+        taken_answers: SourceLimiter,
         special_use: bool,
     ) -> None:
         """Args: special_use: Whether addresses such as ``a@x.test`` are taken: on loopback only."""
         self._store, self._clock, self._commit, self._hooks = store, clock, commit, hooks
         self._sessions, self._passwords = sessions, passwords
-        self._registration, self._special_use = registration, special_use
+        self._registration, self._taken_answers, self._special_use = registration, taken_answers, special_use
 
     # --- reading
 
@@ -128,14 +130,17 @@ class Registrations(Generic[U]):
             ValidationError, IdentityTakenError, StoreUnavailableError: as ``create``.
             ForbiddenError: registration is closed, or by invitation only and no hook found one.
             InvalidTokenError: the invitation is not live.
+            RateLimitedError: this client was told too often that an identity is taken (EN-4); nothing was created.
             OverloadedError: too many passwords wait to be hashed.
         """
         candidate = await self._candidate(draft, password=password, password_hash=password_hash, identity=identity)
+        await self._check_source(candidate.draft)  # again: many may have waited to be hashed since it was first asked
         try:
             return await self._add(candidate)
         except IdentityTakenError as exc:
-            if candidate.draft.invited or not await self._is_concealed(candidate, exc):
+            if candidate.draft.invited:
                 raise
+            await self._answer_taken(candidate, exc)
             return None
 
     async def _candidate(
@@ -146,6 +151,7 @@ class Registrations(Generic[U]):
         values, keys = self._normalise(draft.fields)
         if not keys or (identity is not None and identity not in keys):
             raise ValidationError("no identity", fields={identity or "email": "is needed"})
+        await self._check_source(draft)
         if password is not None:
             password_hash = await self._hash(password, values, draft.client)
         account = Account(user_id="", stamp=new_stamp(), password_hash=password_hash, confirmed_at=draft.confirmed_at)
@@ -201,16 +207,31 @@ class Registrations(Generic[U]):
             client=draft.client,
         )
 
-    async def _is_concealed(self, candidate: "_Candidate", error: IdentityTakenError) -> bool:
+    async def _answer_taken(self, candidate: "_Candidate", error: IdentityTakenError) -> None:
+        """Tell that an identity is taken, and count it; return if nobody but the owner of the address is to know."""
+        told = await self._told(candidate, error)
+        if told is not None:
+            # Only what is told is counted, before it is told (RL-5). Counting all registrations while they last would
+            # refuse many of one office that come at once, though none of them has learnt anything.
+            await self._taken_answers.take(candidate.draft.client.address)
+            raise told
+
+    async def _told(self, candidate: "_Candidate", error: IdentityTakenError) -> IdentityTakenError | None:
+        """What whoever registers may know of *error*; None: nothing."""
         draft, values, keys, account = candidate
         if "email" not in error.fields:
-            return False
+            return error
         # A user name is public: it is told of whether or not the address is taken, or it would tell which.
         if "username" in keys and await self._store.users.find("username", keys["username"]) is not None:
-            raise IdentityTakenError("identity taken", fields={"username": "is taken"}) from error
+            return IdentityTakenError("identity taken", fields={"username": "is taken"})
         draft = replace(draft, fields=values)
         concealed = [await hook.taken(draft, account) for hook in self._hooks]
-        return any(concealed)
+        return None if any(concealed) else error
+
+    async def _check_source(self, draft: Draft) -> None:
+        """RL-2: before anything is hashed, and whatever the address is, or the refusal would tell."""
+        if not draft.invited:
+            await self._taken_answers.check(draft.client.address)
 
     async def claim(
         self,

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from asgi_auth.accounts import Accounts
-from asgi_auth.errors import ConfigurationError
+from asgi_auth.errors import ConfigurationError, ValidationError
 from asgi_auth.hooks import Commit, Hook, logger
 from asgi_auth.limits import Limiter
 from asgi_auth.passwords import Passwords
@@ -43,7 +43,7 @@ class Services(Generic[U]):
     passwords: Passwords
     hooks: Sequence[Hook]
     limiter: Limiter
-    """For an add-on that ``needs`` the store's ``counters``."""
+    """For a strategy or an add-on that ``needs`` the store's ``counters``."""
     digest: Digest = field(repr=False)
     senders: list[tuple[str, Sender | SenderFunction]] = field(default_factory=list)
     """Every sender in use, with what the application calls the option."""
@@ -120,6 +120,16 @@ class Services(Generic[U]):
         if issued is not None and retires:
             await self.tokens.retire_older(issued.record)
         return True
+
+    def address_key(self, address: str) -> str:
+        """What mails to *address* are counted by: one key for every spelling of it (RL-4).
+
+        Anything else that a sender reaches somebody by is its own key.
+        """
+        try:
+            return self.accounts.identity("email", address)[1]
+        except ValidationError:
+            return address
 
     def values(self, user: U) -> Mapping[str, Any]:
         """The fields of *user* by logical name."""

@@ -95,7 +95,7 @@ class Counted:
     """What a counter says."""
 
     count: int
-    """With this one."""
+    """How often so far; of ``count``, with this one."""
     expires_at: datetime
     """When the counter begins anew."""
 
@@ -349,6 +349,10 @@ class CounterStore(Protocol):
 
         A counter that has run out at *now* begins anew with 1 and *expires_at*; else its own end holds.
         """
+        ...
+
+    async def get(self, name: str, key: bytes, *, now: datetime) -> Counted | None:
+        """What was counted so far; None if nothing was, or if the counter has run out at *now*. Counts nothing."""
         ...
 
     async def uncount(self, name: str, key: bytes, *, now: datetime) -> None:

@@ -120,6 +120,8 @@ class Named(Hook):
         ({"hasher": "bcrypt"}, "hasher must be a hasher"),
         ({"session": {}}, "session must be a SessionOptions"),
         ({"password_policy": None}, "password_policy must be a PasswordPolicy"),
+        ({"taken_answers": 20}, "taken_answers must be a Limit"),
+        ({"taken_answers": None}, "taken_answers must be a Limit"),
         ({"clock": None}, "clock must be a function"),
         ({"base_url": None}, "base_url"),
         ({"mount_path": None}, "mount_path"),
@@ -165,11 +167,12 @@ def test_configuration_that_does_not_do_is_named(tmp_path: Path, options: dict[s
     assert not (tmp_path / "app.db").exists()
 
 
-@pytest.mark.parametrize("missing", ["users", "accounts", "sessions", "tokens"])
+@pytest.mark.parametrize("missing", ["users", "accounts", "sessions", "tokens", "counters"])
 def test_store_must_keep_what_every_strategy_needs(tmp_path: Path, missing: str) -> None:
     """A store that lacks a capability is refused by name, with who needs it."""
     scoped = SQLiteStore(tmp_path / "app.db").scope("user")
-    kept = {name: getattr(scoped, name) for name in ("users", "accounts", "sessions", "tokens") if name != missing}
+    names = ("users", "accounts", "sessions", "tokens", "counters")
+    kept = {name: getattr(scoped, name) for name in names if name != missing}
 
     class Poor(SQLiteStore):
         def scope(self, subject_name: str) -> Any:
@@ -177,6 +180,9 @@ def test_store_must_keep_what_every_strategy_needs(tmp_path: Path, missing: str)
 
     with pytest.raises(ConfigurationError, match=f"store: Poor keeps no {missing}: password needs them"):
         make_auth(tmp_path, store=Poor(tmp_path / "app.db"))
+    if missing == "counters":  # of what is told by whichever strategy registers
+        with pytest.raises(ConfigurationError, match="store: Poor keeps no counters: taken_answers needs them"):
+            make_auth(tmp_path, store=Poor(tmp_path / "app.db"), strategies=[Password()])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asgi_auth.errors import ConfigurationError, RateLimitedError
-from asgi_auth.limits import Limit
+from asgi_auth.limits import Limit, SourceLimiter
 from tests.support import SECRET, make_auth
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +32,46 @@ async def test_take_refuses_what_is_too_much_until_the_window_ends(tmp_path: Pat
     assert refused.value.headers == {"Retry-After": "1"}
     auth.clock.advance(timedelta(microseconds=1))
     await limiter.take("mail", "a@x.example", TWICE)
+    await auth.close()
+
+
+async def test_check_refuses_what_is_used_up_and_counts_nothing(tmp_path: Path) -> None:
+    """RL-2: who asks before they do refuses nobody else; the answer says when to come back."""
+    auth = make_auth(tmp_path)
+    limiter = auth.services.limiter
+    await auth.open()
+    for _ in range(2):
+        for _ in range(5):
+            await limiter.check("mail", "a@x.example", TWICE)
+        await limiter.take("mail", "a@x.example", TWICE)
+        auth.clock.advance(timedelta(minutes=10))
+    with pytest.raises(RateLimitedError) as refused:
+        await limiter.check("mail", "a@x.example", TWICE)
+    assert refused.value.headers == {"Retry-After": "2400"}
+    await limiter.check("mail", "b@x.example", TWICE)
+    auth.clock.advance(timedelta(minutes=40))
+    await limiter.check("mail", "a@x.example", TWICE)
+    await auth.close()
+
+
+async def test_source_is_an_address_or_a_network(tmp_path: Path) -> None:
+    """An IPv6 customer has a whole /64, and is one client; without an address nobody is counted."""
+    auth = make_auth(tmp_path)
+    source = SourceLimiter(auth.services.limiter, "asked", TWICE)
+    await auth.open()
+    for address in ("2001:db8::1", "2001:db8::2", "192.0.2.1"):
+        await source.check(address)
+        await source.take(address)
+    for spent in ("2001:db8::3", "2001:db8:0:0:ffff::"):
+        for act in (source.check, source.take):
+            with pytest.raises(RateLimitedError):
+                await act(spent)
+    for free in ("2001:db8:0:1::1", "192.0.2.1", "192.0.2.2"):
+        await source.check(free)
+        await source.take(free)
+    for _ in range(5):
+        await source.check(None)
+        await source.take(None)
     await auth.close()
 
 

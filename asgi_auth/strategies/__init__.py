@@ -1,4 +1,4 @@
-"""Ways to sign in: one file a strategy."""
+"""Ways to sign in: one file, or one package, a strategy."""
 
 from asgi_auth.strategies.password import Password, Resettable
 

@@ -122,13 +122,13 @@ def test_a_store_without_invitations_is_refused(tmp_path: Path) -> None:
 
         def __init__(self, scoped: Any) -> None:
             self.users, self.accounts = scoped.users, scoped.accounts
-            self.sessions, self.tokens = scoped.sessions, scoped.tokens
+            self.sessions, self.tokens, self.counters = scoped.sessions, scoped.tokens, scoped.counters
 
     class BareStore(SQLiteStore):
         def scope(self, subject_name: str) -> Any:
             return Bare(super().scope(subject_name))
 
-    with pytest.raises(ConfigurationError, match="keeps no counters: invitation needs them"):
+    with pytest.raises(ConfigurationError, match="keeps no invitations: invitation needs them"):
         make_inviting(tmp_path, store=BareStore(tmp_path / "app.db"))
 
 

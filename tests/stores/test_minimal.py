@@ -10,9 +10,10 @@ import pytest
 
 from asgi_auth.store import ScopedStore, Store, Work
 from asgi_auth.stores import SQLiteStore
+from asgi_auth.strategies import Password
 from asgi_auth.testing import StoreSuite
 from asgi_auth.types import User
-from tests.support import credentials, make_auth, register
+from tests.support import EMAIL, PASSWORD, credentials, make_auth
 
 
 class MinimalScoped:
@@ -65,9 +66,11 @@ class TestMinimalStore(StoreSuite):
 @pytest.mark.anyio
 async def test_minimal_store_serves_and_is_pruned(tmp_path: Path) -> None:
     """Whoever asks for no more than every store has runs on it, and sweeps what there is."""
-    auth = make_auth(tmp_path, store=MinimalStore(tmp_path / "app.db"))
+    store = MinimalStore(tmp_path / "app.db")
+    auth = make_auth(tmp_path, store=store, strategies=[Password()], registration="closed")
     async with auth.running():
-        await register(auth)
-        await auth.strategy("password").sign_in(credentials())
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+        for _ in range(2):
+            await auth.strategy("password").sign_in(credentials())
         auth.clock.advance(timedelta(days=400))
         assert await auth.prune() == 2

@@ -190,7 +190,7 @@ async def test_token_consume_is_one_statement() -> None:
 
 def test_every_statement_is_bound_to_the_subject() -> None:
     """TK-23: no statement reads or changes a row without asking whose it is."""
-    assert len(STATEMENTS) == 57
+    assert len(STATEMENTS) == 58
     for name, text in STATEMENTS.items():
         if name in ("INSERT_USER", "INSERT_ACCOUNT", "INSERT_INVITATION", "COUNT"):
             assert "(subject_name, " in text

@@ -129,7 +129,7 @@ class ConfirmationHook(Hook):
         return False
 
     def _rivals(self, account: Account, address: str) -> tuple[str, bytes]:
-        key = f"{account.user_id} {self._letters.key(address)}"
+        key = f"{account.user_id} {self._services.address_key(address)}"
         return f"{self.name}.rivals", self._services.digest("counter", key)
 
     async def _has_rivals(self, work: Work[Any], account: Account, address: str) -> bool:

@@ -8,7 +8,6 @@ The purposes in ``opts``: the add-on's name (prove this address), ``<field>_chan
 from typing import TYPE_CHECKING, Any
 
 from asgi_auth.accounts import as_of
-from asgi_auth.errors import ValidationError
 from asgi_auth.limits import Limit
 from asgi_auth.services import Services
 from asgi_auth.store import Found, TokenRecord
@@ -77,7 +76,7 @@ class Letters:
         )
         if not sent:
             for name, _ in self._limits(issued.record.purpose):
-                await self._services.limiter.give_back(name, self.key(address))
+                await self._services.limiter.give_back(name, self._services.address_key(address))
 
     async def offer_undo(self, user: Any, issued: IssuedToken) -> None:
         """Tell the earlier address that it counts no more, with a way back. No quota: nobody may use that up."""
@@ -114,16 +113,11 @@ class Letters:
 
     async def _may_link(self, purpose: str, address: str) -> bool:
         for name, limit in self._limits(purpose):
-            if not await self._services.limiter.allows(name, self.key(address), limit):
+            if not await self._services.limiter.allows(name, self._services.address_key(address), limit):
                 return False
         return True
 
     async def _takes(self, purpose: str, address: str) -> bool:
-        return await self._services.limiter.allows(f"{purpose}.mail", self.key(address), self._options.mails)
-
-    def key(self, address: str) -> str:
-        """One key for every spelling of an address (RL-4); anything else that the sender reaches is its own."""
-        try:
-            return self._services.accounts.identity("email", address)[1]
-        except ValidationError:
-            return address
+        return await self._services.limiter.allows(
+            f"{purpose}.mail", self._services.address_key(address), self._options.mails
+        )

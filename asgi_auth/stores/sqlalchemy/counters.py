@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import case, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, case, delete, select, tuple_, update
 
 from asgi_auth.errors import ValidationError
 from asgi_auth.store import Counted
 from asgi_auth.stores.rows import instant, micros, storable
 from asgi_auth.stores.sqlalchemy.database import Executor, Upsert, rows
 from asgi_auth.stores.sqlalchemy.tables import Tables
+
+
+def _to_counted(row: Sequence[int]) -> Counted:
+    return Counted(row[0], instant(row[1]))
 
 
 class Counters:
@@ -33,19 +37,25 @@ class Counters:
                 "expires_at": case((is_over, statement.excluded.expires_at), else_=columns.expires_at),
             },
         )
-        row: Sequence[int] = (await rows(self._executor, statement.returning(columns["count"], columns.expires_at)))[0]
-        return Counted(row[0], instant(row[1]))
+        return _to_counted((await rows(self._executor, statement.returning(columns["count"], columns.expires_at)))[0])
+
+    async def get(self, name: str, key: bytes, *, now: datetime) -> Counted | None:
+        if not storable(name):
+            return None
+        statement = select(self._table.c["count"], self._table.c.expires_at).where(*self._running(name, key, now))
+        found = await rows(self._executor, statement)
+        return _to_counted(found[0]) if found else None
 
     async def uncount(self, name: str, key: bytes, *, now: datetime) -> None:
-        columns = self._table.c
+        count = self._table.c["count"]
         if storable(name):
-            this = (columns.subject_name == self._subject_name, columns.name == name, columns.key == key)
-            statement = (
-                update(self._table)
-                .where(*this, columns.expires_at > micros(now), columns["count"] > 0)
-                .values({"count": columns["count"] - 1})
-            )
-            await rows(self._executor, statement)
+            these = (*self._running(name, key, now), count > 0)
+            await rows(self._executor, update(self._table).where(*these).values({"count": count - 1}))
+
+    def _running(self, name: str, key: bytes, now: datetime) -> tuple[ColumnElement[bool], ...]:
+        columns = self._table.c
+        this = (columns.subject_name == self._subject_name, columns.name == name, columns.key == key)
+        return *this, columns.expires_at > micros(now)
 
     async def prune(self, *, now: datetime, limit: int) -> int:
         columns = self._table.c

@@ -46,6 +46,22 @@ class CounterSuite:
             counted = {answer for answer in answers if not isinstance(answer, Exception)}
             assert counted == {Counted(number, now + HOUR) for number in range(1, calls + 1)}
 
+    async def test_counter_is_looked_at(self, store: Store[Any]) -> None:
+        """A look tells what was counted, until the last second, and counts nothing; in a transaction as outside."""
+        scoped = store.scope("user")
+        assert await scoped.counters.get("mail", KEY, now=NOW) is None
+        for _ in range(3):
+            await scoped.counters.count("mail", KEY, now=NOW, expires_at=END)
+        assert await scoped.counters.get("mail", KEY, now=NOW) == Counted(3, END)
+        assert await scoped.counters.get("mail", KEY, now=END - SECOND) == Counted(3, END)
+        assert await scoped.counters.get("mail", KEY, now=END) is None
+        assert await scoped.counters.get("mail", KEY + b"k", now=NOW) is None
+        assert await scoped.counters.get("Mail", KEY, now=NOW) is None
+        async with scoped.transaction() as work:
+            await work.counters.uncount("mail", KEY, now=NOW)
+            assert await work.counters.get("mail", KEY, now=NOW) == Counted(2, END)
+        assert await scoped.counters.get("mail", KEY, now=NOW) == Counted(2, END)
+
     async def test_counter_takes_one_back(self, store: Store[Any]) -> None:
         """What is taken back can be counted again; never below 0, and nothing of a counter that is not there."""
         counters = store.scope("user").counters
@@ -101,6 +117,7 @@ class CounterSuite:
             with pytest.raises(ValidationError):
                 await counters.count(text, KEY, now=NOW, expires_at=END)
             await counters.uncount(text, KEY, now=NOW)
+            assert await counters.get(text, KEY, now=NOW) is None
 
     async def test_counter_prune_takes_what_ran_out(self, store: Store[Any]) -> None:
         """Counters that ran out are deleted in batches; those that run stay."""
@@ -116,6 +133,7 @@ class CounterSuite:
         users, admins = store.scope("user").counters, store.scope("admin").counters
         await users.count("mail", KEY, now=NOW, expires_at=END)
         await admins.uncount("mail", KEY, now=NOW)
+        assert await admins.get("mail", KEY, now=NOW) is None
         assert await admins.prune(now=END + HOUR, limit=9) == 0
         assert await admins.count("mail", KEY, now=NOW, expires_at=END) == Counted(1, END)
         assert await users.count("mail", KEY, now=NOW, expires_at=END) == Counted(2, END)

@@ -1,0 +1,10 @@
+"""Sign in with an address or a user name and a password.
+
+Actions: register, sign_in, sign_in_with_token, reauthenticate, reset_request, reset.
+"""
+
+from asgi_auth.strategies.password.actions import EXTRA_FIELD_LIMIT, SIGN_IN, PasswordActions
+from asgi_auth.strategies.password.options import Password, RegisterField, Resettable
+from asgi_auth.strategies.password.resetting import RESET
+
+__all__ = ["EXTRA_FIELD_LIMIT", "RESET", "SIGN_IN", "Password", "PasswordActions", "RegisterField", "Resettable"]

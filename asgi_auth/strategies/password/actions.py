@@ -1,0 +1,263 @@
+"""What the password strategy does, but for resets: register, sign_in, sign_in_with_token, reauthenticate."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Literal
+
+from asgi_auth.accounts import as_of
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError, ValidationError
+from asgi_auth.passwords import normalise_password
+from asgi_auth.protocol.fields import read_flag, read_texts
+from asgi_auth.services import Services
+from asgi_auth.store import Found, Work
+from asgi_auth.strategies.password.forms import registration_form, reset_form
+from asgi_auth.strategies.password.resetting import Resetting
+from asgi_auth.types import (
+    Accepted,
+    Client,
+    Draft,
+    Outcome,
+    Phase,
+    PhaseRequest,
+    Proof,
+    Session,
+    SessionsRevoked,
+    SignedIn,
+    TokenIssued,
+)
+
+if TYPE_CHECKING:
+    from asgi_auth.strategies.password.options import Password
+
+SIGN_IN = "sign_in"
+"""Purpose of the tokens that stand for a sign-in."""
+
+EXTRA_FIELD_LIMIT = 254
+"""Characters of an extra field at registration: it may be an address (RFC 5321 section 4.5.3.1.3, erratum 1690)."""
+
+_PASSWORDS = frozenset({"password", "password_confirmation"})
+
+
+class PasswordActions(Resetting):
+    """What the strategy does, with or without HTTP."""
+
+    def __init__(self, options: "Password", services: Services[Any]) -> None:
+        if options.identity_field not in services.store.users.identity_fields:
+            raise ConfigurationError(f"identity_field: the store cannot find users by {options.identity_field}")
+        super().__init__(options, services)
+        self.phases = self._make_phases()
+
+    def _make_phases(self) -> list[Phase]:
+        options, phases = self._options, list[Phase]()
+        if options.registration_enabled:
+            phases.append(
+                Phase(
+                    name="register",
+                    method="POST",
+                    handle=self._register_phase,
+                    registers=registration_form(options),
+                    secrets=_PASSWORDS | {"invitation_token"},
+                )
+            )
+        if options.sign_in_enabled:
+            phases += [
+                Phase(name="sign_in", method="POST", handle=self._sign_in_phase, secrets=_PASSWORDS),
+                Phase(
+                    name="sign_in_with_token",
+                    method="POST",  # a GET changes nothing (RFC 9110 section 9.2.1), and its URL would be logged
+                    handle=self._sign_in_with_token_phase,
+                    secrets=frozenset({"token"}),
+                ),
+                Phase(
+                    name="reauthenticate",
+                    method="POST",
+                    handle=self._reauthenticate_phase,
+                    secrets=_PASSWORDS,
+                    signed_in=True,
+                ),
+            ]
+        if options.resettable is not None:
+            phases += [
+                Phase(name="reset_request", method="POST", handle=self._reset_request_phase),
+                Phase(
+                    name="reset",
+                    method="POST",
+                    handle=self._reset_phase,
+                    form=reset_form(options),
+                    secrets=_PASSWORDS | {"reset_token"},
+                ),
+            ]
+        return phases
+
+    # --- register
+
+    async def register(self, params: Mapping[str, Any], *, client: Client = Client()) -> SignedIn | Accepted:
+        """Create a user with a password; they are signed in if every gate admits them.
+
+        Args:
+            params: The identity field, ``password``, ``password_confirmation`` and the declared extra fields.
+            client: Who asks.
+
+        Raises:
+            ValidationError: a field or the password does not do.
+            IdentityTakenError: there is such a user already; told only after the work of a registration was done, and
+                not at all where an address has to be confirmed: then it is ``Accepted``, like any other.
+            InvalidTokenError: there is an ``invitation_token`` that is not live.
+            ForbiddenError: registration is not open.
+            OverloadedError, StoreUnavailableError: nothing was created.
+        """
+        password = self._new_password(params)
+        identity = self._options.identity_field
+        fields = read_texts(params, optional=[identity]) | await self._extra_fields(params)
+        draft = Draft(act="create", strategy=self._options.name, fields=fields, params=params, client=client)
+        began = self._services.clock()
+        found = await self._services.accounts.register(draft, password=password, identity=identity)
+        if found is None:
+            return Accepted()
+        return SignedIn(found.user, self._proof(found, began), registered=True, settled=True)
+
+    async def _extra_fields(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        declared = self._options.register_fields
+        texts = read_texts(params, optional=declared, limit=EXTRA_FIELD_LIMIT)
+        if not isinstance(declared, Mapping):
+            return dict(texts)
+        values, problems = dict[str, Any](), dict[str, str]()
+        for name, read in declared.items():
+            try:
+                value = read(texts.get(name))
+                values[name] = await value if isawaitable(value) else value
+            except ValueError as exc:
+                problems[name] = str(exc)
+        if problems:
+            raise ValidationError("extra fields refused", fields=problems)
+        return values
+
+    # --- sign in
+
+    async def sign_in(
+        self,
+        params: Mapping[str, Any],
+        *,
+        client: Client = Client(),
+        token_type: Literal["access", "sign_in"] = "access",
+    ) -> SignedIn | TokenIssued:
+        """Whoever the identity and the password name.
+
+        Args:
+            params: The identity field, ``password`` and, if wanted, ``remember_me``.
+            client: Who asks.
+            token_type: ``sign_in`` issues a token for ``sign_in_with_token`` instead of a session.
+
+        Raises:
+            AuthenticationFailedError: unknown, wrong, without a password, disabled or not admitted: nobody can tell.
+            ValidationError: a parameter is missing or cannot be one.
+            OverloadedError, StoreUnavailableError: nothing happened.
+        """
+        field = self._options.identity_field
+        texts = read_texts(params, required=[field, "password"])
+        _normal(texts["password"])
+        began = self._services.clock()
+        found = await self._verified(await self._services.accounts.find(field, texts[field]), texts["password"], client)
+        remember = read_flag(params, "remember_me")
+        signed_in = SignedIn(found.user, self._proof(found, began), remember=remember)
+        return signed_in if token_type == "access" else await self._issue_sign_in_token(signed_in, client)
+
+    async def _verified(self, found: Found[Any] | None, password: str, client: Client) -> Found[Any]:
+        stored = found and found.account.password_hash
+        verified = await self._services.passwords.verify(password, stored, client=client.address)
+        if found is None or not verified.valid:
+            raise AuthenticationFailedError(
+                "unknown identity" if found is None else "no password" if stored is None else "wrong password"
+            )
+        if verified.replacement is not None:
+            await self._services.accounts.rehash(found.account, verified.replacement)
+        return found
+
+    async def _issue_sign_in_token(self, signed_in: SignedIn, client: Client) -> TokenIssued:
+        proof = signed_in.proof
+        await self._services.sessions.admit(signed_in, client)  # asked again when the token is redeemed
+        issued = await self._services.tokens.issue(
+            SIGN_IN,
+            account=proof.account,
+            lifetime=self._options.sign_in_token_lifetime,
+            extra_data={"factor": proof.factor, "at": proof.at.isoformat(), "remember": signed_in.remember},
+        )
+        return TokenIssued(signed_in.user, issued.token)
+
+    async def sign_in_with_token(self, params: Mapping[str, Any], *, client: Client = Client()) -> SignedIn:
+        """Whoever a sign-in token names; it is spent when the session is minted.
+
+        Raises:
+            InvalidTokenError: the token is not live.
+            ValidationError: there is none.
+        """
+        token = read_texts(params, required=["token"])["token"]
+        found, data = await self._owner(SIGN_IN, token)
+        proof = self._proof(found, datetime.fromisoformat(data["at"]))
+        spend = partial(self._spend, SIGN_IN, token)
+        return SignedIn(found.user, proof, remember=data["remember"], spend=spend)
+
+    async def reauthenticate(
+        self, params: Mapping[str, Any], *, session: Session, client: Client = Client()
+    ) -> SignedIn:
+        """Prove the password once more: a fresh session, with a new cookie, in place of *session*.
+
+        Its other factors keep their times; it is not remembered, since a remembered one is never fresh.
+
+        Args:
+            params: ``password``.
+            session: The one that is alive.
+            client: Who asks.
+
+        Raises:
+            AuthenticationFailedError: wrong, or the user has no password; *session* stays as it is.
+            InvalidTokenError: *session* has ended in the meantime.
+            ValidationError: the password is missing or cannot be one.
+            OverloadedError, StoreUnavailableError: nothing happened.
+        """
+        password = read_texts(params, required=["password"])["password"]
+        _normal(password)
+        began = self._services.clock()
+        found = await self._verified(await self._services.accounts.get(session.user_id), password, client)
+        account = as_of(found.account, session.stamp)  # what changed since it began has ended the session
+
+        async def spend(work: Work[Any]) -> None:
+            if not await work.sessions.revoke(session.id, now=began):
+                raise InvalidTokenError("the session has ended in the meantime")
+            work.emit(SessionsRevoked(at=began, user_id=session.user_id, client=client, session_id=session.id))
+
+        proof = Proof(account=account, factor=self._options.name, at=began, earlier=session.factors)
+        return SignedIn(found.user, proof, spend=spend)
+
+    # --- reset
+
+    # --- phases
+
+    async def _register_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.register(request.params, client=request.client)
+
+    async def _sign_in_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.sign_in(request.params, client=request.client)
+
+    async def _sign_in_with_token_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.sign_in_with_token(request.params, client=request.client)
+
+    async def _reauthenticate_phase(self, request: PhaseRequest) -> Outcome:
+        if request.state.session is None:  # pragma: no cover  # the plug serves it to nobody but who is signed in
+            raise AuthenticationFailedError("nobody is signed in")
+        return await self.reauthenticate(request.params, session=request.state.session, client=request.client)
+
+    async def _reset_request_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.reset_request(request.params, client=request.client)
+
+    async def _reset_phase(self, request: PhaseRequest) -> Outcome:
+        return await self.reset(request.params, client=request.client)
+
+
+def _normal(password: str) -> None:
+    try:
+        normalise_password(password)
+    except ValueError as exc:
+        raise ValidationError("password refused", fields={"password": str(exc)}) from exc

@@ -1,0 +1,109 @@
+"""The options of the password strategy."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.limits import Limit
+from asgi_auth.sender import Sender, SenderFunction
+from asgi_auth.services import Services
+from asgi_auth.strategies.password.actions import PasswordActions
+
+RegisterField = Callable[[str | None], Any]
+"""Turns what was sent (None: nothing) into what is stored; ValueError(message) refuses it. Plain or async."""
+
+_RESERVED = frozenset(
+    {"id", "data", "email", "username", "password", "password_confirmation", "remember_me", "return_to"}
+    | {"confirmed_at", "created_at", "disabled_at", "stamp", "password_hash", "invitation_token"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resettable:
+    """A forgotten password is replaced by a link that a sender delivers.
+
+    Args:
+        sender: Delivers the link, and a notice once the password was changed.
+        token_lifetime: How long a link lives; at most a day.
+        mails: How many links one address may get; what goes beyond is not sent. The notice is not counted.
+        url: The application's own page in place of the library's; ``reset_token`` is added to its query.
+        sign_in: Sign the user in after the reset, if every gate admits them. Off: a reset signs nobody in.
+    """
+
+    sender: Sender | SenderFunction
+    token_lifetime: timedelta = timedelta(hours=1)
+    mails: Limit = Limit(5, timedelta(hours=1))
+    url: str | None = None
+    sign_in: bool = False
+
+    def __post_init__(self) -> None:
+        _check_lifetime("resettable.token_lifetime", self.token_lifetime, timedelta(days=1))
+        if not isinstance(self.mails, Limit):
+            raise ConfigurationError("resettable.mails must be a Limit(count, window)")
+        if self.url is not None and not urlsplit(self.url).netloc:
+            raise ConfigurationError("resettable.url must be an absolute URL: it goes into a mail")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Password:
+    """Sign in with a password.
+
+    Args:
+        name: The path segment and the factor's name.
+        identity_field: What a user is known by, ``email`` or ``username``; also the name of the parameter.
+        confirmation_required: Ask for the new password twice (``password_confirmation``).
+        registration_enabled: Off: there is no register phase, the application creates the users.
+        sign_in_enabled: Off: no sign_in phase and no sign-in tokens.
+        register_fields: Extra fields that a registration may bring, by name; nothing else that a client sends
+            reaches the row. As a mapping, with a function that turns the text (None: nothing was sent) into what is
+            stored and refuses with ``ValueError(message)``. ``email`` may be one where ``username`` is the identity.
+        sign_in_token_lifetime: How long the token of ``sign_in(…, token_type="sign_in")`` lives; at most two minutes.
+        resettable: None: there is no way to reset a password.
+
+    Raises:
+        ConfigurationError: an option does not do; names it.
+    """
+
+    name: str = "password"
+    identity_field: Literal["email", "username"] = "email"
+    confirmation_required: bool = True
+    registration_enabled: bool = True
+    sign_in_enabled: bool = True
+    register_fields: Sequence[str] | Mapping[str, RegisterField] = field(default=())
+    sign_in_token_lifetime: timedelta = timedelta(seconds=60)
+    resettable: Resettable | None = None
+
+    def __post_init__(self) -> None:
+        if self.identity_field not in ("email", "username"):
+            raise ConfigurationError("identity_field must be 'email' or 'username'")
+        if not isinstance(self.resettable, Resettable | None):
+            raise ConfigurationError("resettable must be a Resettable(sender=…)")
+        if isinstance(self.register_fields, str):
+            raise ConfigurationError("register_fields must be a sequence of names")
+        reserved = _RESERVED - {"email"} if self.identity_field == "username" else _RESERVED
+        for name in self.register_fields:
+            if name in reserved:
+                raise ConfigurationError(f"register_fields: {name!r} is a name of the library's")
+        mailless = self.identity_field == "username" and "email" not in self.register_fields
+        if self.resettable is not None and mailless and self.registration_enabled:
+            raise ConfigurationError("register_fields must have 'email' for resettable to mail to")
+        _check_lifetime("sign_in_token_lifetime", self.sign_in_token_lifetime, timedelta(minutes=2))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the store must keep."""
+        return frozenset() if self.resettable is None else frozenset({"counters"})
+
+    def bind(self, services: Services[Any]) -> PasswordActions:
+        """Called once at start by ``Authentication``."""
+        return PasswordActions(self, services)
+
+
+def _check_lifetime(name: str, lifetime: object, longest: timedelta) -> None:
+    if not isinstance(lifetime, timedelta):
+        raise ConfigurationError(f"{name} must be a timedelta")
+    if not timedelta(0) < lifetime <= longest:
+        raise ConfigurationError(f"{name} must be positive and at most {longest}")

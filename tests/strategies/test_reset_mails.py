@@ -1,0 +1,197 @@
+"""How many reset mails an address gets: what is sent, what is counted, and what an answer shows of it."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_auth.limits import Limit
+from asgi_auth.plug import AuthPlug
+from asgi_auth.senders import MemorySender
+from asgi_auth.strategies.password import Password, Resettable
+from tests.asgi import JSON, PAGE, Answer, Headers, ask, tables
+from tests.senders.test_smtp import Mailbox, mail_server
+from tests.support import EMAIL, NEW_PASSWORD, OTHER_EMAIL, LocalAuthentication, mailed_token, make_auth, register
+from tests.test_mail_faults import Refusing, Switch, unused_port
+from tests.workers import OnPostgres, OnSQLite, resetting, valid_passwords, workers
+
+pytestmark = pytest.mark.anyio
+
+REQUEST, RESET = "/auth/password/reset_request", "/auth/password/reset"
+TWICE = Limit(2, timedelta(hours=1))
+
+
+def resettable(directory: Path, mails: Limit = TWICE, **options: Any) -> LocalAuthentication:
+    """An ``Authentication`` that mails an address so often."""
+    sender = MemorySender()
+    strategies = [Password(resettable=Resettable(sender=sender, mails=mails))]
+    return make_auth(directory, sender=sender, **{"strategies": strategies, **options})
+
+
+async def request(auth: LocalAuthentication, email: str = EMAIL, *, headers: Headers = ()) -> Answer:
+    """Ask for a reset over HTTP; the mail, if there is one, is sent when this returns."""
+    return await ask(AuthPlug(auth), "POST", REQUEST, data={"email": email}, headers=headers)
+
+
+def purposes(auth: LocalAuthentication) -> list[str]:
+    """What was mailed since the last time."""
+    sent = [opts["purpose"] for _, _, opts in auth.sender.messages]
+    auth.sender.messages.clear()
+    return sent
+
+
+@pytest.mark.parametrize("headers", [{}, JSON, PAGE], ids=["plain", "json", "page"])
+async def test_reset_mails_are_limited_in_silence(tmp_path: Path, headers: Headers) -> None:
+    """RL-6, EN-3: of fifty requests five are mailed; every answer is, to the byte, that for an address nobody has."""
+    auth = make_auth(tmp_path)
+    async with auth.running():
+        await register(auth)
+        answers = [await request(auth, headers=headers) for _ in range(50)]
+        answers.append(await request(auth, OTHER_EMAIL, headers=headers))
+        assert answers == [answers[0]] * 51
+        assert answers[0].status == 200
+        assert purposes(auth) == ["reset"] * 5
+
+
+async def test_reset_mails_begin_anew_after_the_window(tmp_path: Path) -> None:
+    """RL-6: an hour after the first, not before, and not after the last."""
+    auth = resettable(tmp_path)
+    async with auth.running():
+        await register(auth)
+        sent = []
+        for pause in (0, 40, 10, 9, 1, 0, 0):
+            auth.clock.advance(timedelta(minutes=pause))
+            await request(auth)
+            sent.append(len(purposes(auth)))
+        assert sent == [1, 1, 0, 0, 1, 1, 0]
+
+
+async def test_link_stays_good_when_mails_are_used_up(tmp_path: Path) -> None:
+    """RL-6: what is not mailed has no token, and retires none."""
+    auth = resettable(tmp_path)
+    async with auth.running():
+        await register(auth)
+        for _ in range(5):
+            await request(auth)
+        assert len(tables(tmp_path)["asgi_auth_tokens"]) <= 2
+        answer = await ask(AuthPlug(auth), "POST", RESET, data=resetting(mailed_token(auth)))
+        assert answer.status == 200
+        assert await valid_passwords(auth, NEW_PASSWORD) == [NEW_PASSWORD]
+
+
+async def test_notice_of_a_reset_is_not_counted(tmp_path: Path) -> None:
+    """RL-6: however many mails a thief has asked for, the owner is told that the password was changed."""
+    auth = resettable(tmp_path, Limit(1, timedelta(hours=1)))
+    async with auth.running():
+        await register(auth)
+        for _ in range(3):
+            await request(auth)
+        await ask(AuthPlug(auth), "POST", RESET, data=resetting(mailed_token(auth)))
+        assert purposes(auth) == ["reset", "password_changed"]
+        auth.clock.advance(timedelta(hours=1))
+        await request(auth)  # the notice has used up nothing
+        assert purposes(auth) == ["reset"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"data": {"email": EMAIL.upper()}},
+        {"data": {"email": f"  {EMAIL} "}},
+        {"json": {"email": EMAIL}},
+        {"json": {"email": "Alice@MAIL.example.org"}},
+        {"data": {"email": EMAIL}, "headers": {"Accept": "application/json"}},
+    ],
+    ids=["case", "spaces", "json", "domain", "accept"],
+)
+async def test_spellings_of_an_address_share_a_quota(tmp_path: Path, sent: Mapping[str, Any]) -> None:
+    """RL-4: letter case, spaces, form or JSON: one address, one count."""
+    auth = resettable(tmp_path)
+    async with auth.running():
+        await register(auth)
+        await request(auth)
+        await ask(AuthPlug(auth), "POST", REQUEST, **sent)
+        assert purposes(auth) == ["reset"] * 2
+        for again in ({"data": {"email": EMAIL}}, sent):
+            await ask(AuthPlug(auth), "POST", REQUEST, **again)
+        assert purposes(auth) == []
+
+
+async def test_address_keeps_its_count_in_another_spelling(tmp_path: Path) -> None:
+    """RL-4: who writes their own address differently, or has another user name, gets no more mail for it."""
+    sender = MemorySender()
+    reset = Resettable(sender=sender, mails=TWICE)
+    strategy = Password(identity_field="username", register_fields=["email"], resettable=reset)
+    auth = make_auth(tmp_path, sender=sender, strategies=[strategy])
+    async with auth.running():
+        user = await auth.accounts.create({"username": "alice", "email": EMAIL})
+        for fields in ({}, {"email": "Alice@mail.example.org"}, {"username": "alicia"}, {"email": EMAIL}):
+            user = await auth.accounts.change(user, fields)
+            await auth.strategy("password").reset_request({"username": user.username})
+        assert [opts["address"] for _, _, opts in sender.messages] == [EMAIL, "Alice@mail.example.org"]
+
+
+async def test_nothing_is_counted_where_nothing_is_mailed(tmp_path: Path) -> None:
+    """RL-6: no row for an address that nobody has, nor for who is disabled or has none; of a count, a keyed hash."""
+    auth = resettable(tmp_path)
+    async with auth.running():
+        user, _ = await register(auth)
+        await auth.accounts.disable(user.id)
+        for number in range(20):
+            await request(auth, f"nobody{number}@mail.example.org")
+            await request(auth)
+        assert tables(tmp_path)["asgi_auth_counters"] == []
+        await auth.accounts.enable(user.id)
+        await request(auth)
+        [row] = tables(tmp_path)["asgi_auth_counters"]
+        assert EMAIL not in str(row)
+
+
+async def test_restart_gives_no_mail_back(tmp_path: Path) -> None:
+    """RL-7: what was counted is in the database."""
+    for sent in (["reset"] * 2, []):
+        auth = resettable(tmp_path)
+        async with auth.running():
+            if sent:
+                await register(auth)
+            for _ in range(3):
+                await request(auth)
+            assert purposes(auth) == sent
+
+
+async def test_addresses_and_strategies_are_counted_apart(tmp_path: Path) -> None:
+    """RL-6: nobody uses up the mails of another address."""
+    auth = resettable(tmp_path)
+    async with auth.running():
+        for email in (EMAIL, OTHER_EMAIL):
+            await register(auth, email)
+            for _ in range(3):
+                await request(auth, email)
+            assert purposes(auth) == ["reset"] * 2
+
+
+async def test_race_of_requests_sends_no_more_mails(shared: OnSQLite | OnPostgres) -> None:
+    """RL-5, RL-7: of forty requests at once, at five workers, five are mailed."""
+    async with workers(shared) as auths:
+        await register(auths[0])
+        answers = await asyncio.gather(*(request(auths[number % 5]) for number in range(40)))
+        assert answers == [answers[0]] * 40
+        assert sum(len(purposes(auth)) for auth in auths) == 5
+
+
+@pytest.mark.parametrize("is_up", [True, False], ids=["refusing", "off"])
+async def test_mail_that_failed_is_given_back(tmp_path: Path, is_up: bool) -> None:
+    """RL-6, FT-3: while the mail server takes nothing, nothing is used up; then there are all the mails there were."""
+    switch, mailbox, refusing = Switch(), Mailbox(), Refusing()
+    auth = make_auth(tmp_path, strategies=[Password(resettable=Resettable(sender=switch, mails=TWICE))])
+    async with auth.running(), mail_server(refusing, starttls=False), mail_server(mailbox, starttls=False):
+        await register(auth)
+        answers = []
+        for port in (refusing.port if is_up else unused_port(), mailbox.port):
+            switch.point_at(port)
+            answers += [await request(auth) for _ in range(5)]
+    assert answers == [answers[0]] * 10
+    assert (len(refusing.envelopes), len(mailbox.envelopes)) == (0, 2)

@@ -1,0 +1,235 @@
+"""How often a client may be told by registering that an identity is taken, and what it is told from then on."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_auth.errors import IdentityTakenError
+from asgi_auth.hooks import Hook
+from asgi_auth.limits import Limit
+from asgi_auth.plug import AuthPlug
+from asgi_auth.strategies.password import Password
+from asgi_auth.types import EMPTY, Account, Draft
+from tests.add_ons.confirming import confirming
+from tests.add_ons.inviting import invite, make_inviting
+from tests.asgi import JSON, PAGE, Answer, Headers, execute, post, tables
+from tests.gate import GatedBcrypt
+from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, LocalAuthentication, credentials, make_auth, registration
+from tests.workers import OnPostgres, OnSQLite, workers
+
+pytestmark = pytest.mark.anyio
+
+REGISTER = "/auth/password/register"
+HERE, ELSEWHERE = "192.0.2.1", "192.0.2.2"
+ONCE, TWICE = Limit(1, timedelta(hours=1)), Limit(2, timedelta(hours=1))
+
+
+async def enter(
+    auth: LocalAuthentication,
+    email: str = EMAIL,
+    fields: Mapping[str, str] = EMPTY,
+    *,
+    address: str = HERE,
+    headers: Headers = (),
+) -> Answer:
+    """Register over HTTP, with further *fields*."""
+    form = {**registration(email), **fields}
+    return await post(AuthPlug(auth), REGISTER, form, headers=headers, client=(address, 1234))
+
+
+async def statuses(auth: LocalAuthentication, emails: Sequence[str], **options: Any) -> list[int]:
+    """The answers to one registration after the other."""
+    return [(await enter(auth, email, **options)).status for email in emails]
+
+
+def free(number: int) -> str:
+    """An address that nobody has."""
+    return f"new{number}@mail.example.org"
+
+
+def counted(directory: Path) -> int:
+    """How many sources the database knows of."""
+    return sum("identity_taken" in row for row in tables(directory)["asgi_auth_counters"])
+
+
+# --- the refusal
+
+
+@pytest.mark.parametrize("headers", [{}, JSON, PAGE], ids=["plain", "json", "page"])
+async def test_used_up_answers_are_refused_alike(tmp_path: Path, headers: Headers) -> None:
+    """EN-4, RL-2: 429 with Retry-After, to the byte the same for a taken and a free address, until the window ends."""
+    auth = make_auth(tmp_path, taken_answers=TWICE)
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+        assert await statuses(auth, [EMAIL, free(0), EMAIL.upper()], headers=headers) == [422, 200, 422]
+        auth.clock.advance(timedelta(minutes=20))
+        answers = [await enter(auth, email, headers=headers) for email in (EMAIL, free(1), EMAIL, free(2), free(1))]
+        assert answers == [answers[0]] * 5
+        assert (answers[0].status, answers[0]["retry-after"], answers[0]["set-cookie"]) == (429, "2400", None)
+        auth.clock.advance(timedelta(minutes=40, microseconds=-1))
+        assert (await enter(auth, free(1)))["retry-after"] == "1"
+        auth.clock.advance(timedelta(microseconds=1))
+        assert await statuses(auth, [EMAIL, free(1), EMAIL, EMAIL]) == [422, 200, 422, 429]
+
+
+async def test_answers_are_counted_by_source(tmp_path: Path) -> None:
+    """EN-4: another address is another client, but all of a /64 are one; signing in has nothing to do with it."""
+    auth = make_auth(tmp_path, taken_answers=ONCE)
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+        assert await statuses(auth, [EMAIL, EMAIL]) == [422, 429]
+        assert await statuses(auth, [free(0), EMAIL], address=ELSEWHERE) == [200, 422]
+        assert await statuses(auth, [EMAIL], address="2001:db8::1") == [422]
+        assert await statuses(auth, [free(1)], address="2001:db8::ffff:2") == [429]
+        assert await statuses(auth, [free(1)], address="2001:db8:0:1::1") == [200]
+        assert (await post(AuthPlug(auth), "/auth/password/sign_in", credentials())).status == 200
+
+
+async def test_used_up_answers_are_refused_before_hashing(tmp_path: Path) -> None:
+    """RL-2: what is refused costs no hash, and a weak password is not looked at either."""
+    hasher = GatedBcrypt()
+    auth = make_auth(tmp_path, taken_answers=ONCE, hasher=hasher)
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+        assert "identity_taken" in (await enter(auth, headers=JSON)).text
+        hashed = len(hasher.gate.calls)
+        weak = {"password": "password1", "password_confirmation": "password1"}
+        answers = [await enter(auth, EMAIL), await enter(auth, OTHER_EMAIL), await enter(auth, OTHER_EMAIL, weak)]
+        assert answers == [answers[0]] * 3
+        assert answers[0].status == 429
+        assert len(hasher.gate.calls) == hashed
+
+
+async def test_answers_that_are_used_up_meanwhile_are_refused_alike(tmp_path: Path) -> None:
+    """EN-4: whoever waits for a hash while others use up what may be told learns no more than who comes later."""
+    hasher = GatedBcrypt()
+    auth = make_auth(tmp_path, taken_answers=ONCE, hasher=hasher)
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+        hasher.gate.close("hash")
+        waiting = [asyncio.create_task(enter(auth, email)) for email in (EMAIL, free(0), free(1), EMAIL)]
+        await hasher.gate.arrived()
+        await auth.services.limiter.take("identity_taken", HERE, ONCE)
+        hasher.gate.open()
+        answers = await asyncio.gather(*waiting)
+        assert answers == [await enter(auth)] * 4
+        assert answers[0].status == 429
+
+
+# --- what counts
+
+
+async def test_honest_registrations_leave_no_trace(tmp_path: Path) -> None:
+    """A registration that is done, or refused for another reason, is not counted; nor is the application's own."""
+    auth = make_auth(tmp_path, taken_answers=ONCE)
+    async with auth.running():
+        assert await statuses(auth, [*map(free, range(5)), "nobody", ""]) == [200] * 5 + [422] * 2
+        assert (await enter(auth, EMAIL, {"password": "password1"})).status == 422
+        for _ in range(3):
+            with pytest.raises(IdentityTakenError):
+                await auth.accounts.create({"email": free(0)})
+            with pytest.raises(IdentityTakenError):  # in the application's own process: there is no client
+                await auth.strategy("password").register(registration(free(0)))
+        assert counted(tmp_path) == 0
+
+
+async def test_concealed_answers_are_not_counted(tmp_path: Path) -> None:
+    """EN-4: where nobody is told that an address is taken, there is nothing to count; a name is told, and is."""
+    strategies = [Password(identity_field="username", register_fields=["email"])]
+    auth = confirming(tmp_path, options={"strategies": strategies, "taken_answers": ONCE})
+    async with auth.running():
+        answers = [await enter(auth, EMAIL, {"username": f"name{number}"}) for number in range(5)]
+        assert answers == [answers[0]] * 5
+        assert (answers[0].status, counted(tmp_path)) == (200, 0)
+        taken = await enter(auth, EMAIL, {"username": "name0"}, headers=JSON)
+        assert list(taken.json()["fields"]) == ["username"]
+        names = [{"username": name} for name in ("name0", "name9")]
+        assert [(await enter(auth, free(0), name)).status for name in names] == [429, 429]
+
+
+async def test_invited_people_are_not_counted(tmp_path: Path) -> None:
+    """EN-4: whoever holds an invitation knows of its address, and is let in whoever else shares their network."""
+    auth = make_inviting(tmp_path, taken_answers=ONCE)
+    async with auth.running():
+        taken, invited = await invite(auth), await invite(auth, OTHER_EMAIL)
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD, confirmed=True)
+        for _ in range(3):
+            assert "identity_taken" in (await enter(auth, EMAIL, {"invitation_token": taken}, headers=JSON)).text
+        assert counted(tmp_path) == 0
+        assert await statuses(auth, [EMAIL, free(0)]) == [422, 429]
+        assert (await enter(auth, OTHER_EMAIL, {"invitation_token": invited})).status == 200
+
+
+async def test_restart_forgives_nothing(tmp_path: Path) -> None:
+    """RL-7: what was counted is in the database, and of the source nothing but a keyed hash."""
+    for expected in ([422, 422], [429]):
+        auth = make_auth(tmp_path, taken_answers=TWICE)
+        async with auth.running():
+            if expected == [422, 422]:
+                await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+            assert await statuses(auth, [EMAIL] * len(expected)) == expected
+            assert counted(tmp_path) == 1
+            assert HERE not in str(tables(tmp_path)["asgi_auth_counters"])
+        await auth.close()
+
+
+# --- races
+
+
+async def test_race_is_told_no_more_than_it_may_be(shared: OnSQLite | OnPostgres) -> None:
+    """RL-5, RL-7: of 100 registrations of a taken address at once, at five workers, twenty are told, and 80 are not."""
+    async with workers(shared) as auths:
+        await auths[0].accounts.create({"email": EMAIL}, password=PASSWORD)
+        answers = await asyncio.gather(*(enter(auths[number % 5], headers=JSON) for number in range(100)))
+        codes = Counter(answer.json()["code"] for answer in answers)
+        assert codes == {"identity_taken": 20, "rate_limited": 80}
+        assert await shared.count_rows("users") == 1
+
+
+async def test_office_registers_at_once(shared: OnSQLite | OnPostgres) -> None:
+    """RL-5: however many of one source register at once with addresses of their own, none is taken for a spy."""
+    async with workers(shared, taken_answers=ONCE) as auths:
+        answers = await asyncio.gather(*(enter(auths[number % 5], free(number)) for number in range(60)))
+        assert {answer.status for answer in answers} == {200}
+        assert await shared.count_rows("counters") == 0
+
+
+# --- failures
+
+
+async def test_counters_that_do_not_answer_let_nobody_register(tmp_path: Path) -> None:
+    """FT-1: what cannot be counted is not told: 503, for a taken and a free address."""
+    auth = make_auth(tmp_path)
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+        await execute(tmp_path, "DROP TABLE asgi_auth_counters")
+        answers = [await enter(auth, email, headers=JSON) for email in (EMAIL, free(0))]
+        assert answers == [answers[0]] * 2
+        assert (answers[0].status, answers[0].json()["code"]) == (503, "store_unavailable")
+
+
+class Breaking(Hook):
+    """Takes the counters away at the last moment."""
+
+    name = "breaking"
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def taken(self, draft: Draft, account: Account) -> bool:
+        await execute(self._directory, "DROP TABLE asgi_auth_counters")
+        return False
+
+
+async def test_answer_that_cannot_be_counted_is_not_given(tmp_path: Path) -> None:
+    """FT-1: even if it was known already."""
+    auth = make_auth(tmp_path, add_ons=[Breaking(tmp_path)])
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+        answer = await enter(auth, headers=JSON)
+        assert (answer.status, answer.json()["code"]) == (503, "store_unavailable")
