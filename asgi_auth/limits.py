@@ -38,7 +38,7 @@ class Limiter:
         self._store, self._digest, self._clock = store, digest, clock
 
     async def take(self, name: str, key: str, limit: Limit) -> None:
-        """Count one more of *name* for *key*.
+        """Count one more of *name* for *key*, unless that is one too many.
 
         Raises:
             RateLimitedError: that is one too many; ``headers`` says when to come back (RFC 9110 section 10.2.3).
@@ -49,6 +49,7 @@ class Limiter:
             name, self._digest("counter", key), now=now, expires_at=now + limit.window
         )
         if counted.count > limit.count:
+            await self.give_back(name, key)  # else what is given back for others would be used up by what was refused
             raise _refusal(name, counted, now)
 
     async def check(self, name: str, key: str, limit: Limit) -> None:

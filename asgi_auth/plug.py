@@ -21,6 +21,7 @@ from asgi_auth.errors import (
     InvalidTokenError,
     MethodNotAllowedError,
     MisdirectedRequestError,
+    RateLimitedError,
     RouteNotFoundError,
     UnavailableError,
     ValidationError,
@@ -425,6 +426,8 @@ def _log(activity: Activity, reason: AuthError) -> None:
     """What the client is not told; refused credentials have been logged where they were refused."""
     if isinstance(reason, UnavailableError):
         logger.error("%s.%s: %s", *activity, reason.reason)
+    elif isinstance(reason, RateLimitedError):
+        logger.warning("%s.%s refused: %s", *activity, reason.reason)
     elif isinstance(reason, (CrossSiteError, MisdirectedRequestError)):
         logger.info("%s.%s refused: %s (is base_url right?)", *activity, reason.reason)
 

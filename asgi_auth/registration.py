@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from uuid import uuid4
 
 from asgi_auth.errors import ForbiddenError, IdentityTakenError, ValidationError
-from asgi_auth.hooks import Commit, Hook
+from asgi_auth.hooks import Commit, Hook, shielded
 from asgi_auth.limits import SourceLimiter
 from asgi_auth.passwords import Passwords
 from asgi_auth.protocol.email import parse_email, parse_username
@@ -135,6 +135,10 @@ class Registrations(Generic[U]):
         """
         candidate = await self._candidate(draft, password=password, password_hash=password_hash, identity=identity)
         await self._check_source(candidate.draft)  # again: many may have waited to be hashed since it was first asked
+        # Whoever hangs up must not keep the rest from being done: the answer is counted, the owner is told.
+        return await shielded(self._settle(candidate))
+
+    async def _settle(self, candidate: "_Candidate") -> Found[U] | None:
         try:
             return await self._add(candidate)
         except IdentityTakenError as exc:

@@ -35,6 +35,19 @@ async def test_take_refuses_what_is_too_much_until_the_window_ends(tmp_path: Pat
     await auth.close()
 
 
+async def test_take_counts_nothing_that_it_refuses(tmp_path: Path) -> None:
+    """RL-5: of a hundred at once two are counted, so that what these two give back can be taken again."""
+    auth = make_auth(tmp_path)
+    limiter = auth.services.limiter
+    await auth.open()
+    for _ in range(2):
+        allowed = await asyncio.gather(*(limiter.allows("mail", "a@x.example", TWICE) for _ in range(100)))
+        assert allowed.count(True) == 2
+        for _ in range(2):
+            await limiter.give_back("mail", "a@x.example")
+    await auth.close()
+
+
 async def test_check_refuses_what_is_used_up_and_counts_nothing(tmp_path: Path) -> None:
     """RL-2: who asks before they do refuses nobody else; the answer says when to come back."""
     auth = make_auth(tmp_path)

@@ -3,6 +3,7 @@
 A stranger makes an account for an address that is not theirs, and waits until its owner comes.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,16 +13,21 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.add_ons import Confirmation
 from asgi_auth.errors import AuthenticationFailedError, IdentityTakenError, InvalidTokenError, ValidationError
+from asgi_auth.hooks import Hook
+from asgi_auth.senders import MemorySender
 from asgi_auth.services import Services
 from asgi_auth.store import Found
-from asgi_auth.types import Client, Draft, Phase, Proof, SignedIn
+from asgi_auth.types import Account, Client, Draft, Phase, Proof, SignedIn
 from tests.add_ons.confirming import NEW_EMAIL, actions, confirm, confirmed, confirming, links, sign_in, sign_up, take
 from tests.support import (
     EMAIL,
     NEW_PASSWORD,
     OTHER_EMAIL,
+    OTHER_SECRET,
     PASSWORD,
+    SECRET,
     LocalAuthentication,
     found_of,
     is_alive,
@@ -132,6 +138,50 @@ async def test_planted_password_does_not_survive_a_registration(
             await sign_in(strict, password=password)
     await reset(strict)
     await sign_in(strict, password=NEW_PASSWORD)
+
+
+class Lingering(Hook):
+    """Asked first of all who may know that an address is taken, and slow to say so."""
+
+    name = "lingering"
+
+    def __init__(self) -> None:
+        self.asked, self.over = asyncio.Event(), asyncio.Event()
+
+    async def taken(self, draft: Draft, account: Account) -> bool:
+        self.asked.set()
+        await self.over.wait()
+        return False
+
+
+async def test_planted_password_does_not_survive_a_registration_that_nobody_waits_for(tmp_path: Path) -> None:
+    """Classic: the owner registers as well, and their connection is lost before there is an answer."""
+    lingering, sender = Lingering(), MemorySender()
+    auth = confirming(tmp_path, sender=sender, options={"add_ons": [lingering, Confirmation(sender=sender)]})
+    await auth.strategy("password").register(registration(password=PLANTED))
+    linked = links(auth)[FIRST]
+    registering = asyncio.create_task(auth.strategy("password").register(registration()))
+    await lingering.asked.wait()
+    registering.cancel()
+    lingering.over.set()
+    with pytest.raises(asyncio.CancelledError):
+        await registering
+    await confirm(auth, linked)
+    assert await valid_passwords(auth, PLANTED, PASSWORD) == []
+    await auth.close()
+
+
+async def test_planted_password_does_not_survive_a_new_secret(tmp_path: Path) -> None:
+    """Classic: the application changes its secret between the registration of the owner and their proof."""
+    auth = confirming(tmp_path)
+    for password in (PLANTED, PASSWORD):
+        await auth.strategy("password").register(registration(password=password))
+    linked = links(auth)[FIRST]
+    await auth.close()
+    auth = confirming(tmp_path, options={"secret": [OTHER_SECRET, SECRET]})
+    await confirm(auth, linked)
+    assert await valid_passwords(auth, PLANTED, PASSWORD) == []
+    await auth.close()
 
 
 async def test_planted_password_does_not_survive_a_refused_registration(tmp_path: Path) -> None:

@@ -165,6 +165,49 @@ async def test_invited_people_are_not_counted(tmp_path: Path) -> None:
         assert (await enter(auth, OTHER_EMAIL, {"invitation_token": invited})).status == 200
 
 
+class Lingering(Hook):
+    """Takes its time to say who may know that an address is taken."""
+
+    name = "lingering"
+
+    def __init__(self) -> None:
+        self.asked, self.over = asyncio.Event(), asyncio.Event()
+
+    async def taken(self, draft: Draft, account: Account) -> bool:
+        self.asked.set()
+        await self.over.wait()
+        return False
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+async def test_answer_is_counted_though_nobody_waits_for_it(tmp_path: Path, again: bool) -> None:
+    """EN-4: whoever hangs up, knowing how long a registration takes, is counted like everybody else."""
+    lingering = Lingering()
+    auth = make_auth(tmp_path, add_ons=[lingering])
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+        registering = asyncio.create_task(enter(auth))
+        await lingering.asked.wait()
+        registering.cancel()
+        if again:
+            await asyncio.sleep(0)
+            registering.cancel()
+        lingering.over.set()
+        with pytest.raises(asyncio.CancelledError):
+            await registering
+        assert counted(tmp_path) == 1
+
+
+async def test_refused_registrations_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The operator sees that people are kept from registering; whom, the log does not say."""
+    auth = make_auth(tmp_path, taken_answers=ONCE)
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+        await statuses(auth, [EMAIL, free(0)])
+    assert caplog.messages[-1] == "password.register refused: too many: identity_taken"
+    assert HERE not in caplog.text
+
+
 async def test_restart_forgives_nothing(tmp_path: Path) -> None:
     """RL-7: what was counted is in the database, and of the source nothing but a keyed hash."""
     for expected in ([422, 422], [429]):

@@ -86,10 +86,10 @@ def client_network(address: str | None) -> str | None:
     Args:
         address: From :func:`client_address`; what is no address stays as it is.
     """
-    try:
-        return str(IPv6Network((address or "", 64), strict=False))
-    except ValueError:
-        return address
+    known = _address(address or "")
+    if known is None:
+        return address or None
+    return str(IPv6Network((known, 64), strict=False) if isinstance(known, IPv6Address) else known)
 
 
 def client_label(user_agent: str) -> str:

@@ -154,8 +154,9 @@ def test_options_that_do_not_do_are_named(options: dict[str, Any], message: str)
     [
         ({"token_lifetime": timedelta(0)}, "resettable.token_lifetime must be positive and at most 1 day"),
         ({"token_lifetime": timedelta(hours=25)}, "resettable.token_lifetime"),
-        ({"mails": 5}, "resettable.mails must be a Limit"),
-        ({"mails": None}, "resettable.mails must be a Limit"),
+        ({"mails": 0}, "resettable.mails must be a positive number"),
+        ({"mails": True}, "resettable.mails must be a positive number"),
+        ({"mails": None}, "resettable.mails must be a positive number"),
         ({"url": "/reset"}, "resettable.url must be an absolute URL"),
         ({"url": "reset"}, "resettable.url must be an absolute URL"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asgi_auth.limits import Limit
+from asgi_auth.errors import StoreUnavailableError
 from asgi_auth.plug import AuthPlug
 from asgi_auth.senders import MemorySender
 from asgi_auth.strategies.password import Password, Resettable
@@ -21,10 +21,10 @@ from tests.workers import OnPostgres, OnSQLite, resetting, valid_passwords, work
 pytestmark = pytest.mark.anyio
 
 REQUEST, RESET = "/auth/password/reset_request", "/auth/password/reset"
-TWICE = Limit(2, timedelta(hours=1))
+TWICE = 2
 
 
-def resettable(directory: Path, mails: Limit = TWICE, **options: Any) -> LocalAuthentication:
+def resettable(directory: Path, mails: int = TWICE, **options: Any) -> LocalAuthentication:
     """An ``Authentication`` that mails an address so often."""
     sender = MemorySender()
     strategies = [Password(resettable=Resettable(sender=sender, mails=mails))]
@@ -69,6 +69,20 @@ async def test_reset_mails_begin_anew_after_the_window(tmp_path: Path) -> None:
         assert sent == [1, 1, 0, 0, 1, 1, 0]
 
 
+async def test_window_of_reset_mails_is_the_life_of_a_link(tmp_path: Path) -> None:
+    """RL-3, RL-6: while a stranger uses up every mail there is, the newest link that the owner got is always good."""
+    sender = MemorySender()
+    reset = Resettable(sender=sender, mails=3, token_lifetime=timedelta(minutes=15))
+    auth = make_auth(tmp_path, sender=sender, strategies=[Password(resettable=reset)])
+    async with auth.running():
+        await register(auth)
+        for _ in range(100):
+            await request(auth)
+            await auth.services.tokens.peek("reset", mailed_token(auth))
+            auth.clock.advance(timedelta(minutes=1))
+        assert len(sender.messages) == 3 * 7
+
+
 async def test_link_stays_good_when_mails_are_used_up(tmp_path: Path) -> None:
     """RL-6: what is not mailed has no token, and retires none."""
     auth = resettable(tmp_path)
@@ -84,7 +98,7 @@ async def test_link_stays_good_when_mails_are_used_up(tmp_path: Path) -> None:
 
 async def test_notice_of_a_reset_is_not_counted(tmp_path: Path) -> None:
     """RL-6: however many mails a thief has asked for, the owner is told that the password was changed."""
-    auth = resettable(tmp_path, Limit(1, timedelta(hours=1)))
+    auth = resettable(tmp_path, 1)
     async with auth.running():
         await register(auth)
         for _ in range(3):
@@ -180,6 +194,48 @@ async def test_race_of_requests_sends_no_more_mails(shared: OnSQLite | OnPostgre
         answers = await asyncio.gather(*(request(auths[number % 5]) for number in range(40)))
         assert answers == [answers[0]] * 40
         assert sum(len(purposes(auth)) for auth in auths) == 5
+
+
+async def test_mails_that_fail_at_once_are_given_back(tmp_path: Path) -> None:
+    """RL-6, FT-3: also where some were refused because others had taken what they gave back in the end."""
+    over, sent = asyncio.Event(), list[str | None]()
+
+    async def send(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        await over.wait()
+        if not sent:
+            raise ConnectionRefusedError
+        sent.append(token)
+
+    auth = make_auth(tmp_path, strategies=[Password(resettable=Resettable(sender=send, mails=TWICE))])
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL})
+        asked = [asyncio.create_task(request(auth)) for _ in range(10)]
+        await asyncio.wait(asked[2:], return_when=asyncio.FIRST_COMPLETED)
+        over.set()
+        await asyncio.gather(*asked)
+        sent.append(None)
+        for _ in range(3):
+            await request(auth)
+    assert len(sent) == 1 + TWICE
+
+
+async def test_mail_without_a_link_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FT-1: a link that could not be kept is not mailed, and not counted."""
+    auth = resettable(tmp_path)
+    async with auth.running():
+        await register(auth)
+        with monkeypatch.context() as patch:
+            patch.setattr(auth.services.tokens, "issue", _fail)
+            for _ in range(3):
+                await request(auth)
+        assert purposes(auth) == []
+        for _ in range(3):
+            await request(auth)
+        assert purposes(auth) == ["reset"] * 2
+
+
+async def _fail(*_: Any, **__: Any) -> None:
+    raise StoreUnavailableError("sqlite: SQLITE_IOERR")
 
 
 @pytest.mark.parametrize("is_up", [True, False], ids=["refusing", "off"])

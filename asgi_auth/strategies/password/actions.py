@@ -106,6 +106,7 @@ class PasswordActions(Resetting):
                 not at all where an address has to be confirmed: then it is ``Accepted``, like any other.
             InvalidTokenError: there is an ``invitation_token`` that is not live.
             ForbiddenError: registration is not open.
+            RateLimitedError: this client was told too often that an identity is taken.
             OverloadedError, StoreUnavailableError: nothing was created.
         """
         password = self._new_password(params)
@@ -230,8 +231,6 @@ class PasswordActions(Resetting):
 
         proof = Proof(account=account, factor=self._options.name, at=began, earlier=session.factors)
         return SignedIn(found.user, proof, spend=spend)
-
-    # --- reset
 
     # --- phases
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.limits import Limit
 from asgi_auth.sender import Sender, SenderFunction
 from asgi_auth.services import Services
 from asgi_auth.strategies.password.actions import PasswordActions
@@ -28,21 +27,23 @@ class Resettable:
     Args:
         sender: Delivers the link, and a notice once the password was changed.
         token_lifetime: How long a link lives; at most a day.
-        mails: How many links one address may get; what goes beyond is not sent. The notice is not counted.
+        mails: How many links one address may get within *token_lifetime*, so that whoever is refused one has one
+            that works; what goes beyond is not sent. The notice is not counted.
         url: The application's own page in place of the library's; ``reset_token`` is added to its query.
         sign_in: Sign the user in after the reset, if every gate admits them. Off: a reset signs nobody in.
     """
 
     sender: Sender | SenderFunction
     token_lifetime: timedelta = timedelta(hours=1)
-    mails: Limit = Limit(5, timedelta(hours=1))
+    mails: int = 5
     url: str | None = None
     sign_in: bool = False
 
     def __post_init__(self) -> None:
         _check_lifetime("resettable.token_lifetime", self.token_lifetime, timedelta(days=1))
-        if not isinstance(self.mails, Limit):
-            raise ConfigurationError("resettable.mails must be a Limit(count, window)")
+        mails: object = self.mails
+        if type(mails) is not int or mails < 1:
+            raise ConfigurationError("resettable.mails must be a positive number")
         if self.url is not None and not urlsplit(self.url).netloc:
             raise ConfigurationError("resettable.url must be an absolute URL: it goes into a mail")
 

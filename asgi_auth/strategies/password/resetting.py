@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_auth.accounts import as_of
 from asgi_auth.errors import ConfigurationError, InvalidTokenError, ValidationError
+from asgi_auth.limits import Limit
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.sender import Sender
 from asgi_auth.services import Services
@@ -52,18 +53,20 @@ class Resetting:
             await self._send_link(resettable, sender, found, address)
 
     async def _may_mail(self, resettable: "Resettable", address: str) -> bool:
-        key = self._services.address_key(address)
-        return await self._services.limiter.allows(self._counter, key, resettable.mails)
+        limit = Limit(resettable.mails, resettable.token_lifetime)
+        return await self._services.limiter.allows(self._counter, self._services.address_key(address), limit)
 
     async def _send_link(self, resettable: "Resettable", sender: Sender, found: Found[Any], address: str) -> None:
-        name, services = self._options.name, self._services
-        issued = await services.tokens.issue(
-            RESET, account=found.account, lifetime=resettable.token_lifetime, extra_data={"factor": name}
-        )
-        url = services.link(resettable.url, name, "reset", reset_token=issued.token)
-        sent = await services.deliver(sender, found.user, purpose=RESET, address=address, issued=issued, url=url)
-        if not sent:  # else a mail server that is down would use up what the address may get
-            await services.limiter.give_back(self._counter, services.address_key(address))
+        name, services, sent = self._options.name, self._services, False
+        try:
+            issued = await services.tokens.issue(
+                RESET, account=found.account, lifetime=resettable.token_lifetime, extra_data={"factor": name}
+            )
+            url = services.link(resettable.url, name, "reset", reset_token=issued.token)
+            sent = await services.deliver(sender, found.user, purpose=RESET, address=address, issued=issued, url=url)
+        finally:
+            if not sent:  # else a mail server that is down would use up what the address may get
+                await services.limiter.give_back(self._counter, services.address_key(address))
 
     async def reset(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted | SignedIn:
         """Set a new password with the token of a mailed link; whatever was signed in is not any more.
