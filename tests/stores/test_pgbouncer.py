@@ -37,7 +37,7 @@ max_client_conn = 500
 @pytest.fixture(scope="module")
 def pooler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The directory of its socket."""
-    program = shutil.which("pgbouncer")
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")  # where not everybody looks
     if program is None:
         pytest.skip("not installed: pgbouncer (Debian: pgbouncer)")
     directory = Path("/tmp") / f"pgbouncer-{uuid4().hex[:8]}"  # noqa: S108  # the path of a socket has 107 bytes at most
