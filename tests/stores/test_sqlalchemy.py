@@ -64,6 +64,7 @@ class TestSQLiteText(OnEngines, StoreSuite):
     fields = TRANSLATED
 
 
+@pytest.mark.slow
 class TestPostgres(TestSQLite):
     """On PostgreSQL, with integer ids."""
 
