@@ -1,4 +1,4 @@
-"""A gate inside a hash, and a turnstile before an application: the test decides and knows who is where."""
+"""A gate inside a hash, a hook that lingers, a turnstile before an application: the test decides who is where."""
 
 import asyncio
 import threading
@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from asgi_auth.hooks import Hook
 from asgi_auth.passwords import Bcrypt
+from asgi_auth.types import Account, Draft
 
 PATIENCE = 30.0
 """Seconds after which something is not going to happen."""
@@ -65,6 +67,20 @@ class GatedBcrypt(Bcrypt):
         """Once the gate lets it."""
         self.gate.enter("verify", password)
         return Bcrypt.verify(self, password, stored)
+
+
+class Lingering(Hook):
+    """Takes its time to say who may know that an address is taken."""
+
+    name = "lingering"
+
+    def __init__(self) -> None:
+        self.asked, self.over = asyncio.Event(), asyncio.Event()
+
+    async def taken(self, draft: Draft, account: Account) -> bool:
+        self.asked.set()
+        await self.over.wait()
+        return False
 
 
 class Turnstile:

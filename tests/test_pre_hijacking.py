@@ -15,12 +15,12 @@ import pytest
 
 from asgi_auth.add_ons import Confirmation
 from asgi_auth.errors import AuthenticationFailedError, IdentityTakenError, InvalidTokenError, ValidationError
-from asgi_auth.hooks import Hook
 from asgi_auth.senders import MemorySender
 from asgi_auth.services import Services
 from asgi_auth.store import Found
-from asgi_auth.types import Account, Client, Draft, Phase, Proof, SignedIn
+from asgi_auth.types import Client, Draft, Phase, Proof, SignedIn
 from tests.add_ons.confirming import NEW_EMAIL, actions, confirm, confirmed, confirming, links, sign_in, sign_up, take
+from tests.gate import Lingering
 from tests.support import (
     EMAIL,
     NEW_PASSWORD,
@@ -138,20 +138,6 @@ async def test_planted_password_does_not_survive_a_registration(
             await sign_in(strict, password=password)
     await reset(strict)
     await sign_in(strict, password=NEW_PASSWORD)
-
-
-class Lingering(Hook):
-    """Asked first of all who may know that an address is taken, and slow to say so."""
-
-    name = "lingering"
-
-    def __init__(self) -> None:
-        self.asked, self.over = asyncio.Event(), asyncio.Event()
-
-    async def taken(self, draft: Draft, account: Account) -> bool:
-        self.asked.set()
-        await self.over.wait()
-        return False
 
 
 async def test_planted_password_does_not_survive_a_registration_that_nobody_waits_for(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from asgi_auth.types import EMPTY, Account, Draft
 from tests.add_ons.confirming import confirming
 from tests.add_ons.inviting import invite, make_inviting
 from tests.asgi import JSON, PAGE, Answer, Headers, execute, post, tables
-from tests.gate import GatedBcrypt
+from tests.gate import GatedBcrypt, Lingering
 from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, LocalAuthentication, credentials, make_auth, registration
 from tests.workers import OnPostgres, OnSQLite, workers
 
@@ -163,20 +163,6 @@ async def test_invited_people_are_not_counted(tmp_path: Path) -> None:
         assert counted(tmp_path) == 0
         assert await statuses(auth, [EMAIL, free(0)]) == [422, 429]
         assert (await enter(auth, OTHER_EMAIL, {"invitation_token": invited})).status == 200
-
-
-class Lingering(Hook):
-    """Takes its time to say who may know that an address is taken."""
-
-    name = "lingering"
-
-    def __init__(self) -> None:
-        self.asked, self.over = asyncio.Event(), asyncio.Event()
-
-    async def taken(self, draft: Draft, account: Account) -> bool:
-        self.asked.set()
-        await self.over.wait()
-        return False
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])

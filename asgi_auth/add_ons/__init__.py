@@ -1,4 +1,4 @@
-"""What happens around accounts: one file an add-on."""
+"""What happens around accounts: one package an add-on."""
 
 from asgi_auth.add_ons.confirmation import Confirmation
 from asgi_auth.add_ons.invitation import APPLICATION, Invitation

@@ -58,12 +58,6 @@ def events() -> Events:
 
 
 @pytest.fixture
-def roles() -> Roles:
-    """What was granted."""
-    return Roles()
-
-
-@pytest.fixture
 async def auth(tmp_path: Path, events: Events, roles: Roles) -> AsyncIterator[LocalAuthentication]:
     """An Authentication whose admin may invite."""
     auth = make_inviting(tmp_path, roles=roles, hooks=[events])

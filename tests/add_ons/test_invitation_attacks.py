@@ -1,7 +1,7 @@
 """What somebody might try with an invitation, by name."""
 
 import string
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -54,21 +54,6 @@ pytestmark = pytest.mark.anyio
 
 HERE = "/auth/invitation"
 PLANTED = "planted by a stranger"
-
-
-@pytest.fixture
-def roles() -> Roles:
-    """What was granted."""
-    return Roles()
-
-
-@pytest.fixture
-async def auth(tmp_path: Path, roles: Roles) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication whose admin may invite, and that proves addresses."""
-    sender = MemorySender()
-    auth = make_inviting(tmp_path, roles=roles, sender=sender, hooks=[Confirmation(sender=sender)])
-    yield auth
-    await auth.close()
 
 
 # --- the lure --------------------------------------------------------------------------------------------------------

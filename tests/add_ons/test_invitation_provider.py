@@ -1,6 +1,5 @@
 """Invited people who come by a provider, and what the real ``Confirmation`` makes of an address that differs."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -37,21 +36,6 @@ from tests.support import (
 pytestmark = pytest.mark.anyio
 
 SUBJECT = "alice-at-provider"
-
-
-@pytest.fixture
-def roles() -> Roles:
-    """What was granted."""
-    return Roles()
-
-
-@pytest.fixture
-async def auth(tmp_path: Path, roles: Roles) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication whose admin may invite, and that proves addresses."""
-    sender = MemorySender()
-    auth = make_inviting(tmp_path, roles=roles, sender=sender, hooks=[Confirmation(sender=sender)])
-    yield auth
-    await auth.close()
 
 
 @pytest.fixture
