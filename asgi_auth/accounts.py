@@ -49,7 +49,7 @@ class Accounts(Registrations[U]):
         Raises:
             ValidationError: a field does not do, or the user is gone.
             IdentityTakenError: another user has this address or name.
-            InvalidTokenError: the account changed since *acting* was loaded, a reset perhaps; nothing was written.
+            InvalidTokenError: *acting* has ended since it was loaded, by a reset perhaps; nothing was written.
         """
         user_id = self.user_id(user)
         draft = Draft(
@@ -61,11 +61,11 @@ class Accounts(Registrations[U]):
             confirmed_at=self._clock() if confirmed else None,
         )
         draft = await self._prepare(draft)
-        written, stamp = self._normalise(draft.fields), _stamp_of(acting, user_id)
+        written = self._normalise(draft.fields)
 
         async def act(work: Work[U]) -> Found[U]:
-            held = await self._hold(work, user_id, stamp)
-            return await self._write(work, held, draft, written, acting=acting, stamp=stamp)
+            held = await self._hold(work, user_id, None)
+            return await self._write(work, held, draft, written, acting=acting)
 
         return (await self._commit(act)).user
 
@@ -174,6 +174,8 @@ class Accounts(Registrations[U]):
             renewed = await self._sessions.renew_stamp(work, user_id, acting=acting, changes=changes, expected=expected)
             if renewed is None:
                 raise InvalidTokenError("the account changed in the meantime")
+        else:
+            await self._sessions.acting(work, acting, user_id)
         found = await work.users.update(user_id, values, keys) or held  # held, so that it is still there
         work.emit(
             UserChanged(
@@ -208,13 +210,13 @@ class Accounts(Registrations[U]):
 
         Args:
             found: The user as they were when the proof began; if the account changed since, nothing happens.
-            acting: The session that may live on.
+            acting: The session that may live on. It must be alive still: a request may have been held back since.
             spend: Consumes the token that was shown, in the same transaction.
             proves_mailbox: The token came by mail: an account that was never confirmed is confirmed by it.
 
         Raises:
             ValidationError: the password does not do; the token stays usable.
-            InvalidTokenError: the token is spent, or the account changed in the meantime.
+            InvalidTokenError: the token is spent, *acting* has ended, or the account changed in the meantime.
             OverloadedError, StoreUnavailableError: nothing was changed.
         """
         client, now = client or Client(), self._clock()
@@ -315,11 +317,6 @@ def _identities_before(values: Mapping[str, Any], written: Mapping[str, Any]) ->
     """The identities that *written* changes, as they are."""
     identities = ("email", "username")
     return {name: values.get(name) for name in identities if name in written and written[name] != values.get(name)}
-
-
-def _stamp_of(acting: Session | None, user_id: str) -> bytes | None:
-    """The stamp that must still hold for a session to act on its own account."""
-    return None if acting is None or acting.user_id != user_id else acting.stamp
 
 
 def as_of(account: Account, stamp: bytes | None) -> Account:

@@ -161,17 +161,18 @@ class BearerUserMiddleware(_UserMiddleware):
 
 
 async def load_state(auth: Authentication[Any], scope: Scope) -> AuthState:
-    """Who asks, for a plug that no middleware wraps: what they would have found out.
+    """Who asks, by the cookie or the bearer token, as the store has it now.
+
+    What a middleware outside found is not asked: the body has arrived since then, as slowly as the client liked, and
+    the session may have ended meanwhile.
 
     Raises:
         UnavailableError: could not be checked.
     """
-    state = _known_state(scope, auth)
-    if state is None:
-        state = AuthState(_ANONYMOUS_USER, None, None, None, auth)
-        for kind in (SessionUserMiddleware, BearerUserMiddleware):
-            if state.session is None and (found := await kind(_no_application, auth).identify(scope)):
-                state, _ = found
+    state = AuthState(_ANONYMOUS_USER, None, None, None, auth)
+    for kind in (SessionUserMiddleware, BearerUserMiddleware):
+        if state.session is None and (found := await kind(_no_application, auth).identify(scope)):
+            state, _ = found
     return state
 
 

@@ -135,7 +135,7 @@ class Sessions(Generic[U]):
 
         Raises:
             AuthenticationFailedError: a gate refuses.
-            InvalidTokenError: the token that was shown is spent.
+            InvalidTokenError: the token that was shown is spent, or *replaces* has ended.
             StoreUnavailableError: the database does not answer; nothing was changed.
         """
         required = await self.admit(outcome, client)
@@ -146,7 +146,9 @@ class Sessions(Generic[U]):
         async def act(work: Work[U]) -> None:
             if outcome.spend is not None:
                 await outcome.spend(work)
-            await self._end_earlier(work, client, replaces)
+            if replaces is not None:
+                await self._replace(work, replaces, client)
+            await self._end_earlier(work, client)
             await work.sessions.insert(session, hash_token(secret))
             work.emit(
                 SignInSucceeded(
@@ -179,14 +181,18 @@ class Sessions(Generic[U]):
             remembered=outcome.remember,
         )
 
-    async def _end_earlier(self, work: Work[U], client: Client, replaces: Session | None) -> None:
+    async def _replace(self, work: Work[U], session: Session, client: Client) -> None:
+        now = self._clock()
+        if not await work.sessions.revoke(session.id, now=now):
+            raise _ended()
+        work.emit(SessionsRevoked(at=now, user_id=session.user_id, client=client, session_id=session.id))
+
+    async def _end_earlier(self, work: Work[U], client: Client) -> None:
         now = self._clock()
         for session_hash in client.session_hashes:
             old = await work.sessions.revoke_by_secret(session_hash, now=now)
             if old is not None:
                 work.emit(SessionsRevoked(at=now, user_id=old.user_id, client=client, session_id=old.id))
-        if replaces is not None and await work.sessions.revoke(replaces.id, now=now):
-            work.emit(SessionsRevoked(at=now, user_id=replaces.user_id, client=client, session_id=replaces.id))
 
     async def _pend(self, outcome: SignedIn, required: FactorRequired) -> IssuedToken:
         proof = outcome.proof
@@ -286,7 +292,11 @@ class Sessions(Generic[U]):
         await self._store.sessions.touch(session.id, last_seen_at=now, idle_expires_at=now + lifetime)
 
     async def rotate(self, user: U, session: Session, proof: Proof, client: Client) -> AccessToken | IssuedToken:
-        """A rise in privilege: a new session (new cookie, new ``sid``) in place of *session*, whose tokens are dead."""
+        """A rise in privilege: a new session (new cookie, new ``sid``) in place of *session*, whose tokens are dead.
+
+        Raises:
+            InvalidTokenError: *session* has ended; there is no new one. Others as ``mint``.
+        """
         outcome = SignedIn(user, proof, remember=session.remembered)
         return await self.mint(outcome, client, replaces=session)
 
@@ -322,7 +332,11 @@ class Sessions(Generic[U]):
         return await self._commit(act)
 
     async def revoke_all(self, user_id: str, *, except_: Session | None = None) -> None:
-        """Log out everywhere, or everywhere but here: every other session, mail token and sign-in in flight is dead."""
+        """Log out everywhere, or everywhere but here: every other session, mail token and sign-in in flight is dead.
+
+        Raises:
+            InvalidTokenError: *except_* has ended in the meantime; nothing was changed.
+        """
 
         async def act(work: Work[U]) -> None:
             await self.renew_stamp(work, user_id, acting=except_)
@@ -341,19 +355,47 @@ class Sessions(Generic[U]):
         """Write a new stamp together with *changes* of the account; None if *expected* does not hold any more.
 
         What copied the old stamp is dead from the commit on: sessions, mail tokens, and sign-ins whose proof began
-        before. Only the *acting* session is handed the new one.
+        before. Only the *acting* session is handed the new one, and only while it is alive itself: a request may have
+        been held back since its session was loaded.
+
+        Raises:
+            InvalidTokenError: the *acting* session has ended; the transaction must be rolled back.
         """
         now, stamp = self._clock(), new_stamp()
+        kept = await self.acting(work, acting, user_id)
+        if kept is not None:
+            if expected.get("stamp", kept.stamp) != kept.stamp:
+                return None
+            expected = {**expected, "stamp": kept.stamp}
         account = await work.accounts.update(user_id, {**changes, "stamp": stamp}, expected=expected)
         if account is None:
             return None
-        kept = acting.id if acting is not None and acting.user_id == user_id else None
-        if kept is not None:
-            await work.sessions.restamp(kept, stamp)
-        await work.sessions.revoke_all(user_id, except_id=kept, now=now)
+        if kept is not None and not await work.sessions.restamp(kept.id, stamp):
+            raise _ended()
+        await work.sessions.revoke_all(user_id, except_id=None if kept is None else kept.id, now=now)
         work.emit(SessionsRevoked(at=now, user_id=user_id))
         return account
+
+    async def acting(self, work: Work[Any], session: Session | None, user_id: str) -> Session | None:
+        """The session in which a user acts on their own account, as its row is now.
+
+        Returns:
+            None where nobody acts by a session, or somebody else does: theirs proves nothing about this account.
+
+        Raises:
+            InvalidTokenError: it has ended since it was loaded, by whatever ends sessions.
+        """
+        if session is None or session.user_id != user_id:
+            return None
+        loaded = await work.sessions.load_by_id(session.id, now=self._clock())
+        if loaded is None:
+            raise _ended()
+        return loaded.session
 
     async def prune(self, now: datetime, limit: int) -> int:
         """Delete up to *limit* sessions that are over; how many went."""
         return await self._store.sessions.prune(now=now, limit=limit)
+
+
+def _ended() -> InvalidTokenError:
+    return InvalidTokenError("the acting session has ended in the meantime")

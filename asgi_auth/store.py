@@ -193,8 +193,8 @@ class SessionStore(Protocol[U]):
         """Note that the session was used. Never moves a clock back, never revives a revoked session."""
         ...
 
-    async def restamp(self, session_id: str, stamp: bytes) -> None:
-        """Hand a new stamp to the session that acts; it survives its own change."""
+    async def restamp(self, session_id: str, stamp: bytes) -> bool:
+        """Hand a new stamp to the session that acts; it survives its own change. False if it was revoked."""
         ...
 
     async def revoke(self, session_id: str, *, user_id: str | None = None, now: datetime) -> bool:

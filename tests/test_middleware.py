@@ -401,7 +401,7 @@ async def test_a_last_use_that_cannot_be_noted_is_no_failure(
 
 
 async def test_load_state_finds_what_the_middlewares_would(auth: LocalAuthentication) -> None:
-    """For a plug that nothing wraps: the cookie first, then the bearer token, then the reason."""
+    """SE-16: the cookie first, then the bearer token, then the reason; what was found before the body is asked anew."""
     user, token = await register(auth)
     bearer = ("authorization", f"Bearer {token}")
     rows: list[tuple[list[tuple[str, str]], str | None, str | None]] = [
@@ -416,7 +416,7 @@ async def test_load_state_finds_what_the_middlewares_would(auth: LocalAuthentica
         assert (state.method, state.error and state.error.code) == (method, error)
         assert state.user == (user if method else state.user)
     known = AuthState(user, token.session, "bearer", None, auth)
-    assert await load_state(auth, make_scope("GET", "/", asgi_auth=known)) is known
+    assert (await load_state(auth, make_scope("GET", "/", asgi_auth=known))).session is None
 
 
 # --- lifespan -------------------------------------------------------------------------------------------------------

@@ -4,21 +4,32 @@ Two workers share a file. The one's sign-in is held up inside a hash, a gate or 
 """
 
 import asyncio
+import contextlib
+import contextvars
 import sqlite3
 from collections.abc import Callable, Coroutine
 from contextlib import closing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import Message, Receive, Scope, Send
 
-from asgi_auth.errors import InvalidTokenError
+from asgi_auth.errors import AuthenticationFailedError, AuthError, InvalidTokenError
+from asgi_auth.guards import require
 from asgi_auth.hooks import Hook
+from asgi_auth.middleware import SessionUserMiddleware
 from asgi_auth.passwords import Bcrypt
-from asgi_auth.store import Work
+from asgi_auth.plug import AuthPlug
+from asgi_auth.store import Loaded, Work
 from asgi_auth.strategies.password import RESET
-from asgi_auth.types import Attempt, Event, SignInSucceeded, User
+from asgi_auth.types import Attempt, Client, Event, Proof, Session, SignInSucceeded, User
+from tests.asgi import BROWSER, JSON, ask
 from tests.gate import GatedBcrypt
 from tests.support import (
     EMAIL,
@@ -241,17 +252,128 @@ async def test_acting_session_survives_its_own_change(tmp_path: Path) -> None:
         assert [await shown(other, token) for token in (acting, bystander.token)] == [[EMAIL, EMAIL], ["-", "-"]]
 
 
-@pytest.mark.parametrize("effect", [reset_it, disable_it, log_out_everywhere])
-async def test_acting_session_that_ended_changes_no_address(tmp_path: Path, effect: Effect) -> None:
-    """SE-16: a request that was let in before a reset, and acts after it, does not take the account away."""
+async def sign_out_that_session(auth: LocalAuthentication, user: User) -> None:
+    """End the sessions one by one, which leaves the stamp as it is."""
+    for session in await auth.sessions.list(user.id):
+        assert await auth.sessions.revoke(session.id)
+
+
+async def change_address(auth: LocalAuthentication, user: User, thief: Session) -> None:
+    """Move the account to another address."""
+    await auth.accounts.change(user, {"email": OTHER_EMAIL}, acting=thief)
+
+
+async def change_a_field(auth: LocalAuthentication, user: User, thief: Session) -> None:
+    """Write a field that is no identity, so that no stamp changes."""
+    await auth.accounts.change(user, {"nickname": "thief"}, acting=thief)
+
+
+async def set_password(auth: LocalAuthentication, user: User, thief: Session) -> None:
+    """Set a password as the documentation has it: the account is read when the form has arrived."""
+    found = await auth.accounts.get(user.id)
+    assert found is not None
+    await auth.accounts.set_password(found, "the password of a thief", acting=thief)
+
+
+async def log_out_the_others(auth: LocalAuthentication, user: User, thief: Session) -> None:
+    """End every session but the acting one."""
+    await auth.sessions.revoke_all(user.id, except_=thief)
+
+
+async def rotate(auth: LocalAuthentication, user: User, thief: Session) -> None:
+    """Put a new session in place of the acting one."""
+    found = await auth.accounts.get(user.id)
+    assert found is not None
+    proof = Proof(account=found.account, factor="application", at=auth.clock())
+    await auth.sessions.rotate(user, thief, proof, Client())
+
+
+async def reauthenticate(auth: LocalAuthentication, user: User, thief: Session) -> None:
+    """Prove whichever password is right by now: it is the session that does not count any more."""
+    for password in (PASSWORD, NEW_PASSWORD):
+        with contextlib.suppress(AuthenticationFailedError):
+            await auth.strategy("password").reauthenticate({"password": password}, session=thief)
+            return
+    raise InvalidTokenError("neither")
+
+
+Act = Callable[[LocalAuthentication, User, Session], Coroutine[Any, Any, None]]
+
+
+@pytest.mark.parametrize(
+    "act", [change_address, change_a_field, set_password, log_out_the_others, rotate, reauthenticate]
+)
+@pytest.mark.parametrize("effect", [reset_it, log_out_everywhere, sign_out_that_session])
+async def test_acting_session_that_ended_changes_nothing(tmp_path: Path, effect: Effect, act: Act) -> None:
+    """SE-16: a request whose session was alive when its headers came, and is over when its body does, is refused."""
     async with workers(tmp_path, 2) as (one, other):
         user, thief = await register(one)
         await effect(other, user)
+        before = await other.accounts.get(user.id)
         with pytest.raises(InvalidTokenError):
-            await one.accounts.change(user, {"email": OTHER_EMAIL}, acting=thief.session)
-        found = await other.accounts.get(user.id)
-        assert found is not None
-        assert found.user.email == EMAIL
+            await act(one, user, thief.session)
+        assert await other.accounts.get(user.id) == before
+        assert await other.sessions.list(user.id) == []
+        assert await shown(other, thief) == ["-", "-"]
+
+
+@pytest.mark.parametrize("path", ["/change_password", "/auth/password/reauthenticate"])
+async def test_held_request_loses_against_the_owners_reset(tmp_path: Path, path: str) -> None:
+    """SE-16: a thief holds the body back until the owner has reset the password; the endpoint is the one of docs/."""
+    async with workers(tmp_path, 2) as (auth, other):
+        user, thief = await register(auth)
+
+        @require(fresh=timedelta(minutes=10))
+        async def change_password(request: Request) -> Response:
+            form = await request.json()
+            found = await auth.accounts.get(request.user.id)
+            assert found is not None
+            try:
+                await auth.accounts.set_password(found, form["password"], acting=auth.state(request).session)
+            except AuthError as reason:
+                return JSONResponse({"code": reason.code, "fields": reason.fields}, reason.status)
+            raise AssertionError("the thief has set a password")
+
+        routes = [Route("/change_password", change_password, methods=["POST"]), Mount("/auth", AuthPlug(auth))]
+        app = SessionUserMiddleware(Starlette(routes=routes), auth)
+
+        async def held_back(scope: Scope, receive: Receive, send: Send) -> None:
+            async def reset_first() -> Message:
+                # In a context of its own, as in another worker: what is left to do here waits for the answer.
+                await asyncio.create_task(reset_it(other, user), context=contextvars.Context())
+                return await receive()
+
+            await app(scope, reset_first, send)
+
+        cookie, form = f"user_session={thief.cookie}", {"password": NEW_PASSWORD}
+        answer = await ask(held_back, "POST", path, json=form, headers={**BROWSER, **JSON}, cookie=cookie)
+        assert (answer.status, answer.json()["code"]) == (401, "invalid_token")
+        assert await valid_passwords(other, PASSWORD, NEW_PASSWORD) == [NEW_PASSWORD]
+
+
+async def test_acting_session_that_ends_within_the_change_is_refused(tmp_path: Path) -> None:
+    """SE-16: a session that ends between the look at it and the handing over of the stamp takes the change along."""
+    async with workers(tmp_path, 1) as (auth,):
+        user, acting = await register(auth)
+        before = await auth.accounts.get(user.id)
+
+        async def act(work: Work[User]) -> None:
+            sessions = work.sessions
+            load = sessions.load_by_id
+
+            async def then_revoke(session_id: str, *, now: datetime) -> Loaded[User] | None:
+                loaded = await load(session_id, now=now)
+                await sessions.revoke(session_id, now=now)
+                return loaded
+
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(sessions, "load_by_id", then_revoke)
+                await auth.sessions.renew_stamp(work, user.id, acting=acting.session)
+
+        with pytest.raises(InvalidTokenError):
+            await auth.services.commit(act)
+        assert await auth.accounts.get(user.id) == before
+        assert await shown(auth, acting) == [EMAIL, EMAIL]
 
 
 async def test_acting_session_of_an_administrator_changes_another(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ UPDATE asgi_auth_sessions SET
     idle_expires_at = CASE WHEN idle_expires_at < $4 THEN $4 ELSE idle_expires_at END
 WHERE subject_name = $1 AND id = $2 AND revoked_at IS NULL AND idle_expires_at > $3 AND expires_at > $3"""
 RESTAMP_SESSION = """
-UPDATE asgi_auth_sessions SET stamp = $3 WHERE subject_name = $1 AND id = $2 AND revoked_at IS NULL"""
+UPDATE asgi_auth_sessions SET stamp = $3 WHERE subject_name = $1 AND id = $2 AND revoked_at IS NULL RETURNING 1"""
 # Whatever is not revoked gets revoked, also what is dead for another reason that may pass (a disabled account); the
 # answer says whether it was alive.
 _REVOKE = "SET revoked_at = $3 WHERE subject_name = $1 AND revoked_at IS NULL AND"
@@ -262,8 +262,8 @@ class SQLSessions(Table):
         times = (self._instant(last_seen_at), self._instant(idle_expires_at))
         await self._change(TOUCH_SESSION, self._id(session_id), *times)
 
-    async def restamp(self, session_id: str, stamp: bytes) -> None:
-        await self._change(RESTAMP_SESSION, self._id(session_id), stamp)
+    async def restamp(self, session_id: str, stamp: bytes) -> bool:
+        return bool(await self._change(RESTAMP_SESSION, self._id(session_id), stamp))
 
     async def revoke(self, session_id: str, *, user_id: str | None = None, now: datetime) -> bool:
         owner = or_none(self._id, user_id)

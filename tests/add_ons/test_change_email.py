@@ -557,7 +557,9 @@ async def test_who_has_no_address_yet_may_complete_it(tmp_path: Path) -> None:
     linked = links(auth)[CHANGE]
     with pytest.raises(AuthenticationFailedError, match="only for its user"):
         await confirm(auth, linked)
-    await confirm(auth, linked, session=token.session)
+    with pytest.raises(InvalidTokenError):  # the session has been idle for too long
+        await confirm(auth, linked, session=token.session)
+    await confirm(auth, linked, session=(await auth.sign_in(user)).session)
     await sign_in(auth, NEW_EMAIL)
     await auth.close()
 

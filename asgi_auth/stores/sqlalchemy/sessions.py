@@ -116,13 +116,15 @@ class Sessions(Generic[U]):
             *self._inside_clocks(last_seen_at),
         )
 
-    async def restamp(self, session_id: str, stamp: bytes) -> None:
-        await self._update(session_id, {"stamp": stamp})
+    async def restamp(self, session_id: str, stamp: bytes) -> bool:
+        return await self._update(session_id, {"stamp": stamp})
 
-    async def _update(self, session_id: str, values: dict[str, Any], *conditions: ColumnElement[bool]) -> None:
-        if storable(session_id):
-            statement = self._unrevoked(self._tables.sessions.c.id == session_id, *conditions).values(values)
-            await rows(self._executor, statement)
+    async def _update(self, session_id: str, values: dict[str, Any], *conditions: ColumnElement[bool]) -> bool:
+        if not storable(session_id):
+            return False
+        this = self._tables.sessions.c.id
+        statement = self._unrevoked(this == session_id, *conditions).values(values).returning(this)
+        return bool(await rows(self._executor, statement))
 
     async def revoke(self, session_id: str, *, user_id: str | None = None, now: datetime) -> bool:
         columns = self._tables.sessions.c

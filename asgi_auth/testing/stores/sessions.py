@@ -109,8 +109,8 @@ class SessionTests:
         ended, ended_hash = await add_session(scoped, alice)
         await scoped.sessions.revoke(ended.id, now=NOW)
         await scoped.accounts.update(alice.account.user_id, {"stamp": OTHER})
-        for session in (acting, ended):
-            await scoped.sessions.restamp(session.id, OTHER)
+        assert [await scoped.sessions.restamp(session.id, OTHER) for session in (acting, ended)] == [True, False]
+        assert not await scoped.sessions.restamp("nobody's", OTHER)
         loaded = await scoped.sessions.load(acting_hash, now=NOW)
         assert loaded is not None
         assert loaded.session.stamp == OTHER
