@@ -104,7 +104,7 @@ class Sessions(Generic[U]):
     # --- minting
 
     async def admit(self, outcome: SignedIn, client: Client) -> FactorRequired | None:
-        """Ask every gate about a sign-in.
+        """Ask every gate about a sign-in: a refusal of any wins over another factor that one before it requires.
 
         Raises:
             AuthenticationFailedError: the account is disabled, or a hook refuses.
@@ -118,11 +118,8 @@ class Sessions(Generic[U]):
             remember=outcome.remember,
             registered=outcome.registered,
         )
-        for hook in self._hooks:
-            required = await hook.admit(attempt)
-            if required is not None:
-                return required
-        return None
+        required = [await hook.admit(attempt) for hook in self._hooks]
+        return next((each for each in required if each is not None), None)
 
     async def mint(
         self, outcome: SignedIn, client: Client, *, replaces: Session | None = None

@@ -222,6 +222,44 @@ async def test_mint_pends_while_a_factor_is_missing(tmp_path: Path) -> None:
     await auth.close()
 
 
+class Closed(Hook):
+    """Refuses everybody."""
+
+    name = "closed"
+
+    async def admit(self, attempt: Attempt) -> FactorRequired | None:
+        raise AuthenticationFailedError("closed")
+
+
+@pytest.mark.parametrize("add_ons", [[Gate(), Closed()], [Closed(), Gate()]], ids=["factor_first", "refusal_first"])
+async def test_refusal_wins_over_a_missing_factor(tmp_path: Path, add_ons: list[Hook]) -> None:
+    """AC-3: every gate is asked, so that nobody is told that the first factor was right who may not come in."""
+    auth = make_auth(tmp_path, add_ons=add_ons)
+    user = await auth.accounts.create({"email": EMAIL})
+    with pytest.raises(AuthenticationFailedError, match="closed"):
+        await auth.sessions.mint(SignedIn(user, await proof_of(auth)), Client())
+    await auth.close()
+
+
+async def test_first_of_two_missing_factors_is_asked_for(tmp_path: Path) -> None:
+    """Where several gates require a factor, the pending sign-in names those of the first."""
+    auth = make_auth(tmp_path, add_ons=[Gate(), Second()])
+    user = await auth.accounts.create({"email": EMAIL})
+    pending = await auth.sessions.mint(SignedIn(user, await proof_of(auth)), Client())
+    assert isinstance(pending, IssuedToken)
+    assert pending.record.extra_data["strategies"] == ["code", "recovery"]
+    await auth.close()
+
+
+class Second(Hook):
+    """Asks for a key, always."""
+
+    name = "second"
+
+    async def admit(self, attempt: Attempt) -> FactorRequired | None:
+        return FactorRequired(("key",))
+
+
 async def test_pending_sign_in_without_a_token_to_spend(tmp_path: Path) -> None:
     """A password shows no token; its pending sign-in dies with a change of the account like everything else."""
     auth = make_auth(tmp_path, add_ons=[Gate()])
