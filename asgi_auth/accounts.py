@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from asgi_auth.errors import InvalidTokenError, StoreUnavailableError, ValidationError
 from asgi_auth.hooks import logger
-from asgi_auth.registration import Registrations
+from asgi_auth.registration import Registrations, as_told
 from asgi_auth.store import Found, Work
 from asgi_auth.types import (
     EMPTY,
@@ -185,7 +185,7 @@ class Accounts(Registrations[U]):
                 client=draft.client,
                 user=found.user,
                 account=found.account,
-                draft=draft,
+                draft=as_told(draft),
                 before=before,
                 was_confirmed=held.account.confirmed_at is not None,
                 reverted=reverted,

@@ -1,6 +1,6 @@
 """Registrations: the one function that creates users, whatever the strategy, and the claim of who proves a mailbox."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from uuid import uuid4
@@ -134,9 +134,19 @@ class Registrations(Generic[U]):
             OverloadedError: too many passwords wait to be hashed.
         """
         candidate = await self._candidate(draft, password=password, password_hash=password_hash, identity=identity)
+        candidate = candidate._replace(draft=replace(candidate.draft, is_password_of=self._comparing(password, draft)))
         await self._check_source(candidate.draft)  # again: many may have waited to be hashed since it was first asked
         # Whoever hangs up must not keep the rest from being done: the answer is counted, the owner is told.
         return await shielded(self._settle(candidate))
+
+    def _comparing(self, password: str | None, draft: Draft) -> Callable[[Account], Awaitable[bool]]:
+        async def is_password_of(account: Account) -> bool:  # a closure, which no repr looks into
+            if password is None or account.password_hash is None:
+                return False
+            client = draft.client.address
+            return (await self._passwords.verify(password, account.password_hash, client=client)).valid
+
+        return is_password_of
 
     async def _settle(self, candidate: "_Candidate") -> Found[U] | None:
         try:
@@ -190,7 +200,7 @@ class Registrations(Generic[U]):
                 client=draft.client,
                 user=found.user,
                 account=found.account,
-                draft=draft,
+                draft=as_told(draft),
             )
         )
         return found
@@ -317,3 +327,8 @@ class Registrations(Generic[U]):
             return await self._passwords.set(password, context=context, client=client.address)
         except ValueError as exc:
             raise ValidationError("password refused", fields={"password": str(exc)}) from exc
+
+
+def as_told(draft: Draft) -> Draft:
+    """*draft* as an event has it: nothing that was sent, which may be secret, and nothing to be called again."""
+    return replace(draft, params=EMPTY, spend=None, settle=None, is_password_of=None)

@@ -279,7 +279,7 @@ class Draft:
     fields: Mapping[str, Any] = field(default=EMPTY, repr=False)
     """What will be written, by logical name (``email``, ``username`` or a declared extra field)."""
     params: Mapping[str, Any] = field(default=EMPTY, repr=False)
-    """What the client sent, for a hook that takes a parameter of its own."""
+    """What the client sent, without its passwords, for a hook that takes a parameter of its own. Empty in an event."""
     user: Any = None
     """Who is changed; None for a new one."""
     provided: bool = False
@@ -296,6 +296,8 @@ class Draft:
     """What follows from it, in the same transaction, once the user is written."""
     notes: Mapping[str, Any] = field(default=EMPTY, repr=False)
     """What a hook wants to find again in ``within``, by its own name."""
+    is_password_of: "Callable[[Account], Awaitable[bool]] | None" = field(default=None, repr=False)
+    """For ``Hook.taken``: whether an account has the password that was chosen, which costs a hash; elsewhere None."""
     client: Client = Client()
 
 

@@ -8,6 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import asdict, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,17 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
+from asgi_auth.add_ons.confirmation import Confirmation
+from asgi_auth.add_ons.invitation import APPLICATION, Invitation
 from asgi_auth.errors import AuthError
+from asgi_auth.hooks import Hook
 from asgi_auth.http import read_body
 from asgi_auth.passwords import Bcrypt
 from asgi_auth.plug import AuthPlug
+from asgi_auth.senders import MemorySender
+from asgi_auth.store import Work
 from asgi_auth.strategies.password import Password, Resettable
-from asgi_auth.types import Client, PhaseRequest, Proof, SignedIn, TokenIssued
+from asgi_auth.types import Account, Client, Draft, Event, PhaseRequest, Proof, SignedIn, TokenIssued
 from tests.asgi import BROWSER, FORM_TYPE, ask, execute, make_scope, post, site, tables
 from tests.support import EMAIL, OTHER_EMAIL, OTHER_SECRET, SECRET, credentials, make_auth, registration
 
@@ -259,3 +265,59 @@ async def test_tokens_are_random_and_kept_as_hashes(tmp_path: Path) -> None:
         for position in range(42):
             assert len({token[position] for token in tokens}) > 10
         assert not [token for token in tokens if token in content]
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+class _Kept(Hook):
+    """An audit log that keeps all that it is told."""
+
+    name = "kept"
+
+    def __init__(self) -> None:
+        self.drafts: list[str] = []
+        self.events: list[tuple[str, str]] = []
+
+    async def prepare(self, draft: Draft) -> Draft:
+        self.drafts.append(repr({field.name: getattr(draft, field.name) for field in fields(draft)}))
+        return draft
+
+    async def taken(self, draft: Draft, account: Account) -> bool:
+        self.drafts.append(repr({field.name: getattr(draft, field.name) for field in fields(draft)}))
+        return True
+
+    async def within(self, event: Event, work: Work[Any]) -> None:
+        self.events.append((event.name, repr(asdict(event))))
+
+
+async def test_no_hook_is_told_a_password_and_no_event_a_token(tmp_path: Path) -> None:
+    """AU-4: whoever keeps every field of every event keeps no secret; nor does a draft have the passwords."""
+    kept, mails = _Kept(), MemorySender()
+    auth = make_auth(
+        tmp_path,
+        sender=mails,
+        add_ons=[Confirmation(sender=mails), Invitation(sender=mails), kept],
+    )
+    async with auth.running():
+        password, confirmation = auth.strategy("password"), auth.add_on("confirmation")
+        await auth.add_on("invitation").invite(APPLICATION, EMAIL)
+        invited = mails.messages[-1][1]
+        user, token = await password.register({**registration(EMAIL, PASSWORD), "invitation_token": invited})
+        await password.register(registration(EMAIL, WRONG))
+        await password.register(registration(OTHER_EMAIL, WRONG))
+        await password.register(registration(OTHER_EMAIL, WRONG))
+        await confirmation.confirm({"confirmation_token": mails.messages[-1][1]})
+        change = {"email": "carol@mail.example.org", "current_password": PASSWORD}
+        await confirmation.change_email(user, change, session=token.session)
+        await password.reset_request({"email": EMAIL})
+        await password.reset({"reset_token": mails.messages[-1][1], **NEW})
+        with pytest.raises(AuthError):
+            await password.sign_in(credentials(EMAIL, WRONG))
+    tokens = {token for _, token, _ in mails.messages if token is not None}
+    passwords = {PASSWORD, NEW_PASSWORD, WRONG}
+    assert len(tokens) == len({"invitation", "confirmation", "change", "reset"})
+    happened = {"invitation.sent", "invitation.accepted", "user.created", "user.confirmed", "user.changed"}
+    assert {name for name, _ in kept.events} >= {*happened, "sign_in.succeeded", "sign_in.failed", "password.set"}
+    assert [text for text in kept.drafts for secret in passwords if secret in text] == []
+    assert [text for _, text in kept.events for secret in passwords | tokens if secret in text] == []

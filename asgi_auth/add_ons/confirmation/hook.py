@@ -121,12 +121,8 @@ class ConfirmationHook(Hook):
 
     async def _is_same_password(self, draft: Draft, account: Account) -> bool:
         """Whether somebody registers twice who knows the password of the first time: no rival, but the same person."""
-        password = draft.params.get("password")
-        if not isinstance(password, str) or account.password_hash is None:
-            return False
         with suppress(OverloadedError):
-            client = draft.client.address
-            return (await self._services.passwords.verify(password, account.password_hash, client=client)).valid
+            return draft.is_password_of is not None and await draft.is_password_of(account)
         return False
 
     def _rivals(self, account: Account, address: str) -> tuple[str, bytes]:

@@ -112,7 +112,8 @@ class PasswordActions(Resetting):
         password = self._new_password(params)
         identity = self._options.identity_field
         fields = read_texts(params, optional=[identity]) | await self._extra_fields(params)
-        draft = Draft(act="create", strategy=self._options.name, fields=fields, params=params, client=client)
+        told = {name: value for name, value in params.items() if name not in _PASSWORDS}
+        draft = Draft(act="create", strategy=self._options.name, fields=fields, params=told, client=client)
         began = self._services.clock()
         found = await self._services.accounts.register(draft, password=password, identity=identity)
         if found is None:
