@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from asgi_auth.errors import InvalidTokenError, StoreUnavailableError, ValidationError
 from asgi_auth.hooks import logger
-from asgi_auth.registration import Registrations, as_told
+from asgi_auth.registration import Registrations, as_told, is_moved
 from asgi_auth.store import Found, Work
 from asgi_auth.types import (
     EMPTY,
@@ -94,6 +95,8 @@ class Accounts(Registrations[U]):
         held = await self._hold(work, user_id, stamp)
         draft = Draft(act="change", strategy=strategy, fields=fields, user=held.user, client=client, confirmed_at=now)
         changes = {"confirmed_at": now} if "email" in fields else EMPTY
+        if changes:
+            await self.free(work, fields["email"], strategy=strategy, client=client)
         found = await self._write(
             work, held, draft, self._normalise(fields), acting=acting, stamp=stamp, changes=changes
         )
@@ -124,24 +127,12 @@ class Accounts(Registrations[U]):
             client=client or Client(),
             confirmed_at=now,
         )
-        await self._free(work, draft)
+        # Else a thief would register the earlier address of a stolen account, and nothing could be taken back.
+        other = await self._owner_of(work, email)
+        if other is not None and other.account.user_id != user_id and other.account.confirmed_at is None:
+            await self._take_address(work, other, strategy, draft.client)
         changes = {"confirmed_at": now, "password_hash": None}
         return await self._write(work, held, draft, self._normalise(fields), changes=changes, reverted=True)
-
-    async def _free(self, work: Work[U], draft: Draft) -> None:
-        """Take the address of *draft* from another account that has not proven it.
-
-        Else a thief would register the earlier address of a stolen account, and nothing could be taken back.
-        """
-        key = self.identity("email", draft.fields["email"])[1]
-        found = await work.users.find("email", key)
-        if found is None or self.user_id(found.user) == self.user_id(draft.user):
-            return
-        held, freed = await self._hold(work, found.account.user_id, None), {"email": None}
-        same = self._store.users.values(held.user) == self._store.users.values(found.user)
-        if same and held.account.confirmed_at is None and held.account.disabled_at is None:
-            draft = replace(draft, fields=freed, user=held.user, confirmed_at=None)
-            await self._write(work, held, draft, self._normalise(freed))
 
     async def _hold(self, work: Work[U], user_id: str, stamp: bytes | None) -> Found[U]:
         """The user as nobody else writes it from here to the end of the transaction."""
@@ -169,6 +160,8 @@ class Accounts(Registrations[U]):
         user_id, before = held.account.user_id, _identities_before(self._store.users.values(held.user), values)
         if "email" in before:
             changes = {"confirmed_at": draft.confirmed_at, **changes}
+            proven = changes["confirmed_at"] is not None
+            changes["proven_email"] = None if proven else _proven_last(held.account, before["email"])
         if before or changes:
             expected = EMPTY if stamp is None else {"stamp": stamp}
             renewed = await self._sessions.renew_stamp(work, user_id, acting=acting, changes=changes, expected=expected)
@@ -212,36 +205,51 @@ class Accounts(Registrations[U]):
             found: The user as they were when the proof began; if the account changed since, nothing happens.
             acting: The session that may live on. It must be alive still: a request may have been held back since.
             spend: Consumes the token that was shown, in the same transaction.
-            proves_mailbox: The token came by mail: an account that was never confirmed is confirmed by it.
+            proves_mailbox: The token came by mail. An account that was never confirmed is claimed by it. One that
+                changed to this address and never proved it falls back to the address that it proved last, and keeps its
+                password: who reads the mail of an address is not for that alone the owner of such an account.
 
         Raises:
             ValidationError: the password does not do; the token stays usable.
-            InvalidTokenError: the token is spent, *acting* has ended, or the account changed in the meantime.
+            InvalidTokenError: the account fell back to an earlier address, which ``fields`` tells the client; or the
+                token is spent, *acting* has ended, or the account changed in the meantime.
             OverloadedError, StoreUnavailableError: nothing was changed.
         """
         client, now = client or Client(), self._clock()
+        if proves_mailbox and is_moved(found.account):
+            await self._commit(partial(self._free_held, found, strategy, client))
+            raise address_freed()
         password_hash = await self._hash(password, self._store.users.values(found.user), client)
-        claimed = proves_mailbox and found.account.confirmed_at is None
-        changes: dict[str, Any] = {"password_hash": password_hash}
-        if claimed:
-            changes["confirmed_at"] = now
+        claims = proves_mailbox and found.account.confirmed_at is None
 
         async def act(work: Work[U]) -> Found[U]:
             if spend is not None:
                 await spend(work)
             user_id = found.account.user_id
-            renewed = await self._sessions.renew_stamp(
-                work, user_id, acting=acting, changes=changes, expected={"stamp": found.account.stamp}
-            )
-            changed = await work.users.get(user_id)
-            if renewed is None or changed is None:
+            if claims:
+                changed = await self.claim(
+                    work, found, password_hash=password_hash, acting=acting, strategy=strategy, client=client
+                )
+            else:
+                changed = await self._replace_password(work, found, password_hash, acting)
+            if changed is None:
                 raise InvalidTokenError("the account changed in the meantime")
             work.emit(PasswordSet(at=now, user_id=user_id, strategy=strategy, client=client, user=changed.user))
-            if claimed:
-                work.emit(UserConfirmed(at=now, user_id=user_id, strategy=strategy, client=client, claimed=True))
             return changed
 
         return await self._commit(act)
+
+    async def _replace_password(
+        self, work: Work[U], found: Found[U], password_hash: str, acting: Session | None
+    ) -> Found[U] | None:
+        user_id, expected = found.account.user_id, {"stamp": found.account.stamp}
+        changes = {"password_hash": password_hash}
+        renewed = await self._sessions.renew_stamp(work, user_id, acting=acting, changes=changes, expected=expected)
+        return None if renewed is None else await work.users.get(user_id)
+
+    async def _free_held(self, found: Found[U], strategy: str | None, client: Client, work: Work[U]) -> None:
+        held = await self._hold(work, found.account.user_id, found.account.stamp)
+        await self._take_address(work, held, strategy, client)
 
     async def rehash(self, account: Account, replacement: str) -> None:
         """Keep a newer hash of the password that was just verified; if the hash changed in the meantime, do not.
@@ -264,7 +272,8 @@ class Accounts(Registrations[U]):
         now = self._clock()
 
         async def act(work: Work[U]) -> bool:
-            account = await work.accounts.update(user_id, {"confirmed_at": now}, expected={"confirmed_at": None})
+            changes = {"confirmed_at": now, "proven_email": None}
+            account = await work.accounts.update(user_id, changes, expected={"confirmed_at": None})
             if account is not None:
                 work.emit(UserConfirmed(at=now, user_id=user_id))
             return account is not None
@@ -313,10 +322,24 @@ class Accounts(Registrations[U]):
         return await self._commit(act)
 
 
+def address_freed() -> InvalidTokenError:
+    """What to tell the user who proved an address that an account had only changed to: that account is not theirs."""
+    text = (
+        "This address was never confirmed for the account that used it. The account has its earlier address again: sign"
+        " in with that one. If you have no account, you can register with this address now."
+    )
+    return InvalidTokenError("the account had changed to this address without a proof", fields={"email": text})
+
+
 def _identities_before(values: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
     """The identities that *written* changes, as they are."""
     identities = ("email", "username")
     return {name: values.get(name) for name in identities if name in written and written[name] != values.get(name)}
+
+
+def _proven_last(account: Account, email: str | None) -> str | None:
+    """The address of *account*, which has *email*, that was proven last; None if none was."""
+    return account.proven_email if account.confirmed_at is None else email
 
 
 def as_of(account: Account, stamp: bytes | None) -> Account:

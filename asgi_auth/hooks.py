@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from asgi_auth.errors import AuthError
-from asgi_auth.store import ScopedStore, Work
+from asgi_auth.store import Found, ScopedStore, Work
 from asgi_auth.types import Account, Attempt, Clock, Draft, Event, FactorRequired, Job, JobDropped, Phase
 
 if TYPE_CHECKING:
@@ -57,6 +57,14 @@ class Hook:
 
         Returns:
             True to have it look like any other registration; whatever is to be done is left to this hook, in a job.
+        """
+        return False
+
+    async def is_contested(self, found: Found[Any], work: Work[Any]) -> bool:
+        """Asked when the mailbox of an account that nobody has confirmed is proven, in the transaction of that claim.
+
+        Returns:
+            True if more than one person may have registered its address: what they chose is nobody's then.
         """
         return False
 

@@ -13,11 +13,24 @@ from asgi_auth.protocol.email import parse_email, parse_username
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import Found, ScopedStore, Work
 from asgi_auth.tokens import new_stamp
-from asgi_auth.types import EMPTY, Account, Client, Clock, Draft, Session, UserConfirmed, UserCreated
+from asgi_auth.types import (
+    EMPTY,
+    Account,
+    Client,
+    Clock,
+    Draft,
+    Session,
+    UserChanged,
+    UserConfirmed,
+    UserCreated,
+)
 
 U = TypeVar("U")
 
 Registration = Literal["open", "invite_only", "closed"]
+
+Fields = tuple[Mapping[str, Any], Mapping[str, str]]
+"""What is written of a user, by logical name, and the normalised form of each identity in it."""
 
 
 class _Candidate(NamedTuple):
@@ -213,9 +226,7 @@ class Registrations(Generic[U]):
         return await self.claim(
             work,
             found,
-            # By a name that a stranger chose, they might come back: what was not given now goes.
-            fields={**dict.fromkeys(self._store.users.identity_fields), **values},
-            keys=keys,
+            registration=(values, keys),
             password_hash=account.password_hash,
             strategy=draft.strategy,
             client=draft.client,
@@ -252,38 +263,139 @@ class Registrations(Generic[U]):
         work: Work[U],
         found: Found[U],
         *,
-        fields: Mapping[str, Any] = EMPTY,
-        keys: Mapping[str, str] = EMPTY,
-        password_hash: str | None,
+        registration: Fields | None = None,
+        password_hash: str | None = None,
         acting: Session | None = None,
         strategy: str | None = None,
         client: Client | None = None,
     ) -> Found[U] | None:
         """The first proof of the mailbox of an account that was never confirmed, inside a transaction (AC-1).
 
-        Whatever a stranger may have planted goes: every session but *acting*, mail tokens and pending changes die with
-        the stamp; the password and the *fields* are those of whoever gave the proof; hooks are told and drop theirs.
+        What a stranger may have planted goes: every session but *acting*, mail tokens and pending changes die with the
+        stamp; hooks are told and drop theirs. A claim by a registration keeps only what that gives. A claim by mail
+        keeps the password and the fields, unless the address was registered more than once with different passwords:
+        then it keeps neither, but for fields that may not be empty.
+
+        Args:
+            work: The transaction.
+            found: The account as it was when the proof began.
+            registration: The fields of the registration that ends in this claim, and their keys; None: there is none.
+            password_hash: Of the password that was chosen with the proof; None: none was.
+            acting: The session that may live on.
+            strategy: By which the proof was given.
+            client: Who gave it.
 
         Returns:
             The account as it is now; None, and nothing is written, if it is confirmed or has changed since *found*.
 
         Raises:
-            IdentityTakenError: another user has one of *keys*.
+            IdentityTakenError: another user has an identity of *registration*.
+            ValidationError: a field may not be empty, has no default, and *registration* does not give it.
+            InvalidTokenError: *acting* has ended.
         """
         now, user_id = self._clock(), found.account.user_id
-        await work.users.update(user_id, {}, {})  # the user is held first, as in every change: nobody waits in a circle
+        # The user is held first, as in every change, so that nobody waits in a circle.
+        held = await work.users.update(user_id, {}, {})
+        first = found.account.proven_email is None  # else it is the proof of a changed address, and nobody's claim
+        contested = first and registration is None and await self._is_contested(work, found)
+        if registration is None and password_hash is None and not contested:
+            password_hash = found.account.password_hash
         renewed = await self._sessions.renew_stamp(
             work,
             user_id,
             acting=acting,
-            changes={"password_hash": password_hash, "confirmed_at": now},
+            changes={"password_hash": password_hash, "confirmed_at": now, "proven_email": None},
             expected={"confirmed_at": None, "disabled_at": None, "stamp": found.account.stamp},
         )
-        if renewed is None:
+        if held is None or renewed is None:
             return None
-        claimed = await work.users.update(user_id, fields, keys)
-        work.emit(UserConfirmed(at=now, user_id=user_id, strategy=strategy, client=client or Client(), claimed=True))
-        return claimed
+        if registration is not None:
+            await work.users.replace(user_id, *registration)
+        elif contested:
+            await self._forget_fields(work, held)
+        work.emit(UserConfirmed(at=now, user_id=user_id, strategy=strategy, client=client or Client(), claimed=first))
+        return await work.users.get(user_id)
+
+    async def _is_contested(self, work: Work[U], found: Found[U]) -> bool:
+        return any([await hook.is_contested(found, work) for hook in self._hooks])
+
+    async def _forget_fields(self, work: Work[U], held: Found[U]) -> None:
+        values = self._store.users.values(held.user)
+        kept = {name: values.get(name) for name in self._store.users.identity_fields}
+        try:
+            await work.users.replace(held.account.user_id, *self._normalise(kept))
+        except ValidationError as exc:  # raised before anything is written
+            required = {name: values[name] for name in exc.fields}
+            await work.users.replace(held.account.user_id, *self._normalise({**kept, **required}))
+
+    async def free(
+        self, work: Work[U], email: str, *, strategy: str | None = None, client: Client | None = None
+    ) -> None:
+        """Take an address from an account that changed to it and never proved it, inside a transaction.
+
+        For who proves the mailbox by mail, and not from a session of that account. The account falls back to the
+        address that it proved last (to none, if another account has proven that one by now); its sessions, mail tokens
+        and pending changes die. Nothing happens if no such account has the address.
+        """
+        found = await self._owner_of(work, email)
+        if found is not None and is_moved(found.account):
+            await self._take_address(work, found, strategy, client or Client())
+
+    async def _take_address(
+        self,
+        work: Work[U],
+        found: Found[U],
+        strategy: str | None,
+        client: Client,
+        waiting: frozenset[str] = frozenset(),
+    ) -> None:
+        """Take its unproven address from an account, which falls back to the one that it proved last, if there is one.
+
+        Another account that has that one without a proof loses it first, unless it is itself *waiting* for this.
+        """
+        held = await work.users.update(found.account.user_id, {}, {})
+        if held is None or held.account != found.account or held.account.disabled_at is not None:
+            return  # something else came first
+        user_id, earlier = held.account.user_id, held.account.proven_email
+        other = None if earlier is None else await self._owner_of(work, earlier)
+        if other is not None and other.account.confirmed_at is None and other.account.user_id not in waiting:
+            await self._take_address(work, other, strategy, client, waiting | {user_id})
+            other = await self._owner_of(work, str(earlier))
+        await self._set_address(work, held, earlier if other is None else None, strategy, client)
+
+    async def _owner_of(self, work: Work[U], email: str) -> Found[U] | None:
+        return await work.users.find("email", self.identity("email", email)[1])
+
+    async def _set_address(
+        self, work: Work[U], held: Found[U], email: str | None, strategy: str | None, client: Client
+    ) -> Found[U]:
+        now, user_id = self._clock(), held.account.user_id
+        fields = {"email": email}
+        draft = Draft(
+            act="change",
+            strategy=strategy,
+            fields=fields,
+            user=held.user,
+            client=client,
+            confirmed_at=None if email is None else now,
+        )
+        changes = {"confirmed_at": draft.confirmed_at, "proven_email": None}
+        await self._sessions.renew_stamp(work, user_id, changes=changes)
+        found = await work.users.update(user_id, *self._normalise(fields)) or held  # held, so that it is still there
+        work.emit(
+            UserChanged(
+                at=now,
+                user_id=user_id,
+                strategy=strategy,
+                client=client,
+                user=found.user,
+                account=found.account,
+                draft=draft,
+                before={"email": self._store.users.values(held.user).get("email")},
+                reverted=True,
+            )
+        )
+        return found
 
     def _check_registration(self, draft: Draft) -> None:
         if draft.strategy is None or self._registration == "open":
@@ -332,3 +444,11 @@ class Registrations(Generic[U]):
 def as_told(draft: Draft) -> Draft:
     """*draft* as an event has it: nothing that was sent, which may be secret, and nothing to be called again."""
     return replace(draft, params=EMPTY, spend=None, settle=None, is_password_of=None)
+
+
+def is_moved(account: Account) -> bool:
+    """Whether an account changed to an address that it never proved, and had proven another one before.
+
+    Such an address never carries the account: who proves it by mail gets the address and nothing else.
+    """
+    return account.confirmed_at is None and account.proven_email is not None and account.disabled_at is None

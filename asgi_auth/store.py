@@ -148,6 +148,17 @@ class UserStore(Protocol[U]):
         """
         ...
 
+    async def replace(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[U] | None:
+        """Write *fields* (and *keys*) and keep no other: what they leave out is as in a new user.
+
+        None if there is no such user.
+
+        Raises:
+            IdentityTakenError: as ``insert``.
+            ValidationError: a field that they leave out may not be empty; ``fields`` names every such one.
+        """
+        ...
+
     async def delete(self, user_id: str) -> bool:
         """Delete the user and everything of the library that hangs on them; True for the one call that did."""
         ...
@@ -161,7 +172,8 @@ class AccountStore(Protocol):
     ) -> Account | None:
         """Compare-and-set in one statement: write *changes* if every column of *expected* still has that value.
 
-        Columns: ``stamp``, ``password_hash``, ``confirmed_at``, ``disabled_at``. Returns the new row, None for a miss.
+        Columns: ``stamp``, ``password_hash``, ``confirmed_at``, ``disabled_at``, ``proven_email``. Returns the new row,
+        None for a miss.
         """
         ...
 

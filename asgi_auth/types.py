@@ -121,6 +121,8 @@ class Account:
     """None: this user has no password."""
     confirmed_at: datetime | None = None
     disabled_at: datetime | None = None
+    proven_email: str | None = None
+    """The address that was proven last, where the one in force was changed to and never proven; None otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

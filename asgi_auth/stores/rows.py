@@ -106,7 +106,7 @@ SESSION = ", ".join(
     )
 )
 USER = "u.id, u.email, u.username, u.data::text, u.created_at, a.confirmed_at"
-ACCOUNT = "user_id, stamp, password_hash, confirmed_at, disabled_at"
+ACCOUNT = "user_id, stamp, password_hash, confirmed_at, disabled_at, proven_email"
 TOKEN_COLUMNS = "token_hash, purpose, user_id, stamp, created_at, expires_at, extra_data"
 TOKEN = TOKEN_COLUMNS + "::text"
 INVITATION_COLUMNS = (
@@ -169,6 +169,7 @@ class Rows:
             password_hash=row[2],
             confirmed_at=or_none(self._instant, row[3]),
             disabled_at=or_none(self._instant, row[4]),
+            proven_email=row[5],
         )
 
     def token(self, row: Row) -> TokenRecord:

@@ -39,7 +39,7 @@ class ConflictError(StoreUnavailableError):
 # --- users -----------------------------------------------------------------------------------------------------------
 
 _FOUND = f"""
-SELECT {USER}, a.user_id, a.stamp, a.password_hash, a.confirmed_at, a.disabled_at
+SELECT {USER}, a.user_id, a.stamp, a.password_hash, a.confirmed_at, a.disabled_at, a.proven_email
 FROM asgi_auth_users u JOIN asgi_auth_accounts a ON a.subject_name = u.subject_name AND a.user_id = u.id
 WHERE u.subject_name = $1 AND u."""
 FIND_USER = {"email": _FOUND + "email_key = $2", "username": _FOUND + "username_key = $2"}
@@ -48,7 +48,7 @@ INSERT_USER = """
 INSERT INTO asgi_auth_users (subject_name, id, email, email_key, username, username_key, data, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8)"""
 INSERT_ACCOUNT = f"""
-INSERT INTO asgi_auth_accounts (subject_name, {ACCOUNT}) VALUES ($1, $2, $3, $4, $5, $6)"""
+INSERT INTO asgi_auth_accounts (subject_name, {ACCOUNT}) VALUES ($1, $2, $3, $4, $5, $6, $7)"""
 # Changes nothing and locks the row, also where several may write at once.
 HOLD_USER = """
 UPDATE asgi_auth_users SET id = id WHERE subject_name = $1 AND id = $2
@@ -99,7 +99,8 @@ class SQLUsers(Table):
         async with self._transaction() as users:
             await users._put(INSERT_USER, user_id, *_columns(fields, keys), self._instant(now))
             times = (or_none(self._instant, at) for at in (account.confirmed_at, account.disabled_at))
-            await users._put(INSERT_ACCOUNT, user_id, account.stamp, account.password_hash, *times)
+            values = (account.stamp, account.password_hash, *times, account.proven_email)
+            await users._put(INSERT_ACCOUNT, user_id, *values)
             return await users._reread(proposed_id)
 
     async def update(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[User] | None:
@@ -112,6 +113,14 @@ class SQLUsers(Table):
             held = {"email": email, "username": username, **parse(data), **fields}
             held_keys = {"email": email_key, "username": username_key, **dict.fromkeys(fields), **keys}
             await users._put(UPDATE_USER, self._id(user_id), *_columns(held, held_keys))
+            return await users._reread(user_id)
+
+    async def replace(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[User] | None:
+        _check(fields, keys)
+        async with self._transaction() as users:
+            if not await users._change(HOLD_USER, self._id(user_id)):
+                return None
+            await users._put(UPDATE_USER, self._id(user_id), *_columns(fields, keys))
             return await users._reread(user_id)
 
     async def delete(self, user_id: str) -> bool:
@@ -134,7 +143,7 @@ class SQLUsers(Table):
 
 # --- accounts --------------------------------------------------------------------------------------------------------
 
-_COLUMNS = ("stamp", "password_hash", "confirmed_at", "disabled_at")
+_COLUMNS = ("stamp", "password_hash", "confirmed_at", "disabled_at", "proven_email")
 BCRYPT_COST = "SELECT max(bcrypt_cost) FROM asgi_auth_accounts WHERE subject_name = $1 AND bcrypt_cost <= $2::bigint"
 
 

@@ -160,9 +160,34 @@ async def test_tables_that_are_missing_are_named(tmp_path: Path, dialect: str) -
         async with made().begin() as connection:
             for column in ("name TEXT", "age INTEGER"):
                 await connection.execute(text(f"ALTER TABLE users ADD {column}"))
-        assert await store.migrate() == (0, 2)
-        assert await store.migrate() == (2, 2)
+        assert await store.migrate() == (0, 3)
+        assert await store.migrate() == (3, 3)
         await store.open()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("made_by", ["migrate", "create_tables"])
+async def test_older_tables_are_brought_to_the_newest(tmp_path: Path, dialect: str, version: int, made_by: str) -> None:
+    """Tables and columns that came later are named at open, and made if asked for, with every row kept."""
+    async with engines(dialect, tmp_path) as made:
+        older = SQLAlchemyStore(made(), IntUser, create_tables=True)
+        await older.open()
+        alice = await add_user(older.scope("user"))
+        async with made().begin() as connection:
+            await connection.execute(text("ALTER TABLE asgi_auth_accounts DROP COLUMN proven_email"))
+            for table in ("invitations", "counters") if version == 1 else ():
+                await connection.execute(text(f"DROP TABLE asgi_auth_{table}"))
+        with pytest.raises(ConfigurationError, match=r"has no asgi_auth_accounts\.proven_email.*: run "):
+            await SQLAlchemyStore(made(), IntUser).open()
+        newer = SQLAlchemyStore(made(), IntUser, create_tables=made_by == "create_tables")
+        if made_by == "migrate":
+            assert [await newer.migrate(), await newer.migrate()] == [(version, 3), (3, 3)]
+        await newer.open()
+        found = await newer.scope("user").users.get(alice.account.user_id)
+        assert found is not None
+        assert found.account == alice.account
 
 
 @pytest.mark.anyio

@@ -8,7 +8,7 @@ import pytest
 
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.store import Store
-from asgi_auth.stores import PostgresStore, SQLiteStore, schema
+from asgi_auth.stores import PostgresStore, SQLiteStore
 from asgi_auth.testing.stores.records import HOUR, NOW, add_invitation, add_session, add_token, add_user
 from tests.postgres import database
 
@@ -23,26 +23,37 @@ async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             yield lambda: PostgresStore(dsn)
 
 
+TAKE_BACK = {
+    2: ["ALTER TABLE asgi_auth_accounts DROP COLUMN proven_email"],
+    1: ["DROP TABLE asgi_auth_invitations", "DROP TABLE asgi_auth_counters"],
+}
+"""What leads from each version to the one before, by the version that it leads to."""
+
+
 @pytest.mark.anyio
-async def test_version_1_is_brought_to_2_with_its_rows(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database without invitations and counters is not touched unasked; then it has them, and lost nothing."""
-    released = {dialect: schema.steps(dialect) for dialect in ("sqlite", "postgres")}
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "steps", lambda dialect: released[dialect][:1])
-        old: Store[Any] = make()
-        await old.open()
-        scoped = old.scope("user")
-        alice = await add_user(scoped, password_hash="$2b$12$abc", confirmed_at=NOW)
-        session, secret_hash = await add_session(scoped, alice, factors={"password": NOW})
-        older = await add_token(scoped, alice, extra_data={"a": [1]})
-        newer = await add_token(scoped, alice)
-        await old.close()
+@pytest.mark.parametrize("version", [1, 2])
+async def test_older_version_is_brought_to_the_newest_with_its_rows(make: Any, version: int) -> None:
+    """An older database is not touched unasked; migrated, it has what is new, and has lost nothing."""
+    old: Store[Any] = make()
+    await old.open()
+    scoped = old.scope("user")
+    alice = await add_user(scoped, password_hash="$2b$12$abc", confirmed_at=NOW)
+    session, secret_hash = await add_session(scoped, alice, factors={"password": NOW})
+    older = await add_token(scoped, alice, extra_data={"a": [1]})
+    newer = await add_token(scoped, alice)
+    statements = [statement for to, each in TAKE_BACK.items() if to >= version for statement in each]
+    async with scoped.transaction() as work:
+        for statement in [*statements, f"UPDATE asgi_auth_schema SET version = {version}"]:  # noqa: S608
+            await work.connection.execute(statement)
+    await old.close()
 
     store: Store[Any] = make()
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match=r"has schema 1, .* needs 2: run python -m asgi_auth migrate"):
+        with pytest.raises(
+            ConfigurationError, match=rf"has schema {version}, .* needs 3: run python -m asgi_auth migrate"
+        ):
             await store.open()
-    assert [await store.migrate(), await store.migrate()] == [(1, 2), (2, 2)]
+    assert [await store.migrate(), await store.migrate()] == [(version, 3), (3, 3)]
     await store.open()
     scoped = store.scope("user")
     assert await scoped.users.find("email", "alice@example.com") == alice
@@ -53,4 +64,7 @@ async def test_version_1_is_brought_to_2_with_its_rows(make: Any, monkeypatch: p
     record = await add_invitation(scoped, inviter_id=alice.account.user_id)
     assert await scoped.invitations.find(None, record.email_key, now=NOW) == record
     assert (await scoped.counters.count("mail", b"k", now=NOW, expires_at=NOW + HOUR)).count == 1
+    account = await scoped.accounts.update(alice.account.user_id, {"proven_email": "a@example.com"})
+    assert account is not None
+    assert account.proven_email == "a@example.com"
     await store.close()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asgi_auth.accounts import as_of
+from asgi_auth.accounts import address_freed, as_of
 from asgi_auth.add_ons.confirmation.hook import ConfirmationHook
 from asgi_auth.errors import (
     AuthenticationFailedError,
@@ -14,6 +14,7 @@ from asgi_auth.errors import (
     ValidationError,
 )
 from asgi_auth.protocol.fields import read_texts
+from asgi_auth.registration import is_moved
 from asgi_auth.services import Services
 from asgi_auth.store import Found, TokenRecord, Work
 from asgi_auth.types import (
@@ -82,8 +83,10 @@ class ConfirmationActions(ConfirmationHook):
         """Let what a mailed link is about take effect.
 
         The first proof of the mailbox of an account is a claim (AC-1): every session but *session*, every other link
-        and pending change dies. The password stays, unless somebody else may have chosen it: if the address was
-        registered more than once, with different passwords, it goes, and the owner sets one by a reset.
+        and pending change dies. The password and the extra fields stay, unless somebody else may have chosen them: if
+        the address was registered more than once, with different passwords, they go, and the owner sets a password by
+        a reset. An address that an account changed to is proven from a session of that account only; without one the
+        account falls back to the address that it proved last.
 
         Args:
             params: ``confirmation_token``.
@@ -91,7 +94,8 @@ class ConfirmationActions(ConfirmationHook):
             client: Who asks.
 
         Raises:
-            InvalidTokenError: the token is not live, or the account has changed since.
+            InvalidTokenError: the token is not live, or the account has changed since; or it fell back to an earlier
+                address, which ``fields`` tells the client.
             IdentityTakenError: another user has this address by now; nothing was changed.
             AuthenticationFailedError: the link is only for its user, signed in.
             ValidationError: there is no token.
@@ -103,13 +107,15 @@ class ConfirmationActions(ConfirmationHook):
         if record.extra_data.get("bound") and own is None:
             raise AuthenticationFailedError("the link is only for its user, signed in")
 
-        async def act(work: Work[Any]) -> Found[Any]:
+        async def act(work: Work[Any]) -> Found[Any] | None:
             held = await self._hold(work, record)
             await self._services.tokens.consume(work, record.purpose, token)
             effect = self._claim if record.purpose == self._letters.first else self._confirm_change
             return await effect(work, held, record, own, client)
 
         found = await self._services.commit(act)
+        if found is None:
+            raise address_freed()
         if self._options.sign_in and own is None:
             return SignedIn(found.user, Proof(account=found.account, factor=self.name, at=began), settled=True)
         return Accepted(user=found.user)
@@ -131,15 +137,16 @@ class ConfirmationActions(ConfirmationHook):
 
     async def _claim(
         self, work: Work[Any], held: Found[Any], record: TokenRecord, own: Session | None, client: Client
-    ) -> Found[Any]:
+    ) -> Found[Any] | None:
+        """The account, claimed; None if its address was only freed."""
         if self._services.values(held.user).get("email") != record.extra_data["email"]:
             raise InvalidTokenError("the link was for another address")  # AC-4
-        rivals = await self._has_rivals(work, held.account, record.extra_data["email"])
-        password_hash = None if rivals else held.account.password_hash
+        if own is None and is_moved(held.account):
+            await self._services.accounts.free(work, record.extra_data["email"], strategy=self.name, client=client)
+            return None
         claimed = await self._services.accounts.claim(
             work,
             Found(held.user, as_of(held.account, record.stamp)),
-            password_hash=password_hash,
             acting=own,
             strategy=self.name,
             client=client,

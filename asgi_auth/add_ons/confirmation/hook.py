@@ -13,7 +13,7 @@ from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, Over
 from asgi_auth.hooks import Hook
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
-from asgi_auth.types import Account, Attempt, Draft, Event, FactorRequired, UserChanged, UserCreated
+from asgi_auth.types import Account, Attempt, Draft, Event, FactorRequired, UserChanged, UserConfirmed, UserCreated
 
 if TYPE_CHECKING:
     from asgi_auth.add_ons.confirmation.options import Confirmation
@@ -130,9 +130,12 @@ class ConfirmationHook(Hook):
         key = f"{account.user_id} {self._services.address_key(address)}"
         return f"{self.name}.rivals", sha256(key.encode("utf-8", "surrogatepass")).digest()
 
-    async def _has_rivals(self, work: Work[Any], account: Account, address: str) -> bool:
-        """Whether more than one person may have registered the address of an account that nobody has proven."""
-        rivals, now = self._rivals(account, address), self._services.clock()
+    async def is_contested(self, found: Found[Any], work: Work[Any]) -> bool:
+        """Whether the address was registered more than once, with different passwords."""
+        address = self._services.values(found.user).get("email")
+        if address is None or not self._options.confirms_email:
+            return False
+        rivals, now = self._rivals(found.account, address), self._services.clock()
         counted = await work.counters.count(*rivals, now=now, expires_at=now + RIVALS_REMEMBERED)
         await work.counters.uncount(*rivals, now=now)  # the look itself is none
         return counted.count > 1
@@ -167,6 +170,9 @@ class ConfirmationHook(Hook):
             if self._options.confirms_email and "email" in event.before and not event.reverted:
                 await self._offer_undo(event, work)
                 self._ask_if_unproven(event, work)
+        elif isinstance(event, UserConfirmed) and event.claimed:
+            # Whoever had the account before the owner of its mailbox must not take it back.
+            await work.tokens.retire(self._letters.undoing, event.user_id or "")
 
     def _ask_if_unproven(self, event: UserCreated | UserChanged, work: Work[Any]) -> None:
         if self._options.confirms_email and event.account.confirmed_at is None:

@@ -194,6 +194,7 @@ class Accepting:
 
     async def _spend(self, invitation: InvitationRecord, strategy: str, claims: bool, work: Work[Any]) -> None:
         await self._machine.accept(work, invitation, accepted_via=strategy)
+        await self._services.accounts.free(work, invitation.email, strategy=strategy)
         found = await work.users.find("email", invitation.email_key)
         # Who has an account signs in with its factors. An empty shell gives way only to who gets its address at once:
         # the second mail to an address that another account has would never come.

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from asgi_auth.registration import is_moved
 from asgi_auth.services import Services
 from asgi_auth.store import InvitationRecord
 from asgi_auth.tokens import IssuedToken
@@ -62,6 +63,8 @@ def proves_addresses(services: Services[Any]) -> bool:
 
 
 def is_owned(services: Services[Any], account: Account) -> bool:
-    """Whether an account is more than an empty shell that anybody may have made under an address (AC-1)."""
+    """Whether an account is more than an empty shell that anybody may have made, or moved, under an address (AC-1)."""
+    if is_moved(account):
+        return False
     known = account.confirmed_at is not None or account.disabled_at is not None  # who was locked out stays so (IN-4)
     return known or not proves_addresses(services)

@@ -18,6 +18,7 @@ _ENCODE: Mapping[str, Callable[[Any], Any]] = {
     "password_hash": str,
     "confirmed_at": micros,
     "disabled_at": micros,
+    "proven_email": str,
 }
 _BCRYPT = re.compile(r"\$2[abxy]\$([0-9]{2})\$")
 
@@ -25,18 +26,20 @@ _BCRYPT = re.compile(r"\$2[abxy]\$([0-9]{2})\$")
 def account_columns(tables: Tables) -> tuple[ColumnElement[Any], ...]:
     """What ``to_account`` reads."""
     columns = tables.accounts.c
-    return columns.user_id, columns.stamp, columns.password_hash, columns.confirmed_at, columns.disabled_at
+    times = (columns.confirmed_at, columns.disabled_at)
+    return columns.user_id, columns.stamp, columns.password_hash, *times, columns.proven_email
 
 
 def to_account(row: Any) -> Account:
     """The row of ``account_columns``."""
-    user_id, stamp, password_hash, confirmed_at, disabled_at = row
+    user_id, stamp, password_hash, confirmed_at, disabled_at, proven_email = row
     return Account(
         user_id=str(user_id),
         stamp=stamp,
         password_hash=password_hash,
         confirmed_at=or_none(instant, confirmed_at),
         disabled_at=or_none(instant, disabled_at),
+        proven_email=proven_email,
     )
 
 

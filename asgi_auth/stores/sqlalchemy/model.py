@@ -4,7 +4,19 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, SmallInteger, UniqueConstraint, Uuid, inspect
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnDefault,
+    DefaultClause,
+    FetchedValue,
+    Sequence,
+    SmallInteger,
+    UniqueConstraint,
+    Uuid,
+    inspect,
+    literal_column,
+)
 from sqlalchemy.exc import NoInspectionAvailable, SQLAlchemyError
 from sqlalchemy.orm import Mapper
 
@@ -146,6 +158,30 @@ class Model:
             raise ValidationError("fields refused", fields=problems)
         return written
 
+    def initial(self, besides: Mapping[str, Any]) -> dict[str, Any]:
+        """What a new user has in every column but the id and *besides*, by attribute.
+
+        Raises:
+            ValidationError: such a column has no default and may not be null; ``fields`` names every one.
+        """
+        given = {*besides, self.id_attribute}
+        columns = ((each.key, each.columns[0]) for each in self.mapper.column_attrs)
+        attributes = {name: column for name, column in columns if isinstance(column, Column)}
+        values = {name: _initial(column) for name, column in attributes.items() if name not in given}
+        kept = {name: value for name, value in values.items() if not self._is_the_mappers(attributes[name])}
+        missing = [name for name, value in kept.items() if value is None and not attributes[name].nullable]
+        if missing:
+            raise ValidationError(
+                "a value is missing", fields={self._logical(attributes[name].name): "is needed" for name in missing}
+            )
+        return kept
+
+    def _is_the_mappers(self, column: Column[Any]) -> bool:
+        """Whether the mapper or the database itself writes it."""
+        theirs = column is self.mapper.polymorphic_on or column is self.mapper.version_id_col
+        made = isinstance(column.server_default, FetchedValue) and not isinstance(column.server_default, DefaultClause)
+        return theirs or made or isinstance(column.default, Sequence)
+
     # --- errors
 
     def refusal(self, error: ConflictError) -> ValidationError | None:
@@ -175,6 +211,17 @@ class Model:
         attributes = {each.columns[0].name: each.key for each in self.mapper.column_attrs}
         attribute = attributes.get(name)
         return next((field for field, each in self._attributes.items() if each == attribute), name)
+
+
+def _initial(column: Column[Any]) -> Any:
+    """What an INSERT that does not name *column* gives it: its default, the database's, or None."""
+    if isinstance(column.default, ColumnDefault):
+        return column.default.arg(None) if column.default.is_callable else column.default.arg
+    if isinstance(column.server_default, DefaultClause):
+        clause = column.server_default.arg
+        # Without a type of its own, as in the definition of the table: the column's is the database's to find.
+        return clause if not isinstance(clause, str) else literal_column("'" + clause.replace("'", "''") + "'")
+    return None
 
 
 _TAKEN = {"email": "There is an account with this address already", "username": "This name is taken"}

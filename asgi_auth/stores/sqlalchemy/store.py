@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Table, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql.base import ExecutableOption
 
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
@@ -29,8 +30,8 @@ from asgi_auth.types import EMPTY, Job
 U = TypeVar("U")
 
 
-VERSION = 2
-"""Of the library's tables: 1 has neither invitations nor counters."""
+VERSION = 3
+"""Of the library's tables: 1 has neither invitations nor counters, 2 no address that was proven last."""
 
 
 def _unknown(_: Any) -> Mapping[str, Any]:
@@ -100,7 +101,7 @@ class SQLAlchemyStore(Generic[U]):
             missing = await self._missing()
             if missing and self._create_tables:
                 with suppress(StoreUnavailableError):  # another worker was faster, perhaps
-                    await self._create(None)
+                    await self._create(None, missing)
                 missing = await self._missing()
             if missing:
                 raise ConfigurationError(
@@ -114,7 +115,7 @@ class SQLAlchemyStore(Generic[U]):
         self._opened = False
 
     async def migrate(self) -> tuple[int, int]:
-        """Make those of the library's tables that are missing, where Alembic does not; the versions before and after.
+        """Make what is missing of the library's tables, where Alembic does not; the versions before and after.
 
         Raises:
             ConfigurationError: the application's own table of users is not there.
@@ -124,18 +125,26 @@ class SQLAlchemyStore(Generic[U]):
         missing = await self._missing()
         if any(name.partition(".")[0] == users.name for name in missing):
             raise ConfigurationError(f"SQLAlchemyStore: make the application's own tables first: {users.name}")
-        if not missing:
-            return VERSION, VERSION
+        await self._create(tables.every, missing)
+        firsts = (tables.accounts.name, tables.invitations.name, f"{tables.accounts.name}.proven_email")
+        return next((version for version, first in enumerate(firsts) if first in missing), VERSION), VERSION
 
-        await self._create(tables.every)
-        return int(tables.accounts.name not in missing), VERSION
-
-    async def _create(self, tables: Sequence[Table] | None) -> None:
-        """Those of *tables* that are missing; None: of all that the metadata has."""
+    async def _create(self, tables: Sequence[Table] | None, missing: Sequence[str]) -> None:
+        """What is *missing*: those of *tables* (None: of all that the metadata has), and columns of the library's."""
         metadata = self._bound.model.id.table.metadata
 
+        def create(session: Session) -> None:
+            connection = session.connection()
+            metadata.create_all(connection, tables=tables)
+            for table in self._bound.tables.every:
+                name = connection.dialect.identifier_preparer.format_table(table)
+                for column in table.c:
+                    if f"{table.name}.{column.name}" in missing:
+                        definition = CreateColumn(column).compile(dialect=connection.dialect)
+                        connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition}")
+
         async with self._database.transaction() as transaction:
-            await transaction.run(lambda session: metadata.create_all(session.connection(), tables=tables))
+            await transaction.run(create)
 
     async def _missing(self) -> Sequence[str]:
         tables = self._bound.tables

@@ -95,6 +95,7 @@ def _accounts(metadata: MetaData, name: str, users: Column[Any]) -> Table:
         Column("bcrypt_cost", Integer),
         Column("confirmed_at", BigInteger),
         Column("disabled_at", BigInteger),
+        Column("proven_email", Text),
         PrimaryKeyConstraint("subject_name", "user_id", name=f"{name}_pkey"),
         ForeignKeyConstraint(["user_id"], [users], ondelete="CASCADE", name=f"{name}_user_id_fkey"),
         Index(f"{name}_user_id", "user_id"),

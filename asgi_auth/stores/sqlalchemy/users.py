@@ -16,7 +16,7 @@ from asgi_auth.stores.sqlalchemy.accounts import account_columns, encode_account
 from asgi_auth.stores.sqlalchemy.database import Executor, Transaction
 from asgi_auth.stores.sqlalchemy.model import IDENTITIES, Model
 from asgi_auth.stores.sqlalchemy.tables import Tables
-from asgi_auth.types import Account
+from asgi_auth.types import EMPTY, Account
 
 U = TypeVar("U")
 
@@ -75,10 +75,20 @@ class Users(Generic[U]):
             return await transaction.run(act)
 
     async def update(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[U] | None:
-        written, key = self._model.columns(fields, keys), self._model.to_id(user_id)
+        identities = {f"{name}_key": None for name in fields if name in IDENTITIES} | _key_columns(keys)
+        return await self._write(user_id, self._model.columns(fields, keys), identities, complete=False)
+
+    async def replace(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[U] | None:
+        identities = {f"{name}_key": None for name in IDENTITIES} | _key_columns(keys)
+        return await self._write(user_id, self._model.columns(fields, keys), identities, complete=True)
+
+    async def _write(
+        self, user_id: str, written: Mapping[str, Any], identities: Mapping[str, str | None], *, complete: bool
+    ) -> Found[U] | None:
+        """Write attributes and keys; if *complete*, every other attribute is as in a new user."""
+        key = self._model.to_id(user_id)
         if key is None:
             return None
-        identities = {f"{name}_key": None for name in fields if name in IDENTITIES} | _key_columns(keys)
 
         def act(session: Session) -> Found[U] | None:
             # The account first, as everywhere, so that nobody waits in a circle; it is held until the commit. The user
@@ -87,7 +97,8 @@ class Users(Generic[U]):
             if session.execute(held).first() is None:
                 return None
             user = session.get_one(self._model.cls, key)
-            for attribute, value in written.items():
+            others = self._model.initial(written) if complete else EMPTY
+            for attribute, value in (*others.items(), *written.items()):
                 setattr(user, attribute, value)
             session.flush()
             if identities:
@@ -154,7 +165,7 @@ class Users(Generic[U]):
 
 
 def _account_values(account: Account) -> dict[str, Any]:
-    columns = ("stamp", "password_hash", "confirmed_at", "disabled_at")
+    columns = ("stamp", "password_hash", "confirmed_at", "disabled_at", "proven_email")
     return encode_account({column: getattr(account, column) for column in columns})
 
 

@@ -60,6 +60,7 @@ class UserTests:
         assert [await users.get(user_id) for user_id in NO_IDS] == [None] * len(NO_IDS)
         assert [await users.find("email", key) for key in NO_IDS] == [None] * len(NO_IDS)
         assert [await users.update(user_id, {}, {}) for user_id in NO_IDS] == [None] * len(NO_IDS)
+        assert [await users.replace(user_id, {}, {}) for user_id in NO_IDS] == [None] * len(NO_IDS)
         assert [await users.delete(user_id) for user_id in NO_IDS] == [False] * len(NO_IDS)
 
     async def test_user_insert_refuses_a_taken_identity(self, store: Store[Any]) -> None:
@@ -96,6 +97,34 @@ class UserTests:
             assert changed is not None
             assert users.values(changed.user)[name] == value * 2
         assert await users.find("email", "new@example.com") == changed
+
+    async def test_user_replace_keeps_no_other_field(self, store: Store[Any]) -> None:
+        """AC-1: what is left out is as in a new user who was given just that; the account stays as it is."""
+        users = store.scope("user").users
+        new = await register(store.scope("user"), str(uuid4()), email="new@example.com")
+        old = await register(store.scope("user"), str(uuid4()), email="old@example.com", **self.extra)
+        fields, keys = {"email": "Next@Example.com"}, {"email": "next@example.com"}
+        replaced = await users.replace(old.account.user_id, fields, keys)
+
+        assert replaced is not None
+        assert replaced.account == old.account
+        assert users.values(replaced.user) == {**users.values(new.user), **fields}
+        assert await users.find("email", "next@example.com") == replaced
+        assert await users.find("email", "old@example.com") is None
+
+    async def test_user_replace_takes_names_away(self, store: Store[Any]) -> None:
+        """AC-1: an identity that is left out finds nobody any more; one that another user has is refused."""
+        users = store.scope("user").users
+        alice = await add_user(store.scope("user"))
+        bob = await add_user(store.scope("user"), "bob")
+        for name in users.identity_fields - {"email"}:
+            await users.update(alice.account.user_id, {name: "name"}, {name: "name"})
+            taken = await users.replace(alice.account.user_id, {"email": "a@example.com"}, {"email": "a@example.com"})
+            assert taken is not None
+            assert await users.find(name, "name") is None
+        with pytest.raises(IdentityTakenError):
+            await users.replace(alice.account.user_id, {"email": "bob@example.com"}, {"email": "bob@example.com"})
+        assert await users.find("email", "bob@example.com") == bob
 
     async def test_user_update_refuses_a_taken_identity(self, store: Store[Any]) -> None:
         """Another user's address is refused and nothing is written; one's own is not another's."""

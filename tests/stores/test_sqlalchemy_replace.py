@@ -1,0 +1,97 @@
+"""``UserStore.replace`` over models as applications have them: what a new user has comes from the model's defaults."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Computed, FetchedValue, Identity, Sequence, Text, func, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from asgi_auth.errors import ValidationError
+from asgi_auth.stores import SQLAlchemyStore
+from asgi_auth.stores.sqlalchemy.model import Model
+from asgi_auth.testing.stores.users import register
+from asgi_auth.types import UserMixin
+from tests.stores.engines import engines
+
+pytestmark = pytest.mark.anyio
+
+
+class Base(DeclarativeBase):
+    """Its own metadata."""
+
+
+class Member(UserMixin, Base):
+    """Every way that a column may come by a value."""
+
+    __tablename__ = "members"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column()
+    version: Mapped[int] = mapped_column()
+    email: Mapped[str]
+    nickname: Mapped[str | None]
+    role: Mapped[str] = mapped_column(default="member")
+    code: Mapped[str] = mapped_column(default=lambda: "made")
+    joined: Mapped[datetime] = mapped_column(default=func.now())
+    level: Mapped[int] = mapped_column(server_default="7")
+    motto: Mapped[str] = mapped_column(server_default="it's new")
+    plan: Mapped[str] = mapped_column(server_default=text("'free'"))
+    shout: Mapped[str] = mapped_column(Text, Computed("upper(email)", persisted=True))
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "member", "version_id_col": version}  # noqa: RUF012
+
+
+class Strict(UserMixin, Base):
+    """Two columns that a registration has to fill."""
+
+    __tablename__ = "stricts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    full_name: Mapped[str] = mapped_column("fullName")
+    town: Mapped[str]
+    number: Mapped[int] = mapped_column(Sequence("numbers"))
+    serial: Mapped[int] = mapped_column(Identity())
+    triggered: Mapped[int] = mapped_column(server_default=FetchedValue())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SQLAlchemyStore[Member]]:
+    """The members, in a new database."""
+    async with engines(request.param, tmp_path) as made:
+        async with made().begin() as connection:
+            await connection.run_sync(lambda sync: Base.metadata.create_all(sync, tables=[_table(Member)]))
+        made_store = SQLAlchemyStore(made(), Member)
+        await made_store.migrate()
+        yield made_store
+
+
+async def test_replace_gives_every_column_its_default(store: SQLAlchemyStore[Member]) -> None:
+    """AC-1: nothing that a stranger gave is left; what the database or the mapper writes goes on as it does."""
+    scoped = store.scope("user")
+    new = await register(scoped, str(uuid4()), email="new@example.com")
+    given: dict[str, Any] = {"role": "owner", "code": "x", "level": 9, "motto": "m", "plan": "gold", "nickname": "n"}
+    old = await register(scoped, str(uuid4()), email="old@example.com", **given)
+    email = {"email": "next@example.com"}
+    replaced = await scoped.users.replace(old.account.user_id, email, email)
+
+    assert replaced is not None
+    names = ("kind", "role", "code", "level", "motto", "plan", "nickname")
+    assert [getattr(replaced.user, name) for name in names] == [getattr(new.user, name) for name in names]
+    assert [getattr(new.user, name) for name in names] == ["member", "member", "made", 7, "it's new", "free", None]
+    assert (replaced.user.id, replaced.user.shout, replaced.user.version) == (old.user.id, "NEXT@EXAMPLE.COM", 2)
+    assert abs((replaced.user.joined - new.user.joined).total_seconds()) < 3600
+
+
+def test_initial_values_name_what_a_registration_has_to_give() -> None:
+    """A column that may not be null and has no default is a problem of the form, by its logical name."""
+    model = Model(Strict, {"name": "full_name"}, wide=True)
+    with pytest.raises(ValidationError) as caught:
+        model.initial({"email": "a@example.com"})
+    assert caught.value.fields == {"name": "is needed", "town": "is needed"}
+    assert model.initial({"email": "a@example.com", "full_name": "Ann", "town": "Ayr"}) == {}
+
+
+def _table(model: type[Any]) -> Any:
+    return model.__table__
