@@ -1,5 +1,6 @@
 """A change of address: who may ask, what waits, who is told, what takes it back."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -18,6 +19,7 @@ from asgi_auth.errors import (
     ValidationError,
 )
 from asgi_auth.hooks import Hook
+from asgi_auth.limits import Limit
 from asgi_auth.plug import AuthPlug
 from asgi_auth.types import Draft, UserChanged, UserConfirmed
 from tests.add_ons.confirming import (
@@ -653,7 +655,7 @@ async def test_undo_notice_has_no_quota(auth: LocalAuthentication) -> None:
     user, token = await confirmed(auth)
     for number in range(8):
         await change_email(auth, (user, token), f"thief{number}@mail.example.org")
-    assert len([1 for purpose, _ in mails(auth) if purpose == "email_change_asked"]) == 4
+    assert len([1 for purpose, _ in mails(auth) if purpose == "email_change_asked"]) == 5
     assert await changed(auth, (user, token))
 
 
@@ -789,3 +791,53 @@ async def test_overload_changes_nothing(auth: LocalAuthentication, monkeypatch: 
     assert await actions(auth).pending(signed_in[0]) is None
     await change_email(auth, signed_in, NEW_EMAIL)
     assert await actions(auth).pending(signed_in[0]) == {"email": NEW_EMAIL}
+
+
+async def test_strangers_do_not_use_up_the_early_warning(auth: LocalAuthentication) -> None:
+    """AC-5: however often strangers register or ask for an address, its owner is warned of a change of their own."""
+    alice, bob = await confirmed(auth), await confirmed(auth, OTHER_EMAIL)
+    for _ in range(8):
+        await sign_up(auth, EMAIL, NEW_PASSWORD)
+        await change_email(auth, bob, EMAIL)
+        auth.clock.advance(timedelta(seconds=61))
+    assert Counter(purpose for purpose, address in mails(auth) if address == EMAIL) == {
+        "already_registered": 5,
+        "email_in_use": 5,
+    }
+    await change_email(auth, alice, NEW_EMAIL)
+    assert mails(auth) == [("email_change", NEW_EMAIL), ("email_change_asked", EMAIL)]
+
+
+async def test_strangers_do_not_use_up_the_links_of_others(auth: LocalAuthentication) -> None:
+    """Notices about an address are counted apart from the links to it."""
+    alice, bob = await confirmed(auth), await confirmed(auth, OTHER_EMAIL)
+    for _ in range(8):
+        await change_email(auth, bob, EMAIL)
+        auth.clock.advance(timedelta(seconds=61))
+    await auth.accounts.delete(alice[0].id)
+    mails(auth)
+    auth.clock.advance(timedelta(seconds=61))
+    await change_email(auth, bob, EMAIL)
+    assert ("email_change", EMAIL) in mails(auth)
+
+
+async def test_notice_that_could_not_be_sent_is_not_counted(tmp_path: Path) -> None:
+    """A mail server that is down uses up nobody's warning."""
+    down = True
+    sent: list[str] = []
+
+    async def send(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
+        if down and opts["purpose"] == "email_change_asked":
+            raise ConnectionError("451")
+        sent.append(opts["purpose"])
+
+    auth = confirming(tmp_path, sender=send, mails=Limit(1, DAY))
+    user = await auth.accounts.create({"email": EMAIL}, password=PASSWORD, confirmed=True)
+    signed_in = await sign_in(auth)
+    await change_email(auth, signed_in, NEW_EMAIL)
+    down = False
+    await change_email(auth, signed_in, THIRD_EMAIL)
+    await change_email(auth, signed_in, NEW_EMAIL)
+    assert sent.count("email_change_asked") == 1
+    assert await actions(auth).pending(user) == {"email": NEW_EMAIL}
+    await auth.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_auth.accounts import as_of
 from asgi_auth.limits import Limit
+from asgi_auth.registration import is_moved
 from asgi_auth.services import Services
 from asgi_auth.store import Found, TokenRecord
 from asgi_auth.tokens import IssuedToken
@@ -44,29 +45,35 @@ class Letters:
     async def ask_about_change(self, user: Any, issued: IssuedToken) -> None:
         """Ask whoever can be reached by the new value to prove it."""
         [(field, value)] = issued.record.extra_data["fields"].items()
-        if await self._may_link(issued.record.purpose, value):
-            await self._send_change(user, issued, field, value)
+        owner = await self._owner(issued.record, field, value)
+        if owner is not None:
+            # Nobody is told, so the change waits like any other; but its link is in nobody's hands.
+            await self._services.tokens.retire_older(issued.record)
+            await self._tell_in_use(owner, value)
+        elif await self._may_link(issued.record.purpose, value):
+            await self._send_link(user, issued, purpose=f"{field}_change", address=value)
 
     async def ask_again(self, found: Found[Any], record: TokenRecord) -> None:
         """The same once more, with a new link in place of that of *record*; it dies with whatever ends the old one."""
         [(field, value)] = record.extra_data["fields"].items()
-        if await self._may_link(record.purpose, value):
+        owner = await self._owner(record, field, value)
+        if owner is not None:
+            await self._tell_in_use(owner, value)
+        elif await self._may_link(record.purpose, value):
             issued = await self._services.tokens.issue(
                 record.purpose,
                 account=as_of(found.account, record.stamp),
                 lifetime=self._options.lifetime,
                 extra_data=record.extra_data,
             )
-            await self._send_change(found.user, issued, field, value)
+            await self._send_link(found.user, issued, purpose=f"{field}_change", address=value)
 
-    async def _send_change(self, user: Any, issued: IssuedToken, field: str, value: str) -> None:
+    async def _owner(self, record: TokenRecord, field: str, value: str) -> Found[Any] | None:
+        """Another account that has the new address; one that only changed to it loses it to who confirms it."""
         owner = await self._services.accounts.find("email", value) if field == "email" else None
-        if owner is None or owner.account.user_id == issued.record.user_id:
-            await self._send_link(user, issued, purpose=f"{field}_change", address=value)
-        else:
-            # Nobody is told, so the change waits like any other; but its link is in nobody's hands.
-            await self._services.tokens.retire_older(issued.record)
-            await self._send_notice(owner, purpose="email_in_use")
+        if owner is None or owner.account.user_id == record.user_id or is_moved(owner.account):
+            return None
+        return owner
 
     async def _send_link(self, user: Any, issued: IssuedToken, *, purpose: str, address: str) -> None:
         options = self._options
@@ -88,22 +95,30 @@ class Letters:
 
     # --- notices
 
+    async def _tell_in_use(self, owner: Found[Any], address: str) -> None:
+        await self._notify(owner, purpose="email_in_use", key=self._services.address_key(address))
+
     async def tell_asked(self, found: Found[Any]) -> None:
-        """Tell a user, at the address in force, that a change of it was asked for."""
-        await self._notify(found, purpose="email_change_asked")
+        """Tell a user, at the address in force, that a change of it was asked for.
+
+        Counted by account: only who acts in it can use that up, and has caused as many warnings by then.
+        """
+        await self._notify(found, purpose="email_change_asked", key=found.account.user_id)
 
     async def tell_registered(self, found: Found[Any]) -> None:
         """Tell the owner of an address that somebody wanted to register with it."""
-        await self._notify(found, purpose="already_registered")
-
-    async def _notify(self, found: Found[Any], *, purpose: str) -> None:
         address = self._services.values(found.user).get("email")
-        if address is not None and await self._takes(self.first, address):
-            await self._send_notice(found, purpose=purpose)
+        if address is not None:
+            await self._notify(found, purpose="already_registered", key=self._services.address_key(address))
 
-    async def _send_notice(self, found: Found[Any], *, purpose: str) -> None:
-        address = self._services.values(found.user)["email"]
-        await self._services.deliver(self._sender, found.user, purpose=purpose, address=address)
+    async def _notify(self, found: Found[Any], *, purpose: str, key: str) -> None:
+        """Send a notice, unless there were too many of this purpose for *key*. Each purpose is counted by itself."""
+        address = self._services.values(found.user).get("email")
+        counter = f"{self._options.name}.{purpose}"
+        if address is None or not await self._services.limiter.allows(counter, key, self._options.mails):
+            return
+        if not await self._services.deliver(self._sender, found.user, purpose=purpose, address=address):
+            await self._services.limiter.give_back(counter, key)
 
     # --- how many
 
@@ -116,8 +131,3 @@ class Letters:
             if not await self._services.limiter.allows(name, self._services.address_key(address), limit):
                 return False
         return True
-
-    async def _takes(self, purpose: str, address: str) -> bool:
-        return await self._services.limiter.allows(
-            f"{purpose}.mail", self._services.address_key(address), self._options.mails
-        )
