@@ -354,7 +354,11 @@ class InvitationStore(Protocol):
 
 
 class CounterStore(Protocol):
-    """How often something happened within a time."""
+    """How often something happened within a time.
+
+    A count commits by itself, so that a limit holds whatever becomes of the act. Only ``Work.counters`` are part of the
+    transaction of the act: they count what the act does, and are rolled back with it.
+    """
 
     async def count(self, name: str, key: bytes, *, now: datetime, expires_at: datetime) -> Counted:
         """Count one more under *name* and *key*, in one statement, however many do so at once.

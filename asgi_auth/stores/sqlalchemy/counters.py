@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, case, delete, select, tuple_, update
 from asgi_auth.errors import ValidationError
 from asgi_auth.store import Counted
 from asgi_auth.stores.rows import instant, micros, storable
-from asgi_auth.stores.sqlalchemy.database import Executor, Upsert, rows
+from asgi_auth.stores.sqlalchemy.database import Runner, Upsert, rows
 from asgi_auth.stores.sqlalchemy.tables import Tables
 
 
@@ -19,8 +19,8 @@ def _to_counted(row: Sequence[int]) -> Counted:
 class Counters:
     """``CounterStore``."""
 
-    def __init__(self, executor: Executor, upsert: Upsert, tables: Tables, subject_name: str) -> None:
-        self._executor, self._upsert, self._table = executor, upsert, tables.counters
+    def __init__(self, runner: Runner, upsert: Upsert, tables: Tables, subject_name: str) -> None:
+        self._runner, self._upsert, self._table = runner, upsert, tables.counters
         self._subject_name = subject_name
 
     async def count(self, name: str, key: bytes, *, now: datetime, expires_at: datetime) -> Counted:
@@ -37,20 +37,20 @@ class Counters:
                 "expires_at": case((is_over, statement.excluded.expires_at), else_=columns.expires_at),
             },
         )
-        return _to_counted((await rows(self._executor, statement.returning(columns["count"], columns.expires_at)))[0])
+        return _to_counted((await rows(self._runner, statement.returning(columns["count"], columns.expires_at)))[0])
 
     async def get(self, name: str, key: bytes, *, now: datetime) -> Counted | None:
         if not storable(name):
             return None
         statement = select(self._table.c["count"], self._table.c.expires_at).where(*self._running(name, key, now))
-        found = await rows(self._executor, statement)
+        found = await rows(self._runner, statement)
         return _to_counted(found[0]) if found else None
 
     async def uncount(self, name: str, key: bytes, *, now: datetime) -> None:
         count = self._table.c["count"]
         if storable(name):
             these = (*self._running(name, key, now), count > 0)
-            await rows(self._executor, update(self._table).where(*these).values({"count": count - 1}))
+            await rows(self._runner, update(self._table).where(*these).values({"count": count - 1}))
 
     def _running(self, name: str, key: bytes, now: datetime) -> tuple[ColumnElement[bool], ...]:
         columns = self._table.c
@@ -64,4 +64,4 @@ class Counters:
         taken = batch.with_for_update(skip_locked=True).cte("batch")  # as with what expires of invitations
         these = tuple_(columns.name, columns.key).in_(select(taken.c.name, taken.c.key))
         statement = delete(self._table).where(over[0], these).returning(columns.name)
-        return len(await rows(self._executor, statement))
+        return len(await rows(self._runner, statement))

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Executable, Table, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, CursorResult, ExceptionContext, Row
+from sqlalchemy.engine import Connection, CursorResult, Engine, ExceptionContext, Row
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -44,8 +45,8 @@ Upsert = Callable[[Table], sqlite.Insert | postgresql.Insert]
 """The INSERT of a database that can say what to do on a conflict."""
 
 
-class Executor(Protocol):
-    """Where acts are run."""
+class Runner(Protocol):
+    """Where single acts are run."""
 
     async def run(self, act: Act[T]) -> T:
         """Run *act*; commits by itself unless this is a transaction.
@@ -55,6 +56,10 @@ class Executor(Protocol):
             StoreUnavailableError: the database does not answer.
         """
         ...
+
+
+class Executor(Runner, Protocol):
+    """Where acts are run, alone or several in one transaction."""
 
     def transaction(self) -> AbstractAsyncContextManager["Transaction"]:
         """A new transaction; inside one, the same."""
@@ -70,14 +75,14 @@ class Joined:
     over: bool = False
 
 
-async def rows(executor: Executor, statement: Executable) -> Sequence[Row[Any]]:
+async def rows(runner: Runner, statement: Executable) -> Sequence[Row[Any]]:
     """The rows that *statement* gives; none if it gives none."""
 
     def act(session: Session) -> Sequence[Row[Any]]:
         result = session.execute(statement)
         return result.all() if isinstance(result, CursorResult) and result.returns_rows else ()
 
-    return await executor.run(act)
+    return await runner.run(act)
 
 
 class Transaction:
@@ -92,13 +97,18 @@ class Transaction:
         self.session, self._jobs = session, jobs
         self._connection, self._timeout = connection, timeout
 
+    @property
+    def joined(self) -> bool:
+        """Whether this is part of a transaction of the application's, which alone commits it or rolls it back."""
+        return self._jobs is not None
+
     async def run(self, act: Act[T]) -> T:
         if self.over:
             raise ConfigurationError("store: the transaction is over; use the store itself")
 
         async def flushed() -> T:
             await self.session.flush()  # what was added to it is there for whatever comes next
-            return await self._connection.run_sync(_in_session, act)
+            return await self._connection.run_sync(in_session, act)
 
         return await answered(flushed(), self._timeout)
 
@@ -133,18 +143,35 @@ class Database:
         _look_after(self.engine)
 
     async def run(self, act: Act[T]) -> T:
-        if self._current() is not None:
+        if self.current() is not None:
             async with self.transaction() as transaction:
                 return await transaction.run(act)
+        return await self._run_by_itself(self._single, act)
 
+    async def run_apart(self, act: Act[T]) -> T:
+        """Run *act* and commit it, even if the store has joined a transaction of the application's."""
+        return await self._run_by_itself(self._apart, act)
+
+    async def _run_by_itself(self, engine: AsyncEngine, act: Act[T]) -> T:
         async def connected() -> T:
-            async with self._single.connect() as connection:
-                return await connection.run_sync(_in_session, act)
+            async with engine.connect() as connection:
+                return await connection.run_sync(in_session, act)
 
         return await answered(connected(), self.timeout)
 
+    @cached_property
+    def _apart(self) -> AsyncEngine:
+        # It has a pool of its own. If joined transactions held all connections of the application's pool, and each
+        # waited for one more, none would ever go on.
+        engine = self.engine.sync_engine
+        apart = Engine(engine.pool.recreate(), engine.dialect, engine.url, hide_parameters=engine.hide_parameters)
+        event.listen(engine, "engine_disposed", lambda _: apart.dispose())
+        _look_after(AsyncEngine(apart))
+        options = {**engine.get_execution_options(), "isolation_level": "AUTOCOMMIT"}
+        return AsyncEngine(apart).execution_options(**options)
+
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        joined = self._current()
+        joined = self.current()
         return self._own() if joined is None else self._nested(joined)
 
     @asynccontextmanager
@@ -158,7 +185,8 @@ class Database:
             joined.over = True  # for tasks that were started in the block and outlive it
             _joined.reset(token)
 
-    def _current(self) -> Joined | None:
+    def current(self) -> Joined | None:
+        """The session whose transaction this task is part of; None if there is none."""
         joined = _joined.get().get(self)
         return None if joined is None or joined.over else joined
 
@@ -218,7 +246,8 @@ async def _commit(session: AsyncSession, connection: AsyncConnection) -> None:
     await connection.commit()
 
 
-def _in_session(connection: Connection, act: Act[T]) -> T:
+def in_session(connection: Connection, act: Act[T]) -> T:
+    """What *act* returns, run in the transaction of *connection*."""
     # A session for this call alone: its objects are nobody else's, and are detached when it is closed, with every
     # column loaded, whatever the application's own sessions do at a commit. It never ends the transaction.
     with Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False) as session:

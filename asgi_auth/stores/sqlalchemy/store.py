@@ -18,8 +18,9 @@ from asgi_auth.store import ScopedStore, Work
 from asgi_auth.stores.sqlalchemy.accounts import Accounts
 from asgi_auth.stores.sqlalchemy.adopt import Adopted, Adoption
 from asgi_auth.stores.sqlalchemy.counters import Counters
-from asgi_auth.stores.sqlalchemy.database import Database, Executor, Upsert
+from asgi_auth.stores.sqlalchemy.database import Database, Executor, Runner, Upsert
 from asgi_auth.stores.sqlalchemy.invitations import Invitations
+from asgi_auth.stores.sqlalchemy.lasting import Lasting
 from asgi_auth.stores.sqlalchemy.model import Field, Model
 from asgi_auth.stores.sqlalchemy.sessions import Sessions
 from asgi_auth.stores.sqlalchemy.tables import Tables, make_tables
@@ -84,6 +85,7 @@ class SQLAlchemyStore(Generic[U]):
         timeout: timedelta = timedelta(seconds=5),
     ) -> None:
         self._database = Database(bind, timeout.total_seconds())
+        self._lasting = Lasting(self._database)
         known = Model(model, fields, wide=self._database.sqlite)
         self._bound = _Bound(
             model=known, tables=tables or make_tables(model), options=options, upsert=self._database.upsert
@@ -165,13 +167,16 @@ class SQLAlchemyStore(Generic[U]):
 
     def scope(self, subject_name: str) -> ScopedStore[U]:
         """The same store, for one kind of user: those that have an account of that kind."""
-        return _ScopedStore(self._database, self._bound, subject_name)
+        return _ScopedStore(self._database, self._lasting, self._bound, subject_name)
 
     def joined(self, session: AsyncSession) -> AbstractAsyncContextManager[list[Job]]:
         """Within the block whatever is done with this store, by this task, is part of the transaction of *session*.
 
         It is never committed here: with *session* everything is, or nothing. Each act is a savepoint. What hooks leave
         for after the commit is in the list that the block is given, for the application to run then.
+
+        Counters are the exception: a rollback, of *session* or of a savepoint, never takes a count back. Otherwise an
+        application that rolls back what was refused would have no limits.
         """
         return self._database.join(session)
 
@@ -200,20 +205,21 @@ class SQLAlchemyStore(Generic[U]):
 class _ScopedStore(Generic[U]):
     """``ScopedStore``."""
 
-    def __init__(self, executor: Executor, bound: _Bound, subject_name: str) -> None:
-        self._executor, self._bound, self._subject_name = executor, bound, subject_name
+    def __init__(self, executor: Executor, counting: Runner, bound: _Bound, subject_name: str) -> None:
+        self._executor, self._counting, self._bound, self._subject_name = executor, counting, bound, subject_name
         common = (executor, bound.model, bound.tables, subject_name)
         self.users = Users[U](*common, bound.options)
         self.accounts = Accounts(*common)
         self.sessions = Sessions[U](*common, bound.options)
         self.tokens = Tokens(*common)
         self.invitations = Invitations(executor, bound.upsert, bound.tables, subject_name)
-        self.counters = Counters(executor, bound.upsert, bound.tables, subject_name)
+        self.counters = Counters(counting, bound.upsert, bound.tables, subject_name)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Work[U]]:
         async with self._executor.transaction() as transaction:
-            bound = _ScopedStore[U](transaction, self._bound, self._subject_name)
+            counting = self._counting if transaction.joined else transaction
+            bound = _ScopedStore[U](transaction, counting, self._bound, self._subject_name)
             work = Work(
                 users=bound.users,
                 accounts=bound.accounts,
