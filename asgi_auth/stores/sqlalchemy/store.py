@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Table, inspect
+from sqlalchemy import Inspector, Table, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateColumn
@@ -23,7 +23,7 @@ from asgi_auth.stores.sqlalchemy.invitations import Invitations
 from asgi_auth.stores.sqlalchemy.lasting import Lasting
 from asgi_auth.stores.sqlalchemy.model import Field, Model
 from asgi_auth.stores.sqlalchemy.sessions import Sessions
-from asgi_auth.stores.sqlalchemy.tables import Tables, make_tables
+from asgi_auth.stores.sqlalchemy.tables import Tables, check_owner, make_tables, refuse_sharing
 from asgi_auth.stores.sqlalchemy.tokens import Tokens
 from asgi_auth.stores.sqlalchemy.users import Users
 from asgi_auth.types import EMPTY, Job
@@ -70,7 +70,7 @@ class SQLAlchemyStore(Generic[U]):
         timeout: How long a statement waits for a connection, for its turn and for its answer, all in all. Then: 503.
 
     Raises:
-        ConfigurationError: names what the model lacks, or what is wrong with *bind*.
+        ConfigurationError: names what the model lacks, what is wrong with *bind*, or which class the tables belong to.
     """
 
     def __init__(
@@ -87,16 +87,17 @@ class SQLAlchemyStore(Generic[U]):
         self._database = Database(bind, timeout.total_seconds())
         self._lasting = Lasting(self._database)
         known = Model(model, fields, wide=self._database.sqlite)
-        self._bound = _Bound(
-            model=known, tables=tables or make_tables(model), options=options, upsert=self._database.upsert
-        )
+        tables = tables or make_tables(model)
+        check_owner(tables.accounts, model)
+        self._bound = _Bound(model=known, tables=tables, options=options, upsert=self._database.upsert)
         self._create_tables, self._opened = create_tables, False
 
     async def open(self) -> None:
         """Look whether every table is there; none is made without ``create_tables``.
 
         Raises:
-            ConfigurationError: names what is missing: the application's migrations, or ``migrate``, make it.
+            ConfigurationError: names what is missing: the application's migrations, or ``migrate``, make it. Or the
+                tables in the database belong to the users of another table.
             StoreUnavailableError: the database does not answer.
         """
         if not self._opened:
@@ -161,9 +162,20 @@ class SQLAlchemyStore(Generic[U]):
                 else:
                     there = {column["name"] for column in found.get_columns(table.name, schema=table.schema)}
                     missing += [f"{table.name}.{column}" for column in {column.name for column in table.c} - there]
+            if tables.accounts.name not in missing:
+                self._check_owner(found)
             return sorted(missing)
 
         return await self._database.run(look)
+
+    def _check_owner(self, found: Inspector) -> None:
+        """Refuse tables that were made from another metadata, for another class."""
+        accounts, model = self._bound.tables.accounts, self._bound.model
+        for key in found.get_foreign_keys(accounts.name, schema=accounts.schema):
+            users = key["referred_table"]
+            # A name in SQLite may be written in any case.
+            if key["constrained_columns"] == ["user_id"] and users.lower() != model.id.table.name.lower():
+                raise refuse_sharing(accounts, model.cls, f"the table {users}")
 
     def scope(self, subject_name: str) -> ScopedStore[U]:
         """The same store, for one kind of user: those that have an account of that kind."""

@@ -26,11 +26,15 @@ from sqlalchemy import (
     text,
 )
 
+from asgi_auth.errors import ConfigurationError
 from asgi_auth.stores.sqlalchemy.model import primary_key
 
 # Words, not expressions: a database must see that it is the index's own condition, so that no value is a parameter.
 PENDING_IN_SCOPE: Final = text("status = 'pending' AND scope IS NOT NULL")
 PENDING_WITHOUT_SCOPE: Final = text("status = 'pending' AND scope IS NULL")
+
+_OWNER: Final = "asgi_auth_owner"
+"""In the ``info`` of the table of accounts: for which class it was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +58,16 @@ def make_tables(model: type[Any], *, prefix: str = "asgi_auth_") -> Tables:
 
     Call it beside the models, so that Alembic sees the tables without making the store.
 
+    Classes whose ids are in one column may share tables: those of one hierarchy, by single-table or joined-table
+    inheritance. Others may not: an id of one would be taken for the same id of the other.
+
     Args:
         model: The mapped class of the users.
         prefix: What the names begin with; two models in one database need one each.
 
     Raises:
-        ConfigurationError: *model* is not mapped, or its primary key is not one column.
+        ConfigurationError: *model* is not mapped, its primary key is not one column, or the tables belong to another
+            class; the message names both.
     """
     users = primary_key(model)
     metadata, schema = users.table.metadata, users.table.schema
@@ -69,12 +77,34 @@ def make_tables(model: type[Any], *, prefix: str = "asgi_auth_") -> Tables:
         return make(metadata, f"{prefix}{name}", users, *refers_to) if there is None else there
 
     accounts = put("accounts", _accounts)
+    check_owner(accounts, model)
+    accounts.info.setdefault(_OWNER, _full_name(model))
     return Tables(
         accounts=accounts,
         sessions=put("sessions", _sessions, accounts),
         tokens=put("tokens", _tokens, accounts),
         invitations=put("invitations", _invitations),
         counters=put("counters", _counters),
+    )
+
+
+def _full_name(model: type[Any]) -> str:
+    return f"{model.__module__}.{model.__qualname__}"  # two modules may have a class User each
+
+
+def check_owner(accounts: Table, model: type[Any]) -> None:
+    """Raise ConfigurationError if *accounts* refers to other users than those of *model*."""
+    mine = primary_key(model).table.fullname
+    for users in {key.target_fullname.rpartition(".")[0] for key in accounts.c.user_id.foreign_keys} - {mine}:
+        raise refuse_sharing(accounts, model, accounts.info.get(_OWNER, f"the table {users}"))
+
+
+def refuse_sharing(accounts: Table, model: type[Any], other: str) -> ConfigurationError:
+    """The error for *model* if *accounts* belongs to *other*."""
+    return ConfigurationError(
+        f"SQLAlchemyStore: {_full_name(model)} cannot use {accounts.fullname} and the other tables with this prefix, "
+        f"because they belong to {other}: call make_tables({model.__name__}, "
+        f'prefix="{model.__name__.lower()}_auth_") and give the result to the store as tables'
     )
 
 
