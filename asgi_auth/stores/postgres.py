@@ -1,8 +1,8 @@
 """PostgreSQL through asyncpg: many machines, one database; a pool of the store's own or the application's.
 
-Every transaction is READ COMMITTED. What two requests can race for is one statement, or is settled by the stamp when a
-session or token is loaded. Nothing is used that distributed databases of this kind lack: no advisory locks, and
-LISTEN/NOTIFY for cached look-ups alone.
+Every transaction, and every statement outside one, is READ COMMITTED. What two requests can race for is one statement,
+or is settled by the stamp when a session or token is loaded. Nothing is used that distributed databases of this kind
+lack: no advisory locks, and LISTEN/NOTIFY for cached look-ups alone.
 """
 
 import asyncio
@@ -79,7 +79,8 @@ class PostgresStore:
         """Connect, and bring an empty database to the newest schema.
 
         Raises:
-            ConfigurationError: the schema is older (run ``migrate``) or is not known.
+            ConfigurationError: the schema is older (run ``migrate``) or is not known; or *pool*, or a pooler, has
+                connections whose ``default_transaction_isolation`` is not READ COMMITTED.
             StoreUnavailableError: the database does not answer, or lets nobody in.
         """
         await self._database.connections().open()

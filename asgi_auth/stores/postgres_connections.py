@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
 from asgi_auth.stores import postgres_cache
+from asgi_auth.stores.isolation import DEFAULT_ISOLATION, refuse_other_isolation
 from asgi_auth.stores.postgres_cache import NOTIFY, Channel, Heard, SessionCache
 from asgi_auth.stores.rows import Row
 from asgi_auth.stores.sql import ConflictError
@@ -65,6 +66,28 @@ async def fetch(connection: Any, sql: str, values: Sequence[Any], seconds: float
     except FAILURES as exc:
         raise _unavailable(exc) from None
     return rows
+
+
+_READ_COMMITTED = {"default_transaction_isolation": "read committed"}
+_REFUSED = (asyncpg.ProtocolViolationError, asyncpg.FeatureNotSupportedError)
+"""What PgBouncer, or Amazon's RDS Proxy, answers to a setting that it does not know."""
+
+
+async def _connect(dsn: str | None = None, **options: Any) -> Any:
+    """As ``asyncpg.connect``; statements outside a transaction are READ COMMITTED, whatever the database's default.
+
+    It is asked for at the start of the connection, not by SET: in a pooler SET would change a connection that others
+    use as well. A pooler that refuses the setting, or ignores it, leaves the database's default.
+    """
+    try:
+        return await asyncpg.connect(dsn, **options, server_settings=_READ_COMMITTED)
+    except _REFUSED:
+        return await asyncpg.connect(dsn, **options)
+
+
+async def _check_isolation(connection: Any) -> None:
+    async with connection.transaction(isolation="read_committed"):  # a pooler hands it to one server as a whole
+        refuse_other_isolation("PostgresStore", await connection.fetchval(DEFAULT_ISOLATION))
 
 
 @asynccontextmanager
@@ -160,6 +183,7 @@ class Connections:
         pool = await self._pool()
         try:
             async with answered(self._settings.seconds), pool.acquire() as connection:
+                await _check_isolation(connection)
                 await schema.ensure(connection)
         except BaseException:
             await self._close()
@@ -183,7 +207,7 @@ class Connections:
         """As ``postgres_cache.Listen``, on a connection of its own: while a pool's is held, it cannot be closed."""
         ended = asyncio.Event()
         async with answered(self._settings.seconds):
-            connection = await asyncpg.connect(self._settings.listen_dsn)
+            connection = await _connect(self._settings.listen_dsn)
         try:
             connection.add_termination_listener(lambda _: ended.set())
             async with answered(self._settings.seconds):
@@ -207,7 +231,7 @@ class Connections:
                 if settings.shared is not None:
                     connection = await stack.enter_async_context(settings.shared().acquire())
                 else:
-                    connection = await asyncpg.connect(settings.dsn, statement_cache_size=settings.statement_cache_size)
+                    connection = await _connect(settings.dsn, statement_cache_size=settings.statement_cache_size)
                     stack.push_async_callback(connection.close, timeout=settings.seconds)
             yield connection
 
@@ -240,6 +264,7 @@ async def _pool_of_its_own(settings: Settings, idle: list[tuple[Pool, Any]]) -> 
     """A pool that is closed with this generator; an event loop that ends closes the generators that are left."""
     pool = await asyncpg.create_pool(
         settings.dsn,
+        connect=_connect,
         min_size=0,
         max_size=settings.max_connections,
         timeout=settings.seconds,

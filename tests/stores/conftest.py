@@ -1,12 +1,13 @@
-"""What the tests of ``SQLAlchemyStore`` in an application share; the others have stores of their own."""
+"""What tests of stores share: ``SQLAlchemyStore`` in an application; a PostgreSQL with another default isolation."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from asgi_auth.stores import SQLAlchemyStore
+from tests.postgres import another_database
 from tests.stores.engines import Engines, engines, make
 from tests.stores.models import IntUser
 
@@ -29,3 +30,10 @@ def engine(made: Engines) -> AsyncEngine:
 def store(engine: AsyncEngine) -> SQLAlchemyStore[IntUser]:
     """The store on it."""
     return SQLAlchemyStore(engine, IntUser)
+
+
+@pytest.fixture(scope="module")
+def serializable() -> Iterator[str]:
+    """The address of a PostgreSQL database whose default isolation is the strictest."""
+    with another_database(default_transaction_isolation="serializable") as address:
+        yield address

@@ -6,16 +6,18 @@ import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 from uuid import uuid4
 
 import pytest
 
+from asgi_auth.errors import ConfigurationError
 from asgi_auth.stores import PostgresStore
 from asgi_auth.testing import CounterSuite, InvitationSuite, StoreSuite
 from tests.gate import PATIENCE
-from tests.postgres import execute, server
+from tests.postgres import another_database, execute, server
 
 pytestmark = pytest.mark.slow
 
@@ -28,22 +30,28 @@ listen_addr =
 unix_socket_dir = {directory}
 listen_port = {port}
 auth_type = any
-pool_mode = transaction
+pool_mode = {pool_mode}
+ignore_startup_parameters = {ignored}
 default_pool_size = 20
 max_client_conn = 500
 """
 
 
-@pytest.fixture(scope="module")
-def pooler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The directory of its socket."""
+@contextmanager
+def pgbouncer(*, pool_mode: str = "transaction", ignored: str = "") -> Iterator[Path]:
+    """The directory of the socket of a PgBouncer.
+
+    Args:
+        ignored: The settings in an address that it ignores; it refuses the others.
+    """
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")  # where not everybody looks
     if program is None:
         pytest.skip("not installed: pgbouncer (Debian: pgbouncer)")
     directory = Path("/tmp") / f"pgbouncer-{uuid4().hex[:8]}"  # noqa: S108  # the path of a socket has 107 bytes at most
     directory.mkdir(mode=0o700)
     configuration = directory / "pgbouncer.ini"
-    configuration.write_text(CONFIGURATION.format(upstream=_upstream(), directory=directory, port=PORT))
+    places = {"upstream": _upstream(), "directory": directory, "port": PORT}
+    configuration.write_text(CONFIGURATION.format(**places, pool_mode=pool_mode, ignored=ignored))
     command = [program, "-q", str(configuration)]
     if os.getuid() == 0:  # as whom it refuses to run
         owner = pwd.getpwuid(_cluster_owner())
@@ -82,13 +90,41 @@ def _wait_for(socket: Path, process: "subprocess.Popen[bytes]") -> None:
         time.sleep(0.01)
 
 
+def address_through(pooler: Path, address: str) -> str:
+    """The address of the same database, behind the pooler."""
+    return f"postgresql://app@{urlsplit(address).path}?host={quote(str(pooler), safe='')}&port={PORT}"
+
+
+async def let_role_be_read_committed(address: str) -> None:
+    """Give the role READ COMMITTED in this database, in place of the database's own default."""
+    [[role, name]] = await execute(address, "SELECT quote_ident(current_user), quote_ident(current_database())")
+    setting = "default_transaction_isolation = 'read committed'"
+    await execute(address, f"ALTER ROLE {role} IN DATABASE {name} SET {setting}")
+
+
+async def end_connections(address: str) -> None:
+    """End what the pooler has: the settings of a role are those at the start of a connection."""
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    await execute(address, f"SELECT pg_terminate_backend(pid, 5000) {others}")
+
+
+@pytest.fixture(scope="module")
+def pooler() -> Iterator[Path]:
+    """The directory of the socket of one in transaction mode."""
+    with pgbouncer() as directory:
+        yield directory
+
+
 @pytest.fixture
-async def dsn(pooler: Path) -> AsyncIterator[str]:
-    """The address of an empty database behind the pooler: what an address sets for the session does not count there."""
-    name = f"test_{uuid4().hex}"
-    await execute(server().dsn, f"CREATE DATABASE {name}")
-    yield f"postgresql://app@/{name}?host={quote(str(pooler), safe='')}&port={PORT}"
-    await execute(server().dsn, f"DROP DATABASE {name} WITH (FORCE)")
+async def dsn(pooler: Path, serializable: str) -> AsyncIterator[str]:
+    """The address of an empty database behind the pooler: what an address sets for the session does not count there.
+
+    The role has READ COMMITTED; the database's own default is the strictest.
+    """
+    await let_role_be_read_committed(serializable)
+    yield address_through(pooler, serializable)
+    await execute(serializable, "DROP SCHEMA public CASCADE")
+    await execute(serializable, "CREATE SCHEMA public")
 
 
 class TestPostgresStoreBehindPgBouncer(StoreSuite, InvitationSuite, CounterSuite):
@@ -103,3 +139,35 @@ class TestPostgresStoreBehindPgBouncer(StoreSuite, InvitationSuite, CounterSuite
         await store.close()
 
     second = store
+
+
+@pytest.fixture
+def strict() -> Iterator[str]:
+    """The address of a database whose default isolation is the strictest, whatever the role, without a pooler."""
+    with another_database(default_transaction_isolation="serializable") as address:
+        yield address
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("options", "statement_cache_size"),
+    [
+        ({}, 0),
+        ({"ignored": "default_transaction_isolation"}, 0),
+        ({"pool_mode": "session"}, 100),
+        ({"pool_mode": "session", "ignored": "default_transaction_isolation"}, 100),
+    ],
+    ids=str,
+)
+async def test_pooler_with_another_isolation_is_refused(
+    strict: str, options: dict[str, str], statement_cache_size: int
+) -> None:
+    """The database's default counts, in whichever mode, refused or ignored; the role's own takes its place."""
+    with pgbouncer(**options) as pooler:
+        store = PostgresStore(address_through(pooler, strict), statement_cache_size=statement_cache_size)
+        with pytest.raises(ConfigurationError, match="ALTER ROLE … SET default_transaction_isolation"):
+            await store.open()
+        await let_role_be_read_committed(strict)
+        await end_connections(strict)
+        await store.open()
+        await store.close()

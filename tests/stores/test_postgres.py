@@ -58,6 +58,17 @@ class TestPostgresStoreBehindPooler(TestPostgresStore):
 
 
 @pytest.mark.slow
+class TestPostgresStoreOnSerializable(TestPostgresStore):
+    """The suite, on a database whose default isolation is the strictest."""
+
+    @pytest.fixture
+    async def dsn(self, serializable: str) -> AsyncIterator[str]:
+        """The address of an empty database there."""
+        async with database(serializable) as address:
+            yield address
+
+
+@pytest.mark.slow
 class TestPostgresStoreWithCache(StoreSuite):
     """The suite, where look-ups are cached."""
 

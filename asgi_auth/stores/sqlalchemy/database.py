@@ -9,7 +9,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Executable, Table, event
+from sqlalchemy import Executable, Table, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, CursorResult, Engine, ExceptionContext, Row
 from sqlalchemy.exc import (
@@ -34,6 +34,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 from asgi_auth.errors import AuthError, ConfigurationError, StoreUnavailableError, ValidationError
+from asgi_auth.stores.isolation import DEFAULT_ISOLATION, refuse_other_isolation
 from asgi_auth.stores.sql import ConflictError
 from asgi_auth.types import Job
 
@@ -169,6 +170,17 @@ class Database:
         _look_after(AsyncEngine(apart))
         options = {**engine.get_execution_options(), "isolation_level": "AUTOCOMMIT"}
         return AsyncEngine(apart).execution_options(**options)
+
+    async def check_isolation(self) -> None:
+        """Check the isolation of a statement by itself, which is the database's default.
+
+        Raises:
+            ConfigurationError: it is not READ COMMITTED.
+            StoreUnavailableError: the database does not answer.
+        """
+        if not self.sqlite:
+            [[default]] = await rows(self, text(DEFAULT_ISOLATION))
+            refuse_other_isolation("SQLAlchemyStore", default)
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         joined = self.current()

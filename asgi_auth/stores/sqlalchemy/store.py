@@ -97,10 +97,12 @@ class SQLAlchemyStore(Generic[U]):
 
         Raises:
             ConfigurationError: names what is missing: the application's migrations, or ``migrate``, make it. Or the
-                tables in the database belong to the users of another table.
+                tables in the database belong to the users of another table, or the engine's connections have a
+                ``default_transaction_isolation`` other than READ COMMITTED.
             StoreUnavailableError: the database does not answer.
         """
         if not self._opened:
+            await self._database.check_isolation()
             missing = await self._missing()
             if missing and self._create_tables:
                 with suppress(StoreUnavailableError):  # another worker was faster, perhaps
