@@ -718,11 +718,12 @@ async def test_channel_pauses_until_something_ends() -> None:
 
 
 SCRIPT = """
-import asyncio, sys
+import asyncio, logging, sys
 from datetime import timedelta
 from asgi_auth.stores import PostgresStore
 from asgi_auth.testing.stores.records import NOW, add_session, add_user
 
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # a step that a busy machine makes slow is only a warning
 store = PostgresStore(sys.argv[1], session_cache=timedelta(seconds=60))
 
 async def main():
