@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, NoReturn, TypeVar, overload
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException, WebSocketException
@@ -33,6 +33,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 POLICY_VIOLATION = 1008
 """The WebSocket close code for somebody who may not (RFC 6455 section 7.4.1)."""
+
+_WITHOUT_DEPENDS = (
+    "require() guards nothing without Depends: write Annotated[User, Depends(require())] for a parameter, or "
+    "dependencies=[Depends(require())]"
+)
 
 
 def require(*scopes: str, redirect: str | None = None, fresh: timedelta | None = None) -> "Require":
@@ -180,6 +185,25 @@ class Require:
         return guarded
 
     # --- as a dependency of FastAPI
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def __class__(self) -> Any:
+        """The type; where FastAPI is loaded, its marker of a dependency, so that it reads ``dependency`` of a guard.
+
+        FastAPI asks a default value and the parts of ``Annotated`` only whether they are such markers. A guard that is
+        none would be a mere default, in whose place any client may send a value.
+        """
+        params = sys.modules.get("fastapi.params")
+        return type(self) if params is None else params.Depends
+
+    @property
+    def dependency(self) -> NoReturn:
+        """Raises: TypeError: FastAPI was given the guard itself, not ``Depends(require(…))``."""
+        raise TypeError(_WITHOUT_DEPENDS)
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> NoReturn:
+        """Raises: TypeError: the same, in an ``Annotated`` where FastAPI looks at another marker."""
+        raise TypeError(_WITHOUT_DEPENDS)
 
     @property
     def __wrapped__(self) -> Any:

@@ -3,12 +3,13 @@
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, Query, Security, WebSocket
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_auth.guards import require
@@ -93,6 +94,63 @@ async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
     await auth.close()
 
 
+# --- written wrongly
+
+BARE: Any = require()
+"""A guard that is not wrapped in ``Depends``."""
+REQUIRED: Any = Parameter.empty
+
+
+def _taking(annotation: Any, default: Any) -> Any:
+    """An endpoint, or a dependency, with one parameter."""
+
+    def endpoint(**parameters: Any) -> None: ...
+
+    user = Parameter("user", Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+    endpoint.__signature__ = Signature([user])  # type: ignore[attr-defined]  # as inspect documents it
+    return endpoint
+
+
+class _Current:
+    """A dependency that is a class; it asks for a guard that is not wrapped."""
+
+    def __init__(self, user: Annotated[Any, BARE]) -> None: ...
+
+
+MISUSES: dict[str, tuple[Any, Any]] = {
+    "default": (Any, BARE),
+    "default of a model": (User, BARE),
+    "default with arguments": (User, require("admin", redirect="/sign_in")),
+    "default without a type": (REQUIRED, BARE),
+    "annotated": (Annotated[Any, BARE], REQUIRED),
+    "annotated model": (Annotated[User, BARE], REQUIRED),
+    "annotated with a default": (Annotated[Any, BARE], None),
+    "annotated before a marker": (Annotated[str, BARE, Query()], ""),
+    "annotated after a marker": (Annotated[str, Query(), BARE], ""),
+    "of a dependency": (Any, Depends(_taking(Any, BARE))),
+    "of a class": (Any, Depends(_Current)),
+}
+
+
+@pytest.mark.parametrize("kind", ["get", "post", "websocket"])
+@pytest.mark.parametrize("misuse", MISUSES)
+def test_guard_without_depends_fails_when_the_route_is_declared(misuse: str, kind: str) -> None:
+    """A forgotten ``Depends`` never opens a route: FastAPI would take any client's value for the user."""
+    with pytest.raises(TypeError, match=r"write Annotated\[User, Depends\(require\(\)\)\]"):
+        getattr(FastAPI(), kind)("/x")(_taking(*MISUSES[misuse]))
+
+
+@pytest.mark.parametrize("router", [FastAPI, APIRouter])
+@pytest.mark.parametrize("kind", ["get", "websocket"])
+def test_listed_guard_without_depends_fails_when_the_route_is_declared(router: Any, kind: str) -> None:
+    """The same in ``dependencies=[…]``, of a route or of its router."""
+    of_route = getattr(router(), kind)("/x", dependencies=[BARE])
+    of_router = getattr(router(dependencies=[BARE]), kind)("/x")
+    for declare in (of_route, of_router):
+        with pytest.raises(TypeError, match=r"dependencies=\[Depends\(require\(\)\)\]"):
+            declare(_taking(Any, None))
+
+
 # --- documentation
 
 
@@ -169,6 +227,14 @@ async def test_redirect_sends_strangers_to_the_sign_in_page(visit: Visit) -> Non
 
     assert (stranger.status_code, stranger.headers["Location"]) == (303, "/sign-in?return_to=%2Fpage%3Fa%3Db")
     assert (user.status_code, user.json()) == (200, "page")
+
+
+async def test_security_guards_as_depends_does(visit: Visit) -> None:
+    """FastAPI's ``Security`` calls the guard, whatever scopes it documents."""
+    visit.app.get("/secured", dependencies=[Security(require(), scopes=["documented"])])(lambda: "secured")
+
+    assert (await visit.client.get("/secured")).status_code == 401
+    assert (await visit.client.get("/secured", headers=visit.bearer)).json() == "secured"
 
 
 async def test_unwrapped_application_lets_nobody_in() -> None:

@@ -300,11 +300,13 @@ async def test_a_state_of_nobody_knows_no_freshness(site: _Site) -> None:
 # --- how it is written ----------------------------------------------------------------------------------------------
 
 
-def test_without_fastapi_there_is_nothing_to_look_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guard_is_nothing_but_itself_without_fastapi(monkeypatch: pytest.MonkeyPatch) -> None:
     """What FastAPI reads of a guard does not exist where there is no FastAPI."""
-    monkeypatch.delitem(sys.modules, "fastapi", raising=False)
+    for name in ("fastapi", "fastapi.params"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
 
     assert not hasattr(require(), "__wrapped__")
+    assert require().__class__ is Require
 
 
 def test_the_same_arguments_give_the_same_object() -> None:
