@@ -85,11 +85,15 @@ class User(UserMixin):
 
 
 class AnonymousUser:
-    """Nobody is signed in. ``scope["user"]`` is never None."""
+    """Nobody is signed in. ``scope["user"]`` is never None; this user is false in a condition."""
 
     id: None = None
     email: None = None
     username: None = None
+
+    def __bool__(self) -> Literal[False]:
+        """False: ``if not request.user`` asks whether nobody is signed in."""
+        return False
 
     @property
     def is_authenticated(self) -> Literal[False]:

@@ -107,6 +107,15 @@ def test_anonymous_user_is_nobody() -> None:
     assert repr(nobody) == "AnonymousUser()"
 
 
+def test_only_the_anonymous_user_is_false() -> None:
+    """``if not request.user`` finds whoever is not signed in, and a user with nothing but an id is true."""
+
+    class Member(UserMixin):
+        id = 0
+
+    assert [bool(user) for user in (AnonymousUser(), Member(), User(id="", created_at=NOW))] == [False, True, True]
+
+
 def test_access_token_is_text_that_carries_its_session() -> None:
     """The access token is the JWT as text; cookie, session and end are attributes."""
     token = AccessToken("a.b.c", cookie="cookie-value", session=SESSION, expires_at=NOW)
