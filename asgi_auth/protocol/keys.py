@@ -1,6 +1,7 @@
 """Keys from the application's secret: RFC 2104 (HMAC) with SHA-256. No salt: the secret is random, not a password."""
 
 import hmac
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
@@ -30,6 +31,10 @@ PLACEHOLDERS = (
     "replaceme",
     "default",
 )  # six letters at least: a shorter word turns up in random base64 by chance
+
+
+_INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
+"""Unicode's general categories of white space, control and format characters (a byte order mark is one of these)."""
 
 
 def derive_key(secret: bytes, use: str, subject_name: str) -> bytes:
@@ -64,12 +69,14 @@ def check_secret(secret: str | bytes | Sequence[str | bytes], *, parameter: str 
     """The secrets as bytes, newest first, once every one of them is fit to sign with.
 
     Args:
-        secret: One secret or several, newest first; text counts as UTF-8.
+        secret: One secret or several, newest first. Text counts as UTF-8, and must not begin or end with white space, a
+            control or a format character: an editor or a file system may add one, and another machine may not. Bytes
+            are taken as they are.
         parameter: What the application calls it, for the message.
 
     Raises:
-        ConfigurationError: There is none, or one is short, easily guessed or a known placeholder. The message names the
-            parameter and never shows the value.
+        ConfigurationError: There is none, or one is short, easily guessed or a known placeholder, or has such an end.
+            The message names the parameter and never shows the value.
     """
     secrets = _listed(secret)
     if not secrets:
@@ -83,12 +90,23 @@ def _listed(secret: object) -> Sequence[object]:
 
 def _checked(value: object, parameter: str) -> bytes:
     if isinstance(value, str):
+        _check_ends(value, parameter)
         value = value.encode("utf-8", "surrogatepass")
     if not isinstance(value, bytes):
         raise ConfigurationError(f"{parameter} must be text or bytes")
     if problem := _weakness(value):
         raise ConfigurationError(f"{parameter} {problem}; make one with: python -m asgi_auth secret")
     return value
+
+
+def _check_ends(text: str, parameter: str) -> None:
+    ends = {"begins": text[:1], "ends": text[-1:]}
+    invisible = [verb for verb, char in ends.items() if char and unicodedata.category(char) in _INVISIBLE]
+    if invisible:
+        raise ConfigurationError(
+            f"{parameter} {' and '.join(invisible)} with white space or a control character, such as a line end: strip "
+            "it, or give bytes, which are taken as they are"
+        )
 
 
 def _weakness(value: bytes) -> str | None:

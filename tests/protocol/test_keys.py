@@ -117,6 +117,27 @@ def test_check_secret_refuses_what_can_be_guessed(secret: str | bytes | Sequence
     assert "7Kd93mXq" not in str(caught.value)
 
 
+@pytest.mark.parametrize("char", list("\t\n\r \0\x1b\x7f\x85\xa0\u2028\u2029\u200b\u3000\ufeff"), ids=ascii)
+@pytest.mark.parametrize(
+    ("form", "ends"),
+    [("{1}{0}", "begins"), ("{0}{1}", "ends"), ("{1}{0}{1}", "begins and ends"), ("{1}", "begins and ends")],
+)
+def test_check_secret_refuses_text_with_invisible_ends(form: str, ends: str, char: str) -> None:
+    """A line end, which a file has on one machine and not on another, is refused; the message names the end."""
+    with pytest.raises(ConfigurationError, match=rf"^pepper {ends} with white space or a control character") as caught:
+        check_secret([OTHER, form.format(SECRET.decode(), char)], parameter="pepper")
+
+    assert "7Kd93mXq" not in str(caught.value)
+
+
+@pytest.mark.parametrize("char", list("\t\n\r \0\x85\u3000\ufeff"), ids=ascii)
+def test_check_secret_takes_invisible_characters_of_bytes_and_within_text(char: str) -> None:
+    """Bytes are taken as they are, and so is what is inside a text."""
+    within, around = f"{OTHER}{char}{OTHER[::-1]}", f"{char}{OTHER}{char}".encode()
+
+    assert check_secret([within, around]) == (within.encode(), around)
+
+
 @pytest.mark.parametrize("secret", [17, [17], None, [None]], ids=repr)
 def test_check_secret_refuses_other_types(secret: object) -> None:
     """A number or None, as an unset variable gives it, is named too."""
