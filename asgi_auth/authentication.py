@@ -154,7 +154,7 @@ class Authentication(Generic[U]):
         if registration == "invite_only" and not any(hook.opens_registration for hook in self._hooks):
             raise ConfigurationError("registration: 'invite_only' needs an add-on that invites")
         self.routes = self._make_routes()
-        if getattr(hasher, "weak", False):
+        if hasher.weak:
             logger.warning("hasher: passwords are hashed too cheaply for real accounts")
         self._upkeep = Upkeep(store, self._services, self._pool)
 
@@ -440,8 +440,8 @@ def _check_kinds(store: object, parts: Sequence[object], hasher: object) -> None
     for part in parts:
         if isclass(part) or not (hasattr(part, "bind") and hasattr(part, "name")):
             raise ConfigurationError(f"strategies, add_ons: {part!r} is neither; write Password(), with parentheses")
-    if isclass(hasher) or not hasattr(hasher, "cost"):
-        raise ConfigurationError("hasher must be a hasher, such as Bcrypt()")
+    if isclass(hasher) or not isinstance(hasher, HashProvider):
+        raise ConfigurationError("hasher must be a hasher, such as Bcrypt(), with every method of HashProvider")
 
 
 def _check_options(session: object, password_policy: object, taken_answers: object, clock: object) -> None:

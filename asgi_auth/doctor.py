@@ -49,7 +49,7 @@ def _check_base_url(auth: Authentication[Any]) -> Iterator[Finding]:
 
 
 def _check_hasher(auth: Authentication[Any]) -> Iterator[Finding]:
-    if getattr(auth.hasher, "weak", False):
+    if auth.hasher.weak:
         yield Finding(True, "hasher", f"cost {auth.hasher.cost} is for tests only; leave it out for the default")
 
 

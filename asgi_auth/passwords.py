@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hmac import digest as hmac_digest
 from inspect import isawaitable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import bcrypt
 from zxcvbn_rs_py import zxcvbn
@@ -19,11 +19,16 @@ from zxcvbn_rs_py import zxcvbn
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.hashing import HashingPool
 from asgi_auth.protocol.client import client_network
+from asgi_auth.protocol.password_hashes import (
+    MAX_COST,
+    StoredHash,
+    can_be_verified,
+    check_hash,
+    marker,
+    parse_hash,
+)
 
 MAX_PASSWORD_BYTES = 1024
-MAX_COST = 15
-"""The dearest stored hash that is looked at, about two seconds: a planted one must not stop the service."""
-
 
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -53,8 +58,9 @@ def normalise_password(text: str) -> bytes:
 # --- hashing ---------------------------------------------------------------------------------------------------------
 
 
+@runtime_checkable
 class HashProvider(Protocol):
-    """A way to hash passwords. Every method but ``cost_of`` may be slow and is called in a thread.
+    """A way to hash passwords. Every method but ``cost_of`` and ``can_verify`` may be slow and is called in a thread.
 
     Costs are exponents: one more is twice the work.
     """
@@ -77,6 +83,14 @@ class HashProvider(Protocol):
         """Whether *stored* is a hash of *password*. Never raises: what is not a hash of ours is False."""
         ...
 
+    def can_verify(self, stored: str) -> bool:
+        """Whether ``verify`` returns True for *stored* and the right password. Fast.
+
+        False for another scheme, for a cost over the limit and for a pepper that is not known. A hash that is given in
+        place of a password is rejected if this is False.
+        """
+        ...
+
     def needs_rehash(self, stored: str) -> bool:
         """Whether ``hash`` would now make another kind of hash than *stored*: older scheme, cost or pepper."""
         ...
@@ -96,18 +110,6 @@ class HashProvider(Protocol):
 _LABEL = b"asgi_auth password 1"
 _DUMMY_PASSWORD = b"no password"
 _DUMMY_SALT = b"$2b$%02d$asgiauthdummysaltxxxxO"
-
-_BCRYPT = r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}"
-"""A whole bcrypt hash; a salt whose last character has stray bits is refused by bcrypt, too."""
-_STORED = re.compile(rf"(\{{asgi_auth-1(?::([0-9a-f]{{16}}))?\}})?({_BCRYPT})")
-
-
-class _Stored(NamedTuple):
-    marker: str | None
-    """None for a hash that another system made."""
-    pepper_id: str | None
-    hash: bytes
-    cost: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +143,11 @@ class Bcrypt:
     def hash(self, password: bytes) -> str:
         """A new hash of *password*: our marker, then ``$2b$…`` with a random salt."""
         newest = next(iter(self.pepper), None)
-        return _marker(newest) + bcrypt.hashpw(_prehash(password, newest), bcrypt.gensalt(self.cost)).decode()
+        return self._marker() + bcrypt.hashpw(_prehash(password, newest), bcrypt.gensalt(self.cost)).decode()
 
     def verify(self, password: bytes, stored: str) -> bool:
         """Whether *stored* is a hash of *password*; False, without work, for what is not a hash or costs over 15."""
-        parsed = _parse(stored)
+        parsed = parse_hash(stored)
         if parsed is None:
             return False
         secret = self._secret(password, parsed)
@@ -153,15 +155,18 @@ class Bcrypt:
         matches = bcrypt.checkpw(_DUMMY_PASSWORD if secret is None else secret, parsed.hash)
         return matches and secret is not None
 
+    def can_verify(self, stored: str) -> bool:
+        """Whether *stored* is a bcrypt hash of a cost up to 15, without a pepper or with one that is in ``pepper``."""
+        return can_be_verified(stored, [_pepper_id(key) for key in self.pepper])
+
     def needs_rehash(self, stored: str) -> bool:
         """Whether *stored* is of another scheme, cost or pepper than new hashes."""
-        parsed = _parse(stored)
-        newest = next(iter(self.pepper), None)
-        return parsed is None or (parsed.marker, parsed.cost) != (_marker(newest), self.cost)
+        parsed = parse_hash(stored)
+        return parsed is None or (parsed.marker, parsed.cost) != (self._marker(), self.cost)
 
     def cost_of(self, stored: str) -> int | None:
         """The cost written in *stored*; None for what is not a hash, or over 15."""
-        parsed = _parse(stored)
+        parsed = parse_hash(stored)
         return None if parsed is None else parsed.cost
 
     def level(self, stored: str | None, dearest: int) -> None:
@@ -170,7 +175,11 @@ class Bcrypt:
         for cost in (dearest,) if spent is None else range(spent, dearest):
             bcrypt.hashpw(_DUMMY_PASSWORD, _DUMMY_SALT % cost)
 
-    def _secret(self, password: bytes, stored: _Stored) -> bytes | None:
+    def _marker(self) -> str:
+        """What is in front of a new hash."""
+        return marker(next(map(_pepper_id, self.pepper), None))
+
+    def _secret(self, password: bytes, stored: StoredHash) -> bytes | None:
         """What was given to bcrypt if *password* is right; None if it cannot be."""
         if stored.marker is None:
             # bcrypt reads 72 bytes, round and round with a NUL between: "a" and "a\0a" would be one password.
@@ -185,21 +194,10 @@ def _is_key(value: object) -> bool:
     return isinstance(value, bytes) and len(value) >= 32
 
 
-def _parse(stored: str) -> _Stored | None:
-    match = _STORED.fullmatch(stored)
-    if match is None or not 4 <= int(match[4]) <= MAX_COST:
-        return None
-    return _Stored(match[1], match[2], match[3].encode(), int(match[4]))
-
-
 def _prehash(password: bytes, pepper: bytes | None) -> bytes:
     # base64, because a raw digest may hold a NUL, at which bcrypt would stop.
     mac = hmac_digest(_LABEL, password, "sha384")
     return b64encode(mac if pepper is None else hmac_digest(pepper, mac, "sha384"))
-
-
-def _marker(pepper: bytes | None) -> str:
-    return "{asgi_auth-1}" if pepper is None else f"{{asgi_auth-1:{_pepper_id(pepper)}}}"
 
 
 def _pepper_id(pepper: bytes) -> str:
@@ -358,6 +356,14 @@ class Passwords:
         """
         data = normalise_password(password)
         return await self._pool.run(client_network(client), partial(self._set, data, (self._app_name, *context)))
+
+    def check_hash(self, stored: object) -> None:
+        """Reject a hash that is given in place of a password, if no password can match it.
+
+        Raises:
+            ValueError: it is not text or cannot be verified; the message says what to do.
+        """
+        check_hash(stored, self._hasher.can_verify)
 
     async def verify(self, password: str, stored: str | None, *, client: str | None) -> Verified:
         """Whether *password* is the one that was *stored*.

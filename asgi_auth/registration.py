@@ -108,12 +108,13 @@ class Registrations(Generic[U]):
         Args:
             fields: ``email`` or ``username``, and extra fields of the application's choice.
             password: None: the user cannot sign in by password until a reset, unless there is a hash.
-            password_hash: In place of a password, the hash that another system made of it, kept as it is.
+            password_hash: In place of a password, the hash that another system made of it, kept as it is. Only what
+                the hasher can verify: bcrypt, unless the application has a hasher of its own.
             confirmed: True if the application vouches for the address.
 
         Raises:
             TypeError: both a password and a hash.
-            ValidationError: a field or the password does not do.
+            ValidationError: a field or the password is invalid, or the hash cannot be verified.
             IdentityTakenError: there is a user with this address or name.
             StoreUnavailableError: the database does not answer.
         """
@@ -132,7 +133,7 @@ class Registrations(Generic[U]):
         Args:
             draft: Whom to create, before the hooks have looked at it.
             password: None: no password, unless there is a hash.
-            password_hash: Of another system, kept as it is.
+            password_hash: Of another system, as in ``create``.
             identity: The field that must be there once they have; None: any.
 
         Returns:
@@ -173,6 +174,7 @@ class Registrations(Generic[U]):
     async def _candidate(
         self, draft: Draft, *, password: str | None, password_hash: str | None, identity: str | None = None
     ) -> "_Candidate":
+        self._check_hash(password_hash)
         draft = await self._prepare(draft)
         self._check_registration(draft)
         values, keys = self._normalise(draft.fields)
@@ -430,6 +432,13 @@ class Registrations(Generic[U]):
         if problems:
             raise ValidationError("fields refused", fields=problems)
         return values, keys
+
+    def _check_hash(self, password_hash: object) -> None:
+        try:
+            if password_hash is not None:
+                self._passwords.check_hash(password_hash)
+        except ValueError as exc:
+            raise ValidationError("password hash refused", fields={"password_hash": str(exc)}) from exc
 
     async def _hash(self, password: object, values: Mapping[str, Any], client: Client) -> str:
         if not isinstance(password, str):

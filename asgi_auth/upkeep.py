@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from asgi_auth.errors import StoreUnavailableError
 from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import logger
-from asgi_auth.passwords import MAX_COST
+from asgi_auth.protocol.password_hashes import MAX_COST
 from asgi_auth.services import Services
 from asgi_auth.store import Store
 

@@ -1,5 +1,6 @@
 """What many tests need: an Authentication on a file of its own, with a clock and a mailbox in the test's hands."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +24,31 @@ PASSWORD = "quartz lantern mosaic"
 NEW_PASSWORD = "violet harbour pendulum"
 BASE_URL = "http://localhost:8000"
 HASHER = Bcrypt(cost=4)
+
+
+class DigestHasher:
+    """A hasher of an application's own, which is not bcrypt: ``sha256$`` and a digest."""
+
+    cost = 4
+    weak = True
+
+    def hash(self, password: bytes) -> str:
+        return f"sha256${sha256(password).hexdigest()}"
+
+    def verify(self, password: bytes, stored: str) -> bool:
+        return stored == self.hash(password)
+
+    def can_verify(self, stored: str) -> bool:
+        return stored.startswith("sha256$")
+
+    def needs_rehash(self, stored: str) -> bool:
+        return False
+
+    def cost_of(self, stored: str) -> int | None:
+        return None
+
+    def level(self, stored: str | None, dearest: int) -> None:
+        """Every ``verify`` is as cheap as this."""
 
 
 class LocalAuthentication(Authentication[User]):

@@ -26,9 +26,11 @@ from asgi_auth.stores import SQLiteStore
 from asgi_auth.types import Client, Draft, PasswordSet, UserChanged, UserConfirmed, UserCreated
 from tests.support import (
     EMAIL,
+    HASHER,
     NEW_PASSWORD,
     OTHER_EMAIL,
     PASSWORD,
+    DigestHasher,
     Events,
     LocalAuthentication,
     credentials,
@@ -203,6 +205,51 @@ async def test_create_takes_a_hash_in_place_of_a_password(auth: LocalAuthenticat
     await auth.accounts.create({"email": EMAIL}, password_hash=imported)
     assert (await found_of(auth)).account.password_hash == imported
     assert await can_sign_in(auth, "password1")
+
+
+UNSUPPORTED = {
+    "django": "pbkdf2_sha256$600000$c2FsdA$jRyV2vDWw5YC2sTvoqC2QWbZ7UxVyjYmX5TqGgkCrD4=",
+    "django bcrypt": "bcrypt$$2b$10$IqzC8iDzJ3h8m8uT5cWcbe8sP1vQp0mC5O5sJ1x0lq5rTg1m0q5Wm",
+    "django bcrypt of a digest": "bcrypt_sha256$$2b$10$IqzC8iDzJ3h8m8uT5cWcbe8sP1vQp0mC5O5sJ1x0lq5rTg1m0q5Wm",
+    "argon2": "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$2T0XyG8UZ3bqkrXyzJmJm0S3XvR1p0pYk0sYxjv0Q0E",
+    "werkzeug": "scrypt:32768:8:1$salt$6f1ed002ab5595859014ebf0951522d9",
+    "a faulty bcrypt": "$2x$10$IqzC8iDzJ3h8m8uT5cWcbe8sP1vQp0mC5O5sJ1x0lq5rTg1m0q5Wm",
+    "too dear": "$2b$16$IqzC8iDzJ3h8m8uT5cWcbe8sP1vQp0mC5O5sJ1x0lq5rTg1m0q5Wm",
+    "a lost pepper": "{asgi_auth-1:0123456789abcdef}$2b$10$IqzC8iDzJ3h8m8uT5cWcbe8sP1vQp0mC5O5sJ1x0lq5rTg1m0q5Wm",
+    "plain text": "a walrus in orbit",
+    "empty": "",
+    "bytes": b"$2b$10$IqzC8iDzJ3h8m8uT5cWcbe8sP1vQp0mC5O5sJ1x0lq5rTg1m0q5Wm",
+}
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+async def test_create_and_register_reject_a_hash_that_cannot_be_verified(
+    auth: LocalAuthentication, events: Invitations, kind: str
+) -> None:
+    """PW-10: the call that gives the hash fails, nobody is created, and the message does not show the hash."""
+    password_hash: Any = UNSUPPORTED[kind]
+    draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
+    for call in (
+        auth.accounts.create({"email": EMAIL}, password_hash=password_hash),
+        auth.accounts.register(draft, password=None, password_hash=password_hash),
+    ):
+        with pytest.raises(ValidationError) as refused:
+            await call
+        assert list(refused.value.fields) == ["password_hash"]
+        assert "Iqz" not in str(dict(refused.value.fields)) + refused.value.reason
+    assert await auth.accounts.find("email", EMAIL) is None
+    assert events.seen == []
+
+
+async def test_create_takes_what_a_hasher_of_the_applications_own_verifies(tmp_path: Path) -> None:
+    """The hasher says what is supported: its own format, and bcrypt no longer."""
+    auth = make_auth(tmp_path, hasher=DigestHasher())
+    async with auth.running():
+        with pytest.raises(ValidationError):
+            await auth.accounts.create({"email": EMAIL}, password_hash=HASHER.hash(PASSWORD.encode()))
+        await auth.accounts.create({"email": EMAIL}, password_hash=DigestHasher().hash(PASSWORD.encode()))
+        assert await can_sign_in(auth, PASSWORD)
+        assert not await can_sign_in(auth, NEW_PASSWORD)
 
 
 async def test_create_refuses_what_the_store_does_not_keep(

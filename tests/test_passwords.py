@@ -96,6 +96,7 @@ def test_bcrypt_verifies_published_vectors(password: bytes, stored: str) -> None
     hasher = Bcrypt(cost=4, pepper=(K1,))
 
     assert hasher.verify(password, stored)
+    assert hasher.can_verify(stored)
     assert not hasher.verify(password + b"x", stored)
     assert hasher.needs_rehash(stored)
 
@@ -151,6 +152,7 @@ def test_bcrypt_is_not_shucked_by_a_bare_hash() -> None:
 def test_bcrypt_does_no_work_for_what_is_no_hash(stored: str, work: list[int]) -> None:
     """PW-10: malformed, unknown and absurd stored values are a plain failure without work."""
     assert not CHEAP.verify(b"x", stored)
+    assert not CHEAP.can_verify(stored)
     assert CHEAP.cost_of(stored) is None
     assert CHEAP.needs_rehash(stored)
     assert work == []
@@ -197,6 +199,9 @@ def test_bcrypt_rotates_peppers() -> None:
         [True, True, False, False],
         [True, True, True, True],
         [True, False, True, True],
+    ]
+    assert [[hasher.can_verify(stored) for stored in hashes] for hasher in steps] == [
+        [hasher.verify(b"words", stored) for stored in hashes] for hasher in steps
     ]
     assert [[hasher.needs_rehash(stored) for stored in hashes] for hasher in steps[1:]] == [
         [True, False, True, True],

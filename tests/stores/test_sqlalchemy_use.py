@@ -11,12 +11,13 @@ from sqlalchemy.orm import selectinload
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 from asgi_auth.errors import ConfigurationError, IdentityTakenError
+from asgi_auth.passwords import Bcrypt
 from asgi_auth.stores.sqlalchemy import Adopted, SQLAlchemyStore
 from asgi_auth.stores.sqlalchemy.adopt import BATCH
 from asgi_auth.testing.stores.records import NOW, add_session, add_token, add_user
 from tests.stores.engines import Engines
 from tests.stores.models import IntUser, Note
-from tests.support import HASHER, PASSWORD, make_auth
+from tests.support import HASHER, PASSWORD, DigestHasher, make_auth
 
 pytestmark = pytest.mark.anyio
 
@@ -253,3 +254,43 @@ async def test_adopt_makes_accounts(engine: AsyncEngine, store: SQLAlchemyStore[
     found = await auth.accounts.find("username", "bob")
     assert (found.user.id, found.account.password_hash) == (5, None)
     assert found.account.stamp != (await auth.accounts.get("1")).account.stamp
+
+
+async def test_adopt_refuses_users_whose_hash_cannot_be_verified(
+    engine: AsyncEngine, store: SQLAlchemyStore[IntUser]
+) -> None:
+    """PW-10: they are told apart with a reason, once for each; the others get their accounts."""
+    hashes: dict[int, Any] = {
+        1: "pbkdf2_sha256$600000$c2FsdA$jRyV2vDWw5YC2sTvoqC2QWbZ7UxVyjYmX5TqGgkCrD4=",
+        2: "",
+        3: b"$2b$04$" + b"." * 53,
+        4: "{asgi_auth-1:0123456789abcdef}$2b$04$" + "." * 53,
+        5: "$2b$04$" + "." * 53,
+        6: None,
+    }
+    async with engine.begin() as connection:
+        users = [{"id": key, "email": f"u{key}@mail.example.org"} for key in hashes]
+        await connection.execute(insert(IntUser), users)
+
+    adopted = await store.adopt("user", account=lambda user: {"password_hash": hashes[user.id]})
+    unsupported = "the password hash cannot be verified: leave it out, and let the user reset the password"
+    assert adopted == Adopted(
+        2, {"1": unsupported, "2": unsupported, "3": "the password hash must be text", "4": unsupported}
+    )
+    assert await store.scope("user").users.get("1") is None
+
+
+async def test_adopt_asks_the_hasher_of_the_application(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
+    """A hasher of the application's own, or one with a pepper, says which hashes are supported."""
+    peppered = Bcrypt(cost=4, pepper=(b"p" * 32,))
+    hashes = {1: DigestHasher().hash(PASSWORD.encode()), 2: peppered.hash(PASSWORD.encode())}
+    async with engine.begin() as connection:
+        await connection.execute(insert(IntUser), [{"id": key, "email": f"u{key}@mail.example.org"} for key in hashes])
+
+    def account(user: IntUser) -> dict[str, Any]:
+        return {"password_hash": hashes[user.id]}
+
+    assert (await store.adopt("user", account=account)).created == 0
+    adopted = await store.adopt("user", account=account, can_verify=DigestHasher().can_verify)
+    assert (adopted.created, list(adopted.refused)) == (1, ["2"])
+    assert await store.adopt("user", account=account, can_verify=peppered.can_verify) == Adopted(1, {})

@@ -1,12 +1,12 @@
 """``AccountStore`` in the library's own table."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select, update
 
 from asgi_auth.errors import ConfigurationError, ValidationError
+from asgi_auth.protocol.password_hashes import bcrypt_cost
 from asgi_auth.stores.rows import instant, micros, or_none, storable
 from asgi_auth.stores.sqlalchemy.database import Executor, rows
 from asgi_auth.stores.sqlalchemy.model import Model
@@ -20,7 +20,6 @@ _ENCODE: Mapping[str, Callable[[Any], Any]] = {
     "disabled_at": micros,
     "proven_email": str,
 }
-_BCRYPT = re.compile(r"\$2[abxy]\$([0-9]{2})\$")
 
 
 def account_columns(tables: Tables) -> tuple[ColumnElement[Any], ...]:
@@ -49,8 +48,7 @@ def encode_account(values: Mapping[str, Any]) -> dict[str, Any]:
     if not storable(encoded):
         raise ValidationError("a value cannot be stored")
     if "password_hash" in encoded:
-        found = _BCRYPT.search(encoded["password_hash"] or "")
-        encoded["bcrypt_cost"] = found and int(found[1])
+        encoded["bcrypt_cost"] = or_none(bcrypt_cost, encoded["password_hash"])
     return encoded
 
 

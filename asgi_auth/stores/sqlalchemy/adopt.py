@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from asgi_auth.protocol.email import parse_email, parse_username
+from asgi_auth.protocol.password_hashes import check_hash
 from asgi_auth.stores.sqlalchemy.accounts import encode_account
 from asgi_auth.stores.sqlalchemy.model import Model
 from asgi_auth.stores.sqlalchemy.tables import Tables
@@ -39,10 +40,15 @@ class Adoption:
     """Gives users of one subject an account."""
 
     def __init__(
-        self, model: Model, tables: Tables, subject_name: str, account: Callable[[Any], Mapping[str, Any]]
+        self,
+        model: Model,
+        tables: Tables,
+        subject_name: str,
+        account: Callable[[Any], Mapping[str, Any]],
+        can_verify: Callable[[str], bool],
     ) -> None:
         self._model, self._accounts, self._subject_name = model, tables.accounts, subject_name
-        self._account = account
+        self._account, self._can_verify = account, can_verify
 
     def next_batch(self, session: Session, last: Any) -> Batch:
         """The users after the id *last*; None for the first ones."""
@@ -63,14 +69,17 @@ class Adoption:
 
     def _adopt(self, session: Session, user: Any) -> str | None:
         """None, or why not."""
+        known = self._account(user)
         try:
             keys = self._keys(user)
+            if known.get("password_hash") is not None:
+                check_hash(known["password_hash"], self._can_verify)
         except ValueError as exc:
             return str(exc)
         row = {
             "subject_name": self._subject_name,
             "user_id": getattr(user, self._model.id_attribute),
-            **encode_account({"stamp": secrets.token_bytes(16), **self._account(user)}),
+            **encode_account({"stamp": secrets.token_bytes(16), **known}),
             **keys,
         }
         try:

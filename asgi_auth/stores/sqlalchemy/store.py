@@ -14,6 +14,7 @@ from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql.base import ExecutableOption
 
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
+from asgi_auth.protocol.password_hashes import can_be_verified
 from asgi_auth.store import ScopedStore, Work
 from asgi_auth.stores.sqlalchemy.accounts import Accounts
 from asgi_auth.stores.sqlalchemy.adopt import Adopted, Adoption
@@ -194,18 +195,26 @@ class SQLAlchemyStore(Generic[U]):
         """
         return self._database.join(session)
 
-    async def adopt(self, subject_name: str, *, account: Callable[[U], Mapping[str, Any]] = _unknown) -> Adopted:
+    async def adopt(
+        self,
+        subject_name: str,
+        *,
+        account: Callable[[U], Mapping[str, Any]] = _unknown,
+        can_verify: Callable[[str], bool] = can_be_verified,
+    ) -> Adopted:
         """Make accounts for users who have none, in batches; without one a user is nobody to the library.
 
         Args:
             subject_name: Which kind of user they are.
             account: What is known of a user: ``password_hash`` (a bcrypt hash verifies as it is), ``confirmed_at`` and
                 ``disabled_at`` (aware), each left out if it is not.
+            can_verify: Whether a hash is supported; a user with any other is refused. With a pepper, or a hasher of the
+                application's own, give ``auth.hasher.can_verify``.
 
         Raises:
             StoreUnavailableError: the database does not answer; what was committed before is kept, so call it again.
         """
-        adoption = Adoption(self._bound.model, self._bound.tables, subject_name, account)
+        adoption = Adoption(self._bound.model, self._bound.tables, subject_name, account, can_verify)
         created, refused, last = 0, dict[str, str](), None
         while True:
             async with self._database.transaction() as transaction:
