@@ -357,13 +357,14 @@ class Passwords:
         data = normalise_password(password)
         return await self._pool.run(client_network(client), partial(self._set, data, (self._app_name, *context)))
 
-    def check_hash(self, stored: object) -> None:
-        """Reject a hash that is given in place of a password, if no password can match it.
+    def check_hash(self, stored: str) -> None:
+        """Reject a hash that is given in place of a password, if no password can match it; else note what it costs.
 
         Raises:
             ValueError: it is not text or cannot be verified; the message says what to do.
         """
         check_hash(stored, self._hasher.can_verify)
+        self.note_cost(self._hasher.cost_of(stored) or 0)
 
     async def verify(self, password: str, stored: str | None, *, client: str | None) -> Verified:
         """Whether *password* is the one that was *stored*.

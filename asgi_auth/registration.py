@@ -433,7 +433,7 @@ class Registrations(Generic[U]):
             raise ValidationError("fields refused", fields=problems)
         return values, keys
 
-    def _check_hash(self, password_hash: object) -> None:
+    def _check_hash(self, password_hash: str | None) -> None:
         try:
             if password_hash is not None:
                 self._passwords.check_hash(password_hash)
