@@ -86,6 +86,9 @@ _HEADERS = {
 }
 
 
+_AS_TYPED = ' autocapitalize="none" autocorrect="off" spellcheck="false"'
+
+
 def page(
     title: str, body: str, *, app_name: str, status: int = 200, header: str | None = None, wide: bool = False
 ) -> Response:
@@ -239,7 +242,8 @@ def _input(field: FormField, value: object, problem: str, *, focus: bool, prefix
     marks = ' aria-invalid="true"' + f' aria-describedby="{html_id}-problem"' + " autofocus" * focus if problem else ""
     message = escape(_sentence(field.label, problem))
     hint = f'\n<p class="problem" id="{html_id}-problem">{message}</p>' if problem else ""
-    return f'{label}\n{start} autocomplete="{escape(field.autocomplete)}"{shown} required{marks}>{hint}'
+    mode = "" if field.inputmode is None else f' inputmode="{escape(field.inputmode)}"{_AS_TYPED}'
+    return f'{label}\n{start} autocomplete="{escape(field.autocomplete)}"{mode}{shown} required{marks}>{hint}'
 
 
 def _sentence(label: str, problem: str) -> str:

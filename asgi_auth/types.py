@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
-from asgi_auth.errors import AuthError
+from asgi_auth.errors import AuthError, ConfigurationError
 
 if TYPE_CHECKING:
     from asgi_auth.store import Found, InvitationRecord, Work
@@ -229,12 +229,31 @@ class PhaseRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormField:
-    """One input of a script-free page."""
+    """One input of a script-free page.
+
+    Raises:
+        ConfigurationError: *type* is ``email``: a browser rewrites the domain of an address that is typed there.
+    """
 
     name: str
     label: str
     type: str = "text"
+    """The ``type`` of HTML. A mail address has ``text``, with ``inputmode="email"``."""
     autocomplete: str = "off"
+    """The ``autocomplete`` of HTML. Password managers fill in ``username``, the identity of the account."""
+    inputmode: str | None = None
+    """The keyboard that a phone shows, as in HTML: ``email``, ``numeric``, or ``text`` for the ordinary one.
+
+    A field that has one is sent as it was typed: no phone capitalises or corrects it. None is for prose, such as a full
+    name.
+    """
+
+    def __post_init__(self) -> None:
+        if self.type.lower() == "email":
+            raise ConfigurationError(
+                f"type of the field {self.name!r} must not be 'email': browsers change the domain that was typed; "
+                "use type='text' with inputmode='email'"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,19 +63,22 @@ HELLO = "<p>Hello {email}</p><form method='post' action='/auth/sign_out'><button
 
 FORMS = """
 <form method="post" action="/auth/password/sign_in">
-  <input name="email" type="email" placeholder="Address" autocomplete="username" required>
+  <input name="email" type="text" inputmode="email" autocomplete="username" autocapitalize="none" spellcheck="false"
+    placeholder="Address" required>
   <input name="password" type="password" placeholder="Password" autocomplete="current-password" required>
   <label><input name="remember_me" type="checkbox"> Stay signed in</label>
   <button>Sign in</button>
 </form>
 <form method="post" action="/auth/password/register">
-  <input name="email" type="email" placeholder="Address" autocomplete="username" required>
+  <input name="email" type="text" inputmode="email" autocomplete="username" autocapitalize="none" spellcheck="false"
+    placeholder="Address" required>
   <input name="password" type="password" placeholder="Password" autocomplete="new-password" required>
   <input name="password_confirmation" type="password" placeholder="Again" autocomplete="new-password" required>
   <button>Register</button>
 </form>
 <form method="post" action="/auth/password/reset_request">
-  <input name="email" type="email" placeholder="Address" autocomplete="username" required>
+  <input name="email" type="text" inputmode="email" autocomplete="username" autocapitalize="none" spellcheck="false"
+    placeholder="Address" required>
   <button>Forgot the password</button>
 </form>
 """

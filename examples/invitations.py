@@ -106,13 +106,15 @@ WELCOME = """{problems}<p>{inviter} would like you to join as {email}. Choose a 
   <button>Join</button>
 </form>"""
 SIGN_IN = """<form method="post" action="/auth/password/sign_in">
-  <input name="email" type="email" placeholder="Address" autocomplete="username" required>
+  <input name="email" type="text" inputmode="email" autocomplete="username" autocapitalize="none" spellcheck="false"
+    placeholder="Address" required>
   <input name="password" type="password" placeholder="Password" autocomplete="current-password" required>
   <button>Sign in</button>
 </form>"""
 HELLO = """<p>Hello {email}, {role}</p><form method="post" action="/auth/sign_out"><button>Sign out</button></form>"""
 INVITE = """<form method="post" action="/invite">
-  <input name="email" type="email" placeholder="Address" autocomplete="off" required>
+  <input name="email" type="text" inputmode="email" autocomplete="off" autocapitalize="none" spellcheck="false"
+    placeholder="Address" required>
   <select name="role"><option>editor<option>admin</select> <button>Invite</button>
 </form>"""
 ROW = """<li>{email}, {status}<form method="post" action="/auth/invitation/resend">

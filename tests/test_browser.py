@@ -236,6 +236,32 @@ def reset_by_mail(demo: Demo, visitor: Visitor) -> None:
     assert (visitor.path, visitor.heading) == ("/sign_in?note=set", "Sign in")
 
 
+@pytest.mark.parametrize("domain", ["faß.example", "bücher.example", "βόλος.mail.example"])
+def test_typed_address_arrives_as_typed(demo: Demo, visitor: Visitor, domain: str) -> None:
+    """AC-6: the browser rewrites the domain of no address: at registration, sign-in, reset, change and invitation."""
+    sign_up_elsewhere(demo, f"script@{domain}")
+    visitor.open("/sign_in")
+    visitor.fill_in(email=f"script@{domain}", password=PASSWORD)
+    visitor.press("Sign in")
+    assert visitor.text("main .rows strong") == f"script@{domain}"
+    invite(demo, visitor, f"friend@{domain}")
+    visitor.open("/account/address")
+    visitor.fill_in(email=f"new@{domain}", current_password=PASSWORD)
+    visitor.press("Send the link")
+    assert f"new@{domain}" in visitor.text(".rows li:last-child")
+    visitor.press("Sign out", where="header")
+
+    visitor.open("/register")
+    visitor.fill_in(email=f"typed@{domain}", password=PASSWORD, password_confirmation=PASSWORD)
+    visitor.press("Create the account")
+    assert visitor.text("main strong") == f"typed@{domain}"
+    demo.printed(f"typed@{domain}")
+    visitor.open("/forgot_password")
+    visitor.fill_in(email=f"script@{domain}")
+    visitor.press("Send the link")
+    demo.printed(f"script@{domain}")
+
+
 def test_remembered_session_is_a_cookie_that_stays(demo: Demo, visitor: Visitor) -> None:
     """The box makes the cookie outlive the browser; the page says until when."""
     sign_up_elsewhere(demo, EMAIL)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from asgi_auth.errors import ConfigurationError
 from asgi_auth.pages import button, form_body, form_page, links, message_page, page
 from asgi_auth.types import Form, FormField
 
@@ -85,6 +86,25 @@ def test_form_body_ties_the_message_to_its_field() -> None:
     assert '<p class="problem" id="name-problem">Your name &lt;b&gt; is odd.</p>' in html
 
 
+def test_field_with_an_inputmode_is_sent_as_typed() -> None:
+    """AC-6: the domain of an address stays as it is typed, and no phone capitalises or corrects the rest."""
+    address = FormField(name="email", label="Address", autocomplete="username", inputmode="email")
+    html = form_body(Form(title="Hello", fields=(address, NAME)), action="/x")
+
+    assert (
+        '<input id="email" name="email" type="text" autocomplete="username" inputmode="email" autocapitalize="none"'
+        ' autocorrect="off" spellcheck="false" required>'
+    ) in html
+    assert '<input id="name" name="name" type="text" autocomplete="off" required>' in html
+
+
+@pytest.mark.parametrize("kind", ["email", "EMAIL"])
+def test_field_refuses_the_type_that_rewrites_addresses(kind: str) -> None:
+    """AC-6: Chromium sends ``faß.example`` of such a field as ``fass.example``."""
+    with pytest.raises(ConfigurationError, match=r"type of the field 'mail' must not be 'email'.*inputmode='email'"):
+        FormField(name="mail", label="Address", type=kind)
+
+
 def test_links_and_button_escape() -> None:
     """Addresses and texts are text."""
     assert links({"/?a&b": "a & b"}) == '<ul class="links"><li><a href="/?a&amp;b">a &amp; b</a></li></ul>'
@@ -105,7 +125,8 @@ def test_button_posts_what_nobody_sees() -> None:
 def test_everything_is_escaped() -> None:
     """RD-4: titles, texts, labels, names, values and messages, wherever they come from."""
     evil = "<script>alert('x')</script>\"onload=\""
-    form = Form(title=evil, text=evil, token=evil, fields=(FormField(name=evil, label=evil, type=evil),), button=evil)
+    field = FormField(name=evil, label=evil, type=evil, inputmode=evil)
+    form = Form(title=evil, text=evil, token=evil, fields=(field,), button=evil)
     pages = [
         form_page(form, action=evil, token=evil, app_name=evil, problems={evil: evil}, status=422),
         message_page(evil, evil, app_name=evil),

@@ -19,6 +19,8 @@ FOREIGN = re.compile(
     r"|\b(?:pypi|pythonhosted|npmjs|debian)\.(?:org|com)\b|\bindex[-_]url\b",  # where packages come from
 )
 
+REWRITING = re.compile(r"<[^<>]*\btype\s*=\s*[\"']?email\b|FormField\([^()]*\btype=[\"']email", re.IGNORECASE)
+
 
 def kept(name: str) -> bool:
     """Whether .gitignore lets a file or folder of this name in."""
@@ -54,6 +56,28 @@ def test_files_name_no_machine_and_no_registry() -> None:
     ]
 
     assert found == []
+
+
+def test_nothing_asks_for_an_address_by_the_type_that_rewrites_it() -> None:
+    """AC-6: pages, demo, documentation and examples have no form with ``type="email"``; browsers change the domain."""
+    folders = [ROOT / name for name in ("asgi_auth", "docs", "examples", "benchmarks")]
+    shown = [path for path in project_files() if path == ROOT / "README.md" or set(folders) & set(path.parents)]
+    found = [
+        f"{path.relative_to(ROOT).as_posix()}: {match.group()}"
+        for path in shown
+        for match in REWRITING.finditer(path.read_text("utf-8"))
+    ]
+
+    assert len(shown) > 150
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text", ['<input type="email">', "<input name=a TYPE = email>", "<input type='email'>", 'FormField(type="email")']
+)
+def test_rewriting_finds_every_spelling(text: str) -> None:
+    """The pattern finds what it is for."""
+    assert REWRITING.search(text)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ class Step(NamedTuple):
     links: Mapping[str, str]
 
 
-EMAIL = FormField(name="email", label="E-mail address", type="email", autocomplete="username")
+EMAIL = FormField(name="email", label="E-mail address", autocomplete="username", inputmode="email")
 PASSWORD = FormField(name="password", label="Password", type="password", autocomplete="current-password")
 REMEMBER = FormField(name="remember_me", label="Keep me signed in for 30 days", type="checkbox")
 _NEW = replace(PASSWORD, autocomplete="new-password")

@@ -247,6 +247,17 @@ def test_reset_has_a_page(tmp_path: Path, confirmation_required: bool, fields: l
     assert {(field.type, field.autocomplete) for field in form.fields} == {("password", "new-password")}
 
 
+def test_registration_form_asks_for_a_user_name_as_it_is_typed(tmp_path: Path) -> None:
+    """Password managers save the user name; phones neither capitalise nor correct it. Other fields are prose."""
+    auth = with_password(tmp_path, identity_field="username", register_fields=["full_name"])
+    form = auth.routes["password", "register"].registers
+    assert form is not None
+    assert [(field.name, field.autocomplete, field.inputmode) for field in form.fields][:2] == [
+        ("username", "username", "text"),
+        ("full_name", "on", None),
+    ]
+
+
 # --- register --------------------------------------------------------------------------------------------------------
 
 

@@ -17,12 +17,14 @@ def reset_form(options: "Password") -> Form:
 
 def registration_form(options: "Password") -> Form:
     """For somebody who was invited: the address is that of the invitation."""
-    names = [*([] if options.identity_field == "email" else ["username"]), *options.register_fields]
     fields = [
         FormField(name=name, label=name.replace("_", " ").capitalize(), autocomplete="on")
-        for name in names
+        for name in options.register_fields
         if name != "email"
     ]
+    if options.identity_field == "username":
+        username = FormField(name="username", label="Username", autocomplete="username", inputmode="text")
+        fields.insert(0, username)
     return Form(
         title="Create an account",
         token="invitation_token",
