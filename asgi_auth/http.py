@@ -287,6 +287,13 @@ def drop_cookie(response: Response, name: str, *, secure: bool) -> None:
     response.headers.append("Set-Cookie", delete_cookie(name, secure=secure))
 
 
+def clear_site_data(response: Response, *kinds: str) -> None:
+    """Have the browser drop these kinds of what it keeps of the site, beside those that are named there already."""
+    given = ",".join(response.headers.getlist("Clear-Site-Data")).split(",")
+    named = [name for name in (each.strip() for each in given) if name]
+    response.headers["Clear-Site-Data"] = ", ".join(dict.fromkeys([*named, *kinds]))
+
+
 def _drop(response: Response, name: str) -> None:
     start = f"{name}=".encode()
     response.raw_headers[:] = [

@@ -19,6 +19,7 @@ from asgi_auth.errors import AuthError, CrossSiteError, InvalidTokenError, Malfo
 from asgi_auth.hooks import logger
 from asgi_auth.http import crosses_sites, header_values, unavailable
 from asgi_auth.protocol.bearer import read_bearer
+from asgi_auth.protocol.caching import check_cache_control, is_speculative, keep_private
 from asgi_auth.protocol.cookies import read_cookie
 from asgi_auth.protocol.cross_site import websocket_allowed
 from asgi_auth.store import Loaded
@@ -67,7 +68,7 @@ class _UserMiddleware(ABC):
     async def identify(self, scope: Scope) -> tuple[AuthState, Session | None] | None:
         """What the credential of this request says, be it that it counts for nothing; None if there is none.
 
-        Beside it the session, if it is time to note its last use.
+        Beside it the session, if it is time to note its last use. A speculative request is no use.
 
         Raises:
             UnavailableError: it could not be checked.
@@ -80,7 +81,7 @@ class _UserMiddleware(ABC):
             session, user = await self._load(credential, now)
         except (InvalidTokenError, CrossSiteError, MalformedRequestError) as exc:
             return self._anonymous._replace(error=exc), None
-        due = session if self._sessions.touch_due(session, now) else None
+        due = session if self._sessions.touch_due(session, now) and not is_speculative(scope["headers"]) else None
         return AuthState(user, session, self.method, None, self.auth), due
 
     @abstractmethod
@@ -115,14 +116,26 @@ class SessionUserMiddleware(_UserMiddleware):
     """Recognises browsers by the session cookie.
 
     Requests from other sites get no authority from it, nor do websocket handshakes from origins that are not listed.
+    The answer to a request with the cookie gets ``Vary: Cookie`` and, if the application set none, a ``Cache-Control``:
+    ``private, no-cache`` for a file with an ``ETag`` or ``Last-Modified``, else ``cache_control``.
     """
 
     method = "session"
 
-    def __init__(self, app: ASGIApp, auth: Authentication[Any]) -> None:
-        """Args: app: What is wrapped. auth: Whose users these are."""
+    def __init__(self, app: ASGIApp, auth: Authentication[Any], *, cache_control: str = "no-store") -> None:
+        """Wrap an application.
+
+        Args:
+            app: What is wrapped.
+            auth: Whose users these are.
+            cache_control: The Cache-Control of pages that have none. With ``private`` the back button of the browser
+                shows a page without a request, also after a sign-out.
+
+        Raises:
+            ConfigurationError: *cache_control* is no list of directives, or allows a shared cache to store pages.
+        """
         super().__init__(app, auth)
-        self._cookie = auth.session_cookie.encode()
+        self._cookie, self._cache_control = auth.session_cookie.encode(), check_cache_control(cache_control)
 
     def _credential(self, scope: Scope) -> str | None:
         cookie = read_cookie(scope["headers"], self._cookie)
@@ -139,13 +152,15 @@ class SessionUserMiddleware(_UserMiddleware):
         return self._sessions.load(credential, now=now)
 
     def _sending(self, send: Send) -> Send:
-        # The cookie decided what this answer is: no shared cache may give it to anybody else (RFC 9111 section 3.5).
-        async def send_varying(message: Message) -> None:
+        # The cookie decided what this answer is: nobody else may see it, nor this browser once the session has ended.
+        async def send_private(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": _with_vary(message.get("headers", ()))}
+                given, status = message.get("headers", ()), message["status"]
+                headers = keep_private(given, status=status, cache_control=self._cache_control)
+                message = {**message, "headers": headers}
             await send(message)
 
-        return send_varying
+        return send_private
 
 
 class BearerUserMiddleware(_UserMiddleware):
@@ -189,23 +204,6 @@ def _write(scope: Scope, state: AuthState) -> None:
     scope["user"] = state.user
     scopes = [] if state.method is None else ["authenticated", state.method, state.authentication.subject_name]  # type: ignore[attr-defined]
     scope["auth"] = AuthCredentials(scopes)
-
-
-def _with_vary(headers: Any) -> list[tuple[bytes, bytes]]:
-    kept, varies, cached = list(headers), False, False
-    for name, value in kept:
-        lowered = name.lower()
-        cached = cached or lowered == b"cache-control"
-        varies = varies or (lowered == b"vary" and _names_cookie(value))
-    if not varies:
-        kept.append((b"vary", b"Cookie"))
-    if not cached:
-        kept.append((b"cache-control", b"private"))
-    return kept
-
-
-def _names_cookie(vary: bytes) -> bool:
-    return any(item.strip().lower() in (b"cookie", b"*") for item in vary.split(b","))
 
 
 async def serve_lifespan(

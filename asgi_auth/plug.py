@@ -31,6 +31,7 @@ from asgi_auth.http import (
     ClientGone,
     check_cross_site,
     check_host,
+    clear_site_data,
     client_of,
     cookie_of,
     drop_cookie,
@@ -47,7 +48,9 @@ from asgi_auth.http import (
 from asgi_auth.middleware import load_state, serve_lifespan
 from asgi_auth.pages import form_page, message_page, view_page
 from asgi_auth.protocol.bearer import read_bearer
+from asgi_auth.protocol.caching import CACHED, PREFETCHED, is_speculative
 from asgi_auth.protocol.cookies import read_cookies, read_every
+from asgi_auth.protocol.cross_site import SAFE_METHODS
 from asgi_auth.protocol.paths import mount_prefixes, split_path
 from asgi_auth.protocol.return_to import safe_return_to
 from asgi_auth.tokens import hash_token
@@ -86,6 +89,8 @@ class AuthPlug(Generic[U]):
     Args:
         auth: Whose strategies are served.
         app: The application to wrap; None to be mounted.
+        clear_cache_on_sign_out: Have the browser empty its whole cache of this origin at a sign-out, which can take
+            seconds.
         bearer_for_browsers: Give a page's scripts the bearer token, not the cookie, in the JSON answer to a sign-in.
             Whatever can run a script in the page can then take the token along.
     """
@@ -96,9 +101,15 @@ class AuthPlug(Generic[U]):
     """How long a request body may take to arrive."""
 
     def __init__(
-        self, auth: Authentication[U], app: ASGIApp | None = None, *, bearer_for_browsers: bool = False
+        self,
+        auth: Authentication[U],
+        app: ASGIApp | None = None,
+        *,
+        bearer_for_browsers: bool = False,
+        clear_cache_on_sign_out: bool = False,
     ) -> None:
         self.auth, self.app, self._bearer_for_browsers = auth, app, bearer_for_browsers
+        self._cleared = (*PREFETCHED, CACHED) if clear_cache_on_sign_out else PREFETCHED
         self._misplaced = False
 
     # --- to override
@@ -187,11 +198,17 @@ class AuthPlug(Generic[U]):
             max_age = int((token.session.expires_at - self.auth.clock()).total_seconds())
         name, secure = self.auth.session_cookie, self.auth.secure
         keep_cookie(response, name, token.cookie, secure=secure, max_age=max_age)
+        clear_site_data(response, *PREFETCHED)  # of the user who was signed in before
 
     async def clear_session(self, request: Request, response: Response) -> None:
-        """End the session of the browser's cookie, then remove the cookie. UnavailableError: neither was done."""
+        """End the session of the browser's cookie, then remove the cookie and the prefetched pages of the browser.
+
+        Raises:
+            UnavailableError: The session could not be ended. Nothing was changed.
+        """
         await self.revoke_session_tokens(request)
         drop_cookie(response, self.auth.session_cookie, secure=self.auth.secure)
+        clear_site_data(response, *self._cleared)
 
     async def revoke_session_tokens(self, request: Request) -> None:
         """End the session that the browser's cookie opens, and with it every bearer token of that session."""
@@ -327,6 +344,10 @@ class AuthPlug(Generic[U]):
         allowed = _methods(phase)
         if method not in allowed:
             raise MethodNotAllowedError("wrong method", headers={"Allow": ", ".join(allowed)})
+        if method in SAFE_METHODS and is_speculative(request.scope["headers"]):
+            # A phase may consume something, as a callback does, and nobody has opened the page yet. A browser discards
+            # such an answer and asks again. The application is not asked: it may redirect.
+            return Response(status_code=503, headers={"Retry-After": "0"})
         check_cross_site(request.scope, self.auth)
         read_bearer(request.scope["headers"])  # two credentials are none: 400 (RP-5)
         await self._read(request, phase)
@@ -346,6 +367,7 @@ class AuthPlug(Generic[U]):
         await self.revoke_bearer_tokens(request)
         response = await answered(self.handle_sign_out(request), self.handle_sign_out)
         drop_cookie(response, self.auth.session_cookie, secure=self.auth.secure)
+        clear_site_data(response, *self._cleared)
         return response
 
     async def _run_phase(self, request: Request, activity: Activity, phase: Phase) -> Response:

@@ -105,7 +105,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.answer.status = message["status"]
             self.answer.headers = [
-                (name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]
+                (name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers", ())
             ]
         else:
             self.answer.body += message.get("body", b"")

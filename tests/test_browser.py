@@ -1,7 +1,6 @@
 """The demo in a real browser without scripts: Chromium, driven over WebDriver."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,28 +11,16 @@ from typing import Any
 import httpx
 import pytest
 from selenium.common.exceptions import WebDriverException
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.browsing import PATIENCE, browser
 from tests.demos import Demo, running_demo
 from tests.support import EMAIL, NEW_PASSWORD, OTHER_EMAIL, PASSWORD, credentials, registration
 
 pytestmark = pytest.mark.slow
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",  # or it does not start for root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-WITHOUT_SCRIPTS = {"profile.managed_default_content_settings.javascript": 2}
-PATIENCE = 20.0
 OPEN_PAGES = ("/", "/sign_in", "/register", "/forgot_password", "/confirm_address", "/mail_sent")
 SESSIONS = ".rows:last-of-type"
 REFUSED = "The address or the password is not right, or the address is not confirmed yet."
@@ -102,19 +89,8 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 @pytest.fixture
 def visitor(tmp_path: Path, demo: Demo) -> Iterator[Visitor]:
     """A fresh browser on the demo."""
-    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)} (Debian: chromium, chromium-driver)")
-    options = ChromeOptions()
-    options.binary_location = str(shutil.which("chromium"))
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", WITHOUT_SCRIPTS)
-    driver = Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    try:
+    with browser(tmp_path / "profile", scripts=False) as driver:
         yield Visitor(driver, demo.url)
-    finally:
-        driver.quit()
 
 
 def sign_up(demo: Demo, visitor: Visitor) -> None:

@@ -25,6 +25,7 @@ from asgi_auth.errors import (
 from asgi_auth.http import (
     ClientGone,
     check_host,
+    clear_site_data,
     client_of,
     cookie_of,
     drop_cookie,
@@ -343,6 +344,17 @@ def test_harden_overrules_but_for_the_policy_of_a_page() -> None:
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["referrer-policy"] == "same-origin"
         assert response.headers["content-security-policy"] == policy
+
+
+def test_clear_site_data_keeps_what_the_application_names() -> None:
+    """Each kind is named once, in one header, however many there were."""
+    response = PlainTextResponse("")
+    for value in ('"cookies", "cache"', '"storage"'):
+        response.headers.append("Clear-Site-Data", value)
+    for _ in range(2):
+        clear_site_data(response, '"prefetchCache"', '"cache"')
+
+    assert response.headers.getlist("clear-site-data") == ['"cookies", "cache", "storage", "prefetchCache"']
 
 
 def test_keep_cookie_and_drop_cookie_leave_other_cookies_alone() -> None:

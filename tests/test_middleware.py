@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_auth.errors import ConfigurationError
@@ -226,44 +227,65 @@ async def test_several_kinds_of_user(tmp_path: Path, auth: LocalAuthentication) 
 # --- caches ---------------------------------------------------------------------------------------------------------
 
 
+def _answering(*headers: tuple[bytes, bytes], status: int = 200) -> ASGIApp:
+    """An application with one answer."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, **({"headers": headers} if headers else {})})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+PAGE = (b"content-type", b"text/html")
+FILE = ((b"content-type", b"text/css"), (b"etag", b'"a"'))
+
+
 @pytest.mark.parametrize(
-    ("given", "vary", "cache_control"),
+    ("app", "options", "cache_control"),
     [
-        ([], ["Cookie"], ["private"]),
-        ([(b"vary", b"Accept")], ["Accept", "Cookie"], ["private"]),
-        ([(b"Vary", b"accept, COOKIE")], ["accept, COOKIE"], ["private"]),
-        ([(b"vary", b"*")], ["*"], ["private"]),
-        ([(b"Cache-Control", b"no-store")], ["Cookie"], ["no-store"]),
+        (_answering(), {}, "no-store"),
+        (_answering(PAGE), {}, "no-store"),
+        (_answering(PAGE), {"cache_control": "private"}, "private"),
+        (_answering(*FILE), {}, "private, no-cache"),
+        (_answering(*FILE), {"cache_control": "private"}, "private, no-cache"),
+        (_answering(status=304), {}, "private, no-cache"),
+        (_answering(PAGE, (b"Cache-Control", b"max-age=9")), {}, "max-age=9"),
     ],
 )
 @pytest.mark.parametrize("good", [True, False])
-async def test_answers_vary_by_the_cookie(
-    auth: LocalAuthentication, good: bool, given: list[tuple[bytes, bytes]], vary: list[str], cache_control: list[str]
+async def test_answer_that_the_cookie_decided_is_private(
+    auth: LocalAuthentication, good: bool, app: ASGIApp, options: dict[str, str], cache_control: str
 ) -> None:
-    """SE-15: where a cookie of ours decided, even that it counts for nothing, no shared cache keeps the answer."""
+    """SE-15: where a cookie of ours decided, even that it counts for nothing, nobody else is given the answer."""
     _, token = await register(auth)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": given})
-        await send({"type": "http.response.body", "body": b""})
-
     cookie = _cookie(token) if good else "user_session=forged"
-    answer = await ask(SessionUserMiddleware(app, auth), "GET", "/", cookie=cookie)
+    answer = await ask(SessionUserMiddleware(app, auth, **options), "GET", "/", cookie=cookie)
+    others = await ask(SessionUserMiddleware(app, auth, **options), "GET", "/", cookie="theirs=1")
     values = {name: [v for key, v in answer.headers if key.lower() == name] for name in ("vary", "cache-control")}
 
-    assert values == {"vary": vary, "cache-control": cache_control}
+    assert values == {"vary": ["Cookie"], "cache-control": [cache_control]}
+    assert others["vary"] is None
+    assert others["cache-control"] is None
 
 
-async def test_an_answer_without_headers_varies_as_well(auth: LocalAuthentication) -> None:
-    """``headers`` is optional in ASGI; nothing else is touched."""
+async def test_stored_file_is_validated_and_not_sent_again(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """SE-15: Starlette's files have validators; with the cookie a browser keeps them and gets 304 for its question."""
+    (tmp_path / "site.css").write_text("p {}")
+    _, token = await register(auth)
+    app, cookie = SessionUserMiddleware(StaticFiles(directory=tmp_path), auth), _cookie(token)
+    first = await ask(app, "GET", "/site.css", cookie=cookie)
+    again = await ask(app, "GET", "/site.css", cookie=cookie, headers={"if-none-match": first["etag"] or ""})
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 204})
-        await send({"type": "http.response.body"})
+    assert (first.status, first["cache-control"], first.text) == (200, "private, no-cache", "p {}")
+    assert (again.status, again["cache-control"], again.text) == (304, "private, no-cache", "")
 
-    answer = await ask(SessionUserMiddleware(app, auth), "GET", "/", cookie="user_session=forged")
 
-    assert answer.headers == [("vary", "Cookie"), ("cache-control", "private")]
+async def test_cache_control_of_the_middleware_is_checked(auth: LocalAuthentication) -> None:
+    """SE-15: a value with which a shared cache stores pages is refused when the application is made."""
+    for wrong in ("public", "private\r\nx: y", None):
+        with pytest.raises(ConfigurationError, match="cache_control"):
+            SessionUserMiddleware(whoami, auth, cache_control=wrong)  # type: ignore[arg-type]
 
 
 async def test_reading_sets_no_cookie(auth: LocalAuthentication) -> None:
@@ -379,6 +401,20 @@ async def test_last_use_is_noted_once_a_minute(tmp_path: Path, auth: LocalAuthen
     assert await seen_user(app, bearer=str(token)) == user.id
     auth.clock.advance(timedelta(hours=12))
     assert await seen_user(app, cookie=_cookie(token)) is None
+
+
+@pytest.mark.parametrize("purpose", [("sec-purpose", "prefetch;prerender"), ("purpose", "prefetch")])
+async def test_page_that_a_browser_asks_for_ahead_is_no_use(
+    auth: LocalAuthentication, purpose: tuple[str, str]
+) -> None:
+    """SE-7: a browser that prefetches a page of an open tab does not keep the session alive; the page is the user's."""
+    user, token = await register(auth)
+    auth.clock.advance(timedelta(hours=1))
+    for credential in ({"cookie": _cookie(token)}, {"bearer": str(token)}):
+        assert await seen_user(site(auth), headers=dict([purpose]), **credential) == user.id
+    (session,) = await auth.sessions.list(user.id)
+
+    assert session.last_seen_at == token.session.created_at
 
 
 async def test_a_last_use_that_cannot_be_noted_is_no_failure(

@@ -48,6 +48,7 @@ from tests.support import (
     NEW_PASSWORD,
     LocalAuthentication,
     credentials,
+    is_alive,
     make_auth,
     register,
     registration,
@@ -91,6 +92,7 @@ async def test_callbacks_get_what_they_need(auth: LocalAuthentication) -> None:
     assert accepted.json() == ["password", "reset_request", {"email": EMAIL}]
     assert signed_out.json() == {"why": "tired"}
     assert len(signed_out.all("set-cookie")) == 1
+    assert signed_out["clear-site-data"] == '"prefetchCache", "prerenderCache"'
 
 
 class _Forgetful(AuthPlug[User]):
@@ -367,6 +369,37 @@ async def test_a_get_phase_takes_get_and_head(tmp_path: Path) -> None:
 
     assert [answer.status for answer in answers] == [200, 200, 405]
     assert answers[2]["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("purpose", [("sec-purpose", "prefetch"), ("purpose", "prefetch")])
+async def test_page_asked_for_ahead_runs_no_phase(tmp_path: Path, purpose: tuple[str, str]) -> None:
+    """CF-3: the browser asks again once somebody opens the page, so that no flow is spent; no callback is asked."""
+    seen: list[PhaseRequest] = []
+
+    async def look(request: PhaseRequest) -> Outcome:
+        seen.append(request)
+        return Accepted()
+
+    auth = _fake(tmp_path, look, method="GET")
+    async with auth.running():
+        plug = _Recorder(auth)
+        ahead = [await ask(plug, method, "/auth/fake/act", headers=[purpose]) for method in ("GET", "HEAD")]
+        assert seen == []
+        opened = await ask(plug, "GET", "/auth/fake/act")
+
+    assert [(each.status, each["retry-after"], each["cache-control"]) for each in ahead] == [(503, "0", "no-store")] * 2
+    assert (opened.status, len(seen)) == (200, 1)
+
+
+async def test_page_asked_for_ahead_is_drawn_and_a_post_is_done(auth: LocalAuthentication) -> None:
+    """CF-3: the page of a form changes nothing; no browser posts ahead, so that the header stops no sign-out."""
+    _, token = await register(auth)
+    headers = {**PAGE, "sec-purpose": "prefetch"}
+    drawn = await ask(AuthPlug(auth), "GET", "/auth/password/reset", headers=headers)
+    signed_out = await post(AuthPlug(auth), "/auth/sign_out", headers=headers, cookie=f"user_session={token.cookie}")
+
+    assert (drawn.status, signed_out.status) == (200, 200)
+    assert not await is_alive(auth, token)
 
 
 async def test_a_phase_sees_the_query_and_unambiguous_cookies(tmp_path: Path) -> None:

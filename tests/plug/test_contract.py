@@ -172,9 +172,23 @@ async def test_sign_out_ends_the_session_on_the_server(auth: LocalAuthentication
 
     assert (answer.status, answer.text) == (200, "Signed out")
     assert answer["set-cookie"] == f"user_session=; {SET}; {GONE}"
+    assert answer["clear-site-data"] == '"prefetchCache", "prerenderCache"'
     assert _hardened(answer)
     assert await seen_user(app, cookie=cookie) is None
     assert await seen_user(app, bearer=token) is None
+
+
+async def test_cookie_that_changes_hands_clears_pages_fetched_ahead(auth: LocalAuthentication) -> None:
+    """SE-4: also at a sign-in, since another user may have been signed in; the whole cache goes only by option."""
+    await register(auth)
+    thorough = AuthPlug(auth, clear_cache_on_sign_out=True)
+    signed_in = await post(thorough, "/auth/password/sign_in", credentials())
+    refused = await post(thorough, "/auth/password/sign_in", credentials(password="not this one"))
+    signed_out = await post(thorough, "/auth/sign_out")
+
+    assert signed_in["clear-site-data"] == '"prefetchCache", "prerenderCache"'
+    assert refused["clear-site-data"] is None
+    assert signed_out["clear-site-data"] == '"prefetchCache", "prerenderCache", "cache"'
 
 
 async def test_sign_out_beside_a_planted_cookie(auth: LocalAuthentication) -> None:

@@ -1,0 +1,99 @@
+"""What caches and browsers keep of an answer that a cookie decided: RFC 9111 section 5.2, Clear-Site-Data, Sec-Purpose.
+
+Of RFC 9111 only what a response says is here: nothing reads the Cache-Control of a request.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from asgi_auth.errors import ConfigurationError
+
+PREFETCHED = ('"prefetchCache"', '"prerenderCache"')
+"""The values of Clear-Site-Data for pages that a browser has fetched or rendered before anybody opens them."""
+CACHED = '"cache"'
+"""The value of Clear-Site-Data for everything that a browser has cached of the origin."""
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_DIRECTIVES = re.compile(rf"{_TOKEN}(?:={_TOKEN})?(?: *, *{_TOKEN}(?:={_TOKEN})?)*")
+_SHARING = re.compile(r"(?:public|s-maxage|must-understand)\b", re.IGNORECASE)
+_PRIVATE = re.compile(r"(?:^|,) *(?:private|no-store) *(?:,|$)", re.IGNORECASE)
+
+_REVALIDATED = b"private, no-cache"
+_PAGES = (b"text/html", b"application/xhtml+xml")
+_NOT_MODIFIED = 304
+
+
+def check_cache_control(text: object) -> bytes:
+    """The value of a Cache-Control header that keeps an answer out of every shared cache.
+
+    >>> check_cache_control("private, max-age=60")
+    b'private, max-age=60'
+
+    Args:
+        text: Directives as in RFC 9111 section 5.2, without quoted strings: ``private="…"`` keeps only some headers
+            private.
+
+    Raises:
+        ConfigurationError: Neither ``private`` nor ``no-store`` is among them. Or ``public``, ``s-maxage`` or
+            ``must-understand`` is: with these a shared cache may store the answer. Or it is no such list.
+    """
+    if not isinstance(text, str) or not _DIRECTIVES.fullmatch(text):
+        raise ConfigurationError("cache_control must be the directives of a Cache-Control header, such as 'private'")
+    if not _PRIVATE.search(text) or any(_SHARING.match(item.strip()) for item in text.split(",")):
+        raise ConfigurationError(
+            "cache_control must have 'private' or 'no-store', and none of 'public', 's-maxage' and 'must-understand': "
+            "a shared cache would give the page of one user to another"
+        )
+    return text.encode("ascii")
+
+
+def keep_private(
+    headers: Iterable[tuple[bytes, bytes]], *, status: int, cache_control: bytes
+) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer that a cookie decided, with ``Vary`` and, if they have none, a ``Cache-Control``.
+
+    A file gets ``private, no-cache``: the browser keeps it, and asks each time whether it has changed. A file is an
+    answer that has a validator (RFC 9110 section 8.8) and is no page. A 304 without a type is about a file, too: with
+    ``no-store`` the browser would discard the file that it has.
+
+    Args:
+        headers: Of the answer, names in any case.
+        status: Of the answer.
+        cache_control: What any other answer gets.
+    """
+    kept = list(headers)
+    values = {name.lower(): value for name, value in kept}
+    if b"vary" not in values or not _varies_by_cookie(kept):
+        kept.append((b"vary", b"Cookie"))
+    if b"cache-control" not in values:
+        kept.append((b"cache-control", _REVALIDATED if _is_file(values, status) else cache_control))
+    return kept
+
+
+def _varies_by_cookie(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    names = b",".join(value for name, value in headers if name.lower() == b"vary").lower().split(b",")
+    return any(name.strip() in (b"cookie", b"*") for name in names)
+
+
+def _is_file(headers: dict[bytes, bytes], status: int) -> bool:
+    kind = headers.get(b"content-type")
+    if kind is None:  # a browser guesses what it is, and may show it as a page
+        return status == _NOT_MODIFIED
+    validated = status == _NOT_MODIFIED or b"etag" in headers or b"last-modified" in headers
+    return validated and not kind.lstrip().lower().startswith(_PAGES)
+
+
+def is_speculative(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a browser asks for a page before anybody opens it; perhaps nobody ever will.
+
+    >>> is_speculative([(b"sec-purpose", b"prefetch;prerender")])
+    True
+
+    Args:
+        headers: As in an ASGI scope. ``Sec-Purpose`` (Fetch section 3.7) or, of older browsers, ``Purpose``.
+    """
+    return any(
+        value.partition(b";")[0].strip().lower() == b"prefetch"
+        for name, value in headers
+        if name in (b"sec-purpose", b"purpose")
+    )
