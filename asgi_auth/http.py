@@ -187,7 +187,11 @@ def cookie_of(scope: Scope, name: str) -> str | None:
 
 
 def client_of(scope: Scope, auth: Authentication[Any]) -> Client:
-    """Who asks: the address from the transport or a trusted proxy (HT-2), and the session that the browser shows."""
+    """Who asks: the address from the transport or a trusted proxy (HT-2), and the sessions that the browser shows.
+
+    Raises:
+        MalformedRequestError: our session cookie came with more than 8 different values.
+    """
     peer = scope.get("client")
     agents = header_values(scope, b"user-agent")
     return Client(
@@ -196,8 +200,13 @@ def client_of(scope: Scope, auth: Authentication[Any]) -> Client:
         ),
         label=client_label(agents[0]) if agents else "",
         session_hashes=tuple(_session_hashes(scope, auth)),
-        browser=bool(header_values(scope, b"origin") or header_values(scope, b"sec-fetch-site")),
+        browser=is_browser(scope),
     )
+
+
+def is_browser(scope: Scope) -> bool:
+    """Whether the request has a header that only browsers send, and that scripts in a page cannot set."""
+    return bool(header_values(scope, b"origin") or header_values(scope, b"sec-fetch-site"))
 
 
 def _session_hashes(scope: Scope, auth: Authentication[Any]) -> Iterator[bytes]:

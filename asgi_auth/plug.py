@@ -36,6 +36,7 @@ from asgi_auth.http import (
     cookie_of,
     drop_cookie,
     harden,
+    is_browser,
     keep_cookie,
     problem,
     read_body,
@@ -49,7 +50,7 @@ from asgi_auth.middleware import load_state, serve_lifespan
 from asgi_auth.pages import form_page, message_page, view_page
 from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.caching import CACHED, PREFETCHED, is_speculative
-from asgi_auth.protocol.cookies import read_cookies, read_every
+from asgi_auth.protocol.cookies import read_cookies
 from asgi_auth.protocol.cross_site import SAFE_METHODS
 from asgi_auth.protocol.paths import mount_prefixes, split_path
 from asgi_auth.protocol.return_to import safe_return_to
@@ -131,7 +132,7 @@ class AuthPlug(Generic[U]):
             self.store_in_session(response, token)
             return response
         content = {"status": "success", "subject": self.auth.tokens.subject(token.session.user_id)}
-        if client_of(request.scope, self.auth).browser and not self._bearer_for_browsers:
+        if is_browser(request.scope) and not self._bearer_for_browsers:
             response = JSONResponse(content)
             self.store_in_session(response, token)
             return response
@@ -204,17 +205,23 @@ class AuthPlug(Generic[U]):
         """End the session of the browser's cookie, then remove the cookie and the prefetched pages of the browser.
 
         Raises:
-            UnavailableError: The session could not be ended. Nothing was changed.
+            MalformedRequestError: the cookie came with more than 8 different values; nothing was changed.
+            UnavailableError: the session could not be ended; nothing was changed.
         """
         await self.revoke_session_tokens(request)
         drop_cookie(response, self.auth.session_cookie, secure=self.auth.secure)
         clear_site_data(response, *self._cleared)
 
     async def revoke_session_tokens(self, request: Request) -> None:
-        """End the session that the browser's cookie opens, and with it every bearer token of that session."""
-        # Where two came every one that is ours: one may be planted, and the session has to end all the same.
-        for cookie in read_every(request.scope["headers"], self.auth.session_cookie.encode()):
-            await self.auth.sessions.revoke_cookie(cookie, client=client_of(request.scope, self.auth))
+        """End the session that the browser's cookie opens, and with it every bearer token of that session.
+
+        Of several cookies every one that is ours counts: one may be planted, and the session has to end all the same.
+
+        Raises:
+            MalformedRequestError: there are more than 8 different ones; nothing was ended.
+            UnavailableError: nothing was ended.
+        """
+        await self.auth.sessions.revoke_shown(client_of(request.scope, self.auth))
 
     async def revoke_bearer_tokens(self, request: Request) -> None:
         """End the session of the bearer token in the Authorization header; any other token ends nothing."""

@@ -145,7 +145,7 @@ class Sessions(Generic[U]):
                 await outcome.spend(work)
             if replaces is not None:
                 await self._replace(work, replaces, client)
-            await self._end_earlier(work, client)
+            await self._end_shown(work, client.session_hashes, client)
             await work.sessions.insert(session, hash_token(secret))
             work.emit(
                 SignInSucceeded(
@@ -184,12 +184,13 @@ class Sessions(Generic[U]):
             raise _ended()
         work.emit(SessionsRevoked(at=now, user_id=session.user_id, client=client, session_id=session.id))
 
-    async def _end_earlier(self, work: Work[U], client: Client) -> None:
+    async def _end_shown(self, work: Work[U], secret_hashes: Sequence[bytes], client: Client) -> bool:
+        """End the sessions whose cookies were shown; True if one was alive."""
         now = self._clock()
-        for session_hash in client.session_hashes:
-            old = await work.sessions.revoke_by_secret(session_hash, now=now)
-            if old is not None:
-                work.emit(SessionsRevoked(at=now, user_id=old.user_id, client=client, session_id=old.id))
+        ended = await work.sessions.revoke_by_secrets(secret_hashes, now=now) if secret_hashes else ()
+        for session in ended:
+            work.emit(SessionsRevoked(at=now, user_id=session.user_id, client=client, session_id=session.id))
+        return bool(ended)
 
     async def _pend(self, outcome: SignedIn, required: FactorRequired) -> IssuedToken:
         proof = outcome.proof
@@ -315,18 +316,16 @@ class Sessions(Generic[U]):
             secret_hash = self.cookie_hash(cookie)
         except InvalidTokenError:
             return False
-        now = self._clock()
+        return await self._commit(lambda work: self._end_shown(work, [secret_hash], client or Client()))
 
-        async def act(work: Work[U]) -> bool:
-            session = await work.sessions.revoke_by_secret(secret_hash, now=now)
-            if session is None:
-                return False
-            work.emit(
-                SessionsRevoked(at=now, user_id=session.user_id, client=client or Client(), session_id=session.id)
-            )
-            return True
+    async def revoke_shown(self, client: Client) -> bool:
+        """End every session whose cookie *client* showed; True if one was alive. Without a cookie nothing is written.
 
-        return await self._commit(act)
+        Raises:
+            StoreUnavailableError: the database does not answer; nothing was changed.
+        """
+        shown = client.session_hashes
+        return bool(shown) and await self._commit(lambda work: self._end_shown(work, shown, client))
 
     async def revoke_all(self, user_id: str, *, except_: Session | None = None) -> None:
         """Log out everywhere, or everywhere but here: every other session, mail token and sign-in in flight is dead.

@@ -182,6 +182,10 @@ class AccountStore(Protocol):
         ...
 
 
+MAX_SECRETS = 8
+"""How many sessions one statement ends by the secrets of their cookies."""
+
+
 class SessionStore(Protocol[U]):
     """Who is signed in where."""
 
@@ -213,8 +217,11 @@ class SessionStore(Protocol[U]):
         """End a session; True for the one call that found it alive. With *user_id* only if it is that user's."""
         ...
 
-    async def revoke_by_secret(self, secret_hash: bytes, *, now: datetime) -> Session | None:
-        """End the session under this hash; the session for the one call that found it alive, else None."""
+    async def revoke_by_secrets(self, secret_hashes: Sequence[bytes], *, now: datetime) -> Sequence[Session]:
+        """End the sessions under these hashes, in one statement for up to ``MAX_SECRETS`` of them.
+
+        Returns those that were alive, each to the one call that ended it; in no order.
+        """
         ...
 
     async def revoke_all(self, user_id: str, *, except_id: str | None = None, now: datetime) -> int:

@@ -8,6 +8,9 @@ from asgi_auth.errors import MalformedRequestError
 MAX_VALUE_BYTES = 4096
 """RFC 6265bis section 5.6: browsers keep no more."""
 
+MAX_COPIES = 8
+"""Values of one name that are read to take rights away. A browser has one; a sibling domain may plant a few more."""
+
 # cookie-octet; no quotes: we never write them
 _COOKIE_OCTETS = bytes({*range(0x21, 0x7F)} - {*b'",;\\'})
 _LONG_AGO = "Thu, 01 Jan 1970 00:00:00 GMT"
@@ -58,8 +61,15 @@ def read_cookies(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def read_every(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
-    """Every readable value of the cookie called *name*, to take rights away and never to give them."""
-    return [value.decode("ascii") for value in _values(headers, name) if _is_readable(value)]
+    """Every readable value of the cookie called *name*, once each, to take rights away and never to give them.
+
+    Raises:
+        MalformedRequestError: There are more than 8 different ones, each of which would cost something.
+    """
+    values = [value.decode("ascii") for value in dict.fromkeys(_values(headers, name)) if _is_readable(value)]
+    if len(values) > MAX_COPIES:
+        raise MalformedRequestError("a cookie was sent too often")
+    return values
 
 
 def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

@@ -18,7 +18,7 @@ from asgi_auth.store import ScopedStore
 from asgi_auth.stores.postgres_cache import CHANNEL, NOTIFY, Fill, Key, SessionCache
 from asgi_auth.stores.postgres_connections import Connections, Pool, Settings, fetch, transaction
 from asgi_auth.stores.rows import Codec, Row, Rows
-from asgi_auth.stores.sql import LOAD_SESSION, LOAD_SESSION_BY_ID, REVOKE_SESSION_BY_SECRET, SQLScopedStore
+from asgi_auth.stores.sql import LOAD_SESSION, LOAD_SESSION_BY_ID, REVOKE_SESSIONS_BY_SECRET, SQLScopedStore
 from asgi_auth.types import User
 
 
@@ -291,7 +291,7 @@ class _Changed:
         Not what was inserted: that there is none is never kept. Nor what was pruned, which had ended: by its clocks,
         which are judged each time, or by a revocation, which was told of.
         """
-        if sql is REVOKE_SESSION_BY_SECRET:  # which only the database knows the id of
+        if sql is REVOKE_SESSIONS_BY_SECRET:  # whose ids only the database knows
             self.ids.update(str(row[0]) for row in rows)
         elif not sql.lstrip().startswith("INSERT"):
             self.ids.update(str(value) for value in values if isinstance(value, UUID))

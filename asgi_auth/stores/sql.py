@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from asgi_auth.errors import ConfigurationError, IdentityTakenError, StoreUnavailableError, ValidationError
-from asgi_auth.store import Found, Loaded, TokenRecord, Work
+from asgi_auth.store import MAX_SECRETS, Found, Loaded, TokenRecord, Work
 from asgi_auth.stores.executor import Executor
 from asgi_auth.stores.rows import (
     ACCOUNT,
@@ -196,7 +196,8 @@ JOIN asgi_auth_users u ON u.subject_name = a.subject_name AND u.id = a.user_id
 WHERE asgi_auth_sessions.subject_name = $1 AND {_LIVE} AND """
 LOAD_SESSION = _LOAD + "asgi_auth_sessions.secret_hash = $2"
 LOAD_SESSION_BY_ID = _LOAD + "asgi_auth_sessions.id = $2"
-# For SQLite, which without statistics takes it that few rows share a subject, and would read everybody's sessions.
+# Such hints are for SQLite, which without statistics takes it that few rows share a subject, and would read everybody's
+# sessions.
 _BY_USER = "/* INDEXED BY asgi_auth_sessions_user_id */"
 LIST_SESSIONS = f"""
 SELECT {SESSION} FROM asgi_auth_sessions {_BY_USER} JOIN asgi_auth_accounts a ON {_THEIR_ACCOUNT}
@@ -227,12 +228,16 @@ _WAS_LIVE = f"""{_INSIDE_CLOCKS} AND asgi_auth_sessions.stamp = (
 )"""
 REVOKE_SESSION = f"""
 UPDATE asgi_auth_sessions {_REVOKE} id = $2 AND ($4::uuid IS NULL OR user_id = $4::uuid) RETURNING {_WAS_LIVE}"""
-REVOKE_SESSION_BY_SECRET = f"""
-UPDATE asgi_auth_sessions {_REVOKE} secret_hash = $2 RETURNING {SESSION}, {_WAS_LIVE}"""
+# One text for any number of values, so that it is prepared once: what is missing is filled up by `_padded`.
+_VALUES = ", ".join(("$2", *(f"${number}" for number in range(4, MAX_SECRETS + 3))))
+REVOKE_SESSIONS_BY_SECRET = f"""
+UPDATE asgi_auth_sessions {_REVOKE} secret_hash IN ({_VALUES}) RETURNING {SESSION}, {_WAS_LIVE}"""
 REVOKE_SESSIONS = f"""
 UPDATE asgi_auth_sessions {_BY_USER} {_REVOKE} user_id = $2 AND ($4::uuid IS NULL OR id <> $4::uuid)
 RETURNING {_WAS_LIVE}"""
-WAS_LIVE = f"SELECT 1 FROM asgi_auth_sessions WHERE subject_name = $1 AND id = $2 AND {_WAS_LIVE}"
+WERE_LIVE = f"""
+SELECT id FROM asgi_auth_sessions /* INDEXED BY asgi_auth_sessions_id */
+WHERE subject_name = $1 AND id IN ({_VALUES}) AND {_WAS_LIVE}"""
 # The batch comes first: of a subquery PostgreSQL may ask again for every row, and take more than the limit.
 PRUNE_SESSIONS = """
 WITH batch AS MATERIALIZED (
@@ -241,6 +246,12 @@ WITH batch AS MATERIALIZED (
 )
 DELETE FROM asgi_auth_sessions WHERE subject_name = $1 AND secret_hash IN (SELECT secret_hash FROM batch)
 RETURNING 1"""
+
+
+def _padded(values: Sequence[Any], now: Any) -> tuple[Any, ...]:
+    """The parameters from ``$2`` on of a statement that takes ``_VALUES`` and, as ``$3``, *now*."""
+    first, *rest = values
+    return first, now, *rest, *(first for _ in range(MAX_SECRETS - len(values)))
 
 
 class SQLSessions(Table):
@@ -277,18 +288,23 @@ class SQLSessions(Table):
     async def revoke(self, session_id: str, *, user_id: str | None = None, now: datetime) -> bool:
         owner = or_none(self._id, user_id)
         rows = await self._change(REVOKE_SESSION, self._id(session_id), self._instant(now), owner)
-        return bool(rows) and (bool(rows[0][0]) or await self._was_live(session_id, now))
+        return bool(rows) and bool(rows[0][0] or await self._were_live([session_id], now))
 
-    async def revoke_by_secret(self, secret_hash: bytes, *, now: datetime) -> Session | None:
-        rows = await self._change(REVOKE_SESSION_BY_SECRET, secret_hash, self._instant(now))
-        if not rows:
-            return None
-        session = self._rows.session(rows[0])
-        return session if rows[0][-1] or await self._was_live(session.id, now) else None
+    async def revoke_by_secrets(self, secret_hashes: Sequence[bytes], *, now: datetime) -> Sequence[Session]:
+        ended = list[Session]()
+        for first in range(0, len(secret_hashes), MAX_SECRETS):
+            values = _padded(secret_hashes[first : first + MAX_SECRETS], self._instant(now))
+            rows = await self._change(REVOKE_SESSIONS_BY_SECRET, *values)
+            live = await self._were_live([self._read_id(row[0]) for row in rows if not row[-1]], now)
+            ended += [session for row in rows if (session := self._rows.session(row)).id in live or row[-1]]
+        return ended
 
-    async def _was_live(self, session_id: str, now: datetime) -> bool:
+    async def _were_live(self, ids: Sequence[str], now: datetime) -> set[str]:
         """Ask once more: a revocation that waited for a new stamp has the session as it is, the account as it was."""
-        return bool(await self._find(WAS_LIVE, self._id(session_id), self._instant(now)))
+        if not ids:
+            return set()
+        values = _padded([self._id(session_id) for session_id in ids], self._instant(now))
+        return {self._read_id(row[0]) for row in await self._find(WERE_LIVE, *values)}
 
     async def revoke_all(self, user_id: str, *, except_id: str | None = None, now: datetime) -> int:
         excepted = or_none(self._id, except_id)

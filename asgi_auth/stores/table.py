@@ -13,7 +13,8 @@ class Table:
 
     def __init__(self, executor: Executor, subject_name: str) -> None:
         self._executor, self._subject_name, self._rows = executor, subject_name, executor.rows
-        self._instant, self._id = executor.rows.codec.store_instant, executor.rows.codec.store_id
+        codec = executor.rows.codec
+        self._instant, self._id, self._read_id = codec.store_instant, codec.store_id, codec.read_id
 
     async def _find(self, sql: str, *values: Any) -> Sequence[Row]:
         return await self._executor.read(sql, (self._subject_name, *values)) if storable(values) else ()

@@ -148,3 +148,12 @@ def test_every_value_of_a_name() -> None:
 
     assert read_every(headers, b"a") == ["1", "5"]
     assert read_every([], b"a") == []
+
+
+def test_read_every_has_each_value_once_and_at_most_eight() -> None:
+    """SE-8: copies are one value; nine readable values are refused, whatever else came beside them."""
+    eight = [f"{n}" for n in range(8)]
+    headers = _cookies(*(f"a={value}; a={value}".encode() for value in (*eight, "unread,able")))
+    assert read_every(headers, b"a") == eight
+    with pytest.raises(MalformedRequestError):
+        read_every([*headers, *_cookies(b"a=9")], b"a")

@@ -382,7 +382,7 @@ Change = Callable[[Any, str, str, bytes], Awaitable[Any]]
 CHANGES: dict[str, Change] = {
     "revoke": lambda to, session, user, secret: to.sessions.revoke(session, now=NOW),
     "revoke_of": lambda to, session, user, secret: to.sessions.revoke(session, user_id=user, now=NOW),
-    "revoke_by_secret": lambda to, session, user, secret: to.sessions.revoke_by_secret(secret, now=NOW),
+    "revoke_by_secrets": lambda to, session, user, secret: to.sessions.revoke_by_secrets([secret], now=NOW),
     "revoke_all": lambda to, session, user, secret: to.sessions.revoke_all(user, now=NOW),
     "stamp": lambda to, session, user, secret: to.accounts.update(user, {"stamp": b"another"}),
     "disable": lambda to, session, user, secret: to.accounts.update(user, {"disabled_at": NOW}),
@@ -460,7 +460,7 @@ async def test_cached_changes_are_told_without_secrets(store: PostgresStore, dsn
     silent = PostgresStore(dsn)
     for each, expected in ((silent, set[str]()), (store, {"ids"})):
         ids = await signed_in(each)
-        for name in ("touch", "revoke_by_secret", "stamp", "revoke_all", "delete"):
+        for name in ("touch", "revoke_by_secrets", "stamp", "revoke_all", "delete"):
             await CHANGES[name](each.scope("user"), *ids)
         await listener.execute("SELECT 1")
         await asyncio.sleep(0)

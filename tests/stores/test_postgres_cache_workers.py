@@ -138,7 +138,7 @@ class Workers:
         worker, known = self._any()
         sessions = worker.store.scope("user").sessions
         if self._chance.random() < 0.5:
-            await sessions.revoke_by_secret(known.secret_hash, now=NOW)
+            await sessions.revoke_by_secrets([known.secret_hash], now=NOW)
         else:
             await sessions.revoke(known.id, now=NOW)
         self._kill(worker, [known])

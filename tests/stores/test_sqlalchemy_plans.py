@@ -46,7 +46,7 @@ async def do_everything(scoped: Any) -> None:
     await sessions.touch(session.id, last_seen_at=NOW, idle_expires_at=NOW)
     await sessions.restamp(session.id, alice.account.stamp)
     assert await sessions.revoke(session.id, user_id=user_id, now=NOW)
-    assert await sessions.revoke_by_secret(secret_hash, now=NOW) is None
+    assert await sessions.revoke_by_secrets([secret_hash], now=NOW) == []
     assert await sessions.revoke_all(user_id, except_id="x", now=NOW) == 0
     assert await tokens.retire("reset", user_id, older_than=token.token_hash) == 0
     assert await tokens.peek("reset", token.token_hash, now=NOW) == token

@@ -111,7 +111,7 @@ async def test_missing_table_fails_closed(scoped: ScopedStore[User], other: sqli
             await scoped.sessions.load(secret_hash, now=NOW)
         assert error.value.reason == "sqlite: SQLITE_ERROR"
         with pytest.raises(StoreUnavailableError):
-            await scoped.sessions.revoke_by_secret(secret_hash, now=NOW)
+            await scoped.sessions.revoke_by_secrets([secret_hash], now=NOW)
         other.execute(f"ALTER TABLE gone RENAME TO asgi_auth_{table}")
         assert await scoped.sessions.load(secret_hash, now=NOW) is not None
 

@@ -133,9 +133,9 @@ class Sessions(Generic[U]):
         owner = [] if user_id is None else [columns.user_id == self._model.to_id(user_id)]
         return any(row[-1] for row in await self._revoke(now, columns.id == session_id, *owner))
 
-    async def revoke_by_secret(self, secret_hash: bytes, *, now: datetime) -> Session | None:
-        found = await self._revoke(now, self._tables.sessions.c.secret_hash == secret_hash)
-        return _to_session(found[0]) if found and found[0][-1] else None
+    async def revoke_by_secrets(self, secret_hashes: Sequence[bytes], *, now: datetime) -> Sequence[Session]:
+        found = await self._revoke(now, self._tables.sessions.c.secret_hash.in_(secret_hashes))
+        return [_to_session(row) for row in found if row[-1]]
 
     async def revoke_all(self, user_id: str, *, except_id: str | None = None, now: datetime) -> int:
         columns, key = self._tables.sessions.c, self._model.to_id(user_id)

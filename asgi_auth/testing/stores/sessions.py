@@ -182,19 +182,34 @@ class RevocationTests:
         (one, one_hash), (_, two_hash), (_, three_hash) = [await add_session(scoped, alice) for _ in range(3)]
         await scoped.accounts.update(user_id, {"disabled_at": NOW})
         assert await scoped.sessions.revoke(one.id, now=NOW) is False
-        assert await scoped.sessions.revoke_by_secret(two_hash, now=NOW) is None
+        assert await scoped.sessions.revoke_by_secrets([two_hash], now=NOW) == []
         assert await scoped.sessions.revoke_all(user_id, now=NOW) == 0
         await scoped.accounts.update(user_id, {"disabled_at": None})
         for secret_hash in (one_hash, two_hash, three_hash):
             assert await scoped.sessions.load(secret_hash, now=NOW) is None
 
-    async def test_session_revoke_by_secret_is_won_once(self, store: Store[Any]) -> None:
-        """The session under the hash is ended and returned, once."""
+    async def test_session_revoke_by_secrets_is_won_once(self, store: Store[Any]) -> None:
+        """The sessions under the hashes are ended and returned, once; the others live on."""
         scoped = store.scope("user")
-        session, secret_hash = await add_session(scoped, await add_user(scoped))
-        assert await scoped.sessions.revoke_by_secret(secret_hash, now=NOW) == session
-        assert await scoped.sessions.revoke_by_secret(secret_hash, now=NOW) is None
-        assert await scoped.sessions.load(secret_hash, now=NOW) is None
+        alice, bob = await add_user(scoped), await add_user(scoped, "bob")
+        mine, theirs, kept = [await add_session(scoped, owner) for owner in (alice, bob, bob)]
+        shown = [b"?" * 32, mine[1], theirs[1], mine[1]]
+        ended = await scoped.sessions.revoke_by_secrets(shown, now=NOW)
+        assert {session.id: session for session in ended} == {found.id: found for found in (mine[0], theirs[0])}
+        assert len(ended) == 2
+        assert await scoped.sessions.revoke_by_secrets(shown, now=NOW) == []
+        assert [await scoped.sessions.load(each, now=NOW) for each in shown] == [None] * 4
+        assert await scoped.sessions.load(kept[1], now=NOW) is not None
+
+    async def test_session_revoke_by_secrets_takes_any_number(self, store: Store[Any]) -> None:
+        """No hash ends nothing; many end as many sessions; of those that had run out none is returned."""
+        scoped = store.scope("user")
+        alice = await add_user(scoped)
+        made = [await add_session(scoped, alice, idle_expires_at=NOW + n % 3 * HOUR) for n in range(19)]
+        assert await scoped.sessions.revoke_by_secrets([], now=NOW) == []
+        ended = await scoped.sessions.revoke_by_secrets([secret_hash for _, secret_hash in made], now=NOW)
+        assert {session.id for session in ended} == {session.id for n, (session, _) in enumerate(made) if n % 3}
+        assert await scoped.sessions.list(alice.account.user_id, now=NOW - HOUR) == []
 
     async def test_session_revoke_all_but_one(self, store: Store[Any]) -> None:
         """SE-6: every session of this user ends but the one that is named; nobody else's does; the living count."""
@@ -252,7 +267,7 @@ class RevocationTests:
         await admins.sessions.touch(session.id, last_seen_at=NOW + SECOND, idle_expires_at=NOW + 2 * HOUR)
         await admins.sessions.restamp(session.id, OTHER)
         assert await admins.sessions.revoke(session.id, now=NOW) is False
-        assert await admins.sessions.revoke_by_secret(secret_hash, now=NOW) is None
+        assert await admins.sessions.revoke_by_secrets([secret_hash], now=NOW) == []
         assert await admins.sessions.revoke_all(user_id, now=NOW) == 0
         assert await admins.sessions.prune(now=NOW + 9 * HOUR, limit=9) == 0
         assert await users.sessions.load(secret_hash, now=NOW) == (session, alice.user)
