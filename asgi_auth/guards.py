@@ -26,7 +26,7 @@ from asgi_auth.errors import (
 from asgi_auth.hooks import logger
 from asgi_auth.http import problem, reason_headers, wants_json
 from asgi_auth.protocol.bearer import challenge
-from asgi_auth.protocol.return_to import safe_return_to
+from asgi_auth.protocol.return_to import MAX_CHARACTERS, safe_return_to
 from asgi_auth.types import AuthState, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -128,9 +128,11 @@ class Require:
     def _sign_in_url(self, connection: HTTPConnection) -> str:
         """The sign-in page with a way back, if the request is one that can be repeated."""
         page, scope = str(self._redirect), connection.scope
-        query = scope.get("query_string", b"").decode("latin-1")
-        here = safe_return_to(quote(scope["path"], errors="replace") + (f"?{query}" if query else ""))
-        if here is None or scope["method"] not in ("GET", "HEAD"):
+        path, query = scope["path"], scope.get("query_string", b"")
+        if scope["method"] not in ("GET", "HEAD") or len(path) + len(query) > MAX_CHARACTERS:
+            return page
+        here = safe_return_to(quote(path, errors="replace") + (f"?{query.decode('latin-1')}" if query else ""))
+        if here is None:
             return page
         return f"{page}{'&' if '?' in page else '?'}return_to={quote(here, safe='')}"
 

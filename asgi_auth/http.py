@@ -1,7 +1,7 @@
 """The only reader of request bodies, and the only writer of responses and cookies."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from ipaddress import ip_address
@@ -27,7 +27,7 @@ from asgi_auth.protocol.accept import prefers_json
 from asgi_auth.protocol.bearer import challenge, shows_bearer
 from asgi_auth.protocol.body import media_type, parse_form, parse_json
 from asgi_auth.protocol.client import client_address, client_label
-from asgi_auth.protocol.cookies import delete_cookie, read_cookie, read_every, set_cookie
+from asgi_auth.protocol.cookies import delete_cookie, read_cookie, read_every, set_cookie, shows_cookie
 from asgi_auth.protocol.cross_site import SAFE_METHODS, is_cross_site
 from asgi_auth.types import Client
 
@@ -41,9 +41,39 @@ class ClientGone(Exception):  # noqa: N818  # not an error: there is nobody left
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def header_values(scope: Scope, name: bytes) -> list[str]:
-    """Every value of a header, in order."""
-    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+MAX_LINES = 256
+"""Header lines of a request: most servers stop at 100, and over HTTP/2 each of a browser's 180 cookies may have one."""
+MAX_VALUE_BYTES = 1024
+"""Of a header whose value is cut, because the rest of it is nothing that we look for."""
+MAX_QUERY_BYTES = 16 * 1024
+"""A link's token and a ``return_to``, and the long codes of some providers."""
+
+# The last ones have a byte more, so that it can be told whether there were any before.
+_FIRST_BYTES, _LAST_BYTES = slice(MAX_VALUE_BYTES), slice(-MAX_VALUE_BYTES - 1, None)
+
+
+def check_headers(scope: Scope) -> None:
+    """Refuse more header lines than any client of ours sends, before one of them is looked at.
+
+    Cookies and Authorization have limits of their own, where they are read; of every other header the first 1,024 bytes
+    count, of X-Forwarded-For the last.
+
+    Raises:
+        MalformedRequestError: There are more than 256.
+    """
+    if len(scope["headers"]) > MAX_LINES:
+        raise MalformedRequestError("too many header lines")
+
+
+def header_values(scope: Scope, name: bytes, part: slice = _FIRST_BYTES) -> list[str]:
+    """Every value of a header, in order, of each the first 1,024 bytes or another *part*."""
+    return [value[part].decode("latin-1") for key, value in _lines(scope) if key == name]
+
+
+def _lines(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
+    """The header lines, as many as are allowed: a request that is refused for having more still gets an answer."""
+    lines: Iterable[tuple[bytes, bytes]] = scope["headers"][:MAX_LINES]
+    return lines
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: timedelta) -> Mapping[str, Any]:
@@ -77,9 +107,10 @@ async def _receive_all(receive: Receive, limit: int) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > limit:
+        chunk = message.get("body", b"")
+        if len(body) + len(chunk) > limit:
             raise BodyTooLargeError(f"the body is over {limit} bytes")
+        body += chunk
         if not message.get("more_body", False):
             return bytes(body)
 
@@ -92,8 +123,15 @@ def _parse(body: bytes, content_types: list[str]) -> Mapping[str, Any]:
 
 
 def read_query(scope: Scope) -> Mapping[str, str]:
-    """The query, as strictly read as a form. MalformedRequestError: a name is given twice, or it cannot be read."""
-    return parse_form(scope.get("query_string", b""))
+    """The query, as strictly read as a form.
+
+    Raises:
+        MalformedRequestError: it is over 16 KiB, names a parameter twice, or cannot be read.
+    """
+    query = scope.get("query_string", b"")
+    if len(query) > MAX_QUERY_BYTES:
+        raise MalformedRequestError("the query is too long")
+    return parse_form(query)
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -153,13 +191,18 @@ def check_cross_site(scope: Scope, auth: Authentication[Any]) -> None:
 
     Raises:
         CrossSiteError: it does.
+        MalformedRequestError: there are too many cookies to tell.
     """
     if crosses_sites(scope, auth):
         raise CrossSiteError("cross-site request")
 
 
 def crosses_sites(scope: Scope, auth: Authentication[Any]) -> bool:
-    """Whether a browser sends this request on behalf of another site."""
+    """Whether a browser sends this request on behalf of another site.
+
+    Raises:
+        MalformedRequestError: there are too many cookies to tell.
+    """
     if scope["method"] in SAFE_METHODS:
         return False  # most requests: their headers need not even be read
     sites = header_values(scope, b"sec-fetch-site")
@@ -168,14 +211,9 @@ def crosses_sites(scope: Scope, auth: Authentication[Any]) -> bool:
         origins=header_values(scope, b"origin"),
         sec_fetch_site=sites[0] if len(sites) == 1 else None,
         authorization=shows_bearer(scope["headers"]),
-        own_cookie=_shows_cookie(scope, auth.session_cookie) or _shows_cookie(scope, auth.pending_cookie),
+        own_cookie=shows_cookie(scope["headers"], (auth.session_cookie.encode(), auth.pending_cookie.encode())),
         allowed=auth.origins,
     )
-
-
-def _shows_cookie(scope: Scope, name: str) -> bool:
-    # Unreadable or doubled is shown, too: the doubt is the cookie's.
-    return any(name in value for value in header_values(scope, b"cookie"))
 
 
 def cookie_of(scope: Scope, name: str) -> str | None:
@@ -196,7 +234,7 @@ def client_of(scope: Scope, auth: Authentication[Any]) -> Client:
     agents = header_values(scope, b"user-agent")
     return Client(
         address=client_address(
-            peer[0] if peer else None, header_values(scope, b"x-forwarded-for"), auth.trusted_proxies
+            peer[0] if peer else None, header_values(scope, b"x-forwarded-for", _LAST_BYTES), auth.trusted_proxies
         ),
         label=client_label(agents[0]) if agents else "",
         session_hashes=tuple(_session_hashes(scope, auth)),
@@ -256,7 +294,7 @@ def reason_headers(reason: AuthError, scope: Scope, *, realm: str) -> dict[str, 
 
 def _challenge_error(reason: AuthError, scope: Scope) -> str | None:
     """The error value of RFC 6750 section 3.1; None where no bearer token was shown."""
-    if not shows_bearer(scope["headers"]):
+    if not shows_bearer(_lines(scope)):
         return None
     if isinstance(reason, MalformedRequestError):
         return "invalid_request"

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import AuthError, CrossSiteError, InvalidTokenError, MalformedRequestError, UnavailableError
 from asgi_auth.hooks import logger
-from asgi_auth.http import crosses_sites, header_values, unavailable
+from asgi_auth.http import check_headers, crosses_sites, header_values, unavailable
 from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.caching import check_cache_control, is_speculative, keep_private
 from asgi_auth.protocol.cookies import read_cookie
@@ -74,6 +74,7 @@ class _UserMiddleware(ABC):
             UnavailableError: it could not be checked.
         """
         try:
+            check_headers(scope)
             credential = self._credential(scope)
             if credential is None:
                 return None

@@ -30,6 +30,7 @@ from asgi_auth.protocol.password_hashes import (
 
 MAX_PASSWORD_BYTES = 1024
 
+_MAX_MARKS = 30
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -40,7 +41,8 @@ def normalise_password(text: str) -> bytes:
     True
 
     Raises:
-        ValueError: it is empty, too long, or holds NUL or half a character; the message is for the user.
+        ValueError: it is empty, too long, or holds NUL, half a character or over 30 combining marks in a row; the
+            message is for the user.
     """
     if not text:
         raise ValueError("Please enter a password.")
@@ -49,10 +51,23 @@ def normalise_password(text: str) -> bytes:
     # No NFC of 1,024 bytes has a form of more than 1,536 characters: what is longer is not worth normalising.
     if len(text) > 2 * MAX_PASSWORD_BYTES:
         raise ValueError("The password is too long.")
+    if not text.isascii() and not _is_stream_safe(text):
+        raise ValueError("The password contains a character that cannot be used.")
     password = unicodedata.normalize("NFC", text).encode()
     if len(password) > MAX_PASSWORD_BYTES:
         raise ValueError("The password is too long.")
     return password
+
+
+def _is_stream_safe(text: str) -> bool:
+    """Whether no more than 30 marks follow each other (UAX 15 section 13): sorting them takes quadratic time."""
+    marks = 0
+    for character in text:
+        # Three Tibetan vowels are no marks, and fall apart into two.
+        marks = marks + 1 if unicodedata.combining(character) or character in "\u0f73\u0f75\u0f81" else 0
+        if marks > _MAX_MARKS:
+            return False
+    return True
 
 
 # --- hashing ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from asgi_auth.errors import (
     CrossSiteError,
     ForbiddenError,
     InvalidTokenError,
+    MalformedRequestError,
     MethodNotAllowedError,
     MisdirectedRequestError,
     RateLimitedError,
@@ -30,6 +31,7 @@ from asgi_auth.hooks import collect_jobs, logger, shielded
 from asgi_auth.http import (
     ClientGone,
     check_cross_site,
+    check_headers,
     check_host,
     clear_site_data,
     client_of,
@@ -77,6 +79,7 @@ NOWHERE = Activity(None, None)
 SIGN_OUT = Activity(None, "sign_out")
 _FLOW_SECONDS = 600
 """How long a browser may be away at a provider."""
+_MAX_PATH = 1024
 _NEW_LINK = "Ask for a new link where you asked for this one."
 _TRY_AGAIN = "Go back to the page before this one to try again."
 
@@ -233,9 +236,11 @@ class AuthPlug(Generic[U]):
 
     def return_to(self, request: Request, default: str = "/") -> str:
         """Where the user wanted to go: ``return_to`` of the body or the query, if it is ours (RD-1), else *default*."""
-        params: Mapping[str, Any] = request.scope.get("asgi_auth.params", EMPTY)
-        wanted = params.get("return_to", request.query_params.get("return_to"))
-        return safe_return_to(wanted, allowed=self.auth.allowed_return_to) or default
+        sent: Mapping[str, Any] = request.scope.get("asgi_auth.params", EMPTY)
+        if "return_to" not in sent:
+            with suppress(MalformedRequestError):  # where the query matters, it is refused elsewhere
+                sent = read_query(request.scope)
+        return safe_return_to(sent.get("return_to"), allowed=self.auth.allowed_return_to) or default
 
     def params(self, request: Request) -> Mapping[str, Any]:
         """What was sent, without its secrets, to draw a form again."""
@@ -272,7 +277,7 @@ class AuthPlug(Generic[U]):
         root, mount = scope.get("root_path", ""), self.auth.mount_path
         return any(
             f"{path}/".startswith(f"{prefix}/")
-            for path in (scope["path"], _raw_path(scope).decode("latin-1"))
+            for path in (scope["path"][:_MAX_PATH], _raw_path(scope).decode("latin-1"))
             for prefix in (mount, root + mount)
         )
 
@@ -293,6 +298,7 @@ class AuthPlug(Generic[U]):
     async def _respond(self, request: Request) -> Response:
         activity = NOWHERE
         try:
+            check_headers(request.scope)
             check_host(request.scope, self.auth)
             activity = self._find(request)
             response = await self._answer(request, activity)
@@ -472,8 +478,12 @@ async def answered(answer: object, callback: Callable[..., object]) -> Response:
 
 
 def _raw_path(scope: Scope) -> bytes:
-    """As it was sent; where the server does not tell, ``path`` encoded again, so that ``%3F`` is no query."""
-    return scope.get("raw_path") or quote(scope["path"], errors="replace").encode()
+    """As it was sent; where the server does not tell, ``path`` encoded again, so that ``%3F`` is no query.
+
+    Cut to a length that no path of ours has, so that a longer one is as unknown as the rest of it.
+    """
+    raw_path: bytes = scope.get("raw_path") or quote(scope["path"][:_MAX_PATH], errors="replace").encode()
+    return raw_path[:_MAX_PATH]
 
 
 def _methods(phase: Phase | None) -> tuple[str, ...]:

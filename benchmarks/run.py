@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a file, whatever the current directory
 
-from benchmarks import middleware, parts, sign_in, storm
+from benchmarks import middleware, parts, sign_in, stalls, storm
 
 
 async def main(*, quick: bool, peers: bool) -> None:
@@ -20,6 +20,7 @@ async def main(*, quick: bool, peers: bool) -> None:
     print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores")
     print(", ".join(f"{name} {version(name)}" for name in names))
     middleware.report(*await middleware.measure(rounds=300 if quick else 5000))
+    stalls.report(await stalls.measure(rounds=2 if quick else 10))
     sign_in.report(*await sign_in.measure(count=8 if quick else 64))
     await storm.measure(seconds=1 if quick else 10)
     if peers:

@@ -24,6 +24,7 @@ from asgi_auth.errors import (
 )
 from asgi_auth.http import (
     ClientGone,
+    check_headers,
     check_host,
     clear_site_data,
     client_of,
@@ -371,3 +372,36 @@ def test_keep_cookie_and_drop_cookie_leave_other_cookies_alone() -> None:
     assert response.headers.getlist("set-cookie")[1:] == [
         "ours=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
     ]
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+
+def test_header_lines_are_counted() -> None:
+    """DO-4: 256 are looked at; one more is refused, and the answer is made of the first ones."""
+    scope = make_scope("GET", "/", [("x", "")] * 255)
+    check_headers(scope)
+    scope["headers"].append((b"accept", b"application/json"))
+    with pytest.raises(MalformedRequestError):
+        check_headers(scope)
+    assert not wants_json(scope)
+
+
+def test_a_header_is_cut(tmp_path: Path) -> None:
+    """DO-4: of a User-Agent the first 1,024 bytes are looked at, of X-Forwarded-For the last."""
+    auth = make_auth(tmp_path, trusted_proxies=["192.0.2.0/24"])
+    hops = ",".join(["198.51.100.1", *["192.0.2.9"] * 200_000, "203.0.113.9"])
+    scope = make_scope("GET", "/", {"user-agent": " " * 1023 + "Browser", "x-forwarded-for": hops})
+    client = client_of(scope, auth)
+    assert (client.label, client.address) == ("B", "203.0.113.9")
+
+
+@pytest.mark.parametrize("size", [16 * 1024, 16 * 1024 + 1])
+def test_a_query_has_a_limit(size: int) -> None:
+    """DO-4: 16 KiB."""
+    scope = make_scope("GET", "/", query=b"a=" + b"x" * (size - 2))
+    if size > 16 * 1024:
+        with pytest.raises(MalformedRequestError):
+            read_query(scope)
+    else:
+        assert len(read_query(scope)["a"]) == size - 2

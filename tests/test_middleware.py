@@ -114,6 +114,8 @@ async def test_bearer(auth: LocalAuthentication) -> None:
         ({"bearer": "two words"}, "malformed_request"),
         ({"headers": [("authorization", "Bearer a"), ("authorization", "Bearer b")]}, "malformed_request"),
         ({"headers": {"authorization": "Basic eDp5"}}, None),
+        ({"headers": [("x", "")] * 256}, "malformed_request"),
+        ({"cookie": "x" * 65537}, "malformed_request"),
         ({"headers": {"authorization": "Basic eDp5"}, "cookie": "user_session=forged"}, "invalid_token"),
     ],
 )

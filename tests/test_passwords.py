@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asgi_auth.errors import ConfigurationError, OverloadedError
 from asgi_auth.hashing import HashingPool
-from asgi_auth.passwords import Bcrypt, PasswordPolicy, Passwords, Verified
+from asgi_auth.passwords import Bcrypt, PasswordPolicy, Passwords, Verified, normalise_password
 
 GOOD = "correct horse battery"
 CONTEXT = ["alice.smith@example.com", "Alice O'Smith"]
@@ -382,3 +382,11 @@ async def test_service_is_refused_by_a_full_pool(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(OverloadedError):
         await passwords.verify(GOOD, None, client="192.0.2.2")
     assert keys == ["192.0.2.1", "192.0.2.2"]
+
+
+@pytest.mark.parametrize("mark", ["\u0301", "\u0344", "\u0f73"], ids=ascii)
+def test_password_has_no_long_run_of_marks(mark: str) -> None:
+    """DO-4: 30 combining marks in a row are normalised, 31 are refused: sorting them takes the square of the time."""
+    assert normalise_password(f"a{mark * 30}b{mark * 30}")
+    with pytest.raises(ValueError, match="cannot be used"):
+        normalise_password(f"a{mark * 31}")

@@ -8,7 +8,11 @@ from asgi_auth.errors import MalformedRequestError
 MAX_TOKEN_BYTES = 4096
 """Ours are under 1 KiB; whatever is longer is not worth a signature check."""
 
-_BEARER = re.compile(rb"[ \t]*bearer(?![^ \t]).*", re.IGNORECASE | re.DOTALL)
+_MAX_BYTES = MAX_TOKEN_BYTES + 64
+"""Of the header: the scheme, and some blanks."""
+_BEARER = re.compile(rb"[ \t]*+bearer(?![^ \t])", re.IGNORECASE)
+_SCHEME_BYTES = 64
+"""Where the scheme is looked for."""
 _BEARER_TOKEN = re.compile(rb"[ \t]*(?i:bearer) +([A-Za-z0-9._~+/-]+=*)[ \t]*")
 _NOT_QUOTABLE = re.compile(r"[^\x20-\x7e]")
 
@@ -32,10 +36,10 @@ def read_bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     values = [value for name, value in headers if name == b"authorization"]
     if not values:
         return None
-    sent = _BEARER_TOKEN.fullmatch(values[0])
+    sent = _BEARER_TOKEN.fullmatch(values[0]) if len(values[0]) <= _MAX_BYTES else None
     if sent is not None and len(values) == 1 and len(sent[1]) <= MAX_TOKEN_BYTES:
         return sent[1].decode("ascii")
-    if not any(map(_BEARER.fullmatch, values)):
+    if not any(map(_is_bearer, values)):
         return None
     raise MalformedRequestError("two Authorization headers" if len(values) > 1 else "the Bearer value is not a token")
 
@@ -45,7 +49,11 @@ def shows_bearer(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
     Other schemes do not count: browsers add Basic, Digest and Negotiate by themselves, for other sites, too.
     """
-    return any(name == b"authorization" and _BEARER.fullmatch(value) for name, value in headers)
+    return any(name == b"authorization" and _is_bearer(value) for name, value in headers)
+
+
+def _is_bearer(value: bytes) -> bool:
+    return _BEARER.match(value[:_SCHEME_BYTES]) is not None
 
 
 def challenge(*, realm: str, error: str | None = None, scope: str | None = None) -> str:

@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from asgi_auth.errors import ConfigurationError
 
 MAX_LABEL_CHARACTERS = 256
+MAX_HOPS_CHARACTERS = 1024
+"""The end of X-Forwarded-For that is read, some twenty hops: what a stranger wrote is at its beginning."""
 
 _BRACKETED = re.compile(r"\[([^\[\]]*)\](?::[0-9]+)?")
 _V4_WITH_PORT = re.compile(r"([0-9.]+):[0-9]+")
@@ -31,22 +33,26 @@ def client_address(
 
     Returns:
         IPv6 in canonical form (RFC 5952), an IPv4-mapped address as IPv4. A peer that is no IP address is returned as
-        it is. Behind something unreadable, the last hop that could be read.
+        it is. Behind something unreadable, or over 1,024 characters of trusted hops, the last hop that could be read.
     """
     address = _address(peer or "")
     if address is None:
         return peer
-    hops = ",".join(forwarded_for).split(",") if trusted else []
-    for text in reversed(hops):
-        if not any(address in network for network in trusted):
-            break
-        if text.strip() == "":  # RFC 9110 section 5.6.1.2: an empty list element counts for nothing
+    for text in reversed(_hops(forwarded_for) if trusted else []):
+        if text == "":  # RFC 9110 section 5.6.1.2: an empty list element counts for nothing
             continue
-        hop = _address(text)
+        hop = _address(text) if any(address in network for network in trusted) else None
         if hop is None:
             break
         address = hop
     return str(address)
+
+
+def _hops(forwarded_for: Sequence[str]) -> list[str]:
+    text = ",".join(forwarded_for)
+    if len(text) > MAX_HOPS_CHARACTERS:
+        text = text[-MAX_HOPS_CHARACTERS:].partition(",")[2]  # of the first one only the end may be there
+    return [hop.strip() for hop in text.split(",")]
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

@@ -1,7 +1,7 @@
 """Cookies: RFC 6265bis sections 4.1.1 (syntax), 4.1.3 (name prefixes) and 4.2.1 (the Cookie header)."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 from asgi_auth.errors import MalformedRequestError
 
@@ -10,6 +10,10 @@ MAX_VALUE_BYTES = 4096
 
 MAX_COPIES = 8
 """Values of one name that are read to take rights away. A browser has one; a sibling domain may plant a few more."""
+
+MAX_BYTES = 64 * 1024
+MAX_COOKIES = 300
+"""All that a request has. Browsers keep up to 180 for a site, and most servers take 8 to 64 KiB of headers."""
 
 # cookie-octet; no quotes: we never write them
 _COOKIE_OCTETS = bytes({*range(0x21, 0x7F)} - {*b'",;\\'})
@@ -40,21 +44,27 @@ def read_cookie(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | No
 
     Raises:
         MalformedRequestError: The name occurs twice, in one header or several: one of them may be planted, and the
-            order does not tell which (SE-8). Or the value is over 4096 bytes or has other octets than cookie-octets.
+            order does not tell which (SE-8). Or the value is over 4096 bytes or has other octets than cookie-octets. Or
+            there are over 64 KiB of cookies, or over 300.
     """
-    values = _values(headers, name)
-    if not values:
+    pairs = _pairs(headers, name)
+    if not pairs:
         return None
-    if len(values) > 1:
+    if len(pairs) > 1:
         raise MalformedRequestError("a cookie was sent twice")
-    if not _is_readable(values[0]):
+    value = pairs[0][1]
+    if not _is_readable(value):
         raise MalformedRequestError("a cookie value is not made of cookie-octets")
-    return values[0].decode("ascii")
+    return value.decode("ascii")
 
 
 def read_cookies(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Every cookie that was sent once and is readable; of one that was sent twice nothing is believed (SE-8)."""
-    pairs = list(_pairs(value for header, value in headers if header == b"cookie"))
+    """Every cookie that was sent once and is readable; of one that was sent twice nothing is believed (SE-8).
+
+    Raises:
+        MalformedRequestError: There are over 64 KiB of cookies, or over 300.
+    """
+    pairs = _pairs(headers)
     times = Counter(name for name, _ in pairs)
     readable = ((name, value) for name, value in pairs if times[name] == 1 and _is_readable(value))
     return {name.decode("latin-1"): value.decode("ascii") for name, value in readable}
@@ -64,32 +74,48 @@ def read_every(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]
     """Every readable value of the cookie called *name*, once each, to take rights away and never to give them.
 
     Raises:
-        MalformedRequestError: There are more than 8 different ones, each of which would cost something.
+        MalformedRequestError: There are more than 8 different ones, each of which would cost something. Or there are
+            over 64 KiB of cookies, or over 300.
     """
-    values = [value.decode("ascii") for value in dict.fromkeys(_values(headers, name)) if _is_readable(value)]
+    sent = dict.fromkeys(value for _, value in _pairs(headers, name))
+    values = [value.decode("ascii") for value in sent if _is_readable(value)]
     if len(values) > MAX_COPIES:
         raise MalformedRequestError("a cookie was sent too often")
     return values
 
 
-def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
-    """Of every cookie called *name*. Each request asks for one: this takes half the time of a search in ``_pairs``."""
-    values = []
-    for header, cookies in headers:
-        if header == b"cookie" and name in cookies:
-            for pair in cookies.split(b";"):
-                key, equals, value = pair.partition(b"=")
-                if equals and key.strip(b" \t") == name:
-                    values.append(value.strip(b" \t"))
-    return values
+def shows_cookie(headers: Iterable[tuple[bytes, bytes]], names: Collection[bytes]) -> bool:
+    """Whether a cookie of one of *names* was sent. Unreadable or doubled is sent, too: the doubt is the cookie's.
+
+    Raises:
+        MalformedRequestError: There are over 64 KiB of cookies, or over 300.
+    """
+    return any(name in names for name, _ in _pairs(headers))
 
 
-def _pairs(values: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    for value in values:
-        for pair in value.split(b";"):
-            name, equals, content = pair.partition(b"=")
-            if equals:
-                yield name.strip(b" \t"), content.strip(b" \t")
+def _pairs(headers: Iterable[tuple[bytes, bytes]], wanted: bytes | None = None) -> list[tuple[bytes, bytes]]:
+    """Every cookie, or those called *wanted*; each limit is asked before the work that it bounds.
+
+    One loop, without generators and further functions, because every request comes here.
+    """
+    found: list[tuple[bytes, bytes]] = []
+    size = count = 0
+    for header, line in headers:
+        if header == b"cookie":
+            size += len(line)
+            if size > MAX_BYTES:
+                raise MalformedRequestError("the cookies are too large")
+            if wanted is None or wanted in line:
+                pairs = line.split(b";", MAX_COOKIES)
+                count += len(pairs)
+                if count > MAX_COOKIES:
+                    raise MalformedRequestError("there are too many cookies")
+                for pair in pairs:
+                    name, equals, value = pair.partition(b"=")
+                    name = name.strip(b" \t")
+                    if equals and (wanted is None or name == wanted):
+                        found.append((name, value.strip(b" \t")))
+    return found
 
 
 def _is_readable(value: bytes) -> bool:

@@ -62,6 +62,8 @@ def _domains(address: str, special_use: bool) -> tuple[str, str]:
     special = re.split(r"[.@]", address)[-1].lower() in SPECIAL_USE_DOMAIN_NAMES
     if special and not special_use:
         raise ValueError("The domain of this address cannot receive mail.")
+    if len(unicodedata.normalize("NFKC", address.rpartition("@")[2])) > MAX_ADDRESS_CHARACTERS:
+        raise ValueError("This is not a mail address.")  # some characters stand for 18 others, and IDNA looks at each
     suffix = _TEST if special else ""
     try:
         parsed = validate_email(

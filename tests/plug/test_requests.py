@@ -441,6 +441,12 @@ def test_what_return_to_may_name_is_checked_at_the_start(tmp_path: Path, listed:
         make_auth(tmp_path, allowed_return_to=listed)
 
 
+async def test_return_to_of_an_unreadable_query_is_the_default(auth: LocalAuthentication) -> None:
+    """DO-4: a query that is too long or unreadable is read no further, also where nothing else reads it."""
+    for query in (b"return_to=/q&" * 9, b"return_to=/q&a=" + b"x" * 16384, b"return_to=%ff"):
+        assert (await post(_Redirecting(auth), "/auth/sign_out", query=query))["location"] == "/"
+
+
 @pytest.mark.parametrize("field", ["email", "password", "return_to"])
 async def test_headers_cannot_be_split(auth: LocalAuthentication, field: str) -> None:
     """RD-3: no header of an answer has a line break from what was sent."""

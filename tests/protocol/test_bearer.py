@@ -65,6 +65,7 @@ def test_read_bearer_returns_the_token(value: bytes, token: str) -> None:
         [b"Bearer a\x00"],
         [b"Bearer \xc3\xa4"],
         [b"Bearer " + b"x" * 4097],
+        [b"Bearer " + b"x" * 4096 + b" " * 58],
         [b"Bearer a", b"Bearer a"],
         [b"Bearer a", b"Basic b"],
         [b"Basic b", b"Bearer a"],
@@ -139,3 +140,10 @@ def test_challenge_is_always_one_line(realm: str) -> None:
 def test_shows_bearer_counts_our_scheme_only(values: list[bytes], shown: bool) -> None:
     """CF-1: however broken the token is; Basic and the like are added by browsers for other sites, too."""
     assert shows_bearer(_authorization(*values)) == shown
+
+
+def test_bearer_is_looked_for_at_the_beginning() -> None:
+    """DO-4: of a value of megabytes the scheme is within the first bytes, or it is another one."""
+    headers = _authorization(b" " * 64 + b"Bearer a")
+    assert read_bearer(headers * 2) is None
+    assert not shows_bearer(headers)

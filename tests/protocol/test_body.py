@@ -4,7 +4,7 @@ import json
 import time
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 
 import pytest
 from hypothesis import given
@@ -319,3 +319,42 @@ def test_parse_form_never_fails_otherwise(body: bytes) -> None:
     except MalformedRequestError:
         return
     assert all(isinstance(value, str) for value in fields.values())
+
+
+@pytest.mark.parametrize("mark", [",", "[", "{", '"'])
+def test_parse_json_takes_a_thousand_marks(mark: str) -> None:
+    """DO-4: what a decoder spends its time on is counted before it is decoded, wherever it stands."""
+    body = '{"a": ""}'  # has five
+    marks = ('\\"' if mark == '"' else mark) * 995
+    most = body.replace('""', f'"{marks}"')
+    assert len(parse_json(most.encode())["a"]) == 995
+    with pytest.raises(MalformedRequestError) as caught:
+        parse_json(most.replace('""', '","').replace(marks, marks + ",").encode())
+    assert caught.value.reason == "there are too many values"
+
+
+def test_parse_json_takes_no_longer_number_than_is_stored() -> None:
+    """DO-4: the digits of an integer are counted before they are read."""
+    with pytest.raises(MalformedRequestError):
+        parse_json(b'{"a": 000000000000000000001}')
+    with pytest.raises(MalformedRequestError):
+        parse_json(b'{"a": 1' + b"0" * 4000 + b"}")
+
+
+def test_parse_form_counts_fields_before_it_decodes_them() -> None:
+    """DO-4: empty ones count as well, one more than fifty being allowed at the end."""
+    assert parse_form(b"&" * 50) == {}
+    with pytest.raises(MalformedRequestError) as caught:
+        parse_form(b"&" * 51)
+    assert caught.value.reason == "there are too many fields"
+
+
+@given(st.binary() | st.text(alphabet="%\\xuUN0aF'+\n\r{}é").map(str.encode))
+def test_parse_form_decodes_as_the_standard_library(part: bytes) -> None:
+    """URL Standard section 5.1: a backslash, a quotation mark or a line end of the text is nothing special."""
+    part = part.replace(b"&", b"").replace(b"=", b"")
+    try:
+        value = parse_form(b"a=" + part)["a"]
+    except MalformedRequestError:
+        return
+    assert value.encode() == unquote_to_bytes(part.replace(b"+", b" "))

@@ -133,3 +133,11 @@ def test_client_label_takes_linear_time() -> None:
 def test_client_network(address: str | None, network: str | None) -> None:
     """DO-6: every address of an IPv6 /64 is the same client; an IPv4 address is one by itself."""
     assert client_network(address) == network
+
+
+def test_client_address_reads_the_end_of_a_long_header() -> None:
+    """HT-2, DO-4: the last 1,024 characters count, but for a hop of which only the end is among them."""
+    trusted = "10.0.0.2," * 113  # 1,017 characters
+    assert client_address("10.0.0.1", [f"203.0.113.7,{trusted[:-10]}"], PROXIES) == "203.0.113.7"
+    assert client_address("10.0.0.1", [f"1203.0.113.7,{trusted}"], PROXIES) == "10.0.0.2"
+    assert client_address("10.0.0.1", ["1.2.3.4", "," * 2000, "203.0.113.7", ""], PROXIES) == "203.0.113.7"

@@ -1,11 +1,21 @@
 """Cookies: read, set, delete."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import MalformedRequestError
-from asgi_auth.protocol.cookies import cookie_name, delete_cookie, read_cookie, read_cookies, read_every, set_cookie
+from asgi_auth.protocol.cookies import (
+    cookie_name,
+    delete_cookie,
+    read_cookie,
+    read_cookies,
+    read_every,
+    set_cookie,
+    shows_cookie,
+)
 
 NAME = b"__Host-user_session"
 
@@ -157,3 +167,26 @@ def test_read_every_has_each_value_once_and_at_most_eight() -> None:
     assert read_every(headers, b"a") == eight
     with pytest.raises(MalformedRequestError):
         read_every([*headers, *_cookies(b"a=9")], b"a")
+
+
+def test_cookies_are_measured_before_they_are_read() -> None:
+    """DO-4, RP-10: 64 KiB and 300 cookies in all headers together, and no more of anything."""
+    large = _cookies(b"a=1;b=" + b"x" * 32762, b"x" * 32768)
+    many = _cookies(b";".join([b"b=1"] * 150), b";".join([*([b"b=1"] * 149), b"a=1"]))
+    for headers in (large, many):
+        assert read_cookie(headers, b"a") == read_cookies(headers)["a"] == "1"
+        assert shows_cookie(headers, (b"a",))
+        assert not shows_cookie(headers, (b"c",))
+    for headers in (large + _cookies(b"x"), many + _cookies(b"b")):
+        for read in (read_cookies, partial(shows_cookie, names=(b"c",))):
+            with pytest.raises(MalformedRequestError):
+                read(headers)
+    for headers in (large + _cookies(b"x"), _cookies(b"a=1;" * 301)):
+        for read_one in (read_cookie, read_every):
+            with pytest.raises(MalformedRequestError, match="cookies"):
+                read_one(headers, b"a")
+
+
+def test_other_cookies_are_not_counted_where_ours_is_not_among_them() -> None:
+    """A request without our cookie is nobody's, however many others it has."""
+    assert read_cookie(_cookies(b"b=1;" * 301), b"a") is None

@@ -1,0 +1,44 @@
+"""Whatever a stranger sends is refused before much work is done on it; ``tox -e bench`` measures how long it takes."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.types import ASGIApp
+
+from tests.hostile import Hostile, hostile, target
+from tests.support import make_auth
+
+pytestmark = pytest.mark.anyio
+
+CALLS = 20_000
+"""Of functions, for one request with all that is around it: some two milliseconds of a slow machine."""
+
+
+async def _work(app: ASGIApp, request: Hostile) -> tuple[int, int]:
+    """How many functions the answer takes on the thread of the event loop, and its status."""
+    scope, calls = request.scope(), 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        status = await request.meet(app, scope)
+    finally:
+        sys.setprofile(None)
+    return calls, status
+
+
+async def test_hostile_requests_are_refused_before_the_work(tmp_path: Path) -> None:
+    """DO-4: no header, path, query, body or value makes the event loop work for long, in the plug or around it."""
+    auth = make_auth(tmp_path, trusted_proxies=["10.0.0.0/8", "192.168.0.0/16", "fd00::/8"])
+    async with auth.running():
+        app = target(auth)
+        met = {request.name: await _work(app, request) for request in hostile()}
+
+    assert {name: calls for name, (calls, _) in met.items() if calls > CALLS} == {}
+    served = [name for name, (_, status) in met.items() if not (303 <= status < 500 or status == 1008)]
+    assert [name for name in served if not name.startswith("sign-out")] == []
