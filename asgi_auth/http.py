@@ -1,6 +1,7 @@
 """The only reader of request bodies, and the only writer of responses and cookies."""
 
 import asyncio
+import re
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -27,8 +28,9 @@ from asgi_auth.protocol.accept import prefers_json
 from asgi_auth.protocol.bearer import challenge, shows_bearer
 from asgi_auth.protocol.body import media_type, parse_form, parse_json
 from asgi_auth.protocol.client import client_address, client_label
-from asgi_auth.protocol.cookies import delete_cookie, read_cookie, read_every, set_cookie, shows_cookie
+from asgi_auth.protocol.cookies import cookie_names, delete_cookie, read_cookie, read_every, set_cookie
 from asgi_auth.protocol.cross_site import SAFE_METHODS, is_cross_site
+from asgi_auth.tokens import random_hash
 from asgi_auth.types import Client
 
 T = TypeVar("T")
@@ -211,9 +213,27 @@ def crosses_sites(scope: Scope, auth: Authentication[Any]) -> bool:
         origins=header_values(scope, b"origin"),
         sec_fetch_site=sites[0] if len(sites) == 1 else None,
         authorization=shows_bearer(scope["headers"]),
-        own_cookie=shows_cookie(scope["headers"], (auth.session_cookie.encode(), auth.pending_cookie.encode())),
+        own_cookie=auth.session_cookie in cookie_names(scope["headers"]) or bool(step_cookies(scope, auth)),
         allowed=auth.origins,
     )
+
+
+def step_cookies(scope: Scope, auth: Authentication[Any]) -> list[str]:
+    """The names of the cookies of sign-ins that are under way in this browser: the pending one, and those of flows.
+
+    Raises:
+        MalformedRequestError: there are too many cookies to tell.
+    """
+    start = f"{auth.flow_cookie}_"
+    return [
+        name
+        for name in sorted(cookie_names(scope["headers"]))
+        # Only a name that we gave goes back into a header.
+        if name == auth.pending_cookie or (name.startswith(start) and _FLOW.fullmatch(name, len(start)))
+    ]
+
+
+_FLOW = re.compile(r"[0-9a-f]{16}")
 
 
 def cookie_of(scope: Scope, name: str) -> str | None:
@@ -225,19 +245,21 @@ def cookie_of(scope: Scope, name: str) -> str | None:
 
 
 def client_of(scope: Scope, auth: Authentication[Any]) -> Client:
-    """Who asks: the address from the transport or a trusted proxy (HT-2), and the sessions that the browser shows.
+    """Who asks: the address from the transport or a trusted proxy (HT-2), and what the browser shows of itself.
 
     Raises:
-        MalformedRequestError: our session cookie came with more than 8 different values.
+        MalformedRequestError: a cookie of ours came with more than 8 different values.
     """
     peer = scope.get("client")
     agents = header_values(scope, b"user-agent")
+    pending = read_every(scope["headers"], auth.pending_cookie.encode())
     return Client(
         address=client_address(
             peer[0] if peer else None, header_values(scope, b"x-forwarded-for", _LAST_BYTES), auth.trusted_proxies
         ),
         label=client_label(agents[0]) if agents else "",
         session_hashes=tuple(_session_hashes(scope, auth)),
+        pending_hashes=tuple(filter(None, map(random_hash, pending))),
         browser=is_browser(scope),
     )
 

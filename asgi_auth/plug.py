@@ -44,6 +44,7 @@ from asgi_auth.http import (
     read_body,
     read_query,
     reason_headers,
+    step_cookies,
     unless_gone,
     wants_json,
     wants_page,
@@ -205,23 +206,30 @@ class AuthPlug(Generic[U]):
         clear_site_data(response, *PREFETCHED)  # of the user who was signed in before
 
     async def clear_session(self, request: Request, response: Response) -> None:
-        """End the session of the browser's cookie, then remove the cookie and the prefetched pages of the browser.
+        """End the session of the browser's cookie and any sign-in under way in it, and remove what it keeps of them.
+
+        Those are their cookies, and the pages that it has prefetched.
 
         Raises:
-            MalformedRequestError: the cookie came with more than 8 different values; nothing was changed.
+            MalformedRequestError: a cookie came with more than 8 different values; nothing was changed.
             UnavailableError: the session could not be ended; nothing was changed.
         """
         await self.revoke_session_tokens(request)
-        drop_cookie(response, self.auth.session_cookie, secure=self.auth.secure)
+        self._clear(request, response)
+
+    def _clear(self, request: Request, response: Response) -> None:
+        for name in (self.auth.session_cookie, *step_cookies(request.scope, self.auth)):
+            drop_cookie(response, name, secure=self.auth.secure)
         clear_site_data(response, *self._cleared)
 
     async def revoke_session_tokens(self, request: Request) -> None:
         """End the session that the browser's cookie opens, and with it every bearer token of that session.
 
-        Of several cookies every one that is ours counts: one may be planted, and the session has to end all the same.
+        A sign-in that waits in this browser for its next factor ends, too. Of several cookies every one that is ours
+        counts: one may be planted, and the session has to end all the same.
 
         Raises:
-            MalformedRequestError: there are more than 8 different ones; nothing was ended.
+            MalformedRequestError: there are more than 8 different ones of a kind; nothing was ended.
             UnavailableError: nothing was ended.
         """
         await self.auth.sessions.revoke_shown(client_of(request.scope, self.auth))
@@ -379,8 +387,7 @@ class AuthPlug(Generic[U]):
         await self.revoke_session_tokens(request)
         await self.revoke_bearer_tokens(request)
         response = await answered(self.handle_sign_out(request), self.handle_sign_out)
-        drop_cookie(response, self.auth.session_cookie, secure=self.auth.secure)
-        clear_site_data(response, *self._cleared)
+        self._clear(request, response)
         return response
 
     async def _run_phase(self, request: Request, activity: Activity, phase: Phase) -> Response:
@@ -388,12 +395,12 @@ class AuthPlug(Generic[U]):
         act = partial(phase.handle, phase_request)
         result = await unless_gone(request.receive, self.auth.perform(activity, act, phase_request.client))
         response = await self._dispatch(request, activity, result)
-        self._keep_cookies(response, phase_request, result)
+        self._keep_cookies(request, response, result)
         return response
 
-    def _keep_cookies(self, response: Response, request: PhaseRequest, result: Any) -> None:
+    def _keep_cookies(self, request: Request, response: Response, result: Any) -> None:
         auth = self.auth
-        if isinstance(result, Finished) and request.pending is not None:
+        if isinstance(result, Finished) and auth.pending_cookie in step_cookies(request.scope, auth):
             drop_cookie(response, auth.pending_cookie, secure=auth.secure)
         if isinstance(result, Challenge) and result.pending is not None:
             keep_cookie(response, auth.pending_cookie, result.pending, secure=auth.secure)

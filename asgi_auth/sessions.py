@@ -127,8 +127,8 @@ class Sessions(Generic[U]):
         """The one function that makes sessions, whatever the first factor was.
 
         Asks every ``admit``; then, in one transaction, spends the token that was shown, ends the session that the
-        browser had (and *replaces*), and writes the new one. When a factor is missing, a pending-factor token comes
-        back instead and no session exists.
+        browser had (and *replaces*) and its pending sign-in, and writes the new one. When a factor is missing, a
+        pending-factor token comes back instead and no session exists.
 
         Raises:
             AuthenticationFailedError: a gate refuses.
@@ -137,7 +137,7 @@ class Sessions(Generic[U]):
         """
         required = await self.admit(outcome, client)
         if required is not None:
-            return await self._pend(outcome, required)
+            return await self._pend(outcome, required, client)
         session, secret = self._new_session(outcome, client), secrets.token_urlsafe(32)
 
         async def act(work: Work[U]) -> None:
@@ -146,6 +146,7 @@ class Sessions(Generic[U]):
             if replaces is not None:
                 await self._replace(work, replaces, client)
             await self._end_shown(work, client.session_hashes, client)
+            await self._end_pending(work, client)
             await work.sessions.insert(session, hash_token(secret))
             work.emit(
                 SignInSucceeded(
@@ -192,7 +193,12 @@ class Sessions(Generic[U]):
             work.emit(SessionsRevoked(at=now, user_id=session.user_id, client=client, session_id=session.id))
         return bool(ended)
 
-    async def _pend(self, outcome: SignedIn, required: FactorRequired) -> IssuedToken:
+    async def _end_pending(self, work: Work[U], client: Client) -> None:
+        """End the sign-ins that wait in this browser for their next factor: whoever uses it next must not go on."""
+        for token_hash in client.pending_hashes:
+            await work.tokens.consume(PENDING_FACTOR, token_hash, now=self._clock())
+
+    async def _pend(self, outcome: SignedIn, required: FactorRequired, client: Client) -> IssuedToken:
         proof = outcome.proof
         issued = self._tokens.make(
             PENDING_FACTOR,
@@ -208,6 +214,7 @@ class Sessions(Generic[U]):
         async def act(work: Work[U]) -> None:
             if outcome.spend is not None:
                 await outcome.spend(work)
+            await self._end_pending(work, client)
             await work.tokens.insert(issued.record)
 
         await self._commit(act)
@@ -319,13 +326,19 @@ class Sessions(Generic[U]):
         return await self._commit(lambda work: self._end_shown(work, [secret_hash], client or Client()))
 
     async def revoke_shown(self, client: Client) -> bool:
-        """End every session whose cookie *client* showed; True if one was alive. Without a cookie nothing is written.
+        """End every session and every pending sign-in whose cookie *client* showed; True if a session was alive.
+
+        Without such a cookie nothing is written.
 
         Raises:
             StoreUnavailableError: the database does not answer; nothing was changed.
         """
-        shown = client.session_hashes
-        return bool(shown) and await self._commit(lambda work: self._end_shown(work, shown, client))
+
+        async def act(work: Work[U]) -> bool:
+            await self._end_pending(work, client)
+            return await self._end_shown(work, client.session_hashes, client)
+
+        return bool(client.session_hashes or client.pending_hashes) and await self._commit(act)
 
     async def revoke_all(self, user_id: str, *, except_: Session | None = None) -> None:
         """Log out everywhere, or everywhere but here: every other session, mail token and sign-in in flight is dead.

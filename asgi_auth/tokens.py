@@ -63,6 +63,11 @@ def hash_token(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
+def random_hash(token: str) -> bytes | None:
+    """The look-up hash of a single-purpose token; None for what cannot be one, so that garbage costs no query."""
+    return hash_token(token) if _RANDOM.fullmatch(token) else None
+
+
 def new_stamp() -> bytes:
     """128 random bits: sessions and tokens with another stamp than their account's are dead."""
     return secrets.token_bytes(16)
@@ -219,16 +224,16 @@ class Tokens(Generic[U]):
 
     async def peek(self, purpose: str, token: str) -> TokenRecord:
         """The record of a live token of *purpose*; changes nothing. InvalidTokenError if it is not live."""
-        record = None
-        if _RANDOM.fullmatch(token):  # garbage costs no query
-            record = await self._store.tokens.peek(purpose, hash_token(token), now=self._clock())
+        token_hash, record = random_hash(token), None
+        if token_hash is not None:
+            record = await self._store.tokens.peek(purpose, token_hash, now=self._clock())
         return _live(record, purpose)
 
     async def consume(self, work: Work[Any], purpose: str, token: str) -> TokenRecord:
         """Take a live token away, in the transaction of its effect. InvalidTokenError if it is not live (any more)."""
-        record = None
-        if _RANDOM.fullmatch(token):
-            record = await work.tokens.consume(purpose, hash_token(token), now=self._clock())
+        token_hash, record = random_hash(token), None
+        if token_hash is not None:
+            record = await work.tokens.consume(purpose, token_hash, now=self._clock())
         return _live(record, purpose)
 
     async def retire_older(self, record: TokenRecord) -> None:

@@ -193,6 +193,8 @@ class Client:
     """The User-Agent, control characters removed, at most 256 characters."""
     session_hashes: tuple[bytes, ...] = field(default=(), repr=False)
     """Look-up hashes of the session cookies that the browser showed; those sessions end when it signs in again."""
+    pending_hashes: tuple[bytes, ...] = field(default=(), repr=False)
+    """Look-up hashes of the pending sign-ins that the browser showed; they end when it signs in or out."""
     browser: bool = False
     """True when the request bears headers that only a browser sends (Origin, Sec-Fetch-Site)."""
 

@@ -1,7 +1,7 @@
 """Cookies: RFC 6265bis sections 4.1.1 (syntax), 4.1.3 (name prefixes) and 4.2.1 (the Cookie header)."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from asgi_auth.errors import MalformedRequestError
 
@@ -84,13 +84,13 @@ def read_every(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]
     return values
 
 
-def shows_cookie(headers: Iterable[tuple[bytes, bytes]], names: Collection[bytes]) -> bool:
-    """Whether a cookie of one of *names* was sent. Unreadable or doubled is sent, too: the doubt is the cookie's.
+def cookie_names(headers: Iterable[tuple[bytes, bytes]]) -> set[str]:
+    """The name of every cookie that was sent, also of one that is unreadable or was sent twice.
 
     Raises:
         MalformedRequestError: There are over 64 KiB of cookies, or over 300.
     """
-    return any(name in names for name, _ in _pairs(headers))
+    return {name.decode("latin-1") for name, _ in _pairs(headers)}
 
 
 def _pairs(headers: Iterable[tuple[bytes, bytes]], wanted: bytes | None = None) -> list[tuple[bytes, bytes]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from asgi_auth.errors import MalformedRequestError
 from asgi_auth.plug import AuthPlug
@@ -16,9 +17,22 @@ from asgi_auth.stores import SQLiteStore
 from asgi_auth.stores.executor import Executor
 from asgi_auth.stores.rows import Row
 from asgi_auth.stores.sql import REVOKE_SESSIONS_BY_SECRET, SQLScopedStore
+from asgi_auth.strategies.password import Password
 from asgi_auth.types import AccessToken, User
 from tests.asgi import ask, post, seen_user, site, tables
-from tests.support import LocalAuthentication, credentials, is_alive, make_auth, register, registration
+from tests.second_factor import Code
+from tests.support import (
+    EMAIL,
+    OTHER_EMAIL,
+    PASSWORD,
+    LocalAuthentication,
+    credentials,
+    found_of,
+    is_alive,
+    make_auth,
+    register,
+    registration,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -122,3 +136,86 @@ async def test_clear_session_refuses_too_many_cookies(auth: LocalAuthentication)
 
     assert "set-cookie" not in response.headers
     assert await is_alive(auth, tokens[0])
+
+
+# --- sign-ins under way ---------------------------------------------------------------------------------------------
+
+CODE = {"code": f"code-{EMAIL}"}
+DROPPED = "=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+@pytest.fixture
+async def factored(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """Alice has a second factor, Bob has none."""
+    auth = make_auth(tmp_path, strategies=[Password(), Code(enrolled=frozenset({EMAIL}))])
+    async with auth.running():
+        for email in (EMAIL, OTHER_EMAIL):
+            await auth.accounts.create({"email": email}, password=PASSWORD)
+        yield auth
+
+
+async def first_factor(app: ASGIApp, **request: Any) -> str:
+    """Alice's password; the pending cookie."""
+    answer = await post(app, "/auth/password/sign_in", credentials(), **request)
+    return f"user_pending={answer.cookie('user_pending')}"
+
+
+async def second_factor(app: ASGIApp, cookie: str) -> int:
+    """Alice's code; the status."""
+    return (await post(app, "/auth/code/verify", CODE, cookie=cookie)).status
+
+
+async def test_sign_out_ends_a_pending_sign_in(factored: LocalAuthentication) -> None:
+    """SE-4: whoever uses the browser after a sign-out cannot go on with the second factor; the cookies go."""
+    app = site(factored)
+    assert await second_factor(app, await first_factor(app)) == 200
+    pending, flow = await first_factor(app), f"user_flow_{'0' * 16}"
+    answer = await post(app, "/auth/sign_out", cookie=f"{pending}; {flow}=x; user_flow_odd=x; other=y")
+
+    assert sorted(answer.all("set-cookie")) == [f"{name}{DROPPED}" for name in (flow, "user_pending", "user_session")]
+    assert await second_factor(app, pending) == 401
+
+
+async def test_sign_out_ends_every_copy_of_a_pending_sign_in(factored: LocalAuthentication) -> None:
+    """SE-8: of several pending cookies each ends, up to 8 of them; more are refused and none ends."""
+    plug = AuthPlug(factored)
+    pending = [await first_factor(plug) for _ in range(9)]
+    refused = await post(plug, "/auth/sign_out", cookie="; ".join(pending))
+    ended = await post(plug, "/auth/sign_out", cookie="; ".join([*pending[:7], "user_pending=garbage"]))
+
+    assert (refused.status, ended.status) == (400, 200)
+    assert [await second_factor(plug, each) for each in pending] == [401] * 7 + [200] * 2
+
+
+async def test_clear_session_ends_a_pending_sign_in(factored: LocalAuthentication) -> None:
+    """SE-4: a sign-out of the application's own ends it as well."""
+    plug, response = AuthPlug(factored), Response()
+    pending = await first_factor(plug)
+    await plug.clear_session(Request({"type": "http", "headers": [(b"cookie", pending.encode())]}), response)
+
+    assert response.headers.getlist("set-cookie") == [f"{name}{DROPPED}" for name in ("user_session", "user_pending")]
+    assert await second_factor(plug, pending) == 401
+
+
+async def test_another_sign_in_ends_a_pending_one(factored: LocalAuthentication) -> None:
+    """SE-1: once somebody else has signed in, or has given a first factor again, the earlier one is dead."""
+    app = site(factored)
+    pending = await first_factor(app)
+    again = await first_factor(app, cookie=pending)
+    doubled = f"{again}; user_pending=planted"
+    answer = await post(app, "/auth/password/sign_in", credentials(OTHER_EMAIL), cookie=doubled)
+
+    assert f"user_pending{DROPPED}" in answer.all("set-cookie")
+    assert [await second_factor(app, each) for each in (pending, again)] == [401, 401]
+
+
+async def test_a_refused_second_factor_can_be_tried_again(factored: LocalAuthentication) -> None:
+    """A wrong code leaves the pending sign-in, a new stamp of the account ends it."""
+    app = site(factored)
+    pending = await first_factor(app)
+    assert (await post(app, "/auth/code/verify", {"code": "wrong"}, cookie=pending)).status == 401
+    assert await second_factor(app, pending) == 200
+
+    pending = await first_factor(app)
+    await factored.sessions.revoke_all((await found_of(factored)).account.user_id)
+    assert await second_factor(app, pending) == 401
