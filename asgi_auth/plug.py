@@ -51,7 +51,7 @@ from asgi_auth.http import (
 )
 from asgi_auth.middleware import load_state, serve_lifespan
 from asgi_auth.pages import form_page, message_page, view_page
-from asgi_auth.protocol.bearer import read_bearer
+from asgi_auth.protocol.bearer import read_bearer, read_every
 from asgi_auth.protocol.caching import CACHED, PREFETCHED, is_speculative
 from asgi_auth.protocol.cookies import read_cookies
 from asgi_auth.protocol.cross_site import SAFE_METHODS
@@ -235,11 +235,18 @@ class AuthPlug(Generic[U]):
         await self.auth.sessions.revoke_shown(client_of(request.scope, self.auth))
 
     async def revoke_bearer_tokens(self, request: Request) -> None:
-        """End the session of the bearer token in the Authorization header; any other token ends nothing."""
-        token = read_bearer(request.scope["headers"])
-        if token is not None:
+        """End the session of the bearer token in the Authorization header; any other token ends nothing.
+
+        Of several headers every one that can be read counts: they let nobody in, but each may do so alone.
+
+        Raises:
+            MalformedRequestError: there are more than 8 different tokens, or cookies of ours; nothing was ended.
+            UnavailableError: the database does not answer.
+        """
+        client = client_of(request.scope, self.auth)
+        for token in read_every(request.scope["headers"]):
             with suppress(InvalidTokenError):
-                claims, client = self.auth.tokens.verify_access(token), client_of(request.scope, self.auth)
+                claims = self.auth.tokens.verify_access(token)
                 await self.auth.sessions.revoke(claims.session_id, user_id=claims.user_id, client=client)
 
     def return_to(self, request: Request, default: str = "/") -> str:
@@ -370,7 +377,8 @@ class AuthPlug(Generic[U]):
             # such an answer and asks again. The application is not asked: it may redirect.
             return Response(status_code=503, headers={"Retry-After": "0"})
         check_cross_site(request.scope, self.auth)
-        read_bearer(request.scope["headers"])  # two credentials are none: 400 (RP-5)
+        if phase is not None and phase.signed_in:
+            read_bearer(request.scope["headers"])  # two credentials are none: 400 (RP-5)
         await self._read(request, phase)
         if phase is None:
             return await self._sign_out(request)
@@ -384,8 +392,8 @@ class AuthPlug(Generic[U]):
         request.scope["asgi_auth.link_token"] = None if form is None else form.token
 
     async def _sign_out(self, request: Request) -> Response:
-        await self.revoke_session_tokens(request)
         await self.revoke_bearer_tokens(request)
+        await self.revoke_session_tokens(request)
         response = await answered(self.handle_sign_out(request), self.handle_sign_out)
         self._clear(request, response)
         return response

@@ -8,6 +8,9 @@ from asgi_auth.errors import MalformedRequestError
 MAX_TOKEN_BYTES = 4096
 """Ours are under 1 KiB; whatever is longer is not worth a signature check."""
 
+MAX_COPIES = 8
+"""Tokens that are read to take rights away. A client shows one; a proxy may add its own."""
+
 _MAX_BYTES = MAX_TOKEN_BYTES + 64
 """Of the header: the scheme, and some blanks."""
 _BEARER = re.compile(rb"[ \t]*+bearer(?![^ \t])", re.IGNORECASE)
@@ -36,12 +39,33 @@ def read_bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     values = [value for name, value in headers if name == b"authorization"]
     if not values:
         return None
-    sent = _BEARER_TOKEN.fullmatch(values[0]) if len(values[0]) <= _MAX_BYTES else None
-    if sent is not None and len(values) == 1 and len(sent[1]) <= MAX_TOKEN_BYTES:
-        return sent[1].decode("ascii")
+    token = _token(values[0])
+    if token is not None and len(values) == 1:
+        return token
     if not any(map(_is_bearer, values)):
         return None
     raise MalformedRequestError("two Authorization headers" if len(values) > 1 else "the Bearer value is not a token")
+
+
+def read_every(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
+    """Every readable bearer token, once each, also beside what is unreadable: to take rights away, never to give them.
+
+    >>> read_every([(b"authorization", b"Bearer a"), (b"authorization", b'Bearer "b"')])
+    ['a']
+
+    Raises:
+        MalformedRequestError: There are more than 8 different ones, each of which would cost something.
+    """
+    values = dict.fromkeys(value for name, value in headers if name == b"authorization")
+    tokens = [token for token in map(_token, values) if token is not None]
+    if len(tokens) > MAX_COPIES:
+        raise MalformedRequestError("too many bearer tokens")
+    return tokens
+
+
+def _token(value: bytes) -> str | None:
+    sent = _BEARER_TOKEN.fullmatch(value) if len(value) <= _MAX_BYTES else None
+    return sent[1].decode("ascii") if sent is not None and len(sent[1]) <= MAX_TOKEN_BYTES else None
 
 
 def shows_bearer(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -263,12 +263,13 @@ async def test_a_reset_signs_everybody_out(auth: LocalAuthentication) -> None:
 
 # --- failure --------------------------------------------------------------------------------------------------------
 
+MALFORMED = {"headers": {"authorization": "Bearer"}, "path": "/auth/password/reauthenticate"}
 FAILURES: list[tuple[int, str, str, dict[str, Any]]] = [
     (404, "route_not_found", "There is nothing at this address", {"path": "/auth/password/unknown"}),
     (405, "method_not_allowed", "The method is not allowed here", {"method": "PUT"}),
     (413, "body_too_large", "The request is too large", {"headers": {"content-length": "65537"}}),
     (415, "unsupported_media_type", "The request must be JSON or a form, in UTF-8", {"body": b"x"}),
-    (400, "malformed_request", "The request could not be read", {"headers": {"authorization": "Bearer"}}),
+    (400, "malformed_request", "The request could not be read", MALFORMED),
     (422, "validation_failed", "Some fields need another look", {"data": {"email": "a@x.example.org"}}),
     (401, "authentication_failed", "Access denied", {"data": credentials()}),
     (403, "cross_site", "The request came from another site", {"headers": {"origin": "null"}}),

@@ -21,6 +21,8 @@ from tests.support import (
     PASSWORD,
     LocalAuthentication,
     credentials,
+    found_of,
+    is_alive,
     mailed_token,
     make_auth,
     register,
@@ -297,15 +299,54 @@ async def test_a_plug_in_another_place_is_said_aloud(
     assert said == [f"mount_path: links go to /auth, but the plug is at {root_path}: give the same to both"] * misplaced
 
 
-async def test_two_authorization_headers_are_400(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """TK-19, RP-5: two credentials are none, at every endpoint."""
-    (_, mine), (_, theirs) = await register(auth), await register(auth, OTHER_EMAIL)
-    headers = [("authorization", f"Bearer {token}") for token in (mine, theirs)]
-    for path in ("sign_out", "password/sign_in"):
-        assert (await post(plug, f"/auth/{path}", credentials(), headers=headers)).status == 400
+UNREADABLE = [
+    [("authorization", "Bearer")],
+    [("authorization", 'Bearer "abc"')],
+    [("authorization", "Bearer [object Object]")],
+    [("authorization", "Bearer a"), ("authorization", "Bearer b")],
+    [("authorization", "Basic eDp5"), ("authorization", "Bearer a")],
+    [("authorization", "Bearer " + "x" * 5000)],
+]
 
-    assert await seen_user(site(auth), bearer=str(mine)) is not None
-    assert await seen_user(site(auth), bearer=str(theirs)) is not None
+
+@pytest.mark.parametrize("headers", UNREADABLE)
+async def test_an_unreadable_authorization_header_is_ignored(auth: LocalAuthentication, headers: Any) -> None:
+    """RP-5: beside a good cookie it keeps nobody from registering, signing in, resetting or signing out."""
+    await register(auth)
+    app, phases = site(auth), await _phases(auth)
+    phases["reset_request"] = phases.pop("reset_request")  # comes last: it retires the link
+    requests = {f"password/{phase}": params for phase, params in phases.items()}
+    for path, params in {**requests, "sign_out": {}}.items():
+        token = await auth.sign_in((await found_of(auth)).user)
+        answer = await post(app, f"/auth/{path}", params, headers=headers, cookie=f"user_session={token.cookie}")
+        assert (answer.status, await is_alive(auth, token)) == (200, path == "password/reset_request"), path
+
+
+@pytest.mark.parametrize("headers", UNREADABLE)
+async def test_an_unreadable_authorization_header_is_400_where_one_is_signed_in(
+    auth: LocalAuthentication, headers: Any
+) -> None:
+    """TK-19, RP-5: two credentials are none, in a phase for signed-in users, also beside a good cookie."""
+    _, token = await register(auth)
+    request: dict[str, Any] = {"headers": headers, "cookie": f"user_session={token.cookie}"}
+    for app in (AuthPlug(auth), site(auth)):
+        answer = await post(app, "/auth/password/reauthenticate", {"password": PASSWORD}, **request)
+        assert (answer.status, answer["set-cookie"]) == (400, None)
+    assert await is_alive(auth, token)
+
+
+async def test_two_authorization_headers_let_nobody_in_and_end_both(auth: LocalAuthentication) -> None:
+    """TK-19, RP-5: neither token is believed, and a sign-out ends each, up to 8 of them; more are refused."""
+    user, _ = await register(auth)
+    tokens = [await auth.sign_in(user) for _ in range(9)]
+    headers = [("authorization", f"Bearer {token}") for token in tokens]
+    app = site(auth)
+
+    assert await seen_user(app, headers=headers[:2]) is None
+    assert (await post(app, "/auth/sign_out", headers=headers, cookie=f"user_session={tokens[0].cookie}")).status == 400
+    assert [await is_alive(auth, token) for token in tokens] == [True] * 9
+    assert (await post(app, "/auth/sign_out", headers=[*headers[:8], *headers[:8], *UNREADABLE[0]])).status == 200
+    assert [await is_alive(auth, token) for token in tokens] == [False] * 8 + [True]
 
 
 async def test_a_token_elsewhere_is_no_credential(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import MalformedRequestError
-from asgi_auth.protocol.bearer import challenge, read_bearer, shows_bearer
+from asgi_auth.protocol.bearer import challenge, read_bearer, read_every, shows_bearer
 
 
 def _authorization(*values: bytes) -> list[tuple[bytes, bytes]]:
@@ -140,6 +140,16 @@ def test_challenge_is_always_one_line(realm: str) -> None:
 def test_shows_bearer_counts_our_scheme_only(values: list[bytes], shown: bool) -> None:
     """CF-1: however broken the token is; Basic and the like are added by browsers for other sites, too."""
     assert shows_bearer(_authorization(*values)) == shown
+
+
+def test_every_readable_token_is_read_once() -> None:
+    """TK-19: to take rights away; nine different ones are refused."""
+    eight = [b"Bearer %d" % n for n in range(8)]
+    headers = _authorization(*eight, *eight, b"Bearer", b"Basic eDp5", b"Bearer " + b"x" * 4097)
+    assert read_every(headers) == list("01234567")
+    assert read_every([]) == []
+    with pytest.raises(MalformedRequestError):
+        read_every([*headers, *_authorization(b"Bearer 8")])
 
 
 def test_bearer_is_looked_for_at_the_beginning() -> None:
