@@ -212,6 +212,7 @@ def crosses_sites(scope: Scope, auth: Authentication[Any]) -> bool:
         scope["method"],
         origins=header_values(scope, b"origin"),
         sec_fetch_site=sites[0] if len(sites) == 1 else None,
+        referers=header_values(scope, b"referer"),
         authorization=shows_bearer(scope["headers"]),
         own_cookie=auth.session_cookie in cookie_names(scope["headers"]) or bool(step_cookies(scope, auth)),
         allowed=auth.origins,

@@ -307,6 +307,9 @@ async def test_reading_sets_no_cookie(auth: LocalAuthentication) -> None:
         ("POST", {"origin": BASE_URL}, True),
         ("POST", {"origin": "null"}, False),
         ("PUT", {"sec-fetch-site": "same-site"}, False),
+        ("POST", {"referer": f"{BASE_URL}/a"}, True),
+        ("POST", {"referer": "https://evil.example/"}, False),
+        ("GET", {"referer": "https://evil.example/"}, True),
         ("DELETE", {"sec-fetch-site": "cross-site", "authorization": "Basic eDp5"}, False),
         ("GET", {"sec-fetch-site": "cross-site"}, True),
         ("HEAD", {"origin": "https://evil.example"}, True),
@@ -315,7 +318,7 @@ async def test_reading_sets_no_cookie(auth: LocalAuthentication) -> None:
 async def test_cross_site_requests_get_no_authority(
     auth: LocalAuthentication, method: str, headers: Headers, is_known: bool
 ) -> None:
-    """CF-1: the cookie of a request that another site sent counts for nothing, with the reason kept."""
+    """CF-1, CF-2: the cookie of a request that another site sent counts for nothing, with the reason kept."""
     _, token = await register(auth)
     answer = await ask(site(auth), method, "/", headers=headers, cookie=_cookie(token))
 

@@ -1,4 +1,7 @@
-"""Requests that another site makes a browser send: Fetch Metadata section 2.3, origins of RFC 6454 sections 4 to 7."""
+"""Requests that another site makes a browser send: Fetch Metadata section 2.3, origins of RFC 6454 sections 4 to 7.
+
+Where neither tells, the Referer does (RFC 9110 section 10.1.3), of which only the origin is read.
+"""
 
 import re
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """They change nothing (RFC 9110 section 9.2.1), so there is nothing to judge. TRACE is nobody's."""
 
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s\[\]@:/?#\\%]+)(?::([0-9]{1,5}))?", re.IGNORECASE | re.ASCII)
+_ORIGIN_OF_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -64,6 +68,7 @@ def is_cross_site(
     *,
     origins: Sequence[str],
     sec_fetch_site: str | None,
+    referers: Sequence[str],
     authorization: bool,
     own_cookie: bool,
     allowed: frozenset[str],
@@ -74,6 +79,8 @@ def is_cross_site(
         method: As sent; methods are case-sensitive.
         origins: The value of every Origin header.
         sec_fetch_site: The value of Sec-Fetch-Site; None if there is none. An unknown value counts as none.
+        referers: The value of every Referer header. One of our pages is known by its origin; what cannot be read, and
+            several, are somebody else's. Without any of the three headers the client is no browser.
         authorization: There is a Bearer token, which no other site can make a browser send.
         own_cookie: A cookie of ours came along.
         allowed: Origins from :func:`parse_origin`.
@@ -86,7 +93,15 @@ def is_cross_site(
         return False
     if sec_fetch_site in ("same-origin", "none"):
         return False
-    return sec_fetch_site in ("cross-site", "same-site") or bool(origins)
+    if sec_fetch_site in ("cross-site", "same-site") or origins:
+        return True
+    return bool(referers) and (len(referers) > 1 or _origin_of(referers[0]) not in allowed)
+
+
+def _origin_of(url: str) -> str:
+    """The origin of a URL in the form in which browsers send it; any other text is no origin of ours."""
+    match = _ORIGIN_OF_URL.match(url)
+    return match[0] if match else ""
 
 
 def websocket_allowed(origins: Sequence[str], allowed: frozenset[str]) -> bool:

@@ -1,5 +1,6 @@
 """What other sites can make a browser send: nothing that changes anything."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -69,11 +70,37 @@ async def test_every_endpoint_by_origin_and_site(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("referers", "served"),
+    [
+        (["http://localhost:8000/sign_in?a=b"], True),
+        (["https://app.example.org/"], True),
+        (["https://evil.example/"], False),
+        (["https://localhost:8000/"], False),
+        (["http://localhost:8000.evil.example/"], False),
+        (["http://localhost:8000@evil.example/"], False),
+        (["null"], False),
+        ([""], False),
+        (["http://localhost:8000/", "http://localhost:8000/"], False),
+    ],
+)
+async def test_every_endpoint_by_referer(tmp_path: Path, referers: list[str], served: bool) -> None:
+    """CF-2: where neither Origin nor Sec-Fetch-Site tells, the Referer does, with our cookie or without."""
+    auth = make_auth(tmp_path, allowed_origins=["https://app.example.org"])
+    async with auth.running():
+        for endpoint, cookie in product(ENDPOINTS, (None, "user_session=x")):
+            headers = [("referer", referer) for referer in referers]
+            answer = await post(AuthPlug(auth), f"/auth/{endpoint}", headers=headers, cookie=cookie)
+            expected = 200 if endpoint == "sign_out" else 422
+            assert answer.status == (expected if served else 403), (endpoint, cookie)
+
+
+@pytest.mark.parametrize(
     ("more", "status"),
     [
         ([("authorization", "Bearer x")], 422),
         ([("authorization", "Bearer x"), ("cookie", "user_session=x")], 403),
         ([("authorization", "Bearer x"), ("cookie", "user_pending=x")], 403),
+        ([("authorization", "Bearer x"), ("cookie", f"user_flow_{'0' * 16}=x")], 403),
         ([("authorization", "Bearer x"), ("cookie", "other=x")], 422),
         ([("authorization", "Basic eDp5")], 403),
         ([("cookie", "user_session=x")], 403),

@@ -144,10 +144,46 @@ def test_is_cross_site_judges(
         method,
         origins=origins,
         sec_fetch_site=site,
+        referers=[],
         authorization=authorization,
         own_cookie=own_cookie,
         allowed=ALLOWED,
     )
+
+
+# (Referer headers, refused where nothing else tells)
+REFERERS: list[tuple[list[str], bool]] = [
+    ([], False),
+    *(([f"{origin}{rest}"], False) for origin in (OURS, LISTED) for rest in ("", "/", "/a?b", "?b", "#c")),
+    *(([referer], True) for referer in FOREIGN if referer != "https://app.example.com/"),
+    *(([f"{origin}/{OURS}/"], True) for origin in FOREIGN[2:9]),
+    (["https://app.example.com\\@evil.example/"], True),
+    (["https://app.example.com:443/"], True),
+    (["https://app.example.com."], True),
+    ([" https://app.example.com/"], True),
+    (["//app.example.com/"], True),
+    (["/a"], True),
+    (["about:blank"], True),
+    ([f"{OURS}/", f"{OURS}/"], True),
+    ([f"{OURS}/", "https://evil.example/"], True),
+]
+
+
+@pytest.mark.parametrize(("origins", "site", "refused"), TABLE)
+def test_is_cross_site_asks_the_referer_last(origins: list[str], site: str | None, refused: bool) -> None:
+    """CF-2: all combinations with a Referer, which counts only without an Origin and a known Sec-Fetch-Site."""
+    decided = bool(origins) or site in ("same-origin", "none", "same-site", "cross-site")
+    for referers, foreign in REFERERS:
+        verdict = is_cross_site(
+            "POST",
+            origins=origins,
+            sec_fetch_site=site,
+            referers=referers,
+            authorization=False,
+            own_cookie=True,
+            allowed=ALLOWED,
+        )
+        assert verdict is (refused if decided else foreign), referers
 
 
 @pytest.mark.parametrize(("origins", "site", "_"), TABLE)
@@ -155,7 +191,13 @@ def test_is_cross_site_does_not_judge_safe_methods(origins: list[str], site: str
     """CF-3: GET, HEAD and OPTIONS change nothing."""
     for method in ("GET", "HEAD", "OPTIONS"):
         assert not is_cross_site(
-            method, origins=origins, sec_fetch_site=site, authorization=False, own_cookie=True, allowed=ALLOWED
+            method,
+            origins=origins,
+            sec_fetch_site=site,
+            referers=["https://evil.example/"],
+            authorization=False,
+            own_cookie=True,
+            allowed=ALLOWED,
         )
 
 
@@ -163,7 +205,13 @@ def test_is_cross_site_does_not_judge_safe_methods(origins: list[str], site: str
 def test_is_cross_site_does_not_judge_bearers_without_cookie(origins: list[str], site: str | None, _: bool) -> None:
     """No other site can make a browser send Authorization."""
     assert not is_cross_site(
-        "POST", origins=origins, sec_fetch_site=site, authorization=True, own_cookie=False, allowed=ALLOWED
+        "POST",
+        origins=origins,
+        sec_fetch_site=site,
+        referers=["https://evil.example/"],
+        authorization=True,
+        own_cookie=False,
+        allowed=ALLOWED,
     )
 
 
