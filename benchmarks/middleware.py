@@ -2,8 +2,8 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -11,9 +11,19 @@ from typing import Any
 
 import aiosqlite
 import asyncpg
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgi_auth import AccessToken, Authentication, Bcrypt, BearerUserMiddleware, SessionUserMiddleware, User
+from asgi_auth import (
+    AccessToken,
+    Authentication,
+    AuthPlug,
+    Bcrypt,
+    BearerUserMiddleware,
+    SessionUserMiddleware,
+    User,
+)
+from asgi_auth.errors import IdentityTakenError
 from asgi_auth.store import Store
 from asgi_auth.stores import PostgresStore, SQLiteStore
 from asgi_auth.strategies import Password
@@ -62,30 +72,42 @@ async def send(message: Any) -> None:
     """Takes the answer."""
 
 
-def make_auth(store: Store[User], **options: Any) -> Authentication[User]:
+def make_auth(store: Store[Any], **options: Any) -> Authentication[Any]:
     """An ``Authentication`` as an application has it, but for the cheap hash where hashing is not the subject."""
     address, strategies = "http://localhost:8000", [Password()]
     return Authentication(store=store, secret=SECRET, base_url=address, strategies=strategies, **options)
 
 
-async def sign_in(auth: Authentication[User]) -> AccessToken:
-    """The user, made at the first call, and a new session."""
-    found = await auth.accounts.find("email", EMAIL)
-    return await auth.sign_in(found.user if found else await auth.accounts.create({"email": EMAIL}, password=PASSWORD))
+async def sign_in(auth: Authentication[Any]) -> AccessToken:
+    """A new session of the user, whom the first call on a database creates."""
+    with suppress(IdentityTakenError):
+        await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
+    token: AccessToken
+    _, token = await auth.strategy("password").sign_in({"email": EMAIL, "password": PASSWORD})
+    return token
 
 
-def wrapped(auth: Authentication[User]) -> ASGIApp:
+def credentials(auth: Authentication[Any], token: AccessToken) -> dict[str, tuple[str, str]]:
+    """The header that shows this sign-in: with the cookie, and with the bearer token."""
+    response = Response()
+    AuthPlug(auth).store_in_session(response, token)
+    cookie = response.headers["set-cookie"].partition(";")[0]
+    return {"cookie": ("cookie", cookie), "bearer": ("authorization", f"Bearer {token}")}
+
+
+def wrapped(auth: Authentication[Any]) -> ASGIApp:
     """The application inside both middlewares."""
     return SessionUserMiddleware(BearerUserMiddleware(endpoint, auth), auth)
 
 
-def call(app: ASGIApp, *headers: tuple[bytes, bytes]) -> Variant:
-    """One request of a browser's size."""
-    sent = [*BROWSER_HEADERS, *headers]
+def call(app: ASGIApp, *headers: tuple[str, str]) -> Callable[[], Awaitable[Scope]]:
+    """One request of a browser's size; it returns the scope that the application has filled in."""
+    sent = [*BROWSER_HEADERS, *((name.encode(), value.encode()) for name, value in headers)]
 
-    async def once() -> None:
+    async def once() -> Scope:
         scope = {"type": "http", "method": "GET", "path": "/ping", "query_string": b"", "headers": sent}
         await app(scope, receive, send)
+        return scope
 
     return once
 
@@ -122,12 +144,11 @@ async def _measure(stores: Mapping[str, Store[User]], ask: Callable[[bytes], Any
             await stack.enter_async_context(each.running())
         auth = next(iter(auths.values()))
         token = await sign_in(auth)
-        cookie = f"{auth.session_cookie}={token.cookie}".encode()
         variants["no credential"] = call(wrapped(auth))
         variants["bare look-up"] = partial(ask, auth.sessions.cookie_hash(token.cookie))
         for name, each in auths.items():
-            variants[f"cookie{name}"] = call(wrapped(each), (b"cookie", cookie))
-            variants[f"bearer{name}"] = call(wrapped(each), (b"authorization", f"Bearer {token}".encode()))
+            for kind, header in credentials(auth, token).items():
+                variants[f"{kind}{name}"] = call(wrapped(each), header)
         return await in_turn(variants, rounds=rounds)
 
 

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from asgi_auth import Bcrypt, BearerUserMiddleware, SessionUserMiddleware, User, require
 from asgi_auth.store import Store
 from asgi_auth.stores import PostgresStore, SQLiteStore
-from benchmarks.middleware import LOOK_UP, NUMBERED, call, make_auth, sign_in
+from benchmarks.middleware import LOOK_UP, NUMBERED, call, credentials, make_auth, sign_in
 from benchmarks.postgres import postgres
 from benchmarks.timing import Variant, in_turn
 
@@ -62,9 +62,9 @@ async def _measure(store: Store[User], ask: Callable[[bytes], Any], rounds: int)
             "store bearer": lambda: sessions.load_by_id(token.session.id, now=now),
             "sessions cookie": lambda: auth.sessions.load(token.cookie),
             "sessions bearer": lambda: auth.sessions.load_bearer(token),
-            "request cookie": call(app, (b"cookie", f"{auth.session_cookie}={token.cookie}".encode())),
-            "request bearer": call(app, (b"authorization", f"Bearer {token}".encode())),
         }
+        for kind, header in credentials(auth, token).items():
+            variants[f"request {kind}"] = call(app, header)
         return await in_turn(variants, rounds=rounds, shuffled=True)
 
 

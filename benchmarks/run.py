@@ -6,12 +6,13 @@ import os
 import platform
 import sqlite3
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a file, whatever the current directory
 
-from benchmarks import middleware, parts, sign_in, stalls, storm
+from benchmarks import against, middleware, parts, sign_in, stalls, storm
 
 
 async def main(*, quick: bool, peers: bool) -> None:
@@ -22,7 +23,7 @@ async def main(*, quick: bool, peers: bool) -> None:
     middleware.report(*await middleware.measure(rounds=300 if quick else 5000))
     stalls.report(await stalls.measure(rounds=2 if quick else 10))
     sign_in.report(*await sign_in.measure(count=8 if quick else 64))
-    await storm.measure(seconds=1 if quick else 10)
+    storm.report(await storm.measure(seconds=1 if quick else 10))
     if peers:
         await beside_peers(quick=quick)
 
@@ -42,14 +43,24 @@ async def beside_peers(*, quick: bool) -> None:
         report.write(results)
 
 
-if __name__ == "__main__":
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for; it ends the process with status 2 where that cannot be done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, to see that it works")
-    parser.add_argument("--without-peers", action="store_true", help="this library alone")
-    parser.add_argument("--parts", action="store_true", help="only what each microsecond of a request buys")
-    options = parser.parse_args()
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--without-peers", action="store_true", help="this library alone")
+    one.add_argument("--parts", action="store_true", help="only what each microsecond of a request buys")
+    revision = "only whether the working tree is slower than REV, a commit of this repository; status 1 if it is"
+    one.add_argument("--against", metavar="REV", type=against.commit, help=revision)
+    return parser.parse_args(given)
+
+
+if __name__ == "__main__":
+    options = arguments()
     os.chdir(Path(__file__).parent.parent)
-    if options.parts:
+    if options.against:
+        sys.exit(against.main(options.against, quick=options.quick))
+    elif options.parts:
         parts.report(asyncio.run(parts.measure(rounds=300 if options.quick else 3000)))
     else:
         asyncio.run(main(quick=options.quick, peers=not options.without_peers))

@@ -12,11 +12,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from asgi_auth import Authentication, AuthPlug, BearerUserMiddleware, SessionUserMiddleware, require
+from asgi_auth import AuthPlug, BearerUserMiddleware, SessionUserMiddleware, require
 from asgi_auth.store import Store
 from asgi_auth.stores import PostgresStore, SQLAlchemyStore, SQLiteStore
-from asgi_auth.strategies import Password
-from benchmarks.middleware import EMAIL, SECRET, sign_in
+from benchmarks.middleware import EMAIL, credentials, make_auth, sign_in
 from benchmarks.peers.engine import engine_on
 from benchmarks.peers.own_model import TABLES, Person
 from benchmarks.peers.peer import Builder, Database, Peer
@@ -39,11 +38,6 @@ async def me(request: Request) -> Response:
 BARE = Starlette(routes=[Route("/me", ping)])
 
 
-def make(store: Store[Any]) -> Authentication[Any]:
-    """As the documentation has it, with the default hasher."""
-    return Authentication(store=store, secret=SECRET, base_url="http://localhost:8000", strategies=[Password()])
-
-
 def usual_store(database: Database) -> Store[Any]:
     """The store for this database, as it is by default."""
     return PostgresStore(database.address) if database.postgres else SQLiteStore(database.address)
@@ -52,17 +46,14 @@ def usual_store(database: Database) -> Store[Any]:
 @asynccontextmanager
 async def served(name: str, store: Store[Any]) -> AsyncIterator[Mapping[str, Peer]]:
     """Both credentials open the same application."""
-    auth = make(store)
+    auth = make_auth(store)
     app = Starlette(
         routes=[Route("/me", me), Route("/ping", ping), Mount("/auth", AuthPlug(auth))],
         middleware=[Middleware(SessionUserMiddleware, auth=auth), Middleware(BearerUserMiddleware, auth=auth)],
     )
     async with auth.running():
-        token = await sign_in(auth)
-        yield {
-            f"{name}, cookie": Peer(app, BARE, ("cookie", f"{auth.session_cookie}={token.cookie}")),
-            f"{name}, bearer": Peer(app, BARE, ("authorization", f"Bearer {token}")),
-        }
+        headers = credentials(auth, await sign_in(auth))
+        yield {f"{name}, {kind}": Peer(app, BARE, header) for kind, header in headers.items()}
 
 
 @asynccontextmanager
@@ -93,6 +84,6 @@ async def build_own_model(database: Database) -> AsyncIterator[Mapping[str, Peer
 @asynccontextmanager
 async def secret_hash(database: Database) -> AsyncIterator[bytes]:
     """A session in the same tables, for those that look it up by themselves."""
-    auth = make(usual_store(database))
+    auth = make_auth(usual_store(database))
     async with auth.running():
         yield auth.sessions.cookie_hash((await sign_in(auth)).cookie)
