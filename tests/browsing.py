@@ -9,8 +9,6 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-PATIENCE = 20.0
-"""Seconds after which what a test waits for is not coming."""
 _FLAGS = (
     "--headless",
     "--no-sandbox",  # or it does not start for root

@@ -16,10 +16,9 @@ from asgi_auth.demo import add_ons, make_app
 from asgi_auth.senders import MemorySender
 from asgi_auth.strategies import Password, Resettable
 from tests import support
-from tests.support import BASE_URL, EMAIL, LocalAuthentication, credentials, mailed_token, registration
+from tests.support import BASE_URL, EMAIL, PATIENCE, LocalAuthentication, credentials, mailed_token, registration
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-_PATIENCE = 30.0
 
 
 # --- inside the test -------------------------------------------------------------------------------------------------
@@ -84,7 +83,7 @@ class Demo:
     def interrupt(self) -> tuple[int, str]:
         """Press Ctrl-C: the exit status, and whatever it had to say about it."""
         self._process.send_signal(signal.SIGINT)
-        _, told = self._process.communicate(timeout=_PATIENCE)
+        _, told = self._process.communicate(timeout=PATIENCE)
         return self._process.returncode, told
 
 
@@ -104,4 +103,4 @@ def running_demo(directory: Path) -> Iterator[Demo]:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)  # not SIGKILL: it writes down its coverage
-                process.communicate(timeout=_PATIENCE)
+                process.communicate(timeout=PATIENCE)

@@ -10,9 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asgi_auth.hooks import Hook
 from asgi_auth.passwords import Bcrypt
 from asgi_auth.types import Account, Draft
-
-PATIENCE = 30.0
-"""Seconds after which something is not going to happen."""
+from tests.support import PATIENCE
 
 
 class Gate:

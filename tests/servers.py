@@ -20,10 +20,7 @@ import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.support import SECRET
-
-PATIENCE = 30.0
-"""Seconds after which a server is not coming."""
+from tests.support import PATIENCE, SECRET
 
 
 def listen() -> tuple[socket.socket, str]:

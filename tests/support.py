@@ -1,5 +1,7 @@
 """What many tests need: an Authentication on a file of its own, with a clock and a mailbox in the test's hands."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ PASSWORD = "quartz lantern mosaic"
 NEW_PASSWORD = "violet harbour pendulum"
 BASE_URL = "http://localhost:8000"
 HASHER = Bcrypt(cost=4)
+PATIENCE = 60.0
+"""Seconds after which a test gives up waiting: long, because other programs may keep the machine busy."""
 
 
 class DigestHasher:
@@ -136,3 +140,19 @@ async def is_alive(auth: Authentication[User], token: AccessToken) -> bool:
             alive.append(False)
     assert alive[0] is alive[1]
     return alive[0]
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until *condition* holds, which nothing in this process announces. TimeoutError: it never does."""
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():  # noqa: ASYNC110  # nobody sets an event
+            await asyncio.sleep(0.002)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """The same for what is known without asking."""
+
+    async def asked() -> bool:
+        return condition()
+
+    await eventually(asked)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.plug import AuthPlug
 from tests.asgi import PAGE, ask, execute, live, post, shake, silence, start
-from tests.support import BASE_URL, EMAIL, LocalAuthentication, credentials, make_auth, register, registration
+from tests.support import BASE_URL, EMAIL, PATIENCE, LocalAuthentication, credentials, make_auth, register, registration
 
 pytestmark = pytest.mark.anyio
 
@@ -191,7 +191,7 @@ async def test_lifespan_passes_through(linted: Lint) -> None:
 
 async def test_unknown_scopes_pass_through(linted: Lint) -> None:
     """Nothing is read, nothing is sent."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await linted({"type": "unknown"}, silence, _discard)
 
     assert linted.seen == []

@@ -41,16 +41,19 @@ from tests.support import (
     HASHER,
     OTHER_SECRET,
     PASSWORD,
+    PATIENCE,
     SECRET,
     DigestHasher,
     Events,
     LocalAuthentication,
     credentials,
+    eventually,
     is_alive,
     mailed_token,
     make_auth,
     register,
     registration,
+    until,
 )
 
 pytestmark = pytest.mark.anyio
@@ -72,6 +75,9 @@ class Named(Hook):
 
     def __init__(self, name: Any, *needs: str) -> None:
         self.name, self.needs = name, frozenset(needs)
+
+    def __repr__(self) -> str:
+        return f"Named({self.name!r})"
 
 
 @pytest.mark.parametrize(
@@ -487,12 +493,6 @@ async def test_running_passes_errors_on_and_closes(tmp_path: Path) -> None:
     assert store.closed == 1
 
 
-async def _wait_until(done: Any) -> None:
-    async with asyncio.timeout(10):
-        while not await done():  # noqa: ASYNC110  # a database tells nobody
-            await asyncio.sleep(0)
-
-
 async def test_running_prunes_from_time_to_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has expired is deleted in batches while the application runs; a store that is down puts it off."""
     monkeypatch.setattr(upkeep, "PRUNE_INTERVAL", timedelta(0))
@@ -516,7 +516,7 @@ async def test_running_prunes_from_time_to_time(tmp_path: Path, monkeypatch: pyt
 
     assert not await pruned()
     async with auth.running():
-        await _wait_until(pruned)
+        await eventually(pruned)
         assert await is_alive(auth, kept)
 
 
@@ -532,12 +532,9 @@ async def test_pruning_is_put_off_while_the_store_is_down(
         tries.append("try")
         raise StoreUnavailableError("locked")
 
-    async def tried_twice() -> bool:
-        return len(tries) > 1
-
     monkeypatch.setattr(auth._upkeep, "prune", prune)
     async with auth.running():
-        await _wait_until(tried_twice)
+        await until(lambda: len(tries) > 1)
     assert "pruning was put off: locked" in caplog.messages
 
 
@@ -578,13 +575,10 @@ async def test_pruning_learns_what_stored_hashes_cost_by_now(tmp_path: Path, mon
     monkeypatch.setattr(upkeep, "PRUNE_INTERVAL", timedelta(0))
     auth, other = make_auth(tmp_path), make_auth(tmp_path, hasher=Bcrypt(cost=6))
 
-    async def has_learnt() -> bool:
-        return auth.services.passwords.dearest == 6
-
     async with auth.running():
-        assert not await has_learnt()
+        assert auth.services.passwords.dearest == 4
         await other.accounts.create({"email": EMAIL}, password=PASSWORD)
-        await _wait_until(has_learnt)
+        await until(lambda: auth.services.passwords.dearest == 6)
     await other.close()
 
 
@@ -625,7 +619,7 @@ asyncio.run(main())
 def test_script_that_never_closes_ends(tmp_path: Path) -> None:
     """No thread outlives the interpreter: a script that forgets to close ends, without a word of complaint."""
     command: Sequence[str] = [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (ended.returncode, ended.stdout) == (0, f"{EMAIL}\n")
     assert ended.stderr in ("", "hasher: passwords are hashed too cheaply for real accounts\n")
 

@@ -15,9 +15,9 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.browsing import PATIENCE, browser
+from tests.browsing import browser
 from tests.demos import Demo, running_demo
-from tests.support import EMAIL, NEW_PASSWORD, OTHER_EMAIL, PASSWORD, credentials, registration
+from tests.support import EMAIL, NEW_PASSWORD, OTHER_EMAIL, PASSWORD, PATIENCE, credentials, registration
 
 pytestmark = pytest.mark.slow
 

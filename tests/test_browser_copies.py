@@ -25,9 +25,9 @@ from asgi_auth.middleware import SessionUserMiddleware
 from asgi_auth.plug import AuthPlug
 from asgi_auth.strategies.password import Password
 from asgi_auth.types import Challenge, Outcome, Phase, PhaseRequest, User
-from tests.browsing import PATIENCE, browser
+from tests.browsing import browser
 from tests.servers import serving
-from tests.support import EMAIL, OTHER_EMAIL, LocalAuthentication, credentials, make_auth, register
+from tests.support import EMAIL, OTHER_EMAIL, PATIENCE, LocalAuthentication, credentials, make_auth, register
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

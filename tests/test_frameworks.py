@@ -17,11 +17,12 @@ from asgi_auth.plug import AuthPlug
 from asgi_auth.senders import MemorySender
 from tests import apps
 from tests.asgi import make_scope
-from tests.servers import PATIENCE, say_hello, serving
+from tests.servers import say_hello, serving
 from tests.support import (
     BASE_URL,
     EMAIL,
     NEW_PASSWORD,
+    PATIENCE,
     LocalAuthentication,
     credentials,
     make_auth,

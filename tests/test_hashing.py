@@ -16,9 +16,9 @@ import pytest
 from asgi_auth import hashing
 from asgi_auth.errors import ConfigurationError, OverloadedError
 from asgi_auth.hashing import HashingPool
+from tests.support import PATIENCE
 
 REQUEST: ContextVar[str] = ContextVar("REQUEST")
-PATIENCE = 20  # seconds until a broken test gives up
 
 
 class Gate:

@@ -12,7 +12,7 @@ from asgi_auth.errors import ForbiddenError, SenderError, ValidationError
 from asgi_auth.hooks import Hook, Jobs, collect_jobs, shielded
 from asgi_auth.store import Work
 from asgi_auth.types import Attempt, Client, Draft, Event, JobDropped, Proof, SignInFailed, User, UserCreated
-from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, LocalAuthentication, make_auth, register
+from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, PATIENCE, LocalAuthentication, make_auth, register
 
 pytestmark = pytest.mark.anyio
 
@@ -427,7 +427,7 @@ async def test_job_runs_what_it_leaves_in_its_own_turn() -> None:
         await jobs.schedule(inner)
         log.append("outer")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(jobs.run(outer), jobs.run(outer))
     assert sorted(log) == ["inner", "inner", "outer", "outer"]
     assert log.index("outer") < log.index("inner")

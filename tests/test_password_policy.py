@@ -54,12 +54,12 @@ def test_normalise_password_takes_1024_bytes_of_the_normal_form(text: str, size:
 @pytest.mark.parametrize("text", ["a" * 1025, "\U0001f600" * 257, "a" * 2**20, "\u0301\u0316" * 2**19])
 def test_normalise_password_refuses_more_without_work(text: str) -> None:
     """PW-3: longer is refused, in no time."""
-    began = time.perf_counter()
+    began = time.process_time()
 
     with pytest.raises(ValueError, match="too long"):
         normalise_password(text)
 
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 0.1
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=1100))

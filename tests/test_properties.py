@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_auth.plug import AuthPlug
@@ -68,6 +68,8 @@ def _check(answer: Answer) -> None:
 
 @settings(max_examples=1000)
 @given(methods, raw_paths, st.binary(max_size=20), headers, st.binary(max_size=60))
+@example("GET", b"/", b"", [], b"")
+@example("POST", b"/auth/sign_out", b"", [], b"")
 def test_any_request(
     run: Callable[..., Answer],
     method: str,
@@ -99,6 +101,8 @@ def test_any_json(run: Callable[..., Answer], phase: str, params: dict[str, Any]
 
 @settings(max_examples=400)
 @given(st.sampled_from(PHASES), forms, st.sampled_from(["text/html", "application/json", "*/*"]))
+@example("sign_in", [("email", "a"), ("email", "b")], "*/*")
+@example("sign_in", [("email", "a")], "*/*")
 def test_any_form(run: Callable[..., Answer], phase: str, pairs: list[tuple[str, str]], accept: str) -> None:
     """Any fields in any order, some of them twice."""
     body = urlencode(pairs, errors="replace").encode()

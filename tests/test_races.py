@@ -123,6 +123,22 @@ async def test_race_of_disabling_and_enabling_is_won_once(shared: Shared) -> Non
             assert await shown(auths[1], token) == ["-", "-"]
 
 
+async def test_enabling_overtaken_by_another_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that enable a locked user at once one did, also where the database lets both look before they write."""
+    async with database() as dsn, workers(OnPostgres(dsn), 2) as (one, other):
+        user, _ = await register(one)
+        await one.accounts.disable(user.id)
+        renew = one.sessions.renew_stamp
+
+        async def renew_later(*args: Any, **options: Any) -> Any:
+            assert await other.accounts.enable(user.id)
+            return await renew(*args, **options)
+
+        monkeypatch.setattr(one.sessions, "renew_stamp", renew_later)
+        assert not await one.accounts.enable(user.id)
+        assert await valid_passwords(other, PASSWORD) == [PASSWORD]
+
+
 async def test_race_of_disabling_against_enabling_leaves_no_session(shared: Shared) -> None:
     """SE-6: whoever of both comes last, what was signed in before is not any more."""
     async with workers(shared) as auths:

@@ -14,7 +14,7 @@ from asgi_auth.errors import ConfigurationError, InvalidTokenError
 from asgi_auth.senders import ConsoleSender, MemorySender
 from asgi_auth.tokens import IssuedToken
 from asgi_auth.types import DeliveryFailed, Event
-from tests.support import EMAIL, Events, LocalAuthentication, found_of, make_auth, register
+from tests.support import EMAIL, PATIENCE, Events, LocalAuthentication, found_of, make_auth, register
 
 pytestmark = pytest.mark.anyio
 
@@ -208,7 +208,7 @@ async def test_eight_deliveries_that_fail_at_once_come_to_an_end(auth: LocalAuth
     async def job() -> None:
         await auth.services.deliver(sender, None, purpose="notice", address=EMAIL)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(auth.services.commit.jobs.run(job) for _ in range(8)))
     assert [event.name for event in seen(auth)] == ["delivery.failed"] * 8
 

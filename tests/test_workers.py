@@ -15,8 +15,8 @@ from asgi_auth.authentication import Authentication
 from asgi_auth.senders import ConsoleSender
 from asgi_auth.strategies.password import Password, Resettable
 from tests.apps import starlette_app
-from tests.servers import PATIENCE, Served, uvicorn_process
-from tests.support import BASE_URL, EMAIL, HASHER, NEW_PASSWORD, SECRET, credentials, registration
+from tests.servers import Served, uvicorn_process
+from tests.support import BASE_URL, EMAIL, HASHER, NEW_PASSWORD, PATIENCE, SECRET, credentials, registration
 from tests.workers import OnPostgres, OnSQLite, store_of_all
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]

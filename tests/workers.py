@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 
 from asgi_auth.errors import AuthenticationFailedError
+from asgi_auth.store import Work
 from asgi_auth.stores import PostgresStore, SQLiteStore
-from asgi_auth.types import AccessToken
+from asgi_auth.types import AccessToken, User
 from tests.postgres import execute
 from tests.served import application
 from tests.support import EMAIL, NEW_PASSWORD, LocalAuthentication, credentials, mailed_token, make_auth
@@ -111,6 +112,21 @@ async def workers(
         for auth in auths:
             await stack.enter_async_context(auth.running())
         yield auths
+
+
+def overtake(auth: LocalAuthentication, act: Callable[[], Awaitable[Any]]) -> None:
+    """Do *act* once, at the moment when *auth* is about to begin its next transaction: a race that one side wins."""
+    store = auth.services.store
+    begin = store.transaction
+
+    @asynccontextmanager
+    async def begin_later() -> AsyncIterator[Work[User]]:
+        store.transaction = begin  # type: ignore[method-assign]
+        await act()
+        async with begin() as work:
+            yield work
+
+    store.transaction = begin_later  # type: ignore[method-assign]
 
 
 async def shown(auth: LocalAuthentication, token: AccessToken) -> list[str]:

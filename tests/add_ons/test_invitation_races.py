@@ -34,10 +34,11 @@ from tests.add_ons.inviting import (
     joining,
     member_of,
     newest_token,
+    states,
 )
 from tests.postgres import database
 from tests.support import EMAIL, OTHER_EMAIL, LocalAuthentication, registration
-from tests.workers import OnPostgres, OnSQLite, workers
+from tests.workers import OnPostgres, OnSQLite, overtake, workers
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +87,10 @@ async def accept_with(user: Any, token: str, auth: LocalAuthentication) -> Any:
     return await auth.add_on("invitation").accept(user, {"invitation_token": token})
 
 
+async def decline_with(token: str, auth: LocalAuthentication) -> Any:
+    return await auth.add_on("invitation").decline({"invitation_token": token})
+
+
 async def test_race_of_registrations_is_won_once(shared: Shared) -> None:
     """IN-1: of 16 registrations with one invitation, by two strategies, one makes a user and grants once."""
     roles = Roles()
@@ -119,6 +124,49 @@ async def test_race_of_acceptances_is_won_once(shared: Shared) -> None:
 
         assert (won, len(lost), set(lost) <= {InvalidTokenError, ForbiddenError}) == (AT_ONCE, 4, True)
         assert roles.granted == [(user.id, {"role": "editor"})]
+
+
+async def test_acceptance_overtaken_by_the_same_person_is_done(shared: Shared) -> None:
+    """IN-1: a second click overtakes the first one: both are told that it is done, and it is granted once."""
+    roles = Roles()
+    async with inviting(shared, roles) as auths:
+        user = await member_of(auths[0])
+        token = await invite(auths[0], grant=ROLE)
+        overtake(auths[0], partial(accept_with, user, token, auths[1]))
+
+        assert await accept_with(user, token, auths[0]) == (user, None)
+        assert roles.granted == [(user.id, ROLE)]
+
+
+@pytest.mark.parametrize("late", ["accept", "decline"])
+async def test_answer_overtaken_by_a_revocation_is_refused(shared: Shared, late: str) -> None:
+    """IN-1: an invitation that is revoked after the look at it is neither accepted nor declined."""
+    roles = Roles()
+    async with inviting(shared, roles) as auths:
+        user = await member_of(auths[0])
+        token = await invite(auths[0], grant=ROLE)
+        [record] = await invitations(auths[0])
+        answers: dict[str, Act] = {"accept": partial(accept_with, user, token), "decline": partial(decline_with, token)}
+        overtake(auths[0], partial(auths[1].add_on("invitation").revoke, APPLICATION, record.id))
+
+        with pytest.raises(InvalidTokenError):
+            await answers[late](auths[0])
+        assert (roles.granted, await states(auths[1])) == ([], ["revoked"])
+
+
+async def test_resend_overtaken_by_another_sends_nothing(shared: Shared) -> None:
+    """Of two resends the later one is told that the last mail is too recent; one mail goes out."""
+    async with inviting(shared) as auths:
+        await invite(auths[0])
+        [record] = await invitations(auths[0])
+        auths[0].clock.advance(timedelta(minutes=1))
+        resends = [partial(auth.add_on("invitation").resend, APPLICATION, record.id) for auth in auths[:2]]
+        overtake(auths[0], resends[1])
+
+        with pytest.raises(RateLimitedError):
+            await resends[0]()
+        assert len(auths[0].sender.messages) == 2
+        await register_with(newest_token(auths[0]), auths[1])
 
 
 @pytest.mark.parametrize("path", ["register", "accept"])
@@ -170,14 +218,12 @@ async def test_race_of_acceptance_and_expiry(shared: Shared) -> None:
         token, clock = await invite(auths[0]), auths[0].clock
         user = await member_of(auths[0])
         clock.advance(timedelta(days=7, seconds=-1))
-        check = auths[0].services.accounts.get
 
-        async def slow(user_id: str) -> Any:
+        async def expire() -> None:
             clock.advance(timedelta(seconds=1))
-            return await check(user_id)
 
-        auths[0].services.accounts.get = slow  # type: ignore[method-assign]  # between the look and the statement
         for act in (partial(register_with, token), partial(accept_with, user, token)):
+            overtake(auths[0], expire)
             with pytest.raises(InvalidTokenError):
                 await act(auths[0])
             clock.advance(timedelta(seconds=-1))

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,7 @@ from tests.asgi import BROWSER, JSON, PAGE, ask, post, seen_user, silence, site,
 from tests.support import (
     EMAIL,
     NEW_PASSWORD,
+    PATIENCE,
     LocalAuthentication,
     credentials,
     is_alive,
@@ -483,7 +483,7 @@ async def test_a_gone_client_stops_its_phase(tmp_path: Path) -> None:
         exchange = start(AuthPlug(auth), "POST", "/auth/fake/act")
         await entered.wait()
         exchange.gone.set()
-        await asyncio.wait_for(exchange.task, timedelta(seconds=5).total_seconds())
+        await asyncio.wait_for(exchange.task, PATIENCE)
         assert asyncio.all_tasks() == tasks
 
     assert exchange.answer.status == 0

@@ -1,7 +1,7 @@
 """Bearer tokens in headers, challenges."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import MalformedRequestError
@@ -80,6 +80,8 @@ def test_read_bearer_refuses(values: list[bytes]) -> None:
 
 
 @given(st.lists(st.one_of(st.binary(), st.binary().map(b"Bearer ".__add__)), max_size=3))
+@example([b"Bearer a"])
+@example([b"Bearer a", b"Bearer b"])
 def test_read_bearer_never_fails_otherwise(values: list[bytes]) -> None:
     """Whatever the bytes: a token, None or MalformedRequestError."""
     try:

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import MalformedRequestError, MediaTypeError
@@ -213,6 +213,8 @@ def test_parse_json_round_trip(value: dict[str, Any], ensure_ascii: bool) -> Non
 
 
 @given(st.one_of(st.binary(), st.text(alphabet='{}[]":,\\u0dD8ae1-.').map(str.encode)))
+@example(b"{}")
+@example(b"{")
 def test_parse_json_never_fails_otherwise(body: bytes) -> None:
     """Whatever the bytes: an object or MalformedRequestError."""
     try:
@@ -312,6 +314,8 @@ def test_parse_form_round_trip(value: dict[str, str]) -> None:
 
 
 @given(st.one_of(st.binary(), st.text(alphabet="ab=&%+0fF").map(str.encode)))
+@example(b"a=b")
+@example(b"a=b&a=b")
 def test_parse_form_never_fails_otherwise(body: bytes) -> None:
     """Whatever the bytes: fields or MalformedRequestError."""
     try:

@@ -1,7 +1,7 @@
 """Origins, Fetch Metadata, websocket handshakes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import ConfigurationError
@@ -92,6 +92,8 @@ def test_parse_origin_refuses(text: str) -> None:
 
 
 @given(st.one_of(st.text(), st.text().map("https://".__add__)))
+@example("https://app.example.com")
+@example("app.example.com")
 def test_parse_origin_never_fails_otherwise(text: str) -> None:
     """An origin, or ConfigurationError; an origin is its own."""
     try:

@@ -5,7 +5,7 @@ import unicodedata
 
 import email_validator
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_auth.protocol.email import EmailAddress, parse_email, parse_username
@@ -192,6 +192,8 @@ LOCALS = st.text(LETTERS, min_size=1, max_size=12)
 
 
 @given(st.one_of(st.text(), LOCALS.map(lambda local: f"{local}@example.com"), LOCALS.map(lambda host: f"a@{host}.com")))
+@example("a@example.com")
+@example("a")
 def test_parse_email_is_stable(text: str) -> None:
     """Only ValueError is raised, and what comes out parses to itself."""
     try:
@@ -204,6 +206,8 @@ def test_parse_email_is_stable(text: str) -> None:
 
 
 @given(LOCALS, LOCALS)
+@example("a", "B")
+@example("a", "\u0301")
 def test_parse_email_merges_case_only(one: str, other: str) -> None:
     """AC-6: equal keys mean the same mailbox, case aside."""
     for variant in (other, one.upper(), one.lower(), one.casefold(), unicodedata.normalize("NFKC", one)):
@@ -296,6 +300,8 @@ def test_parse_username_refuses(text: str) -> None:
 
 
 @given(st.one_of(st.text(), st.text(LETTERS, min_size=1)))
+@example("alice")
+@example("")
 def test_parse_username_is_stable(text: str) -> None:
     """Only ValueError is raised, and what comes out parses to itself."""
     try:

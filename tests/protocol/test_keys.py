@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import ConfigurationError
@@ -163,6 +163,8 @@ def test_check_secret_passes_any_random_secret(seed: int) -> None:
 
 
 @given(st.one_of(st.text(), st.binary(), st.lists(st.one_of(st.text(), st.binary()))))
+@example(OTHER)
+@example("short")
 def test_check_secret_never_fails_otherwise(secret: str | bytes | Sequence[str | bytes]) -> None:
     """Whatever is given: bytes come out or ConfigurationError."""
     try:

@@ -19,6 +19,7 @@ from asgi_auth.errors import ConfigurationError, SenderError
 from asgi_auth.sender import Sender
 from asgi_auth.senders import Mail, SMTPSender
 from asgi_auth.senders.smtp import render_mail
+from tests.support import PATIENCE
 
 NOTICE = {"purpose": "password_changed", "address": "Alice@example.com", "app_name": "Acme"}
 LINK = {
@@ -131,7 +132,7 @@ async def mail_server(
 
     async with (
         await loop.create_server(connect, "127.0.0.1", 0, ssl=server_context() if implicit else None) as server,
-        asyncio.timeout(5),
+        asyncio.timeout(PATIENCE),
     ):
         mailbox.port = server.sockets[0].getsockname()[1]
         yield mailbox
@@ -419,7 +420,7 @@ async def test_smtp_gives_up_on_a_silent_server() -> None:
         await writer.wait_closed()
         ended.set()
 
-    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server, asyncio.timeout(5):
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server, asyncio.timeout(PATIENCE):
         mailbox = Mailbox(port=server.sockets[0].getsockname()[1])
         with pytest.raises(SenderError, match="Timeout"):
             await smtp_sender(mailbox, timeout=timedelta(milliseconds=50)).send(None, "hush", LINK)

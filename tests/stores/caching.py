@@ -1,7 +1,7 @@
 """What tests of cached look-ups share: time in the test's hands, and a network that swallows what is sent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -9,23 +9,7 @@ import pytest
 
 from asgi_auth.stores import PostgresStore, postgres_cache
 from asgi_auth.stores.postgres_cache import Channel
-from tests.gate import PATIENCE
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what the network will bring."""
-    async with asyncio.timeout(PATIENCE):
-        while not await condition():  # noqa: ASYNC110  # it is no event of this process
-            await asyncio.sleep(0.002)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """The same for what is known without asking."""
-
-    async def asked() -> bool:
-        return condition()
-
-    await eventually(asked)
+from tests.support import until
 
 
 def channel_of(store: PostgresStore) -> Channel:

@@ -14,10 +14,10 @@ from asgi_auth.store import Counted
 from asgi_auth.stores import PostgresStore, SQLAlchemyStore
 from asgi_auth.testing.stores.records import HOUR, NOW, add_token, add_user, together
 from tests.postgres import another_database, database, execute
-from tests.stores.caching import Relay, eventually, until
+from tests.stores.caching import Relay
 from tests.stores.engines import make
 from tests.stores.models import IntUser
-from tests.support import EMAIL, make_auth, register
+from tests.support import EMAIL, eventually, make_auth, register, until
 
 pytestmark = pytest.mark.anyio
 

@@ -16,8 +16,8 @@ import pytest
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.stores import PostgresStore
 from asgi_auth.testing import CounterSuite, InvitationSuite, StoreSuite
-from tests.gate import PATIENCE
 from tests.postgres import another_database, execute, server
+from tests.support import PATIENCE
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,8 @@ from asgi_auth.stores.postgres_cache import SessionCache
 from asgi_auth.testing.stores.records import HOUR, NOW, SECOND, add_session, add_user
 from asgi_auth.types import User
 from tests.postgres import database, execute
-from tests.stores.caching import Relay, by_hand, channel_of, eventually, listening, until
+from tests.stores.caching import Relay, by_hand, channel_of, listening
+from tests.support import eventually, until
 
 BOUND = 10.0
 
@@ -280,6 +281,7 @@ async def happen(seed: int) -> set[str]:
     return workers.met
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_cached_workers_accept_nothing_after_the_bound() -> None:
     """SE-6: whatever the network swallows, nothing is accepted after its revocation and the bound."""

@@ -26,6 +26,7 @@ from asgi_auth.types import User
 from tests.stores.plans import is_quick_in_sqlite
 from tests.stores.statements import STATEMENTS
 from tests.stores.threads import left, workers
+from tests.support import PATIENCE
 
 
 class TestSQLiteStore(StoreSuite, InvitationSuite, CounterSuite):
@@ -310,7 +311,7 @@ def start(path: Path, reads: str = "threads") -> subprocess.Popen[str]:
 def test_sqlite_never_closed_lets_the_script_end(tmp_path: Path, reads: str) -> None:
     """A script that forgets to close the store ends, says nothing, and leaves a clean database."""
     worker = start(tmp_path / "app.db", reads)
-    assert worker.communicate(timeout=30) == ("won\n", "")
+    assert worker.communicate(timeout=PATIENCE) == ("won\n", "")
     assert worker.returncode == 0
     assert list(files(tmp_path)) == ["app.db"]
 
@@ -319,7 +320,7 @@ def test_sqlite_never_closed_lets_the_script_end(tmp_path: Path, reads: str) -> 
 def test_sqlite_is_shared_by_processes(tmp_path: Path) -> None:
     """AC-9: workers that start on no file at once make one schema and, of one address, one user."""
     workers = [start(tmp_path / "app.db") for _ in range(3)]
-    answers = [worker.communicate(timeout=60) for worker in workers]
+    answers = [worker.communicate(timeout=PATIENCE) for worker in workers]
     assert sorted(answers) == [("lost\n", ""), ("lost\n", ""), ("won\n", "")]
 
 

@@ -13,12 +13,13 @@ import pytest
 
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
 from asgi_auth.store import ScopedStore
-from asgi_auth.stores import SQLiteStore
+from asgi_auth.stores import SQLiteStore, sqlite_connections
 from asgi_auth.stores.sqlite_connections import _Connection
 from asgi_auth.testing.stores.records import NOW, add_session, add_token, add_user, together
 from asgi_auth.types import User
 from tests.stores.cancelling import cancel_everywhere
 from tests.stores.threads import left, workers
+from tests.support import PATIENCE
 
 
 @pytest.fixture
@@ -233,17 +234,35 @@ async def test_unknown_schema_is_refused(path: Path, store: SQLiteStore, other: 
         await newcomer.scope("user").users.get("a")
 
 
+class Watch:
+    """A clock that stands still unless somebody sleeps; it is used in place of the module ``time``."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def monotonic(self) -> float:
+        """Seconds since the start."""
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        """Go on at once, and later."""
+        self.at += seconds
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])
+@pytest.mark.parametrize(("lock", "waited"), [("IMMEDIATE", 0.05), ("EXCLUSIVE", 0.0)])
 async def test_switch_to_the_log_is_tried_until_the_time_is_up(
-    path: Path, other: sqlite3.Connection, lock: str
+    path: Path, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, lock: str, waited: float
 ) -> None:
     """A file that another process holds while it is new is waited for, and not for ever."""
+    watch = Watch()
+    monkeypatch.setattr(sqlite_connections, "time", watch)
     other.execute("CREATE TABLE notes (text TEXT)")
     other.execute(f"BEGIN {lock}")
     store = SQLiteStore(path, busy_timeout=timedelta(seconds=0.05))
     with pytest.raises(StoreUnavailableError, match="SQLITE_BUSY"):
         await store.open()
+    assert watch.at == pytest.approx(waited, abs=0.011)
     other.execute("ROLLBACK")
     await store.open()
     await store.close()
@@ -422,7 +441,7 @@ async def test_cancelled_read_waits_for_its_thread(path: Path, monkeypatch: pyte
     def block(statement: str) -> None:
         if "FROM asgi_auth_users" in statement:
             reading.set()
-            go_on.wait(5)
+            go_on.wait(PATIENCE)
 
     def connect_slow(*args: Any, **options: Any) -> Any:
         connection = connect(*args, **options)
@@ -432,7 +451,7 @@ async def test_cancelled_read_waits_for_its_thread(path: Path, monkeypatch: pyte
     monkeypatch.setattr(sqlite3, "connect", connect_slow)
     store = SQLiteStore(path)
     task = asyncio.create_task(store.scope("user").users.get("a"))
-    await asyncio.to_thread(reading.wait, 5)
+    await asyncio.to_thread(reading.wait, PATIENCE)
     for _ in range(3):
         task.cancel()
         await asyncio.wait([task], timeout=0)

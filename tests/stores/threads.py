@@ -2,6 +2,8 @@
 
 import threading
 
+from tests.support import PATIENCE
+
 
 def workers() -> list[threading.Thread]:
     """Those that run."""
@@ -11,5 +13,5 @@ def workers() -> list[threading.Thread]:
 def left(threads: list[threading.Thread]) -> list[threading.Thread]:
     """Those of *threads* that do not end, given time for their last line."""
     for thread in threads:
-        thread.join(timeout=5)
+        thread.join(timeout=PATIENCE)
     return [thread for thread in threads if thread.is_alive()]
