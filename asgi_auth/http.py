@@ -207,16 +207,20 @@ def crosses_sites(scope: Scope, auth: Authentication[Any]) -> bool:
     """
     if scope["method"] in SAFE_METHODS:
         return False  # most requests: their headers need not even be read
-    sites = header_values(scope, b"sec-fetch-site")
+    sites, bearer = header_values(scope, b"sec-fetch-site"), shows_bearer(scope["headers"])
     return is_cross_site(
         scope["method"],
         origins=header_values(scope, b"origin"),
         sec_fetch_site=sites[0] if len(sites) == 1 else None,
         referers=header_values(scope, b"referer"),
-        authorization=shows_bearer(scope["headers"]),
-        own_cookie=auth.session_cookie in cookie_names(scope["headers"]) or bool(step_cookies(scope, auth)),
+        authorization=bearer,
+        own_cookie=bearer and _shows_cookie(scope, auth),  # which matters beside a token alone
         allowed=auth.origins,
     )
+
+
+def _shows_cookie(scope: Scope, auth: Authentication[Any]) -> bool:
+    return auth.session_cookie in cookie_names(scope["headers"]) or bool(step_cookies(scope, auth))
 
 
 def step_cookies(scope: Scope, auth: Authentication[Any]) -> list[str]:

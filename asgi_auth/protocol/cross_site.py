@@ -82,7 +82,7 @@ def is_cross_site(
         referers: The value of every Referer header. One of our pages is known by its origin; what cannot be read, and
             several, are somebody else's. Without any of the three headers the client is no browser.
         authorization: There is a Bearer token, which no other site can make a browser send.
-        own_cookie: A cookie of ours came along.
+        own_cookie: A cookie of ours came along; looked at beside a Bearer token only.
         allowed: Origins from :func:`parse_origin`.
     """
     if method in SAFE_METHODS or (authorization and not own_cookie):
