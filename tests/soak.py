@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -19,7 +19,7 @@ from asgi_auth.stores import PostgresStore
 from tests.postgres import server
 from tests.servers import Served, say_hello, uvicorn_process
 from tests.soaked import APP, mailed_to
-from tests.support import BASE_URL, credentials, registration
+from tests.support import BASE_URL, credentials, registration, until
 from tests.workers import resetting
 
 BOUND = 12.0
@@ -214,11 +214,24 @@ class Person:
         response, tries = await self.site.insist("POST", "/auth/password/register", data=registration(*self._known()))
         assert response.status_code == 200 or (response.status_code == 422 and tries > 1), response.text
         await self.sign_in()
-        acts = {self.look: 6, self.look_back: 3, self.sign_in: 2, self.sign_out: 2, self.say_hello: 1}
-        acts |= {self.mistype: 1, self.reset: 1, self.replay: 1, self.send_rubbish: 1}
+        acts = self._acts()
         while not over.is_set():
             [act] = self.moments.choices([*acts], [*acts.values()])
             await act()
+
+    def _acts(self) -> dict[Callable[[], Awaitable[None]], int]:
+        """What people do, and how often one does each."""
+        return {
+            self.look: 6,
+            self.look_back: 3,
+            self.sign_in: 2,
+            self.sign_out: 2,
+            self.say_hello: 1,
+            self.mistype: 1,
+            self.reset: 1,
+            self.replay: 1,
+            self.send_rubbish: 1,
+        }
 
     def _known(self) -> tuple[str, str]:
         return self.email, self.password
@@ -310,10 +323,7 @@ class Person:
         before, happened = len(self._mails()), Counter(self.site.happened)
         response, _ = await self.site.insist("POST", "/auth/password/reset_request", data={"email": self.email})
         assert response.status_code == 200
-        deadline = asyncio.get_running_loop().time() + BOUND
-        while len(self._mails()) == before and happened == self.site.happened:
-            assert asyncio.get_running_loop().time() < deadline, "a mail is lost"
-            await asyncio.sleep(BACKOFF)
+        await until(lambda: len(self._mails()) > before or happened != self.site.happened)
         mails = self._mails()[before:]
         return [*mails, "A" * 43][0]
 
@@ -333,15 +343,15 @@ class Person:
         assert response.status_code == status, (path, request, response.text)
 
     async def check(self) -> None:
-        """At the end: everything that was told holds at every worker."""
+        """At the end: everything that was told holds at every worker, and everything can be done once more."""
         for worker in self.site.workers:
             for headers in self.alive:
                 assert await self._seen(worker, headers) == self.email
             for dead in self.moments.sample(self.dead, min(len(self.dead), 100)):
                 late = self._may_be_unknown(dead)
                 assert await self._seen(worker, dead.headers) == "-" or late
-        await self.sign_in()
-        await self.replay()
+        for act in self._acts():
+            await act()
 
 
 def credential_of(response: httpx.Response) -> Headers:

@@ -9,8 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from coverage import Coverage
 
-from tests.conftest import fail_skipped
+from tests.conftest import fail_skipped, keep_coverage
 
 ROOT = Path(__file__).parent.parent
 IGNORED = [".git", *(line.strip("/") for line in (ROOT / ".gitignore").read_text("utf-8").split())]
@@ -43,8 +44,16 @@ def test_version_is_the_newest_of_the_changelog() -> None:
 
 
 def test_package_ships_its_types() -> None:
-    """py.typed is in what is imported; `tox -e package` imports the wheel."""
+    """py.typed is in what is imported; `tox -m everywhere` imports the wheel."""
     assert files("asgi_auth").joinpath("py.typed").is_file()
+
+
+def test_readme_has_the_command_that_is_checked() -> None:
+    """The command of the README, and of tox.ini, is the last line of .ci/run."""
+    *_, command = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+
+    assert f"\n$ {command}\n" in (ROOT / "README.md").read_text("utf-8")
+    assert f"  {command}\n" in (ROOT / "tox.ini").read_text("utf-8")
 
 
 def test_files_name_no_machine_and_no_registry() -> None:
@@ -104,3 +113,15 @@ def test_skip_is_a_failure_where_all_must_run(environment: dict[str, str], outco
     fail_skipped(report, environment)
 
     assert report.outcome == outcome
+
+
+def test_coverage_is_kept_if_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker has measured is written down before the worker ends."""
+    kept: list[Coverage] = []
+    monkeypatch.setattr(Coverage, "save", lambda measured: kept.append(measured))
+    measured = Coverage()
+
+    keep_coverage(None)
+    keep_coverage(measured)
+
+    assert kept == [measured]

@@ -49,10 +49,12 @@ async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
 
 
 async def issue_all(auth: LocalAuthentication) -> Mapping[str, str]:
-    """One live token of each kind, all of one user."""
+    """One live token of each kind, all of one user, but for the one that proves the first address of another."""
     user = await auth.accounts.create({"email": OTHER_EMAIL}, password=PASSWORD, confirmed=True)
     user = await auth.accounts.change(user, {"email": EMAIL})
+    await auth.accounts.confirm(user.id)
     await auth.accounts.change(user, {"phone": "+1 555 0100"})
+    await auth.accounts.create({"email": "carol@mail.example.org"}, password=PASSWORD)
     mailed = {opts["purpose"]: token for _, token, opts in auth.sender.messages}
     _, token = await auth.strategy("password").sign_in(credentials())
     _, sign_in = await auth.strategy("password").sign_in(credentials(), token_type="sign_in")

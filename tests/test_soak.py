@@ -11,13 +11,16 @@ import re
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
+import httpx
 import pytest
 
 from asgi_auth.authentication import utc_now
 from asgi_auth.testing import FakeClock
-from tests.soak import BOUND, Person, Site
-from tests.support import make_auth
+from tests.servers import Served
+from tests.soak import BOUND, Person, Site, Worker
+from tests.support import BASE_URL, make_auth
 from tests.workers import OnPostgres, OnSQLite, check_rows
 
 SECONDS = float(os.environ.get("ASGI_AUTH_SOAK_SECONDS", "3"))
@@ -74,6 +77,30 @@ async def test_soak_loses_nothing_and_leaks_nothing(shared: OnSQLite | OnPostgre
         await check_database(shared, people)
     unexpected = [line for line in site.log().splitlines() if not EXPECTED.fullmatch(line)]
     assert unexpected == []
+
+
+@pytest.mark.anyio
+async def test_insist_asks_until_it_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that went with its worker is asked again, and so is one that the database kept from being answered."""
+    monkeypatch.setattr("tests.soak.BACKOFF", 0)
+    answers: list[httpx.Response | Exception] = [
+        httpx.Response(200),
+        httpx.Response(503, headers={"Retry-After": "1"}),
+        httpx.ReadError("the worker is gone"),
+    ]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        answered = answers.pop()
+        if isinstance(answered, Exception):
+            raise answered
+        return answered
+
+    site, served = Site(tmp_path, None, random.Random(SEED)), cast("Served", None)  # noqa: S311  # no secret
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url=BASE_URL) as client:
+        site.workers = [Worker(served, client, gone=True)]
+        response, tries = await site.insist("GET", "/me")
+    assert (response.status_code, tries) == (200, 3)
+    assert site.answers == {0: 1, 503: 1, 200: 1}
 
 
 def check_workers(site: Site) -> None:

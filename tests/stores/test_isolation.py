@@ -125,7 +125,7 @@ async def test_reset_request_that_waits_for_another_sends_its_mail(dsn: str, tmp
 async def test_postgres_store_listens_and_migrates_at_read_committed(dsn: str) -> None:
     """The connections beside the pool are the store's own as well."""
     store = PostgresStore(dsn)
-    assert await store.migrate() == (0, 2)
+    assert await store.migrate() == (0, 3)
     connections = store._database.connections()
     heard: list[Any] = []
     isolation = "SELECT current_setting('transaction_isolation')"
@@ -178,7 +178,7 @@ async def test_postgres_store_asks_a_pooler_for_its_isolation(dsn: str, code: by
     """Where the setting is refused the database's default counts: READ COMMITTED serves, another is refused."""
     async with Pooler(dsn, code).running() as pooler, database() as usual, Pooler(usual, code).running() as good:
         store = PostgresStore(f"{pooler.dsn}&sslmode=disable")
-        assert await store.migrate() == (0, 2)
+        assert await store.migrate() == (0, 3)
         with pytest.raises(ConfigurationError, match=REMEDY):
             await store.open()
         await store.close()

@@ -40,7 +40,7 @@ async def test_postgres_shares_the_pool_of_the_application(dsn: str) -> None:
     """A pool of the application's is used and never closed, nor kept when the application makes another one."""
     pools = [await asyncpg.create_pool(dsn, min_size=0, max_size=2)]
     store, fixed = PostgresStore(pool=lambda: pools[-1]), PostgresStore(pool=pools[0])
-    assert await store.migrate() == (0, 2)
+    assert await store.migrate() == (0, 3)
     alice = await add_user(store.scope("user"))
     assert await fixed.scope("user").users.get(alice.account.user_id) == alice
     await fixed.close()

@@ -146,7 +146,7 @@ async def test_account_update_takes_known_columns_only(changes: dict[str, Any], 
 @pytest.mark.anyio
 async def test_account_update_is_one_statement() -> None:
     """Compare-and-set is one statement: nobody gets between the comparison and the write."""
-    executor = FakeExecutor(("a", b"t", None, None, None))
+    executor = FakeExecutor(("a", b"t", None, None, None, None))
     account = await sql.SQLAccounts(executor, "user").update(
         "a", {"stamp": b"t", "disabled_at": NOW}, expected={"stamp": b"s", "password_hash": None}
     )
@@ -155,7 +155,7 @@ async def test_account_update_is_one_statement() -> None:
         (
             "UPDATE asgi_auth_accounts SET disabled_at = $3, stamp = $4 WHERE subject_name = $1 AND user_id = $2 "
             "AND password_hash IS NULL AND stamp = $5 "
-            "RETURNING user_id, stamp, password_hash, confirmed_at, disabled_at",
+            "RETURNING user_id, stamp, password_hash, confirmed_at, disabled_at, proven_email",
             ("user", "a", 1893456000000000, b"t", b"s"),
         )
     ]

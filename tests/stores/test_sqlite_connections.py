@@ -206,7 +206,7 @@ async def test_directory_missing_is_unavailable_until_it_is_there(path: Path) ->
         with pytest.raises(StoreUnavailableError, match=r"FileNotFoundError .*later"):
             await act
     (path.parent / "later").mkdir()
-    assert await store.migrate() == (0, 2)
+    assert await store.migrate() == (0, 3)
     await add_user(store.scope("user"))
     await store.close()
 
