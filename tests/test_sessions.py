@@ -508,6 +508,8 @@ async def test_renew_stamp_needs_what_is_expected(auth: LocalAuthentication, eve
         assert await auth.sessions.renew_stamp(work, user.id, expected={"stamp": b"other"}) is None
         assert work.events == []
         assert await auth.sessions.renew_stamp(work, "nobody") is None
+        other = {"stamp": b"other"}
+        assert await auth.sessions.renew_stamp(work, user.id, acting=token.session, expected=other) is None
     assert await is_alive(auth, token)
     async with auth.services.store.transaction() as work:
         renewed = await auth.sessions.renew_stamp(work, user.id, expected={"stamp": account.stamp})

@@ -338,6 +338,21 @@ async def test_change_while_everybody_is_signed_out(auth: LocalAuthentication, m
     assert await auth.accounts.find("username", "alice") is None
 
 
+async def test_change_that_another_one_overtakes_writes_nothing(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SE-16: where the guarded statement finds another stamp, the whole change is rolled back."""
+    user, _ = await confirmed(auth)
+
+    async def overtaken(*args: Any, **options: Any) -> None:
+        return None
+
+    monkeypatch.setattr(auth.sessions, "renew_stamp", overtaken)
+    with pytest.raises(InvalidTokenError):
+        await auth.accounts.change(user, {"username": "alice"})
+    assert await auth.accounts.find("username", "alice") is None
+
+
 async def test_cancelled_change_is_gone(auth: LocalAuthentication) -> None:
     """Its link is dead; there is nothing to resend."""
     user, token = await confirmed(auth)
@@ -819,6 +834,16 @@ async def test_strangers_do_not_use_up_the_links_of_others(auth: LocalAuthentica
     auth.clock.advance(timedelta(seconds=61))
     await change_email(auth, bob, EMAIL)
     assert ("email_change", EMAIL) in mails(auth)
+
+
+async def test_resent_change_to_an_owned_address_tells_its_owner(auth: LocalAuthentication) -> None:
+    """Asking again for a change to an address that another account has mails its owner, and no link."""
+    await confirmed(auth)
+    bob = await confirmed(auth, OTHER_EMAIL)
+    await change_email(auth, bob, EMAIL)
+    mails(auth)
+    await actions(auth).resend({}, user=bob[0])
+    assert mails(auth) == [("email_in_use", EMAIL)]
 
 
 async def test_notice_that_could_not_be_sent_is_not_counted(tmp_path: Path) -> None:

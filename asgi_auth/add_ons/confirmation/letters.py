@@ -49,7 +49,7 @@ class Letters:
         if owner is not None:
             # Nobody is told, so the change waits like any other; but its link is in nobody's hands.
             await self._services.tokens.retire_older(issued.record)
-            await self._tell_in_use(owner, value)
+            await self._notify(owner, purpose="email_in_use")
         elif await self._may_link(issued.record.purpose, value):
             await self._send_link(user, issued, purpose=f"{field}_change", address=value)
 
@@ -58,7 +58,7 @@ class Letters:
         [(field, value)] = record.extra_data["fields"].items()
         owner = await self._owner(record, field, value)
         if owner is not None:
-            await self._tell_in_use(owner, value)
+            await self._notify(owner, purpose="email_in_use")
         elif await self._may_link(record.purpose, value):
             issued = await self._services.tokens.issue(
                 record.purpose,
@@ -95,9 +95,6 @@ class Letters:
 
     # --- notices
 
-    async def _tell_in_use(self, owner: Found[Any], address: str) -> None:
-        await self._notify(owner, purpose="email_in_use", key=self._services.address_key(address))
-
     async def tell_asked(self, found: Found[Any]) -> None:
         """Tell a user, at the address in force, that a change of it was asked for.
 
@@ -107,14 +104,12 @@ class Letters:
 
     async def tell_registered(self, found: Found[Any]) -> None:
         """Tell the owner of an address that somebody wanted to register with it."""
-        address = self._services.values(found.user).get("email")
-        if address is not None:
-            await self._notify(found, purpose="already_registered", key=self._services.address_key(address))
+        await self._notify(found, purpose="already_registered")
 
-    async def _notify(self, found: Found[Any], *, purpose: str, key: str) -> None:
-        """Send a notice, unless there were too many of this purpose for *key*. Each purpose is counted by itself."""
-        address = self._services.values(found.user).get("email")
-        counter = f"{self._options.name}.{purpose}"
+    async def _notify(self, found: Found[Any], *, purpose: str, key: str | None = None) -> None:
+        """Send a notice, unless there were too many of this purpose for *key* (None: for the address)."""
+        address, counter = self._services.values(found.user).get("email"), f"{self._options.name}.{purpose}"
+        key = key or self._services.address_key(address or "")
         if address is None or not await self._services.limiter.allows(counter, key, self._options.mails):
             return
         if not await self._services.deliver(self._sender, found.user, purpose=purpose, address=address):
