@@ -29,6 +29,7 @@ from asgi_auth.errors import (
 )
 from asgi_auth.guards import require
 from asgi_auth.hooks import Hook
+from asgi_auth.lanes import Outbox
 from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.passwords import Bcrypt, PasswordPolicy
 from asgi_auth.plug import AuthPlug
@@ -59,6 +60,7 @@ __all__ = [
     "MethodNotAllowedError",
     "MisdirectedRequestError",
     "NotFreshError",
+    "Outbox",
     "OverloadedError",
     "PasswordPolicy",
     "ProviderError",

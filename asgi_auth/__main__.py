@@ -6,6 +6,7 @@ Ends with 0 if all is well, 1 if there is a problem or something was refused, 2 
 import argparse
 import asyncio
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,6 +20,7 @@ from typing import Any, NoReturn, TypeVar
 from asgi_auth import demo, doctor
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import AuthError, ConfigurationError, UnavailableError
+from asgi_auth.store import Store
 
 T = TypeVar("T")
 
@@ -107,14 +109,34 @@ def _ask_password() -> str:
 
 
 def _migrate(arguments: argparse.Namespace) -> int:
-    before, after = asyncio.run(_load(arguments.auth).store.migrate())
+    store = _load(arguments.auth).store
+
+    async def migrate() -> tuple[int, int]:
+        found, newest = await store.versions()
+        if 0 < found < newest:  # nothing is asked: a deployment has nobody to answer
+            print(_advice(store, found, newest), file=sys.stderr, flush=True)
+        return await store.migrate()
+
+    before, after = asyncio.run(migrate())
     print(f"schema {before} -> {after}")
     return OK
 
 
+def _advice(store: Store[Any], found: int, newest: int) -> str:
+    """What to do before the schema changes."""
+    path = getattr(store, "path", None)
+    command = "as you do for this database (PostgreSQL: pg_dump)"
+    if path is not None:  # as in docs/stores.md: for the owner only, and never over another file
+        command = f"""(umask 077; sqlite3 {shlex.quote(path)} "VACUUM INTO 'schema-{found}.db'")"""
+    return (
+        f"note: schema {found} becomes {newest}; only a backup leads back to the earlier release. "
+        f"Stop the application, and make one first: {command}"
+    )
+
+
 def _prune(arguments: argparse.Namespace) -> int:
     auth = _load(arguments.auth)
-    print(f"{_opened(auth, auth.prune)} rows went")
+    print(f"{_closed_after(auth, auth.prune)} rows went")
     return OK
 
 
@@ -153,6 +175,13 @@ def _load(spec: str) -> Authentication[Any]:
 def _opened(auth: Authentication[Any], work: Callable[[], Awaitable[T]]) -> T:
     async def run() -> T:
         await auth.open()
+        return await work()
+
+    return _closed_after(auth, run)
+
+
+def _closed_after(auth: Authentication[Any], work: Callable[[], Awaitable[T]]) -> T:
+    async def run() -> T:
         try:
             return await work()
         finally:

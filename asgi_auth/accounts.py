@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from asgi_auth.errors import InvalidTokenError, StoreUnavailableError, ValidationError
-from asgi_auth.hooks import logger
+from asgi_auth.jobs import logger
 from asgi_auth.registration import Registrations, as_told, is_moved
 from asgi_auth.store import Found, Work
 from asgi_auth.types import (

@@ -12,14 +12,19 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from asgi_auth.accounts import Accounts
+from asgi_auth.callables import discard, refuse_async, require_async
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, UnavailableError
 from asgi_auth.hashing import HashingPool
-from asgi_auth.hooks import Commit, Hook, Jobs, logger
+from asgi_auth.hooks import Commit, Hook
+from asgi_auth.jobs import Jobs, logger
+from asgi_auth.lanes import Outbox
 from asgi_auth.limits import Limit, Limiter, SourceLimiter
+from asgi_auth.loop import running_loop
 from asgi_auth.passwords import Bcrypt, HashProvider, PasswordPolicy, Passwords
-from asgi_auth.protocol.client import parse_networks
+from asgi_auth.protocol.client import parse_proxies
 from asgi_auth.protocol.cookies import cookie_name
 from asgi_auth.protocol.cross_site import parse_origin
+from asgi_auth.protocol.forwarded import ForwardedHeader
 from asgi_auth.protocol.keys import check_secret, keyed_hash
 from asgi_auth.registration import Registration
 from asgi_auth.services import Services
@@ -91,8 +96,12 @@ class Authentication(Generic[U]):
             strategy; from then on it cannot register until the window ends.
         allowed_origins: Further origins whose pages may send requests with our cookies.
         allowed_return_to: Absolute URLs that ``return_to`` may name besides local paths.
-        trusted_proxies: Networks whose X-Forwarded-For is believed; none by default.
+        trusted_proxies: Networks of the proxies whose word about the client's address is believed, and ``unix`` for
+            the one on a UNIX socket, where the application listens on nothing else; none by default.
+        forwarded_header: The one header in which they are believed: ``x-forwarded-for``, or ``forwarded`` (RFC 7239).
+            The proxy has to set it, whatever the client sends.
         session: Lifetimes of sessions.
+        outbox: How much mail may wait to be sent, and how long the end of the application waits for it.
         hasher: How passwords are hashed.
         password_policy: What a new password must be.
         password_pepper: An optional key list of its own, newest first, mixed into every password hash. Whoever loses
@@ -120,7 +129,9 @@ class Authentication(Generic[U]):
         allowed_origins: Iterable[str] = (),
         allowed_return_to: Iterable[str] = (),
         trusted_proxies: Sequence[str] = (),
+        forwarded_header: ForwardedHeader = "x-forwarded-for",
         session: SessionOptions = SessionOptions(),
+        outbox: Outbox = Outbox(),
         hasher: HashProvider = Bcrypt(),
         password_policy: PasswordPolicy = PasswordPolicy(),
         password_pepper: Secret | None = None,
@@ -128,14 +139,14 @@ class Authentication(Generic[U]):
         clock: Clock = utc_now,
     ) -> None:
         _check_kinds(store, [*_listed("strategies", strategies), *_listed("add_ons", add_ons)], hasher)
-        _check_options(session, password_policy, taken_answers, clock)
+        _check_options(session, password_policy, taken_answers, outbox, clock)
         keys = check_secret(secret)
         self.subject_name = _check_name("subject_name", subject_name)
         self.mount_path = _check_mount_path(mount_path)
         self._set_address(base_url, allowed_origins)
         self.app_name = app_name or self.host
         self.allowed_return_to = _check_urls("allowed_return_to", allowed_return_to)
-        self.trusted_proxies = parse_networks(trusted_proxies, parameter="trusted_proxies")
+        self.trusted_proxies = parse_proxies(trusted_proxies, header=forwarded_header)
         self.session_options, self.password_policy, self.registration = session, password_policy, registration
         self.hasher = hasher if password_pepper is None else _peppered(hasher, password_pepper)
         self.clock = clock
@@ -148,7 +159,7 @@ class Authentication(Generic[U]):
         self._scoped: ScopedStore[U] = store.scope(subject_name)
         self._check_capabilities([*strategies, *add_ons])
         self._pool = HashingPool()
-        self._services = self._make_services(keys, password_policy, registration, taken_answers)
+        self._services = self._make_services(keys, password_policy, registration, taken_answers, outbox)
         self._strategies, self._add_ons = dict[str, Actions](), dict[str, Hook]()
         self._bind(strategies, add_ons)
         if registration == "invite_only" and not any(hook.opens_registration for hook in self._hooks):
@@ -191,10 +202,11 @@ class Authentication(Generic[U]):
         policy: PasswordPolicy,
         registration: Registration,
         taken_answers: Limit,
+        outbox: Outbox,
     ) -> Services[U]:
         store, clock = self._scoped, self.clock
         self._hooks: list[Hook] = []
-        commit = Commit(store, self._hooks, clock, Jobs())
+        commit = Commit(store, self._hooks, clock, Jobs(outbox, local=not self.secure))
         digest = partial(keyed_hash, keys[0], self.subject_name)
         tokens = Tokens(store, keys=keys, base_url=self.base_url, subject_name=self.subject_name, clock=clock)
         sessions = Sessions(
@@ -250,16 +262,22 @@ class Authentication(Generic[U]):
             actions = strategy.bind(self._services)
             self._strategies[strategy.name] = actions
             if isinstance(actions, Hook):
-                self._hooks.append(actions)
+                self._add_hook(actions)
         for add_on in add_ons:
             hook = add_on.bind(self._services)
             self._add_ons[add_on.name] = hook
-            self._hooks.append(hook)
+            self._add_hook(hook)
+
+    def _add_hook(self, hook: Hook) -> None:
+        methods = ("prepare", "taken", "is_contested", "admit", "within", "prune")
+        require_async(hook, *methods, parameter="strategies, add_ons")
+        self._hooks.append(hook)
 
     def _make_routes(self) -> Mapping[tuple[str, str], Phase]:
         parts, routes = {**self._strategies, **self._add_ons}, dict[tuple[str, str], Phase]()
         for name, part in parts.items():
             for phase in part.phases:
+                require_async(phase, "handle", parameter="strategies, add_ons")
                 if routes.setdefault((name, phase.name), phase) is not phase:
                     raise ConfigurationError(f"strategies, add_ons: {name!r} has two phases {phase.name!r}")
         return routes
@@ -285,6 +303,11 @@ class Authentication(Generic[U]):
     def services(self) -> Services[U]:
         """What strategies and add-ons are bound to."""
         return self._services
+
+    @property
+    def upkeep(self) -> Upkeep[U]:
+        """Opens and closes the store, and prunes it; for code that serves requests."""
+        return self._upkeep
 
     def strategy(self, name: str) -> Any:
         """The actions of a strategy, finished: ``user, token = await auth.strategy("password").sign_in({…})``.
@@ -343,6 +366,7 @@ class Authentication(Generic[U]):
 
         A refusal becomes an event and a line of the log, then goes on to the caller.
         """
+        running_loop()
         if not self._upkeep.opened:
             await self.open()
         try:
@@ -386,6 +410,11 @@ class Authentication(Generic[U]):
         """Close the store and the hashing threads; both come back by themselves when they are needed again."""
         await self._upkeep.close()
 
+    @property
+    def closed(self) -> bool:
+        """True from ``close()`` on until it is opened again."""
+        return self._upkeep.closed
+
     def running(self) -> AbstractAsyncContextManager[None]:
         """Opened, and pruned from time to time, within this block. May be entered several times at once."""
         return self._upkeep.running()
@@ -395,7 +424,12 @@ class Authentication(Generic[U]):
         return self._upkeep.running()
 
     async def prune(self) -> int:
-        """Delete what has expired, in small batches; how many rows went."""
+        """Delete what has expired, in small batches; how many rows went.
+
+        Raises:
+            ConfigurationError: the database has no schema; none is made.
+            StoreUnavailableError: the database does not answer.
+        """
         return await self._upkeep.prune()
 
 
@@ -442,17 +476,29 @@ def _check_kinds(store: object, parts: Sequence[object], hasher: object) -> None
             raise ConfigurationError(f"strategies, add_ons: {part!r} is neither; write Password(), with parentheses")
     if isclass(hasher) or not isinstance(hasher, HashProvider):
         raise ConfigurationError("hasher must be a hasher, such as Bcrypt(), with every method of HashProvider")
+    for name in ("hash", "verify", "can_verify", "needs_rehash", "cost_of", "level"):
+        refuse_async(f"hasher.{name}", getattr(hasher, name))
 
 
-def _check_options(session: object, password_policy: object, taken_answers: object, clock: object) -> None:
+def _check_options(
+    session: object, password_policy: object, taken_answers: object, outbox: object, clock: object
+) -> None:
     if not isinstance(session, SessionOptions):
         raise ConfigurationError("session must be a SessionOptions(…)")
     if not isinstance(password_policy, PasswordPolicy):
         raise ConfigurationError("password_policy must be a PasswordPolicy(…)")
     if not isinstance(taken_answers, Limit):
         raise ConfigurationError("taken_answers must be a Limit(count, window)")
-    if not callable(clock):
-        raise ConfigurationError("clock must be a function that returns the current aware UTC datetime")
+    if not isinstance(outbox, Outbox):
+        raise ConfigurationError("outbox must be an Outbox(…)")
+    _check_clock(clock)
+
+
+def _check_clock(clock: object) -> None:
+    now = clock() if callable(clock) else None
+    if not isinstance(now, datetime) or now.utcoffset() != timedelta(0):
+        discard(now)
+        raise ConfigurationError("clock must be a plain function that returns the current aware UTC datetime")
 
 
 def _check_name(parameter: str, name: object) -> str:

@@ -1,7 +1,7 @@
 """AuthController: the plug with the callbacks of a controller."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +16,8 @@ U = TypeVar("U")
 
 class AuthController(AuthPlug[U]):
     """An ``AuthPlug`` to subclass with ``success``, ``failure`` and ``sign_out``; ``routes()`` gives its routes."""
+
+    _callbacks: ClassVar[tuple[str, ...]] = (*AuthPlug._callbacks, "success", "failure", "sign_out")
 
     async def success(self, request: Request, activity: Activity, user: U, token: AccessToken) -> Response:
         """Somebody was signed in. By default as ``AuthPlug.handle_success``."""

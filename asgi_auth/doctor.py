@@ -15,6 +15,7 @@ from asgi_auth.errors import ConfigurationError, StoreUnavailableError
 from asgi_auth.passwords import PasswordPolicy
 from asgi_auth.senders import MemorySender
 from asgi_auth.sessions import SessionOptions
+from asgi_auth.upkeep import makes_tables
 
 _LIFETIMES = ("idle_lifetime", "lifetime", "remembered_lifetime", "pending_lifetime")
 _NARROWEST = {4: 8, 6: 7}
@@ -37,7 +38,7 @@ class Finding(NamedTuple):
 async def examine(auth: Authentication[Any]) -> Sequence[Finding]:
     """Everything that is unsafe or worth knowing about *auth* and its database, which is opened and closed again.
 
-    A database that does not exist yet is not made, and one that cannot be opened is a finding.
+    Neither a database nor a table is made; a database that cannot be opened is a finding.
     """
     findings = [finding for check in _CHECKS for finding in check(auth)]
     return [*findings, *_check_files(auth), *await _check_store(auth)]
@@ -75,7 +76,15 @@ def _check_origins(auth: Authentication[Any]) -> Iterator[Finding]:
 
 
 def _check_proxies(auth: Authentication[Any]) -> Iterator[Finding]:
-    for network in auth.trusted_proxies:
+    proxies = auth.trusted_proxies
+    if auth.secure and not (proxies.networks or proxies.unix):
+        yield Finding(
+            False,
+            "trusted_proxies",
+            "behind a proxy all clients count as one, for limits and for their turns; list it, or 'unix' if it uses a "
+            "UNIX socket. Without a proxy there is nothing to do",
+        )
+    for network in proxies.networks:
         if network.prefixlen < _NARROWEST[network.version]:
             yield Finding(
                 True, "trusted_proxies", f"{network} lets clients choose their address; list your own proxies"
@@ -107,10 +116,7 @@ def _check_senders(auth: Authentication[Any]) -> Iterator[Finding]:
 
 
 def _check_clock(auth: Authentication[Any]) -> Iterator[Finding]:
-    now = auth.clock()
-    if now.utcoffset() != timedelta(0):
-        yield Finding(True, "clock", "it does not tell aware UTC datetimes; leave it out, or use datetime.now(UTC)")
-    elif abs(now - datetime.now(UTC)) > _CLOCK_SKEW:
+    if abs(auth.clock() - datetime.now(UTC)) > _CLOCK_SKEW:
         yield Finding(True, "clock", "it is not the clock of this machine; leave it out")
 
 
@@ -148,9 +154,9 @@ def _check_files(auth: Authentication[Any]) -> Iterator[Finding]:
 
 async def _check_store(auth: Authentication[Any]) -> Sequence[Finding]:
     path = _path(auth)
-    if path is not None and path.parent.is_dir() and not path.exists():
-        return [Finding(False, "store", f"there is no {path} yet; the first start makes it")]
     try:
+        if await makes_tables(auth.store):
+            return [Finding(False, "store", _not_made_yet(path))]
         await auth.open()
     except ConfigurationError as exc:  # says what to do
         return [Finding(True, "store", exc.reason.removeprefix("store: "))]
@@ -159,3 +165,9 @@ async def _check_store(auth: Authentication[Any]) -> Sequence[Finding]:
     finally:
         await auth.close()
     return []
+
+
+def _not_made_yet(path: Path | None) -> str:
+    if path is not None and not path.exists():
+        return f"there is no {path} yet; the first start makes it"
+    return f"{path or 'the database'} lacks tables of the library; the first start makes them"

@@ -212,7 +212,10 @@ class StoreUnavailableError(UnavailableError):
 
 
 class SenderError(AuthError):
-    """A message could not be handed over. Never reaches a client."""
+    """A message could not be handed over. Never reaches a client.
+
+    Its text is for the log and for ``DeliveryFailed``: it says why, and holds no address, token or password.
+    """
 
     code = "sender_error"
     title = "A message could not be sent"

@@ -23,9 +23,10 @@ from asgi_auth.errors import (
     MalformedRequestError,
     NotFreshError,
 )
-from asgi_auth.hooks import logger
-from asgi_auth.http import problem, reason_headers, wants_json
+from asgi_auth.http import AfterBody, problem, reason_headers, wants_json
+from asgi_auth.jobs import logger
 from asgi_auth.protocol.bearer import challenge
+from asgi_auth.protocol.paths import public_path
 from asgi_auth.protocol.return_to import MAX_CHARACTERS, safe_return_to
 from asgi_auth.types import AuthState, Session
 
@@ -51,7 +52,7 @@ def require(*scopes: str, redirect: str | None = None, fresh: timedelta | None =
     Args:
         scopes: What must be in ``request.auth.scopes``; ``authenticated`` goes without saying.
         redirect: A local path, such as a sign-in page, to send browsers to instead of 401 and of "not fresh";
-            ``return_to`` is added to its query.
+            ``return_to`` is added to its query. Both as the browser sees them, with the prefix of a proxy.
         fresh: A factor must have been proven in this session no longer ago. A remembered session is never fresh.
 
     Raises:
@@ -128,7 +129,8 @@ class Require:
     def _sign_in_url(self, connection: HTTPConnection) -> str:
         """The sign-in page with a way back, if the request is one that can be repeated."""
         page, scope = str(self._redirect), connection.scope
-        path, query = scope["path"], scope.get("query_string", b"")
+        path = public_path(scope["path"], scope.get("root_path", ""), scope.get("app_root_path"))
+        query = scope.get("query_string", b"")
         if scope["method"] not in ("GET", "HEAD") or len(path) + len(query) > MAX_CHARACTERS:
             return page
         here = safe_return_to(quote(path, errors="replace") + (f"?{query.decode('latin-1')}" if query else ""))
@@ -136,12 +138,12 @@ class Require:
             return page
         return f"{page}{'&' if '?' in page else '?'}return_to={quote(here, safe='')}"
 
-    def _refuse(self, connection: HTTPConnection, reason: AuthError) -> Response:
+    def _refuse(self, request: Request, reason: AuthError) -> Response:
         if self._redirects(reason):
-            return RedirectResponse(self._sign_in_url(connection), 303)
-        response = problem(reason, json=wants_json(connection.scope))
-        response.headers.update(reason_headers(reason, connection.scope, realm=_realm(connection)))
-        return response
+            return AfterBody(RedirectResponse(self._sign_in_url(request), 303), request)
+        response = problem(reason, json=wants_json(request.scope))
+        response.headers.update(reason_headers(reason, request.scope, realm=_realm(request)))
+        return AfterBody(response, request)
 
     # --- as a decorator
 

@@ -2,16 +2,18 @@
 
 import asyncio
 import os
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from contextvars import copy_context
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from asgi_auth.errors import ConfigurationError, OverloadedError
+from asgi_auth.loop import running_loop
+from asgi_auth.turns import Turns
 
 T = TypeVar("T")
 
@@ -54,18 +56,46 @@ class HashingPool:
 
         Raises:
             OverloadedError: too much is waiting, or this was the newest job of the key with most waiting, and gave its
-                place to a key with less.
+                place to a key that has fewer even with it.
         """
-        loop = asyncio.get_running_loop()
-        queue = self._queues.setdefault(loop, _Queue(self._threads, self._waiting, self._submit))
-        job = _Job(key, partial(copy_context().run, function), loop.create_future())
-        queue.add(job)
+        queue = self._queue()
+        job = _places.get({}).pop(queue, None) or queue.reserve(key)
+        queue.fill(job, partial(copy_context().run, function))
         try:
             finished = await job.future
         except asyncio.CancelledError:
             queue.discard(job)
             raise
         return finished.result()  # type: ignore[no-any-return]  # what function returned
+
+    @contextmanager
+    def place(self, key: str | None) -> Iterator[None]:
+        """Hold a place for the first ``run`` within this block, so that whoever is refused is refused before any work.
+
+        A place counts as a job that waits, and may be lost to a key with fewer; ``run`` tells. No thread waits for it:
+        those behind it are served meanwhile.
+
+        Args:
+            key: As in ``run``.
+
+        Raises:
+            OverloadedError: as ``run``, at once.
+        """
+        queue = self._queue()
+        job = queue.reserve(key)
+        places = {queue: job}
+        token = _places.set(places)
+        try:
+            yield
+        finally:
+            _places.reset(token)
+            # Taken out also because tasks that were begun in the block, and outlive it, have the same places.
+            if places.pop(queue, None) is not None:
+                queue.discard(job)
+
+    def _queue(self) -> "_Queue":
+        loop = running_loop()
+        return self._queues.setdefault(loop, _Queue(self._threads, self._waiting, self._submit))
 
     def close(self) -> None:
         """Let the threads end once their work is done; closing twice is closing once. Using the pool opens it again."""
@@ -79,11 +109,20 @@ class HashingPool:
         return self._executor.submit(function)
 
 
-class _Job(NamedTuple):
+def _unknown() -> None:
+    """What a job is to run while only its place is held."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
     key: str | None
-    function: Callable[[], Any]
     future: "asyncio.Future[Future[Any]]"
     """Gets the thread's finished future, whose ``result()`` raises in the caller what the function raised."""
+    function: Callable[[], Any] = _unknown
+
+
+def _is_ready(job: _Job) -> bool:
+    return job.function is not _unknown
 
 
 class _Queue:
@@ -91,38 +130,35 @@ class _Queue:
 
     def __init__(self, slots: int, limit: int, submit: Callable[[Callable[[], Any]], "Future[Any]"]) -> None:
         self._free, self._limit, self._submit = slots, limit, submit
-        # In the order of their turns. A key is here only while it has a job waiting.
-        self._lines: OrderedDict[str | None, deque[_Job]] = OrderedDict()
+        self._waiting = Turns[str | None, _Job](limit)
 
-    def add(self, job: _Job) -> None:
-        """Start the job, or let it wait. OverloadedError if there is no room for it."""
-        if self._free:
-            self._start(job)
-            return
-        if sum(map(len, self._lines.values())) >= self._limit:
-            self._make_room(job.key)
-        self._lines.setdefault(job.key, deque()).append(job)
+    def reserve(self, key: str | None) -> _Job:
+        """A place at the end of the key's line. OverloadedError if there is no room for it."""
+        self._waiting.limit = self._limit + self._free  # what waits for a free thread only holds a place
+        if len(self._waiting) >= self._waiting.limit:
+            self._forget_cancelled()
+        job = _Job(key, asyncio.get_running_loop().create_future())
+        left = self._waiting.put(key, job)
+        if left is job:
+            raise OverloadedError("too many jobs wait to be hashed")
+        if left is not None:
+            left.future.set_exception(OverloadedError("gave its place to a client with fewer jobs waiting"))
+            left.future.exception()  # seen: nobody may ever ask for what had a place only
+        return job
+
+    def _forget_cancelled(self) -> None:
+        """Those whose tasks have not run yet to say so."""
+        for job in [job for job in self._waiting if job.future.done()]:
+            self.discard(job)
+
+    def fill(self, job: _Job, function: Callable[[], Any]) -> None:
+        """Let the job have its turn; nothing happens to one that has lost its place."""
+        job.function = function
+        self._start_ready()
 
     def discard(self, job: _Job) -> None:
         """Forget a job that waits; nothing happens to one that does not."""
-        line = self._lines.get(job.key, deque())
-        with suppress(ValueError):
-            line.remove(job)
-            self._drop_if_empty(job.key)
-
-    def _make_room(self, key: str | None) -> None:
-        # Of several longest lines, the one whose turn is last: the next to be served has waited longest.
-        longest = max(reversed(self._lines), key=lambda each: len(self._lines[each]), default=key)
-        if len(self._lines.get(key, ())) >= len(self._lines.get(longest, ())):
-            raise OverloadedError("too many jobs wait to be hashed")
-        newest = self._lines[longest].pop()
-        self._drop_if_empty(longest)
-        if not newest.future.done():
-            newest.future.set_exception(OverloadedError("gave its place to a client with fewer jobs waiting"))
-
-    def _drop_if_empty(self, key: str | None) -> None:
-        if not self._lines[key]:
-            del self._lines[key]
+        self._waiting.remove(job.key, job)
 
     def _start(self, job: _Job) -> None:
         running = self._submit(job.function)
@@ -138,16 +174,13 @@ class _Queue:
         self._free += 1
         if not job.future.done():
             job.future.set_result(finished)
-        while self._free and self._lines:
-            self._start_next()
+        self._start_ready()
 
-    def _start_next(self) -> None:
-        key, line = next(iter(self._lines.items()))
-        job = line.popleft()
-        self._lines.move_to_end(key)
-        self._drop_if_empty(key)
-        if not job.future.done():  # cancelled, and its task has not run yet to say so
-            self._start(job)
+    def _start_ready(self) -> None:
+        """Those that only hold a place are passed over."""
+        while self._free and (job := self._waiting.take(_is_ready)) is not None:
+            if not job.future.done():  # cancelled, and its task has not run yet to say so
+                self._start(job)
 
 
 def _usable_cores() -> int:
@@ -155,3 +188,7 @@ def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+_places: ContextVar[dict[_Queue, _Job]] = ContextVar("asgi_auth_hashing_places")
+"""The places that are held and not used yet."""

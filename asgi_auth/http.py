@@ -3,13 +3,14 @@
 import asyncio
 import re
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
 
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import (
@@ -23,13 +24,14 @@ from asgi_auth.errors import (
     MisdirectedRequestError,
     SlowRequestError,
 )
-from asgi_auth.hooks import shielded
+from asgi_auth.jobs import shielded
 from asgi_auth.protocol.accept import prefers_json
 from asgi_auth.protocol.bearer import challenge, shows_bearer
 from asgi_auth.protocol.body import media_type, parse_form, parse_json
-from asgi_auth.protocol.client import client_address, client_label
+from asgi_auth.protocol.client import client_address, client_label, client_network, peer_of, unlisted_proxy
 from asgi_auth.protocol.cookies import cookie_names, delete_cookie, read_cookie, read_every, set_cookie
-from asgi_auth.protocol.cross_site import SAFE_METHODS, is_cross_site
+from asgi_auth.protocol.cross_site import SAFE_METHODS, is_cross_site, origin_of
+from asgi_auth.protocol.forwarded import ForwardedHeader
 from asgi_auth.tokens import random_hash
 from asgi_auth.types import Client
 
@@ -50,6 +52,9 @@ MAX_VALUE_BYTES = 1024
 MAX_QUERY_BYTES = 16 * 1024
 """A link's token and a ``return_to``, and the long codes of some providers."""
 
+_SHOWN = 100
+"""Characters of a header's value that the log has."""
+
 # The last ones have a byte more, so that it can be told whether there were any before.
 _FIRST_BYTES, _LAST_BYTES = slice(MAX_VALUE_BYTES), slice(-MAX_VALUE_BYTES - 1, None)
 
@@ -58,7 +63,7 @@ def check_headers(scope: Scope) -> None:
     """Refuse more header lines than any client of ours sends, before one of them is looked at.
 
     Cookies and Authorization have limits of their own, where they are read; of every other header the first 1,024 bytes
-    count, of X-Forwarded-For the last.
+    count, of X-Forwarded-For and Forwarded the last.
 
     Raises:
         MalformedRequestError: There are more than 256.
@@ -78,7 +83,7 @@ def _lines(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
     return lines
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: timedelta) -> Mapping[str, Any]:
+async def read_body(request: Request, *, limit: int, timeout: timedelta) -> Mapping[str, Any]:
     """Read and parse a body of at most *limit* bytes: the parameters.
 
     Raises:
@@ -88,33 +93,32 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: time
         MalformedRequestError: it cannot be parsed, or names a parameter twice.
         ClientGone: the client hung up.
     """
-    _check_length(header_values(scope, b"content-length"), limit)
+    if _announced(request.scope) > limit:
+        raise BodyTooLargeError(f"Content-Length is over {limit} bytes")
     try:
         async with asyncio.timeout(timeout.total_seconds()):
-            body = await _receive_all(receive, limit)
+            body = await _receive_all(request, limit)
     except TimeoutError as exc:
         raise SlowRequestError(f"no whole body after {timeout}") from exc
-    return _parse(body, header_values(scope, b"content-type")) if body else {}
+    except ClientDisconnect as exc:
+        raise ClientGone from exc
+    return _parse(body, header_values(request.scope, b"content-type")) if body else {}
 
 
-def _check_length(values: list[str], limit: int) -> None:
-    for value in values:
-        if value.isascii() and value.isdecimal() and int(value[:20]) > limit:
-            raise BodyTooLargeError(f"Content-Length is over {limit} bytes")
+def _announced(scope: Scope) -> int:
+    """The length of the body by its Content-Length, of several the largest; 0 without one that can be read."""
+    values = header_values(scope, b"content-length")
+    return max((int(value[:20]) for value in values if value.isascii() and value.isdecimal()), default=0)
 
 
-async def _receive_all(receive: Receive, limit: int) -> bytes:
+async def _receive_all(request: Request, limit: int) -> bytes:
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk = message.get("body", b"")
-        if len(body) + len(chunk) > limit:
-            raise BodyTooLargeError(f"the body is over {limit} bytes")
-        body += chunk
-        if not message.get("more_body", False):
-            return bytes(body)
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            if len(body) + len(chunk) > limit:
+                raise BodyTooLargeError(f"the body is over {limit} bytes")
+            body += chunk
+    return bytes(body)
 
 
 def _parse(body: bytes, content_types: list[str]) -> Mapping[str, Any]:
@@ -122,6 +126,63 @@ def _parse(body: bytes, content_types: list[str]) -> Mapping[str, Any]:
         raise MediaTypeError(f"{len(content_types)} Content-Type headers")
     is_json = media_type(content_types[0].encode("latin-1")) == "json"
     return parse_json(body) if is_json else parse_form(body)
+
+
+_REST_BYTES = 64 * 1024
+_REST_SECONDS = 1.0
+_CONTINUE = "100-continue"
+
+
+async def discard_body(request: Request) -> bool:
+    """Before a refusal, read the rest of the body; False: the client hung up, and there is nobody to answer.
+
+    Where the answer comes before the end of the body, hypercorn drops the HTTP/2 connection with everything in it, and
+    granian resets the stream. At most 64 KiB are read, for at most a second; a body that is announced to be longer is
+    not read at all.
+    """
+    if not _is_worth_reading(request.scope):
+        return True
+    try:
+        async with asyncio.timeout(_REST_SECONDS):
+            await _discard(request)
+    except ClientDisconnect:
+        return False
+    except (TimeoutError, RuntimeError):  # RuntimeError: the body has been read to its end, as it mostly has
+        pass
+    return True
+
+
+def _is_worth_reading(scope: Scope) -> bool:
+    if _announced(scope) > _REST_BYTES:
+        return False
+    if scope["method"] in SAFE_METHODS:  # HTTP/2 needs neither header, but no client sends a body with a GET by itself
+        return bool(header_values(scope, b"content-length") or header_values(scope, b"transfer-encoding"))
+    # Over HTTP/1.1 such a client waits for our leave, or for the answer, and reading would give leave.
+    waits = _CONTINUE in (value.strip().lower() for value in header_values(scope, b"expect"))
+    return not (waits and scope["http_version"].startswith("1"))
+
+
+async def _discard(request: Request) -> None:
+    read = 0
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            read += len(chunk)
+            if read > _REST_BYTES:
+                return
+
+
+class AfterBody(Response):
+    """An answer that an endpoint returns without having read the body: sent as ``discard_body`` says."""
+
+    def __init__(self, answer: Response, request: Request) -> None:
+        """Args: answer: What is sent, whole. request: What it answers."""
+        super().__init__(status_code=answer.status_code)
+        self.body, self.raw_headers, self._request = answer.body, answer.raw_headers, request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        if await discard_body(self._request):
+            await super().__call__(scope, receive, send)
 
 
 def read_query(scope: Scope) -> Mapping[str, str]:
@@ -175,7 +236,10 @@ def check_host(scope: Scope, auth: Authentication[Any]) -> None:
         return
     hosts = header_values(scope, b"host")
     if len(hosts) != 1 or not _is_local(hosts[0]):
-        raise MisdirectedRequestError("foreign Host on a local instance")
+        raise MisdirectedRequestError(
+            f"Host {_shown(hosts)}: with base_url {auth.base_url} only localhost and loopback addresses are served; to "
+            "serve another name, give base_url that name, with https"
+        )
 
 
 def _is_local(host: str) -> bool:
@@ -196,7 +260,22 @@ def check_cross_site(scope: Scope, auth: Authentication[Any]) -> None:
         MalformedRequestError: there are too many cookies to tell.
     """
     if crosses_sites(scope, auth):
-        raise CrossSiteError("cross-site request")
+        raise foreign_origin(scope, auth)
+
+
+def foreign_origin(scope: Scope, auth: Authentication[Any]) -> CrossSiteError:
+    """The refusal of a request that another site made a browser send; its reason, for the log, names that site."""
+    origins, sites = header_values(scope, b"origin"), header_values(scope, b"sec-fetch-site")
+    # Of a Referer the origin alone: the rest of the URL may hold a secret.
+    referers = [] if origins or sites else [origin_of(value) for value in header_values(scope, b"referer")]
+    headers = {"Origin": origins, "Sec-Fetch-Site": sites, "Referer": referers}
+    seen = ", ".join(f"{name} {_shown(values)}" for name, values in headers.items() if values) or "no Origin"
+    return CrossSiteError(f"{seen}: the page's origin is neither base_url, {auth.base_url}, nor in allowed_origins")
+
+
+def _shown(values: list[str]) -> str:
+    """What a client sent in a header, for the log: the first two values, each cut."""
+    return " and ".join(ascii(value[:_SHOWN]) for value in values[:2]) or "is missing"
 
 
 def crosses_sites(scope: Scope, auth: Authentication[Any]) -> bool:
@@ -255,18 +334,36 @@ def client_of(scope: Scope, auth: Authentication[Any]) -> Client:
     Raises:
         MalformedRequestError: a cookie of ours came with more than 8 different values.
     """
-    peer = scope.get("client")
     agents = header_values(scope, b"user-agent")
     pending = read_every(scope["headers"], auth.pending_cookie.encode())
     return Client(
-        address=client_address(
-            peer[0] if peer else None, header_values(scope, b"x-forwarded-for", _LAST_BYTES), auth.trusted_proxies
-        ),
+        address=_address_of(scope, auth),
         label=client_label(agents[0]) if agents else "",
         session_hashes=tuple(_session_hashes(scope, auth)),
         pending_hashes=tuple(filter(None, map(random_hash, pending))),
         browser=is_browser(scope),
     )
+
+
+def source_of(scope: Scope, auth: Authentication[Any]) -> str | None:
+    """Who counts as one where turns are shared out."""
+    return client_network(_address_of(scope, auth))
+
+
+def _address_of(scope: Scope, auth: Authentication[Any]) -> str | None:
+    proxies = auth.trusted_proxies
+    return client_address(_peer(scope), header_values(scope, proxies.header.encode(), _LAST_BYTES), proxies)
+
+
+def _peer(scope: Scope) -> str | None:
+    client, server = scope.get("client"), scope.get("server")
+    return peer_of(client[0] if client else None, server[0] if server else None)
+
+
+def proxy_advice(scope: Scope, auth: Authentication[Any]) -> str | None:
+    """What to tell the operator if the request comes from a proxy that may be theirs and is not trusted; else None."""
+    sent = {name: header_values(scope, name.encode(), _LAST_BYTES) for name in get_args(ForwardedHeader)}
+    return unlisted_proxy(_peer(scope), sent, auth.trusted_proxies)
 
 
 def is_browser(scope: Scope) -> bool:

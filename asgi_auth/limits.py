@@ -77,7 +77,11 @@ class Limiter:
 
 
 class SourceLimiter:
-    """One limit by client address. A whole /64 of IPv6 is one client; nothing is counted for who has no address."""
+    """One limit by client address. A whole /64 of IPv6 is one client.
+
+    Nothing is counted for who has no address, as behind a UNIX socket that is not trusted: there all would be one
+    client, and the first who uses the limit up would stop everybody else. The plug and ``doctor`` tell of it.
+    """
 
     def __init__(self, limiter: Limiter, name: str, limit: Limit) -> None:
         self._limiter, self._name, self._limit = limiter, name, limit

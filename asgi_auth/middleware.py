@@ -5,19 +5,25 @@ access log outside sees the user too. A bad credential is an anonymous user with
 not be checked is answered here, with 503.
 """
 
+import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from anyio import CancelScope
 from starlette.authentication import AuthCredentials
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import AuthError, CrossSiteError, InvalidTokenError, MalformedRequestError, UnavailableError
-from asgi_auth.hooks import logger
-from asgi_auth.http import check_headers, crosses_sites, header_values, unavailable
+from asgi_auth.failures import reason_of
+from asgi_auth.http import AfterBody, check_headers, crosses_sites, foreign_origin, header_values, unavailable
+from asgi_auth.jobs import logger
+from asgi_auth.loop import running_loop
 from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.caching import check_cache_control, is_speculative, keep_private
 from asgi_auth.protocol.cookies import read_cookie
@@ -28,6 +34,8 @@ from asgi_auth.types import AnonymousUser, AuthState, Session
 _ANONYMOUS_USER = AnonymousUser()
 _TRY_AGAIN_LATER = 1013
 """The WebSocket close code for a server that cannot serve now."""
+_HELD_BACK = timedelta(seconds=1)
+"""How long an exception of the application waits, at most, until the use of the session is noted."""
 
 
 class _UserMiddleware(ABC):
@@ -38,8 +46,10 @@ class _UserMiddleware(ABC):
     def __init__(self, app: ASGIApp, auth: Authentication[Any]) -> None:
         """Args: app: What is wrapped. auth: Whose users these are."""
         self.app, self.auth = app, auth
-        self._sessions, self._clock = auth.sessions, auth.clock
+        self._sessions, self._clock, self._upkeep = auth.sessions, auth.clock, auth.upkeep
         self._anonymous = AuthState(_ANONYMOUS_USER, None, None, None, auth)
+        self._telling = auth.services.telling
+        self._failing: str | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
@@ -55,9 +65,24 @@ class _UserMiddleware(ABC):
                 return
         state, due = found or (state, None)
         _write(scope, state)
-        await self.app(scope, receive, self._sending(send) if found else send)
-        if due is not None:
-            await self._touch(due)
+        sending = self._sending(send) if found else send
+        if due is None:
+            await self.app(scope, receive, sending)
+        else:
+            await self._use(due, scope, receive, sending)
+
+    async def _use(self, session: Session, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, and note the use of *session* however it ends: many a websocket ends by an exception."""
+        try:
+            await self.app(scope, receive, send)
+        except (Exception, asyncio.CancelledError):
+            # An answer or the server waits for the exception, so it is held back for a moment only. The shield is for
+            # a cancelled scope of anyio, which would cancel this again. What is closed must not be opened once more.
+            with CancelScope(shield=True):
+                if not self.auth.closed:
+                    await self._touch(session, patience=_HELD_BACK)
+            raise
+        await self._touch(session)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -72,6 +97,7 @@ class _UserMiddleware(ABC):
 
         Raises:
             UnavailableError: it could not be checked.
+            ConfigurationError: asyncio does not run this, or the store refuses to open.
         """
         try:
             check_headers(scope)
@@ -79,11 +105,29 @@ class _UserMiddleware(ABC):
             if credential is None:
                 return None
             now = self._clock()
-            session, user = await self._load(credential, now)
+            if self._upkeep.started:
+                session, user = await self._load(credential, now)
+            else:
+                session, user = await self._load_first(credential, now)
         except (InvalidTokenError, CrossSiteError, MalformedRequestError) as exc:
+            logger.debug("a %s credential was refused: %s", self.method, exc.reason)
             return self._anonymous._replace(error=exc), None
+        if self._failing is not None:
+            self._end_outage(self._failing)
         due = session if self._sessions.touch_due(session, now) and not is_speculative(scope["headers"]) else None
         return AuthState(user, session, self.method, None, self.auth), due
+
+    def _end_outage(self, code: str) -> None:
+        text = "credentials are checked again: there were %d failures in %.0f seconds"
+        if self._telling.end(logging.WARNING, code, text):
+            self._failing = None
+
+    async def _load_first(self, credential: str, now: datetime) -> Loaded[Any]:
+        """Load the session where the server sends no lifespan messages; a valid one starts what they would start."""
+        running_loop()
+        loaded = await self._load(credential, now)
+        await self._upkeep.start()
+        return loaded
 
     @abstractmethod
     def _credential(self, scope: Scope) -> str | None:
@@ -99,15 +143,21 @@ class _UserMiddleware(ABC):
         """What sends the answer to a request that showed a credential."""
         return send
 
-    async def _touch(self, session: Session) -> None:
+    async def _touch(self, session: Session, *, patience: timedelta | None = None) -> None:
+        """Note the use of *session*; a failure is only logged: the request is over, and the next one will note it."""
         try:
-            await self._sessions.touch(session)
-        except UnavailableError as exc:  # answered already; the next request will note it
-            logger.warning("a session's last use could not be noted: %s", exc.reason)
+            async with asyncio.timeout(None if patience is None else patience.total_seconds()):
+                await self._sessions.touch(session)
+        except Exception as exc:  # whatever a store may raise
+            text = "a session's last use could not be noted: %s"
+            self._telling.tell(logging.WARNING, "touch", text, reason_of(exc))
 
     async def _answer_unavailable(self, exc: UnavailableError, scope: Scope, receive: Receive, send: Send) -> None:
-        logger.error("a credential could not be checked: %s", exc.reason)
-        if scope["type"] == "http" or "websocket.http.response" in (scope.get("extensions") or ()):
+        self._failing = exc.code
+        self._telling.tell(logging.ERROR, exc.code, "a credential could not be checked: %s", exc.reason)
+        if scope["type"] == "http":
+            await AfterBody(unavailable(exc), Request(scope, receive))(scope, receive, send)
+        elif "websocket.http.response" in (scope.get("extensions") or ()):
             await unavailable(exc)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
@@ -141,7 +191,7 @@ class SessionUserMiddleware(_UserMiddleware):
     def _credential(self, scope: Scope) -> str | None:
         cookie = read_cookie(scope["headers"], self._cookie)
         if cookie is not None and self._is_foreign(scope):
-            raise CrossSiteError("cross-site request with our cookie")
+            raise foreign_origin(scope, self.auth)
         return cookie
 
     def _is_foreign(self, scope: Scope) -> bool:
@@ -207,21 +257,45 @@ def _write(scope: Scope, state: AuthState) -> None:
     scope["auth"] = AuthCredentials(scopes)
 
 
+_ENDS = frozenset({"lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed"})
+"""After one of these the server may end the event loop at once."""
+
+
 async def serve_lifespan(
     auth: Authentication[Any], app: ASGIApp | None, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Open the store before the application starts and close it once it has ended.
+    """Open the store before the application starts, and close it before the server hears that the application ended.
 
-    An ``auth`` that cannot be opened fails the start loudly: a server would take an exception for "no lifespan here".
+    An ``auth`` that cannot be opened fails the start with a message: a server would take an exception for "this
+    application has no lifespan". A store that cannot be closed is logged, and the server hears of the end all the same.
     """
     first = await receive()
-    async with AsyncExitStack() as stack:
-        try:
-            await stack.enter_async_context(auth.running())
-        except AuthError as exc:
-            await send({"type": "lifespan.startup.failed", "message": f"asgi_auth: {exc.reason}"})
-            return
-        await (app or _no_application)(scope, _replaying(first, receive), send)
+    running = AsyncExitStack()
+    try:
+        await running.enter_async_context(auth.running())
+    except AuthError as exc:
+        await send({"type": "lifespan.startup.failed", "message": f"asgi_auth: {exc.reason}"})
+        return
+
+    async def send_closed(message: Message) -> None:
+        if message["type"] in _ENDS:
+            await _end(running)
+        await send(message)
+
+    try:
+        await (app or _no_application)(scope, _replaying(first, receive), send_closed)
+    finally:  # an application may end without a word, or have no lifespan
+        await _end(running)
+
+
+async def _end(running: AsyncExitStack) -> None:
+    """Close what is still open; the second time nothing is."""
+    try:
+        await running.aclose()
+    except Exception as exc:  # a store may be anybody's code
+        # Only the type: the text of a foreign exception may hold the address of the database, password included.
+        reason = exc.reason if isinstance(exc, AuthError) else type(exc).__name__
+        logger.error("the store could not be closed: %s", reason)
 
 
 async def _no_application(_scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,18 +5,23 @@ NIST SP 800-63B-4 section 3.1.1.2; RFC 8265 section 4.2 (the normal form only: n
 
 import re
 import unicodedata
+from asyncio import timeout
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from hmac import digest as hmac_digest
 from inspect import isawaitable
+from types import NoneType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import bcrypt
 from zxcvbn_rs_py import zxcvbn
 
-from asgi_auth.errors import ConfigurationError
+from asgi_auth.callables import returned
+from asgi_auth.errors import ConfigurationError, UnavailableError
 from asgi_auth.hashing import HashingPool
 from asgi_auth.protocol.client import client_network
 from asgi_auth.protocol.password_hashes import (
@@ -76,6 +81,7 @@ def _is_stream_safe(text: str) -> bool:
 @runtime_checkable
 class HashProvider(Protocol):
     """A way to hash passwords. Every method but ``cost_of`` and ``can_verify`` may be slow and is called in a thread.
+    All are plain: ``Authentication`` refuses an async one.
 
     Costs are exponents: one more is twice the work.
     """
@@ -238,9 +244,10 @@ class PasswordPolicy:
     minimum_strength: int = 3
     """The least zxcvbn score, 0 to 4; 3 is over 10^8 guesses: nine random characters, or a few words."""
     check: Callable[[str], object] | None = None
-    """A check of the application's own, not async, called last, in a thread.
+    """A check of the application's own, called last: plain, in a thread that hashes passwords, or async.
 
-    It refuses by ValueError(message for the user); what it returns means nothing.
+    It refuses by ValueError(message for the user); what it returns means nothing. An async one that takes longer than
+    ten seconds is a 503; a plain one must have a time limit of its own.
     """
 
     def __post_init__(self) -> None:
@@ -249,17 +256,21 @@ class PasswordPolicy:
             raise ConfigurationError("minimum_length: 8 to 64 code points")
         if self.minimum_strength not in range(5):
             raise ConfigurationError("minimum_strength: a score of 0 to 4")
+        if self.check is not None and not callable(self.check):
+            raise ConfigurationError("check must be a function of the password, plain or async")
 
-    def check_password(self, password: str, context: Sequence[str]) -> None:
+    def check_password(self, password: str, context: Sequence[str]) -> Awaitable[object] | None:
         """Refuse a password that is easy to guess. Takes some milliseconds, whatever the password.
 
         Args:
             password: What ``normalise_password`` lets pass, in NFC.
             context: What a stranger knows or tries first: the user's own values, the application's name.
 
+        Returns:
+            What is left to be awaited, if ``check`` is async: the password has not passed yet. It may refuse, too.
+
         Raises:
             ValueError: the message says to the user what is wrong.
-            ConfigurationError: ``check`` is async; nobody would await its refusal.
         """
         if len(password) < self.minimum_length:
             raise ValueError(f"Please use at least {self.minimum_length} characters.")
@@ -267,8 +278,8 @@ class PasswordPolicy:
         if _length_without(words, password.casefold()) < self.minimum_length:
             raise ValueError("This is too close to your own details or the name of this service.")
         self._check_strength(password, words)
-        if self.check is not None and isawaitable(self.check(password)):
-            raise ConfigurationError("check: the check of a password policy cannot be async")
+        answer = self.check and self.check(password)
+        return answer if isawaitable(answer) else None
 
     def _check_strength(self, password: str, words: list[str]) -> None:
         result = zxcvbn(_scored(password), words)
@@ -329,6 +340,10 @@ def _length_without(words: Sequence[str], text: str) -> int:
 # --- service ---------------------------------------------------------------------------------------------------------
 
 
+CHECK_TIMEOUT = timedelta(seconds=10)
+"""An async ``PasswordPolicy.check`` that takes longer has failed."""
+
+
 class Verified(NamedTuple):
     """What became of a password that was shown."""
 
@@ -357,6 +372,14 @@ class Passwords:
         if cost <= MAX_COST:
             self._dearest = max(self._dearest, cost)
 
+    def place(self, client: str | None) -> AbstractContextManager[None]:
+        """Hold a place in the queue for what is hashed first within this block.
+
+        Raises:
+            OverloadedError: too many passwords wait to be hashed; told at once, before any work is done.
+        """
+        return self._pool.place(client_network(client))
+
     async def set(self, password: str, *, context: Sequence[str], client: str | None) -> str:
         """The hash to store for *password*, once the policy has passed it.
 
@@ -368,9 +391,14 @@ class Passwords:
         Raises:
             ValueError: the policy refuses it; the message is for the user.
             OverloadedError: too many passwords wait to be hashed.
+            UnavailableError: the application's own check took too long.
         """
-        data = normalise_password(password)
-        return await self._pool.run(client_network(client), partial(self._set, data, (self._app_name, *context)))
+        data, key = normalise_password(password), client_network(client)
+        result = await self._pool.run(key, partial(self._set, data, (self._app_name, *context)))
+        if isinstance(result, str):
+            return result
+        await _finish_check(result)
+        return await self._pool.run(key, partial(self._hash, data))
 
     def check_hash(self, stored: str) -> None:
         """Reject a hash that is given in place of a password, if no password can match it; else note what it costs.
@@ -378,7 +406,7 @@ class Passwords:
         Raises:
             ValueError: it is not text or cannot be verified; the message says what to do.
         """
-        check_hash(stored, self._hasher.can_verify)
+        check_hash(stored, self._can_verify)
         self.note_cost(self._hasher.cost_of(stored) or 0)
 
     async def verify(self, password: str, stored: str | None, *, client: str | None) -> Verified:
@@ -398,12 +426,29 @@ class Passwords:
             self.note_cost(self._hasher.cost_of(stored) or 0)
         return await self._pool.run(client_network(client), partial(self._verify, data, stored))
 
-    def _set(self, password: bytes, context: Sequence[str]) -> str:
-        self._policy.check_password(password.decode(), context)
-        return self._hasher.hash(password)
+    def _set(self, password: bytes, context: Sequence[str]) -> str | Awaitable[object]:
+        """The hash; or an async check, which only the event loop can finish, and nothing was hashed yet."""
+        check = self._policy.check_password(password.decode(), context)
+        return self._hash(password) if check is None else check
+
+    def _hash(self, password: bytes) -> str:
+        return returned(self._hasher.hash(password), str, "hasher.hash")
 
     def _verify(self, password: bytes, stored: str | None) -> Verified:
-        if stored is not None and self._hasher.verify(password, stored):
-            return Verified(True, self._hasher.hash(password) if self._hasher.needs_rehash(stored) else None)
-        self._hasher.level(stored, self._dearest)
+        if stored is not None and returned(self._hasher.verify(password, stored), bool, "hasher.verify"):
+            renew = returned(self._hasher.needs_rehash(stored), bool, "hasher.needs_rehash")
+            return Verified(True, self._hash(password) if renew else None)
+        level: Callable[..., object] = self._hasher.level
+        returned(level(stored, self._dearest), NoneType, "hasher.level")  # a coroutine would have done no work
         return Verified(False, None)
+
+    def _can_verify(self, stored: str) -> bool:
+        return returned(self._hasher.can_verify(stored), bool, "hasher.can_verify")
+
+
+async def _finish_check(check: Awaitable[object]) -> None:
+    try:
+        async with timeout(CHECK_TIMEOUT.total_seconds()):
+            await check
+    except TimeoutError as exc:
+        raise UnavailableError("the check of the password policy took too long") from exc

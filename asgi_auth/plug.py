@@ -1,7 +1,8 @@
 """AuthPlug: serves ``/auth/<strategy>/<phase>`` and ``/auth/sign_out``."""
 
+import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from inspect import isawaitable
@@ -13,9 +14,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_auth.authentication import Authentication, Finished
+from asgi_auth.callables import require_async
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
+    ConfigurationError,
     CrossSiteError,
     ForbiddenError,
     InvalidTokenError,
@@ -27,7 +30,6 @@ from asgi_auth.errors import (
     UnavailableError,
     ValidationError,
 )
-from asgi_auth.hooks import collect_jobs, logger, shielded
 from asgi_auth.http import (
     ClientGone,
     check_cross_site,
@@ -36,26 +38,31 @@ from asgi_auth.http import (
     clear_site_data,
     client_of,
     cookie_of,
+    discard_body,
     drop_cookie,
     harden,
     is_browser,
     keep_cookie,
     problem,
+    proxy_advice,
     read_body,
     read_query,
     reason_headers,
+    source_of,
     step_cookies,
     unless_gone,
     wants_json,
     wants_page,
 )
+from asgi_auth.jobs import collect_jobs, logger
+from asgi_auth.loop import running_loop
 from asgi_auth.middleware import load_state, serve_lifespan
 from asgi_auth.pages import form_page, message_page, view_page
 from asgi_auth.protocol.bearer import read_bearer, read_every
 from asgi_auth.protocol.caching import CACHED, PREFETCHED, is_speculative
 from asgi_auth.protocol.cookies import read_cookies
 from asgi_auth.protocol.cross_site import SAFE_METHODS
-from asgi_auth.protocol.paths import mount_prefixes, split_path
+from asgi_auth.protocol.paths import mount_advice, mount_prefixes, split_path, wrapped_prefixes
 from asgi_auth.protocol.return_to import safe_return_to
 from asgi_auth.tokens import hash_token
 from asgi_auth.types import (
@@ -64,8 +71,8 @@ from asgi_auth.types import (
     AccessToken,
     Activity,
     Challenge,
+    Client,
     Form,
-    Job,
     Phase,
     PhaseRequest,
     Redirect,
@@ -105,6 +112,11 @@ class AuthPlug(Generic[U]):
     body_timeout: ClassVar[timedelta] = timedelta(seconds=10)
     """How long a request body may take to arrive."""
 
+    _callbacks: ClassVar[tuple[str, ...]] = (
+        *("handle_success", "handle_failure", "handle_accepted", "handle_challenge", "handle_view", "handle_sign_out"),
+        *("clear_session", "revoke_session_tokens", "revoke_bearer_tokens"),
+    )
+
     def __init__(
         self,
         auth: Authentication[U],
@@ -113,9 +125,10 @@ class AuthPlug(Generic[U]):
         bearer_for_browsers: bool = False,
         clear_cache_on_sign_out: bool = False,
     ) -> None:
+        require_async(self, *self._callbacks, parameter="AuthPlug")
         self.auth, self.app, self._bearer_for_browsers = auth, app, bearer_for_browsers
         self._cleared = (*PREFETCHED, CACHED) if clear_cache_on_sign_out else PREFETCHED
-        self._misplaced = False
+        self._misplaced, self._unlisted, self._telling = False, False, auth.services.telling
 
     # --- to override
 
@@ -250,7 +263,10 @@ class AuthPlug(Generic[U]):
                 await self.auth.sessions.revoke(claims.session_id, user_id=claims.user_id, client=client)
 
     def return_to(self, request: Request, default: str = "/") -> str:
-        """Where the user wanted to go: ``return_to`` of the body or the query, if it is ours (RD-1), else *default*."""
+        """Where the user wanted to go: ``return_to`` of the body or the query, if it is ours (RD-1), else *default*.
+
+        A path as the browser sees it, with the prefix of a proxy; *default* is returned as it is.
+        """
         sent: Mapping[str, Any] = request.scope.get("asgi_auth.params", EMPTY)
         if "return_to" not in sent:
             with suppress(MalformedRequestError):  # where the query matters, it is refused elsewhere
@@ -289,40 +305,58 @@ class AuthPlug(Generic[U]):
 
     def _is_mine(self, scope: Scope) -> bool:
         """Whether a request to a wrapped application is the plug's; an encoded spelling of its paths is, too."""
-        root, mount = scope.get("root_path", ""), self.auth.mount_path
+        prefixes = wrapped_prefixes(scope.get("root_path", ""), self.auth.mount_path)
         return any(
             f"{path}/".startswith(f"{prefix}/")
             for path in (scope["path"][:_MAX_PATH], _raw_path(scope).decode("latin-1"))
-            for prefix in (mount, root + mount)
+            for prefix in prefixes
         )
 
     async def _serve(self, request: Request, send: Send) -> None:
-        with collect_jobs() as jobs:
+        running_loop()
+        with collect_jobs(partial(source_of, request.scope, self.auth)) as jobs:
             try:
                 response = await self._respond(request)
-                await response(request.scope, request.receive, send)
+                if await discard_body(request):
+                    await response(request.scope, request.receive, send)
             except ClientGone:
                 return
             finally:
-                await shielded(self._run(jobs))
+                await self.auth.services.commit.jobs.finish(jobs)
 
-    async def _run(self, jobs: list[Job]) -> None:
-        for job in jobs:  # grows while it is walked: a job may leave another
-            await self.auth.services.commit.jobs.run(job)
+    def _log(self, activity: Activity, reason: AuthError) -> None:
+        """What the client is not told; refused credentials have been logged where they were refused."""
+        if isinstance(reason, UnavailableError):
+            self._telling.tell(logging.ERROR, reason.code, "%s.%s: %s", *activity, reason.reason)
+        elif isinstance(reason, RateLimitedError):
+            logger.warning("%s.%s refused: %s", *activity, reason.reason)
+        elif isinstance(reason, (CrossSiteError, MisdirectedRequestError)):
+            what = ".".join(filter(None, activity)) or "a request"
+            # By the code: a stranger makes up as many origins as they like.
+            self._telling.tell(logging.WARNING, reason.code, "%s was refused: %s", what, reason.reason)
 
     async def _respond(self, request: Request) -> Response:
         activity = NOWHERE
         try:
             check_headers(request.scope)
+            self._check_proxy(request.scope)
             check_host(request.scope, self.auth)
             activity = self._find(request)
             response = await self._answer(request, activity)
+        except ConfigurationError:  # of the store, opened by this request: the server logs it, with its traceback
+            raise
         except AuthError as reason:
-            _log(activity, reason)
+            self._log(activity, reason)
             response = await answered(self.handle_failure(request, activity, reason), self.handle_failure)
             response.headers.update(reason_headers(reason, request.scope, realm=self.auth.app_name))
         harden(response)
         return response
+
+    def _check_proxy(self, scope: Scope) -> None:
+        """Say once that a proxy is not listed. On a local instance it is one for development, which needs no limits."""
+        if not self._unlisted and (advice := proxy_advice(scope, self.auth)) is not None:
+            self._unlisted = True
+            logger.log(logging.WARNING if self.auth.secure else logging.INFO, "%s", advice)
 
     def _find(self, request: Request) -> Activity:
         scope = request.scope
@@ -332,16 +366,18 @@ class AuthPlug(Generic[U]):
             return SIGN_OUT
         if segments is None or len(segments) != 2 or segments not in self.auth.routes:
             raise RouteNotFoundError("no such route")
-        self._check_mount(_raw_path(scope), "/".join(segments))
+        self._check_mount(scope, "/".join(segments))
         return Activity(*segments)
 
-    def _check_mount(self, raw_path: bytes, rest: str) -> None:
-        """Say once that links lead nowhere, where the plug is not where ``mount_path`` says. Proxies may cut it."""
-        path, public = raw_path.partition(b"?")[0].decode("ascii"), self.auth.mount_path
-        mounted = path.rstrip("/").removesuffix(f"/{rest}")
-        if not self._misplaced and not mounted.endswith(public) and not public.endswith(mounted):
-            self._misplaced = True
-            logger.error("mount_path: links go to %s, but the plug is at %s: give the same to both", public, mounted)
+    def _check_mount(self, scope: Scope, rest: str) -> None:
+        """Say once what is wrong with ``mount_path``, or with the prefix that the server was told."""
+        if not self._misplaced:
+            path = _raw_path(scope).partition(b"?")[0].decode("ascii")
+            mounted = path.rstrip("/").removesuffix(f"/{rest}")
+            advice = mount_advice(mounted, scope.get("root_path", ""), scope.get("app_root_path"), self.auth.mount_path)
+            if advice is not None:
+                self._misplaced = True
+                logger.warning("%s", advice)
 
     def _phase(self, activity: Activity) -> Phase | None:
         return self.auth.routes.get((activity.strategy or "", activity.phase or ""))
@@ -380,12 +416,14 @@ class AuthPlug(Generic[U]):
         if phase is not None and phase.signed_in:
             read_bearer(request.scope["headers"])  # two credentials are none: 400 (RP-5)
         await self._read(request, phase)
+        if not self.auth.upkeep.started:  # the server sends no lifespan messages
+            await self.auth.upkeep.start()
         if phase is None:
             return await self._sign_out(request)
         return await self._run_phase(request, activity, phase)
 
     async def _read(self, request: Request, phase: Phase | None) -> None:
-        params = await read_body(request.scope, request.receive, limit=self.body_limit, timeout=self.body_timeout)
+        params = await read_body(request, limit=self.body_limit, timeout=self.body_timeout)
         request.scope["asgi_auth.params"] = params
         request.scope["asgi_auth.secrets"] = phase.secrets if phase is not None else frozenset()
         form = None if phase is None else phase.registers or phase.form
@@ -399,9 +437,11 @@ class AuthPlug(Generic[U]):
         return response
 
     async def _run_phase(self, request: Request, activity: Activity, phase: Phase) -> Response:
-        phase_request = await self._phase_request(request, phase)
-        act = partial(phase.handle, phase_request)
-        result = await unless_gone(request.receive, self.auth.perform(activity, act, phase_request.client))
+        client = client_of(request.scope, self.auth)
+        # Before the store is asked, and before any task is made, each of which would wait for those of a whole crowd.
+        with self.auth.services.passwords.place(client.address) if phase.hashes else nullcontext():
+            act = partial(phase.handle, await self._phase_request(request, phase, client))
+            result = await unless_gone(request.receive, self.auth.perform(activity, act, client))
         response = await self._dispatch(request, activity, result)
         self._keep_cookies(request, response, result)
         return response
@@ -417,7 +457,7 @@ class AuthPlug(Generic[U]):
             name = f"{auth.flow_cookie}_{hash_token(result.flow).hex()[:16]}"
             keep_cookie(response, name, result.flow, secure=auth.secure, max_age=_FLOW_SECONDS)
 
-    async def _phase_request(self, request: Request, phase: Phase) -> PhaseRequest:
+    async def _phase_request(self, request: Request, phase: Phase, client: Client) -> PhaseRequest:
         asked = {}
         if phase.signed_in or phase.identifies:
             asked["state"] = state = await load_state(self.auth, request.scope)
@@ -430,7 +470,7 @@ class AuthPlug(Generic[U]):
             query=read_query(request.scope),
             cookies=cookies,
             flows=tuple(value for name, value in cookies.items() if name.startswith(flow)),
-            client=client_of(request.scope, self.auth),
+            client=client,
             pending=cookie_of(request.scope, self.auth.pending_cookie),
             **asked,
         )
@@ -470,16 +510,6 @@ class AuthPlug(Generic[U]):
             problems=problems,
             status=status,
         )
-
-
-def _log(activity: Activity, reason: AuthError) -> None:
-    """What the client is not told; refused credentials have been logged where they were refused."""
-    if isinstance(reason, UnavailableError):
-        logger.error("%s.%s: %s", *activity, reason.reason)
-    elif isinstance(reason, RateLimitedError):
-        logger.warning("%s.%s refused: %s", *activity, reason.reason)
-    elif isinstance(reason, (CrossSiteError, MisdirectedRequestError)):
-        logger.info("%s.%s refused: %s (is base_url right?)", *activity, reason.reason)
 
 
 async def answered(answer: object, callback: Callable[..., object]) -> Response:

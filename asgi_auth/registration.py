@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from uuid import uuid4
 
 from asgi_auth.errors import ForbiddenError, IdentityTakenError, ValidationError
-from asgi_auth.hooks import Commit, Hook, shielded
+from asgi_auth.hooks import Commit, Hook
 from asgi_auth.limits import SourceLimiter
 from asgi_auth.passwords import Passwords
 from asgi_auth.protocol.email import parse_email, parse_username
@@ -151,7 +151,7 @@ class Registrations(Generic[U]):
         candidate = candidate._replace(draft=replace(candidate.draft, is_password_of=self._comparing(password, draft)))
         await self._check_source(candidate.draft)  # again: many may have waited to be hashed since it was first asked
         # Whoever hangs up must not keep the rest from being done: the answer is counted, the owner is told.
-        return await shielded(self._settle(candidate))
+        return await self._commit.jobs.shielded(self._settle(candidate))
 
     def _comparing(self, password: str | None, draft: Draft) -> Callable[[Account], Awaitable[bool]]:
         async def is_password_of(account: Account) -> bool:  # a closure, which no repr looks into

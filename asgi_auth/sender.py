@@ -1,14 +1,15 @@
 """The Sender protocol: how a message reaches a person."""
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from asgi_auth.callables import is_async
 from asgi_auth.errors import ConfigurationError
+from asgi_auth.threads import SenderThreads
 
 SenderFunction = Callable[..., Awaitable[None] | None]
-"""``(user, token)`` or ``(user, token, opts)``, plain (then it runs in a thread) or async."""
+"""``(user, token)`` or ``(user, token, opts)``, plain (then it runs in a thread of the library's own) or async."""
 
 
 @runtime_checkable
@@ -23,11 +24,15 @@ class Sender(Protocol):
             token: The secret to deliver; None for a notice.
             opts: At least ``purpose``, ``address`` (the mailbox, exactly as stored), ``app_name`` and, with a token,
                 ``url`` (the link) and ``expires_at`` (aware UTC ``datetime``).
+
+        Raises:
+            SenderError: it was not handed over; the text is logged, so it must hold no address, token or password.
+                Of any other exception only the type is logged, and on a local instance its traceback.
         """
         ...
 
 
-def as_sender(sender: Sender | SenderFunction, *, parameter: str) -> Sender:
+def as_sender(sender: Sender | SenderFunction, *, parameter: str, threads: SenderThreads) -> Sender:
     """*sender* itself if it is a ``Sender``, else a ``Sender`` around it.
 
     A plain function, and a plain ``send`` method, runs in a thread, so that a blocking mail library does not stop
@@ -36,6 +41,7 @@ def as_sender(sender: Sender | SenderFunction, *, parameter: str) -> Sender:
     Args:
         sender: An object with ``send``, or a function; either takes ``(user, token, opts)`` or ``(user, token)``.
         parameter: What the application calls the option, for the error.
+        threads: Where what is plain runs.
 
     Raises:
         ConfigurationError: it is neither, or it takes other arguments.
@@ -47,9 +53,9 @@ def as_sender(sender: Sender | SenderFunction, *, parameter: str) -> Sender:
             f"{parameter}: {sender!r} is no sender; give an object with send(user, token, opts) or a function of"
             " (user, token) or (user, token, opts)"
         )
-    if arity == 3 and function is not sender and inspect.iscoroutinefunction(function) and isinstance(sender, Sender):
+    if arity == 3 and function is not sender and is_async(function) and isinstance(sender, Sender):
         return sender
-    return _FunctionSender(function, arity)
+    return _FunctionSender(function, arity, threads)
 
 
 def _arity(function: object) -> int | None:
@@ -74,18 +80,17 @@ def _accepts(signature: inspect.Signature, count: int) -> bool:
 class _FunctionSender:
     """A function as a ``Sender``."""
 
-    def __init__(self, function: SenderFunction, arity: int) -> None:
-        self._function, self._arity = function, arity
+    def __init__(self, function: SenderFunction, arity: int, threads: SenderThreads) -> None:
+        self._function, self._arity, self._threads = function, arity, threads
 
     def __repr__(self) -> str:
         return f"as_sender({self._function!r})"
 
     async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
         arguments = (user, token, opts)[: self._arity]
-        if inspect.iscoroutinefunction(self._function):
-            await self._function(*arguments)
-            return
-        # What returns an awaitable without saying so (a lambda, an object with an async __call__) is awaited here.
-        result = await asyncio.to_thread(self._function, *arguments)
-        if inspect.isawaitable(result):
+        if is_async(self._function):
+            result = self._function(*arguments)
+        else:
+            result = await self._threads.run(self._function, *arguments)
+        if inspect.isawaitable(result):  # a lambda may return one without saying so
             await result

@@ -9,12 +9,16 @@ from urllib.parse import urlencode
 
 from asgi_auth.accounts import Accounts
 from asgi_auth.errors import ConfigurationError, ValidationError
-from asgi_auth.hooks import Commit, Hook, logger
+from asgi_auth.failures import reason_of, traceback_of
+from asgi_auth.hooks import Commit, Hook
+from asgi_auth.jobs import logger
 from asgi_auth.limits import Limiter
 from asgi_auth.passwords import Passwords
 from asgi_auth.sender import Sender, SenderFunction, as_sender
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import ScopedStore
+from asgi_auth.telling import Telling
+from asgi_auth.threads import SenderThreads
 from asgi_auth.tokens import IssuedToken, Tokens
 from asgi_auth.types import EMPTY, Clock, DeliveryFailed, Digest, FrozenDict
 
@@ -47,6 +51,13 @@ class Services(Generic[U]):
     digest: Digest = field(repr=False)
     senders: list[tuple[str, Sender | SenderFunction]] = field(default_factory=list)
     """Every sender in use, with what the application calls the option."""
+    sender_threads: SenderThreads = field(default_factory=SenderThreads, repr=False)
+    """Where plain senders run."""
+
+    @property
+    def telling(self) -> Telling:
+        """Where the lines of an outage are counted, so that all its requests together write one a second."""
+        return self.commit.jobs.telling
 
     def url(self, strategy: str, phase: str, **query: str) -> str:
         """The public address of a phase, from ``base_url`` and never from a request (HT-1)."""
@@ -65,7 +76,7 @@ class Services(Generic[U]):
         Raises:
             ConfigurationError: it is neither, or it shows messages locally and this is not a local instance.
         """
-        adapted = as_sender(sender, parameter=parameter)
+        adapted = as_sender(sender, parameter=parameter, threads=self.sender_threads)
         if getattr(sender, "local_only", False) and not self.local:
             raise ConfigurationError(f"{parameter}: {type(sender).__name__} is for local use, not for https")
         self.senders.append((parameter, sender))
@@ -103,17 +114,20 @@ class Services(Generic[U]):
         opts: dict[str, Any] = {**details, "purpose": purpose, "address": address, "app_name": self.app_name}
         if issued is not None:
             opts |= {"url": url, "expires_at": issued.record.expires_at}
+        limit = asyncio.timeout(SENDER_TIMEOUT.total_seconds())
         try:
-            async with asyncio.timeout(SENDER_TIMEOUT.total_seconds()):
+            async with limit:
                 await sender.send(user, issued and issued.token, FrozenDict(opts))
-        except Exception as exc:  # anybody's code; its text may hold the token, so only its type is kept
-            logger.error("a %s message could not be sent: %s", purpose, type(exc).__name__)
+        except Exception as exc:  # anybody's code
+            reason = f"no end within {SENDER_TIMEOUT.total_seconds():g} s" if limit.expired() else reason_of(exc)
+            traceback = traceback_of(exc, local=self.local)
+            logger.error("a %s message could not be sent: %s", purpose, reason, exc_info=traceback)
             await self.commit.note(
                 DeliveryFailed(
                     at=self.clock(),
                     user_id=None if user is None else self.accounts.user_id(user),
                     purpose=purpose,
-                    reason=type(exc).__name__,
+                    reason=reason,
                 )
             )
             return False

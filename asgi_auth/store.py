@@ -444,7 +444,7 @@ class Store(Protocol[U]):
     """A database with users in it."""
 
     async def open(self) -> None:
-        """Open it and bring an empty database to the newest schema; opening twice is opening once.
+        """Open it; the first opening brings an empty database to the newest schema. Opening twice is opening once.
 
         Raises:
             ConfigurationError: the schema is older (run ``migrate``) or is not known.
@@ -454,6 +454,14 @@ class Store(Protocol[U]):
 
     async def close(self) -> None:
         """Give everything back; closing twice is closing once. A closed store may be opened again."""
+        ...
+
+    async def versions(self) -> tuple[int, int]:
+        """The version of the schema that is there, 0 if there is none, and the newest one. Makes and changes nothing.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
         ...
 
     async def migrate(self) -> tuple[int, int]:

@@ -129,9 +129,9 @@ class Tokens(Generic[U]):
         known = self._verified.get(digest)
         claims, seconds = known or self._decode(token), (now or self._clock()).timestamp()
         if seconds >= claims.exp:
-            raise InvalidTokenError("access token expired")
+            raise InvalidTokenError(f"access token expired {seconds - claims.exp:.0f} s ago")
         if seconds + LEEWAY < claims.nbf:
-            raise InvalidTokenError("access token is not valid yet")
+            raise InvalidTokenError(f"access token begins in {claims.nbf - seconds:.0f} s, by the clock that issued it")
         if known is None:
             if len(self._verified) >= REMEMBERED_LIMIT:
                 del self._verified[next(iter(self._verified))]

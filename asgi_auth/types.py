@@ -289,6 +289,8 @@ class Phase:
     """Only for somebody who is signed in: whoever is not is refused, and ``PhaseRequest.state`` says who it is."""
     identifies: bool = False
     """For everybody; ``PhaseRequest.state`` says who is signed in, if anybody is."""
+    hashes: bool = False
+    """The phase hashes a password: where too many wait to be hashed it is refused before it begins (503)."""
     registers: Form | None = None
     """For a phase that makes accounts and takes ``invitation_token``: the form for somebody who was invited."""
 
@@ -579,9 +581,11 @@ class InvitationEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDropped(Event):
-    """More was left to do after responses than is allowed to wait."""
+    """More was left to do after responses than is allowed to wait, or than the end of the application waits for."""
 
     name: ClassVar[str] = "job.dropped"
+    count: int
+    """How many jobs, since the last time that it was told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -591,3 +595,4 @@ class DeliveryFailed(Event):
     name: ClassVar[str] = "delivery.failed"
     purpose: str
     reason: str
+    """The text of a ``SenderError``, which holds no secret; of any other exception only its type."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a file, whatever the current directory
 
-from benchmarks import against, middleware, parts, sign_in, stalls, storm
+from benchmarks import against, middleware, overload, parts, sign_in, stalls, storm
 
 
 async def main(*, quick: bool, peers: bool) -> None:
@@ -24,6 +24,7 @@ async def main(*, quick: bool, peers: bool) -> None:
     stalls.report(await stalls.measure(rounds=2 if quick else 10))
     sign_in.report(*await sign_in.measure(count=8 if quick else 64))
     storm.report(await storm.measure(seconds=1 if quick else 10))
+    overload.report(await overload.measure(rounds=1 if quick else 5))
     if peers:
         await beside_peers(quick=quick)
 

@@ -49,14 +49,23 @@ class Connection:
 
     async def ask(self, method: str, path: str, body: Body | None = None, *, head: str = "") -> int:
         """Send a request, with *head* for more lines of headers, and read the whole answer; its status."""
+        self.send(method, path, body, head=head)
+        status, _ = await self.answer()
+        return status
+
+    def send(self, method: str, path: str, body: Body | None = None, *, head: str = "") -> None:
+        """Send a request."""
         kind = "x-www-form-urlencoded" if isinstance(body, bytes) else "json"
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/{kind}\r\n{head}"
         self._writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+
+    async def answer(self) -> tuple[int, bytes]:
+        """The status and the body of the next answer."""
         answer = await self._reader.readuntil(b"\r\n\r\n")
         length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        await self._reader.readexactly(int(length.split(b":")[1]))
-        return int(answer.split(b" ", 2)[1])
+        body = await self._reader.readexactly(int(length.split(b":")[1]))
+        return int(answer.split(b" ", 2)[1]), body
 
     def close(self) -> None:
         """Hang up."""
@@ -64,13 +73,13 @@ class Connection:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[int]:
-    """uvicorn with one worker on a free port of the loopback, and a registered user; its port."""
+async def served(app: str = "benchmarks.storm_app:app") -> AsyncIterator[int]:
+    """*app* under uvicorn with one worker on a free port of the loopback, and a registered user; its port."""
     with tempfile.TemporaryDirectory() as directory, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         free.close()
-        command = [sys.executable, "-m", "uvicorn", "benchmarks.storm_app:app", "--port", str(port)]
+        command = [sys.executable, "-m", "uvicorn", app, "--port", str(port)]
         environment = {**os.environ, "BENCHMARK_DATABASE": str(Path(directory) / "storm.db")}
         command += ["--log-level", "warning", "--no-access-log"]
         server = await asyncio.create_subprocess_exec(*command, env=environment)
@@ -94,9 +103,9 @@ async def _first(port: int) -> Connection:
                 await asyncio.sleep(0.05)
 
 
-async def connect(port: int) -> Connection:
-    """A connection to the server."""
-    return Connection(*await asyncio.open_connection("127.0.0.1", port))
+async def connect(port: int, source: str = "127.0.0.1") -> Connection:
+    """A connection to the server from an address of the loopback."""
+    return Connection(*await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0)))
 
 
 async def ping(port: int, seconds: float) -> list[float]:

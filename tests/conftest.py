@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Generator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from coverage import Coverage
 from hypothesis import settings
 
+from asgi_auth.jobs import Jobs
 from tests.postgres import database
+from tests.support import PATIENCE
 from tests.workers import CACHED, DSN, SESSION_CACHE, OnPostgres, OnSQLite
 
 # The same examples in every run: a red test is red for everybody. `ci` repeats the properties on further Pythons.
@@ -77,3 +80,9 @@ def keep_coverage(measured: Coverage | None) -> None:
 def pytest_sessionfinish() -> None:
     """Do so while there is time: pytest-xdist kills a worker that takes ten seconds to end."""
     keep_coverage(Coverage.current())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def patient() -> None:
+    """A request waits for its mail however busy the machine is."""
+    Jobs.patience = timedelta(seconds=PATIENCE)

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -81,6 +82,24 @@ def another_database(**defaults: str) -> Iterator[str]:
         asyncio.run(execute(server().dsn, f"ALTER DATABASE {name} SET {setting} = '{value}'"))
     yield urlsplit(server().dsn)._replace(path=f"/{name}").geturl()
     asyncio.run(execute(server().dsn, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@asynccontextmanager
+async def frozen(dsn: str, application_name: str) -> AsyncIterator[None]:
+    """Within the block those of the server's processes answer nothing that serve the connections of this name.
+
+    They are stopped as a debugger stops them: their sockets stay open. Others are served as ever.
+    """
+    if not server().restarts:  # pragma: no cover  # only with a server of somebody else
+        pytest.skip("the processes of the server are not ours to stop")
+    rows = await execute(dsn, "SELECT pid FROM pg_stat_activity WHERE application_name = $1", application_name)
+    for [pid] in rows:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for [pid] in rows:
+            os.kill(pid, signal.SIGCONT)  # none has ended: a process that is stopped does not notice anything
 
 
 async def execute(dsn: str, sql: str, *values: Any) -> list[Any]:

@@ -10,7 +10,7 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -31,10 +31,28 @@ def listen() -> tuple[socket.socket, str]:
     return listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
+def hold_port(stack: ExitStack) -> int:
+    """A free port for a program that takes over no listening socket, held until *stack* ends.
+
+    It is bound and not listened on: nobody else is given it meanwhile, and who asks for it by name may have it.
+    """
+    holder = stack.enter_context(closing(socket.socket()))
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port: int = holder.getsockname()[1]
+    return port
+
+
 @asynccontextmanager
-async def serving(app: Any, *, lifespan: Literal["on", "auto"] = "on", root_path: str = "") -> AsyncIterator[str]:
+async def serving(
+    app: Any,
+    *,
+    lifespan: Literal["on", "auto"] = "on",
+    root_path: str = "",
+    listening: tuple[socket.socket, str] | None = None,
+) -> AsyncIterator[str]:
     """*app* under uvicorn in this event loop: the URL. ``auto`` is for an application that knows no lifespan."""
-    listener, url = listen()
+    listener, url = listening or listen()
     # The older websocket protocol of uvicorn imports what is deprecated.
     config = uvicorn.Config(app, lifespan=lifespan, root_path=root_path, log_config=None, ws="websockets-sansio")
     server = uvicorn.Server(config)

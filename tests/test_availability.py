@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from asgi_auth.errors import AuthError
+from asgi_auth.hashing import _is_ready
 from asgi_auth.passwords import Bcrypt
 from asgi_auth.plug import AuthPlug
 from asgi_auth.types import Activity
@@ -25,7 +26,7 @@ from tests.asgi import Exchange, post, start
 from tests.gate import GatedBcrypt, Turnstile
 from tests.served import APP, application, real_auth
 from tests.servers import serving, uvicorn_process
-from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, PATIENCE, credentials, make_auth, register
+from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, PATIENCE, credentials, make_auth, register, registration, until
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +100,71 @@ def sign_in(app: Any, *, client: str = "192.0.2.1", **parameters: str) -> Exchan
     return start(app, "POST", SIGN_IN, data={**credentials(), **parameters}, client=(client, 1234))
 
 
+async def test_burst_is_refused_before_any_look_up(
+    tmp_path: Path, one_core: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DO-2: of 200 sign-ins that begin together, one address or many, only those with a place ask the store."""
+    asked = Counter[str]()
+    for many in (False, True):
+        hasher = GatedBcrypt()
+        auth = make_auth(tmp_path, hasher=hasher)
+        find = auth.accounts.find
+
+        async def counted(field: str, value: str, find: Any = find) -> Any:
+            asked[value] += 1
+            return await find(field, value)
+
+        async with auth.running():
+            monkeypatch.setattr(auth.services.accounts, "find", counted)
+            hasher.gate.close("verify")
+            emails = [f"{many}.{number}@mail.example.org" for number in range(200)]
+            exchanges = [
+                sign_in(AuthPlug(auth), client=f"192.0.2.{number if many else 1}", email=email)
+                for number, email in enumerate(emails)
+            ]
+            await until(lambda exchanges=exchanges: sum(map(is_refused, exchanges)) == 200 - ROOM)  # type: ignore[misc]
+            hasher.gate.open()
+            await asyncio.gather(*(exchange.task for exchange in exchanges))
+
+        assert {email for email in emails if asked[email]} == set(emails[:ROOM])
+
+
+def is_refused(exchange: Exchange) -> bool:
+    """Whether the server has answered that it is overloaded."""
+    return exchange.answer.status == 503
+
+
+@pytest.mark.parametrize(
+    ("phase", "params"),
+    [
+        ("sign_in", {"email": EMAIL, "password": PASSWORD}),
+        ("sign_in", {"email": OTHER_EMAIL, "password": PASSWORD}),
+        ("register", registration(OTHER_EMAIL)),
+        ("reset", {"reset_token": "x", "password": PASSWORD, "password_confirmation": PASSWORD}),
+        ("reauthenticate", {"password": PASSWORD}),
+    ],
+    ids=["known", "unknown", "register", "reset", "reauthenticate"],
+)
+async def test_overloaded_server_refuses_in_one_step(
+    tmp_path: Path, one_core: None, phase: str, params: dict[str, str]
+) -> None:
+    """DO-2, EN-2: while the queue is full, every phase that hashes is refused alike, before its task waits once."""
+    auth = make_auth(tmp_path, hasher=GatedBcrypt())
+    async with auth.running():
+        _, token = await register(auth)
+        with ExitStack() as places:
+            for _ in range(ROOM):
+                places.enter_context(auth.services.passwords.place("192.0.2.1"))
+            cookie = f"user_session={token.cookie}"
+            exchange = start(AuthPlug(auth), "POST", f"/auth/password/{phase}", data=params, cookie=cookie)
+            await asyncio.sleep(0)
+            assert (exchange.answer.status, exchange.answer["Retry-After"]) == (503, "1")
+            await exchange.task
+        # The places have gone with their blocks.
+        answer = await post(AuthPlug(auth), SIGN_IN, credentials())
+        assert answer.status == 200
+
+
 async def test_crowd_of_one_address_starves_nobody(tmp_path: Path, one_core: None) -> None:
     """DO-6: sixteen clients of one address fill the queue; somebody else is let in, and is next but one."""
     hasher = GatedBcrypt()
@@ -112,6 +178,8 @@ async def test_crowd_of_one_address_starves_nobody(tmp_path: Path, one_core: Non
         await turnstile.until(lambda: turnstile.left == len(crowd) - ROOM)
         other = sign_in(turnstile, client="192.0.2.2", email=OTHER_EMAIL)
         await turnstile.until(lambda: turnstile.left == len(crowd) - ROOM + 1)  # the crowd's newest gives its place
+        # It holds a place from then on, and has its turn once it is known what is to be hashed.
+        await until(lambda: any(job.key == "192.0.2.2" and _is_ready(job) for job in auth._pool._queue()._waiting))
         hasher.gate.open()
         await asyncio.gather(*(exchange.task for exchange in [other, *crowd]))
 

@@ -77,9 +77,9 @@ def test_doctor_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
         ),
         ({"trusted_proxies": ["0.0.0.0/0"]}, "unsafe: trusted_proxies: 0.0.0.0/0 lets clients choose"),
         ({"trusted_proxies": ["::/0"]}, "unsafe: trusted_proxies: ::/0 lets clients choose"),
+        ({"trusted_proxies": []}, "note: trusted_proxies: behind a proxy all clients count as one"),
         ({"add_ons": []}, "note: registration: anybody can register an address of somebody else"),
         ({"strategies": [Password()]}, "note: password.resettable: a forgotten password cannot be replaced"),
-        ({"clock": lambda: datetime.now()}, "unsafe: clock: it does not tell aware UTC datetimes"),  # noqa: DTZ005
         ({"clock": lambda: datetime.now(UTC) - timedelta(minutes=2)}, "unsafe: clock: it is not the clock"),
     ],
 )
@@ -96,6 +96,11 @@ def test_doctor_names_what_is_unsafe(tmp_path: Path, options: dict[str, Any], to
 def test_doctor_has_no_advice_for_a_closed_registration(tmp_path: Path, options: dict[str, Any]) -> None:
     """Where nobody registers, nobody registers the address of somebody else."""
     assert not any("registration" in finding for finding in findings(tmp_path, add_ons=[], **options))
+
+
+def test_doctor_has_no_advice_for_a_proxy_on_a_socket(tmp_path: Path) -> None:
+    """It is listed, and is no network."""
+    assert findings(tmp_path, trusted_proxies=["unix"]) == []
 
 
 def test_doctor_knows_the_senders_that_are_for_development(tmp_path: Path) -> None:
@@ -125,8 +130,18 @@ def test_doctor_makes_no_database(tmp_path: Path) -> None:
     (finding,) = asyncio.run(examine(good_auth(tmp_path)))
 
     assert not finding.unsafe
-    assert "the first start makes it" in finding.advice
+    assert finding.advice == f"there is no {tmp_path}/app.db yet; the first start makes it"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_makes_no_tables(tmp_path: Path) -> None:
+    """A file that somebody has made for the database stays empty."""
+    (tmp_path / "app.db").touch(mode=0o600)
+    (finding,) = asyncio.run(examine(good_auth(tmp_path)))
+
+    assert not finding.unsafe
+    assert finding.advice == f"{tmp_path}/app.db lacks tables of the library; the first start makes them"
+    assert (tmp_path / "app.db").read_bytes() == b""
 
 
 def test_doctor_reports_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
@@ -137,18 +152,22 @@ def test_doctor_reports_a_database_that_cannot_be_opened(tmp_path: Path) -> None
     (tmp_path / "app.db").write_bytes(b"no database" * 100)
     (tmp_path / "app.db").chmod(0o600)
     (broken,) = asyncio.run(examine(good_auth(tmp_path)))
-    assert str(broken).startswith("unsafe: store: it cannot be opened (sqlite: SQLITE_NOTADB)")
+    assert str(broken).startswith(f"unsafe: store: it cannot be opened (sqlite: SQLITE_NOTADB: {tmp_path}/app.db: the ")
 
 
 class Elsewhere:
     """A store that is no file: everything is another store's."""
 
     def __init__(self, store: Any) -> None:
-        self.open, self.close, self.scope = store.open, store.close, store.scope
+        self.open, self.close, self.versions, self.scope = store.open, store.close, store.versions, store.scope
 
 
 def test_doctor_asks_for_no_file_where_there_is_none(tmp_path: Path) -> None:
-    """A store without a path is only opened."""
+    """A store without a path is only opened, once it has tables."""
     auth = good_auth(tmp_path)
+    elsewhere = good_auth(tmp_path, store=Elsewhere(auth.store))
 
-    assert asyncio.run(examine(good_auth(tmp_path, store=Elsewhere(auth.store)))) == []
+    (finding,) = asyncio.run(examine(elsewhere))
+    assert finding.advice == "the database lacks tables of the library; the first start makes them"
+    asyncio.run(auth.store.migrate())
+    assert asyncio.run(examine(elsewhere)) == []

@@ -33,6 +33,7 @@ PUBLIC = {
         "MethodNotAllowedError",
         "MisdirectedRequestError",
         "NotFreshError",
+        "Outbox",
         "OverloadedError",
         "PasswordPolicy",
         "ProviderError",

@@ -169,6 +169,14 @@ os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 """
 
 
+def launcher(directory: Path) -> str:
+    """A Python for which modes hold."""
+    path = directory / "python"
+    path.write_text(LAUNCHER.format(python=sys.executable))
+    path.chmod(0o700)
+    return str(path)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux makes root mind the mode of a file")
 async def test_read_only_database_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FT-6: a file and a directory without the right to write: 503 for every credential, until they have it."""
@@ -177,10 +185,7 @@ async def test_read_only_database_is_unavailable(tmp_path: Path, monkeypatch: py
     async with auth.running():
         _, token = await register(auth)
     shutil.move(tmp_path / "app.db", directory)
-    launcher = tmp_path / "python"
-    launcher.write_text(LAUNCHER.format(python=sys.executable))
-    launcher.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(launcher))
+    monkeypatch.setattr(sys, "executable", launcher(tmp_path))
     modes = {directory / "app.db": (0o400, 0o600), directory: (0o500, 0o700)}
     for path, (mode, _) in modes.items():
         path.chmod(mode)
@@ -194,6 +199,60 @@ async def test_read_only_database_is_unavailable(tmp_path: Path, monkeypatch: py
         assert (await client.get("/me")).status_code == 503
         for path, (_, mode) in modes.items():
             path.chmod(mode)
+        assert (await client.get("/me")).text == EMAIL
+        assert (await answer(client, "password/sign_in", credentials()))[0] == 200
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux makes root mind the mode of a file")
+async def test_read_only_file_is_unavailable_for_what_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FT-6: a server on a file that it may not write reads; it writes once it may, without a restart."""
+    auth, directory = real_auth(tmp_path), tmp_path / "database"
+    directory.mkdir()
+    async with auth.running():
+        _, token = await register(auth)
+    path = Path(shutil.move(tmp_path / "app.db", directory))
+    monkeypatch.setattr(sys, "executable", launcher(tmp_path))
+    await asyncio.to_thread(path.chmod, 0o400)
+    async with (
+        uvicorn_process(*APP, directory=directory) as server,
+        server.client(cookies={auth.session_cookie: token.cookie}) as client,
+    ):
+        assert (await client.get("/me")).text == EMAIL
+        for _ in range(2):
+            assert await answer(client, "password/sign_in", credentials()) == UNAVAILABLE
+        assert (await client.get("/me")).text == EMAIL
+        await asyncio.to_thread(path.chmod, 0o600)
+        assert (await answer(client, "password/sign_in", credentials()))[0] == 200
+
+
+@pytest.mark.parametrize("lose", ["delete", "empty", "replace"])
+async def test_lost_database_is_unavailable_until_it_is_back(tmp_path: Path, lose: str) -> None:
+    """FT-6: a server writes neither to a file that is gone nor to one that was put in its place, and makes none."""
+    auth, path, aside = real_auth(tmp_path), tmp_path / "app.db", tmp_path / "aside"
+    async with auth.running():
+        _, token = await register(auth)
+    async with (
+        uvicorn_process(*APP, directory=tmp_path) as server,
+        server.client(cookies={auth.session_cookie: token.cookie}) as client,
+    ):
+        assert (await client.get("/me")).text == EMAIL
+        whole = path.read_bytes()
+        if lose == "empty":
+            path.write_bytes(b"")
+        else:
+            path.rename(aside)
+        if lose == "replace":
+            path.write_bytes(whole)
+        before = path.stat().st_size if path.exists() else None
+        for _ in range(2):
+            assert await answer(client, "password/sign_in", credentials()) == UNAVAILABLE
+            assert (await client.get("/me")).status_code == 503
+        assert (path.stat().st_size if path.exists() else None) == before
+
+        if lose == "empty":
+            path.write_bytes(whole)
+        else:
+            aside.rename(path)
         assert (await client.get("/me")).text == EMAIL
         assert (await answer(client, "password/sign_in", credentials()))[0] == 200
 

@@ -196,6 +196,8 @@ async def test_fresh(site: _Site) -> None:
         ("GET", {"query": b"a=1&b=/c"}, "/sign_in?lang=en&return_to=%2Ffresh%3Fa%3D1%26b%3D%2Fc"),
         ("GET", {"query": b"a" * 2043}, "/sign_in?lang=en"),
         ("GET", {"query": b"a=%0d%0a"}, "/sign_in?lang=en"),
+        ("GET", {"root_path": "/app"}, "/sign_in?lang=en&return_to=%2Fapp%2Ffresh"),
+        ("GET", {"root_path": "/app", "query": b"a=1"}, "/sign_in?lang=en&return_to=%2Fapp%2Ffresh%3Fa%3D1"),
         ("POST", {}, "/sign_in?lang=en"),
         ("GET", {"bearer": "forged"}, "/sign_in?lang=en&return_to=%2Ffresh"),
     ],

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any
 
@@ -216,17 +216,18 @@ async def test_run_takes_the_place_from_the_last_of_the_longest_lines() -> None:
 
 
 @pytest.mark.anyio
-async def test_run_can_empty_the_longest_line() -> None:
-    """DO-6: a key that has nothing waiting takes the place of a key with one job."""
-    crew = Crew(waiting=1)
+async def test_run_takes_no_place_from_an_equal() -> None:
+    """DO-2, DO-6: a crowd of which each has one job waiting keeps its places; who comes later is refused at once."""
+    crew = Crew(waiting=2)
     await crew.occupy()
-    (evicted,) = await crew.enter("a", "a1")
+    jobs = await crew.enter("a", "a1") + await crew.enter("b", "b1")
 
-    jobs = await crew.enter("b", "b1")
+    (refused,) = await crew.enter("c", "c1")
 
+    assert refused.done()
     with pytest.raises(OverloadedError):
-        await evicted
-    assert await crew.release(*jobs) == ["b1"]
+        await refused
+    assert await crew.release(*jobs) == ["a1", "b1"]
 
 
 @pytest.mark.anyio
@@ -243,6 +244,91 @@ async def test_run_treats_all_without_key_as_one() -> None:
         with pytest.raises(OverloadedError):
             await job
     assert await crew.release(none[0], *other) == ["1", "a1"]
+
+
+@pytest.mark.anyio
+async def test_place_is_refused_at_once_when_the_queue_is_full() -> None:
+    """DO-2: places count as jobs that wait, whether it is known yet what will run in them or not."""
+    crew = Crew(waiting=2)
+    await crew.occupy()
+    jobs = await crew.enter("a", "a1")
+
+    with crew.pool.place("a"):
+        with pytest.raises(OverloadedError):
+            crew.pool.place("a").__enter__()
+        held = await crew.enter("a", "held")
+
+    assert await crew.release(*jobs, *held) == ["a1", "held"]
+
+
+@pytest.mark.anyio
+async def test_place_is_used_by_the_first_run_only() -> None:
+    """Within the block a second job waits like any other."""
+    crew = Crew(waiting=1)
+    await crew.occupy()
+    with crew.pool.place("a"):
+        first, second = await crew.enter("a", "1", "2")
+        with pytest.raises(OverloadedError):
+            await second
+
+    assert await crew.release(first) == ["1"]
+
+
+@pytest.mark.anyio
+async def test_free_thread_does_not_wait_for_a_place() -> None:
+    """DO-1: what holds a place looks something up; whoever is ready goes first, and free threads count as room."""
+    pool = HashingPool(threads=1, waiting=0)
+    with pool.place("a"):
+        with pytest.raises(OverloadedError):
+            pool.place("b").__enter__()
+        assert await pool.run("a", lambda: "a") == "a"
+        assert await pool.run("b", lambda: "b") == "b"
+    crew = Crew(waiting=2)
+    await crew.occupy()
+    with crew.pool.place("a"):
+        jobs = [asyncio.create_task(crew.pool.run("b", partial(crew.order.append, "b1")), context=Context())]
+        await asyncio.sleep(0)
+        assert await crew.release(*jobs) == ["b1"]
+        await crew.pool.run("a", partial(crew.order.append, "a1"))
+
+    assert crew.order == ["b1", "a1"]
+    pool.close()
+    crew.pool.close()
+
+
+@pytest.mark.anyio
+async def test_place_is_lost_to_a_key_with_fewer() -> None:
+    """DO-6: who holds most places gives the newest; its owner is told when it is used, or never."""
+    crew = Crew(waiting=2)
+    await crew.occupy()
+    with crew.pool.place("a"), crew.pool.place("a"):
+        others = [asyncio.create_task(crew.pool.run("b", partial(crew.order.append, "b1")), context=Context())]
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError, match="gave its place"):
+            await crew.pool.run("a", partial(crew.order.append, "a2"))
+
+    assert await crew.release(*others) == ["b1"]
+
+
+@pytest.mark.anyio
+async def test_place_ends_with_its_block() -> None:
+    """What was refused before anything was hashed leaves room, and a task that outlives the block has no place."""
+    crew = Crew(waiting=1)
+    await crew.occupy()
+    over = asyncio.Event()
+
+    async def outlive() -> None:
+        await over.wait()
+        await crew.pool.run("a", partial(crew.order.append, "later"))
+
+    with crew.pool.place("a"):
+        task = asyncio.create_task(outlive())
+    jobs = await crew.enter("b", "b1")
+    over.set()
+    with pytest.raises(OverloadedError):
+        await task
+
+    assert await crew.release(*jobs) == ["b1"]
 
 
 @pytest.mark.anyio
@@ -281,7 +367,7 @@ async def test_run_keeps_the_thread_of_a_cancelled_job_until_it_is_done() -> Non
 
 @pytest.mark.anyio
 async def test_run_takes_the_place_of_a_job_cancelled_in_the_same_moment() -> None:
-    """A waiting job that was cancelled, and has not run yet to say so, is evicted without a second outcome."""
+    """A waiting job that was cancelled, and has not run yet to say so, keeps no place."""
     crew = Crew(waiting=1)
     await crew.occupy()
     (cancelled,) = await crew.enter("a", "a1")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import Message
 
@@ -58,7 +59,7 @@ async def _read(body: list[bytes] | None, *headers: tuple[str, str], limit: int 
         message = next(messages, None)
         return await silence() if message is None else message
 
-    return await read_body(make_scope("POST", "/", headers), receive, limit=limit, timeout=timeout)
+    return await read_body(Request(make_scope("POST", "/", headers), receive), limit=limit, timeout=timeout)
 
 
 FORM = ("content-type", FORM_TYPE)
@@ -223,6 +224,12 @@ def test_check_host_refuses_a_rebound_name(tmp_path: Path, hosts: list[str]) -> 
         check_host(scope, make_auth(tmp_path))
 
 
+def test_check_host_names_a_missing_host(tmp_path: Path) -> None:
+    """HT-1: HTTP/1.0 knows requests without one."""
+    with pytest.raises(MisdirectedRequestError, match="Host is missing: with base_url http://localhost:8000 only"):
+        check_host({**make_scope("GET", "/"), "headers": []}, make_auth(tmp_path))
+
+
 def test_check_host_does_not_ask_on_https(tmp_path: Path) -> None:
     """The certificate answers for the name there."""
     check_host(make_scope("GET", "/", {"host": "other"}), make_auth(tmp_path, base_url="https://app.example.org"))
@@ -249,6 +256,29 @@ def test_client_of_believes_listed_proxies(tmp_path: Path) -> None:
     scope = make_scope("GET", "/", {"x-forwarded-for": "198.51.100.1, 203.0.113.9"})
 
     assert client_of(scope, auth).address == "203.0.113.9"
+
+
+@pytest.mark.parametrize(("header", "address"), [("x-forwarded-for", "203.0.113.9"), ("forwarded", "203.0.113.8")])
+def test_client_of_believes_one_header(tmp_path: Path, header: str, address: str) -> None:
+    """HT-2: a proxy that sets one of them passes the other on as the client has written it."""
+    auth = make_auth(tmp_path, trusted_proxies=["192.0.2.1"], forwarded_header=header)
+    both = {"x-forwarded-for": "203.0.113.9", "forwarded": "for=203.0.113.8"}
+    (other,) = both.keys() - {header}
+
+    assert client_of(make_scope("GET", "/", both), auth).address == address
+    assert client_of(make_scope("GET", "/", {other: both[other]}), auth).address == "192.0.2.1"
+
+
+@pytest.mark.parametrize("client", [None, ("", "0")])
+def test_client_of_believes_the_peer_on_a_socket(tmp_path: Path, client: Any) -> None:
+    """HT-2: servers say nothing of it, or an empty address."""
+    scope = {**make_scope("GET", "/", {"x-forwarded-for": "203.0.113.9"}), "client": client, "server": None}
+
+    assert client_of(scope, make_auth(tmp_path, trusted_proxies=["unix"])).address == "203.0.113.9"
+    assert client_of(scope, make_auth(tmp_path)).address is None
+    assert (
+        client_of({**scope, "server": ("192.0.2.1", 80)}, make_auth(tmp_path, trusted_proxies=["unix"])).address is None
+    )
 
 
 @pytest.mark.parametrize("cookie", ["other=1", "a=", "a=1; a=1", 'a="1"', "a=\xff", "a=" + "x" * 5000])

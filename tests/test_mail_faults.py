@@ -17,7 +17,7 @@ from asgi_auth.senders import SMTPSender
 from asgi_auth.store import Work
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.types import DeliveryFailed, Event
-from tests.senders.test_smtp import Mailbox, mail_server
+from tests.senders.test_smtp import Mailbox, mail_server, smtp_sender
 from tests.served import application
 from tests.servers import serving
 from tests.support import EMAIL, NEW_PASSWORD, OTHER_EMAIL, PASSWORD, LocalAuthentication, make_auth, register
@@ -62,7 +62,7 @@ class Refusing(Mailbox):
 
     async def handle_RCPT(self, *arguments: Any) -> str:  # noqa: N802  # the server calls it so
         """No."""
-        return "550 no such mailbox"
+        return f"550 no such mailbox: {EMAIL}"
 
 
 class Tarpit(Mailbox):
@@ -187,6 +187,49 @@ async def test_mail_that_fails_changes_no_answer(tmp_path: Path, make_mailbox: C
         assert [(failure.user_id, failure.purpose) for failure in listener.failures] == [(user.id, "reset")]
         assert await finish_reset(client, switch, token) == 200
         assert await valid_passwords(auth, PASSWORD, NEW_PASSWORD) == [NEW_PASSWORD]
+
+
+class Later(Mailbox):
+    """A server that is too busy to take the message, and quotes it."""
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802
+        """Not now."""
+        return f"451 4.3.0 {envelope.rcpt_tos[0]}: try later"
+
+
+FAULTS: dict[str, tuple[Callable[[], Mailbox] | None, dict[str, Any], dict[str, Any], str]] = {
+    "550": (Refusing, {}, {}, "recipient: refused with 550"),
+    "451": (Later, {}, {}, "message: refused with 451 4.3.0"),
+    "off": (None, {}, {}, "connect: Connection refused"),
+    "hanging": (Tarpit, {}, {"timeout": timedelta(milliseconds=300)}, "message: no answer within 0.3 s"),
+    "password": (Mailbox, {}, {"username": "app", "password": "wrong horse"}, "login: refused with 535 5.7.8"),
+    "no STARTTLS": (Mailbox, {"starttls": False}, {}, "STARTTLS: not supported by the server"),
+    "certificate": (Mailbox, {}, {"tls_context": None}, "STARTTLS: bad certificate: "),
+}
+"""By name: the server, its options, those of the sender, and what the log says."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_log_and_event_say_why_mail_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str) -> None:
+    """TK-4: an operator can tell the faults apart; neither has the address, the token or the password of the server."""
+    make_mailbox, server, options, told = FAULTS[fault]
+    switch, listener = Switch(), Listener()
+    auth = mailing_auth(tmp_path, switch, add_ons=[listener], base_url=PUBLIC)
+    async with auth.running():
+        await register(auth)
+        async with mail_server(make_mailbox and make_mailbox(), **server) as mailbox:
+            port = mailbox.port if make_mailbox else unused_port()
+            switch.sender = smtp_sender(mailbox, port=port, **options)
+            await auth.strategy("password").reset_request({"email": EMAIL})
+
+    (line,) = [message for message in caplog.messages if message.startswith("a reset message could not be sent: ")]
+    (failure,) = listener.failures
+    assert line.startswith(f"a reset message could not be sent: 127.0.0.1:{port}: {told}")
+    assert line.endswith(failure.reason)
+    ours = "".join(record.getMessage() for record in caplog.records if record.name == "asgi_auth")
+    assert EMAIL not in ours
+    assert "wrong horse" not in ours
+    assert "reset_token" not in ours
 
 
 async def test_slow_mail_tells_nobody_who_is_known(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from asgi_auth import demo
-from asgi_auth.__main__ import main
+from asgi_auth.__main__ import _advice, main
 from asgi_auth.authentication import utc_now
 from asgi_auth.protocol.keys import check_secret
+from asgi_auth.stores import PostgresStore, SQLiteStore
 from tests.support import EMAIL, PASSWORD, make_auth, register
 
 APP = """
@@ -165,7 +166,10 @@ def test_demo_with_a_broken_database_is_told(tmp_path: Path, capsys: pytest.Capt
     assert main(["demo", "--port", "0", "--directory", str(tmp_path)]) == 1
     answer = capsys.readouterr()
     assert answer.out == ""
-    assert answer.err.startswith("error: the database does not answer (sqlite: SQLITE_NOTADB); check where it is")
+    assert answer.err.startswith(
+        f"error: the database does not answer (sqlite: SQLITE_NOTADB: {tmp_path}/demo.db: the file is no SQLite "
+        "database); check where it is"
+    )
 
 
 def test_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,9 +273,63 @@ def test_migrate_says_from_where_to_where(capsys: pytest.CaptureFixture[str]) ->
     """0 is no schema at all; a second time nothing is left to do."""
     assert [main(["migrate", "app:auth"]), main(["migrate", "app:auth"])] == [0, 0]
 
-    first, second = capsys.readouterr().out.splitlines()
+    answer = capsys.readouterr()
+    first, second = answer.out.splitlines()
     newest = first.removeprefix("schema 0 -> ")
     assert second == f"schema {newest} -> {newest}"
+    assert answer.err == ""
+
+
+def make_older(path: Path) -> None:
+    """What the release before the newest schema has left."""
+    main(["migrate", "app:auth"])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("ALTER TABLE asgi_auth_accounts DROP COLUMN proven_email")
+    set_schema(path, 2)
+
+
+def test_migrate_says_to_make_a_backup_before_it_changes_anything(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The note is there while the schema is still the old one; nothing is asked, so that a deployment goes on."""
+    path = folder / "app.db"
+    make_older(path)
+    capsys.readouterr()
+    told: list[str] = []
+
+    async def interrupted(store: SQLiteStore) -> None:
+        told.append(capsys.readouterr().err)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SQLiteStore, "migrate", interrupted)
+        assert main(["migrate", "app:auth"]) == 130
+    assert told == [
+        "note: schema 2 becomes 3; only a backup leads back to the earlier release. Stop the application, and make one "
+        f"first: (umask 077; sqlite3 {path} \"VACUUM INTO 'schema-2.db'\")\n"
+    ]
+
+    assert [main(["migrate", "app:auth"]), main(["migrate", "app:auth"])] == [0, 0]
+    answer = capsys.readouterr()
+    assert answer.out == "schema 2 -> 3\nschema 3 -> 3\n"
+    assert answer.err == told[0]
+
+
+def test_migrate_tells_no_address_of_a_database() -> None:
+    """The note for a database elsewhere has nothing of its password."""
+    told = _advice(PostgresStore("postgresql://app:geheim@db.example.com/app"), 2, 3)
+    assert told.endswith("make one first: as you do for this database (PostgreSQL: pg_dump)")
+
+
+def test_older_database_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever is refused is told of the backup, too, before they run the command."""
+    make_older(folder / "app.db")
+    capsys.readouterr()
+    assert main(["prune", "app:auth"]) == 1
+    assert capsys.readouterr().err == (
+        "error: store: the database has schema 2, this version needs 3: make a backup, then run python -m asgi_auth "
+        "migrate\n"
+    )
 
 
 def test_prune_says_how_many_went(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -286,6 +344,28 @@ def test_prune_says_how_many_went(folder: Path, capsys: pytest.CaptureFixture[st
 
     assert main(["prune", "app:auth"]) == 0
     assert capsys.readouterr().out == "1 rows went\n"
+
+
+def test_prune_tells_that_a_part_failed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The others were pruned; the exit status says that not all is well."""
+    main(["migrate", "app:auth"])
+    with closing(sqlite3.connect(folder / "app.db")) as connection, connection:
+        connection.execute("ALTER TABLE asgi_auth_tokens RENAME TO gone")
+
+    assert main(["prune", "app:auth"]) == 1
+    assert f"error: the database does not answer (sqlite: SQLITE_ERROR: {folder}/app.db)" in capsys.readouterr().err
+
+
+def test_prune_of_a_wrong_path_makes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path that is wrong is named; it is not the place of a new database from which nothing could be deleted."""
+    before = sorted(path.name for path in folder.iterdir())
+    assert main(["prune", "app:auth"]) == 1
+    answer = capsys.readouterr()
+    assert answer.out == ""
+    assert answer.err == (
+        f"error: store: {folder}/app.db does not exist or lacks tables of the library; nothing was made\n"
+    )
+    assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == before
 
 
 def test_database_of_tomorrow_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

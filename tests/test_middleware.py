@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import CancelScope
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
 
+from asgi_auth import middleware
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware, load_state
 from asgi_auth.plug import AuthPlug
-from asgi_auth.types import AnonymousUser, AuthState
+from asgi_auth.types import AccessToken, AnonymousUser, AuthState, Session, User
 from tests.asgi import (
     BROWSER,
     Headers,
@@ -29,13 +36,16 @@ from tests.asgi import (
     tables,
     whoami,
 )
+from tests.servers import serving
 from tests.support import (
     BASE_URL,
     EMAIL,
     OTHER_EMAIL,
     OTHER_SECRET,
+    PATIENCE,
     LocalAuthentication,
     credentials,
+    eventually,
     make_auth,
     register,
 )
@@ -126,6 +136,24 @@ async def test_bad_credentials_are_nobody_with_the_reason(
     answer = await ask(site(auth), "GET", "/", **request_)
 
     assert (answer.status, answer.json()) == (200, {"user": None, "scopes": [], "error": error})
+
+
+async def test_reason_of_a_refused_credential_is_logged_at_debug(
+    auth: LocalAuthentication, caplog: pytest.LogCaptureFixture
+) -> None:
+    """How old a token is, and which page sent the cookie; the credential itself is not in it."""
+    caplog.set_level("DEBUG", "asgi_auth")
+    _, token = await register(auth)
+    auth.clock.advance(timedelta(days=8))
+    elsewhere = {"cookie": f"user_session={token.cookie}", "headers": {"origin": "https://www.example.org"}}
+    await ask(site(auth), "GET", "/", bearer=str(token))
+    await ask(site(auth), "POST", "/", **elsewhere)
+
+    assert caplog.messages[-2:] == [
+        "a bearer credential was refused: access token expired 86400 s ago",
+        "a session credential was refused: Origin 'https://www.example.org': the page's origin is neither base_url, "
+        "http://localhost:8000, nor in allowed_origins",
+    ]
 
 
 async def test_no_altered_cookie_opens_anything(auth: LocalAuthentication) -> None:
@@ -436,6 +464,150 @@ async def test_a_last_use_that_cannot_be_noted_is_no_failure(
 
     assert await seen_user(SessionUserMiddleware(closing, auth), cookie=_cookie(token)) == user.id
     assert "a session's last use could not be noted" in caplog.text
+
+
+async def test_a_last_use_that_cannot_be_noted_replaces_no_exception(
+    tmp_path: Path, auth: LocalAuthentication, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the application raised goes on, whatever becomes of the note."""
+    _, token = await register(auth)
+    auth.clock.advance(timedelta(minutes=1))
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        await execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await ask(SessionUserMiddleware(failing, auth), "GET", "/", cookie=_cookie(token))
+    assert "a session's last use could not be noted" in caplog.text
+
+
+async def test_a_store_that_fails_in_its_own_way_is_no_failure(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A defect in the note of a use is logged by its kind; the answer stays."""
+    user, token = await register(auth)
+    auth.clock.advance(timedelta(minutes=1))
+
+    async def broken(session: Session) -> None:
+        raise ZeroDivisionError(token.cookie)
+
+    monkeypatch.setattr(auth.sessions, "touch", broken)
+    assert await seen_user(SessionUserMiddleware(whoami, auth), cookie=_cookie(token)) == user.id
+    assert "a session's last use could not be noted: ZeroDivisionError" in caplog.messages
+
+
+async def _last_use(auth: LocalAuthentication, user: User, token: AccessToken) -> timedelta:
+    """How long after its beginning the one session of *user* was used."""
+    (session,) = await auth.sessions.list(user.id)
+    return session.last_seen_at - token.session.created_at
+
+
+@pytest.mark.parametrize("kind", [SessionUserMiddleware, BearerUserMiddleware])
+async def test_use_that_ends_by_an_exception_is_noted(auth: LocalAuthentication, kind: Any) -> None:
+    """SE-7: a request that ends with 500 is a use, too; the exception goes on as it is."""
+    user, token = await register(auth)
+    auth.clock.advance(timedelta(minutes=1))
+    defect = ZeroDivisionError()
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        raise defect
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        await ask(kind(failing, auth), "GET", "/", cookie=_cookie(token), bearer=str(token))
+
+    assert raised.value is defect
+    assert await _last_use(auth, user, token) == timedelta(minutes=1)
+
+
+async def test_websocket_that_ends_by_a_disconnect_is_a_use(auth: LocalAuthentication) -> None:
+    """SE-7: the usual loop of an endpoint ends with WebSocketDisconnect; under a real server."""
+    user, token = await register(auth)
+    auth.clock.advance(timedelta(minutes=1))
+
+    async def echo(websocket: WebSocket) -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send_text(await websocket.receive_text())
+
+    async def noted() -> bool:
+        return await _last_use(auth, user, token) == timedelta(hours=11, minutes=1)
+
+    app = Starlette(routes=[WebSocketRoute("/", echo)], middleware=[Middleware(SessionUserMiddleware, auth=auth)])
+    headers = {"cookie": _cookie(token), "origin": BASE_URL}
+    async with serving(app, lifespan="auto") as url:
+        async with connect(url.replace("http", "ws", 1), additional_headers=headers, proxy=None) as websocket:
+            await websocket.send("hello")
+            assert await websocket.recv() == "hello"
+            auth.clock.advance(timedelta(hours=11))
+        await eventually(noted)
+
+
+async def _cut_off(auth: LocalAuthentication, token: AccessToken, *, by_scope: bool) -> None:
+    """Cancel a request, as a task or by a scope of anyio, while the application waits for its client."""
+    waiting, around = asyncio.Event(), CancelScope()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        waiting.set()
+        await receive()
+
+    async def serve() -> None:
+        with around:
+            scope = make_scope("GET", "/", {"cookie": _cookie(token)})
+            await SessionUserMiddleware(app, auth)(scope, silence, _nothing)
+
+    task = asyncio.create_task(serve())
+    await waiting.wait()
+    if by_scope:
+        around.cancel()
+    else:
+        task.cancel()
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.wait([task])
+    assert task.cancelled() is not by_scope
+    assert around.cancelled_caught is by_scope
+
+
+@pytest.mark.parametrize("by_scope", [False, True], ids=["task", "scope"])
+async def test_use_that_is_cancelled_is_noted(auth: LocalAuthentication, by_scope: bool) -> None:
+    """SE-7: a server that stops cancels what is under way, and some do so when the client hangs up."""
+    user, token = await register(auth)
+    auth.clock.advance(timedelta(minutes=1))
+    await _cut_off(auth, token, by_scope=by_scope)
+
+    assert await _last_use(auth, user, token) == timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("by_scope", [False, True], ids=["task", "scope"])
+async def test_cancellation_waits_for_a_moment_only(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, by_scope: bool
+) -> None:
+    """FT-2: a database that does not answer holds up neither a stop nor an exception."""
+    _, token = await register(auth)
+    auth.clock.advance(timedelta(minutes=1))
+    monkeypatch.setattr(middleware, "_HELD_BACK", timedelta(milliseconds=10))
+    monkeypatch.setattr(auth.sessions, "touch", lambda session: silence())
+    await _cut_off(auth, token, by_scope=by_scope)
+
+    assert "a session's last use could not be noted: TimeoutError" in caplog.messages
+
+
+async def test_cancelled_use_does_not_open_what_was_closed(tmp_path: Path) -> None:
+    """A server cancels requests while it closes the application: the file of the store is not opened once more."""
+    auth = make_auth(tmp_path)
+    async with auth.running():
+        user, token = await register(auth)
+        auth.clock.advance(timedelta(minutes=1))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await auth.close()
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await ask(SessionUserMiddleware(app, auth), "GET", "/", cookie=_cookie(token))
+    assert not (tmp_path / "app.db-wal").exists()
+    assert await _last_use(auth, user, token) == timedelta(0)
+    await auth.close()
 
 
 # --- without a middleware -------------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ import pytest
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.sender import Sender, as_sender
 from asgi_auth.senders import MemorySender
+from asgi_auth.threads import SenderThreads
 
+THREADS = SenderThreads()
 OPTS = {"purpose": "reset", "address": "alice@example.com"}
 
 
@@ -70,7 +72,7 @@ def test_sender_is_itself() -> None:
     """What is a sender already is not wrapped."""
     sender = MemorySender()
 
-    assert as_sender(sender, parameter="sender") is sender
+    assert as_sender(sender, parameter="sender", threads=THREADS) is sender
 
 
 @pytest.mark.anyio
@@ -88,7 +90,7 @@ async def test_function_is_called_with_what_it_takes(name: str, opts: dict[str, 
     """A function of two or three arguments does; a plain one runs in a thread, an async one on the loop."""
     calls = Calls()
 
-    await as_sender(getattr(calls, name), parameter="sender").send("alice", "secret", OPTS)
+    await as_sender(getattr(calls, name), parameter="sender", threads=THREADS).send("alice", "secret", OPTS)
 
     assert calls.seen == [("alice", "secret", opts)]
     assert calls.in_thread is in_thread
@@ -100,7 +102,7 @@ async def test_function_is_called_with_what_it_takes(name: str, opts: dict[str, 
 )
 async def test_object_is_called_with_what_it_takes(sender: Any, opts: dict[str, str], in_thread: bool) -> None:
     """An object may have a plain ``send``, a ``send`` of two arguments, or be called itself."""
-    await as_sender(sender, parameter="sender").send("alice", None, OPTS)
+    await as_sender(sender, parameter="sender", threads=THREADS).send("alice", None, OPTS)
 
     assert sender.seen == [("alice", None, opts)]
     assert sender.in_thread is in_thread
@@ -111,8 +113,12 @@ async def test_partial_and_lambda_are_functions() -> None:
     """A partial of an async function, and a lambda that returns its coroutine, are awaited."""
     calls = Calls()
 
-    await as_sender(partial(calls.async_three, "bound"), parameter="sender").send("alice", "secret", OPTS)
-    await as_sender(lambda user, token: calls.async_two(user, token), parameter="sender").send("alice", "secret", OPTS)
+    await as_sender(partial(calls.async_three, "bound"), parameter="sender", threads=THREADS).send(
+        "alice", "secret", OPTS
+    )
+    await as_sender(lambda user, token: calls.async_two(user, token), parameter="sender", threads=THREADS).send(
+        "alice", "secret", OPTS
+    )
 
     assert calls.seen == [("bound", "alice", "secret"), ("alice", "secret", {})]
 
@@ -125,7 +131,7 @@ async def test_failure_of_a_function_is_the_senders() -> None:
         raise LookupError("no such mailbox")
 
     with pytest.raises(LookupError, match="no such mailbox"):
-        await as_sender(fail, parameter="sender").send(None, None, OPTS)
+        await as_sender(fail, parameter="sender", threads=THREADS).send(None, None, OPTS)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +151,12 @@ async def test_failure_of_a_function_is_the_senders() -> None:
 def test_anything_else_is_refused_by_name(wrong: Any) -> None:
     """What is no sender is found at start, and the error names the option."""
     with pytest.raises(ConfigurationError, match=r"^resettable\.sender: .* is no sender"):
-        as_sender(wrong, parameter="resettable.sender")
+        as_sender(wrong, parameter="resettable.sender", threads=THREADS)
 
 
 def test_wrapped_function_says_what_it_is() -> None:
     """The repr leads to the function."""
-    sender = as_sender(print, parameter="sender")
+    sender = as_sender(print, parameter="sender", threads=THREADS)
 
     assert repr(sender) == "as_sender(<built-in function print>)"
     assert isinstance(sender, Sender)

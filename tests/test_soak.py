@@ -37,15 +37,17 @@ FILES = 8
 """How many more files: connections of a person who opens one more."""
 
 EXPECTED = re.compile(
-    r"INFO: .*"  # uvicorn: started, a websocket came or went
+    r"(INFO: .*"  # uvicorn: started, a websocket came or went
     r"|hasher: passwords are hashed too cheaply for real accounts"
     r"|(password\.\w+|None\.sign_out): postgres: \w+"  # 503
     r"|a credential could not be checked: postgres: \w+"  # 503
     r"|a (job failed|session's last use could not be noted): postgres: \w+"
-    r"|pruning was put off: postgres: \w+"
+    r"|(pruning \w+|upkeep) failed: postgres: \w+"
     r"|ERROR: +ASGI callable returned without completing handshake\."  # uvicorn, of one that was refused with 503
     r"|the session cache is off, every look-up asks the database: .*"
     r"|a password could not be re-hashed: postgres: \w+"
+    r"|credentials are checked again: there were \d+ failures in \d+ seconds"
+    r")( \(\d+ more like it since the last such line\))?"
 )
 """What the workers may say; on SQLite nothing about the database."""
 

@@ -417,6 +417,20 @@ def test_access_token_from_the_future_is_refused(tokens: Tokens[User], claim: st
     assert refuses(tokens, forge(**{claim: EPOCH + ahead})) is refused
 
 
+def test_reason_says_how_far_the_times_are_apart(tokens: Tokens[User], clock: FakeClock) -> None:
+    """The log tells a clock that is wrong from a token that is old; the client is told neither."""
+    ahead, ended = forge(iat=EPOCH + 31, nbf=EPOCH), forge(exp=EPOCH)
+    with pytest.raises(InvalidTokenError) as not_yet:
+        tokens.verify_access(ahead)
+    clock.advance(timedelta(hours=1))
+    with pytest.raises(InvalidTokenError) as expired:
+        tokens.verify_access(ended)
+
+    assert not_yet.value.reason == "access token begins in 31 s, by the clock that issued it"
+    assert expired.value.reason == "access token expired 3600 s ago"
+    assert not_yet.value.title == expired.value.title == InvalidTokenError.title
+
+
 def test_access_token_times_are_checked_at_every_use(tokens: Tokens[User], clock: FakeClock) -> None:
     """A clock that is set back makes a remembered token one from the future."""
     tokens.verify_access(GOOD)

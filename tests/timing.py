@@ -1,5 +1,7 @@
-"""Whether answers take the same time, on a machine that does other things as well."""
+"""How long something takes, and whether answers take the same time, on a machine that does other things as well."""
 
+import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from statistics import median
 
@@ -25,3 +27,14 @@ async def measured(measure: Callable[[], Awaitable[Mapping[str, float]]]) -> Map
         if are_alike(ratios):
             break
     return ratios
+
+
+def least(act: Callable[[], object]) -> float:
+    """Seconds of the processor that *act* takes, at the best of four times."""
+    tracer, spent = sys.gettrace(), []
+    for tracing in (None, None, None, tracer):  # measuring coverage costs more than what is measured here
+        sys.settrace(tracing)
+        began = time.thread_time()
+        act()
+        spent.append(time.thread_time() - began)
+    return min(spent)

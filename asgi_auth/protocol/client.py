@@ -1,58 +1,123 @@
-"""Who asks, as far as the transport says: X-Forwarded-For as proxies write it, User-Agent (RFC 9110 section 10.1.5)."""
+"""Who asks: the transport's peer, what proxies say of theirs, and User-Agent (RFC 9110 section 10.1.5)."""
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import get_args
 
 from asgi_auth.errors import ConfigurationError
+from asgi_auth.protocol.forwarded import ForwardedHeader, hops
 
 MAX_LABEL_CHARACTERS = 256
-MAX_HOPS_CHARACTERS = 1024
-"""The end of X-Forwarded-For that is read, some twenty hops: what a stranger wrote is at its beginning."""
 
-_BRACKETED = re.compile(r"\[([^\[\]]*)\](?::[0-9]+)?")
-_V4_WITH_PORT = re.compile(r"([0-9.]+):[0-9]+")
+UNIX = "unix"
+"""The peer on a UNIX socket, which has no address."""
+
+_PORT = r":(?:[0-9]+|_[A-Za-z0-9._-]+)"  # RFC 7239 section 6 also has obfuscated ones
+_BRACKETED = re.compile(rf"\[([^\[\]]*)\](?:{_PORT})?")
+_V4_WITH_PORT = re.compile(rf"([0-9.]+){_PORT}")
 
 
-def client_address(
-    peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[IPv4Network | IPv6Network]
-) -> str | None:
+@dataclass(frozen=True, slots=True)
+class TrustedProxies:
+    """The proxies of the application, and the one header in which they are believed."""
+
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    unix: bool = False
+    """Whether the peer on a UNIX socket is one."""
+    header: ForwardedHeader = "x-forwarded-for"
+
+    def trusts(self, peer: str | None) -> bool:
+        """Whether what *peer* says of its own peer is believed."""
+        return self.unix if peer == UNIX else self.lists(_address(peer or ""))
+
+    def lists(self, address: IPv4Address | IPv6Address | None) -> bool:
+        """Whether an address is one of a proxy; None, which is no address, is not."""
+        return address is not None and any(address in network for network in self.networks)
+
+
+def peer_of(client: str | None, server: str | None) -> str | None:
+    """The other end of the connection: its address, or ``UNIX``.
+
+    >>> peer_of("203.0.113.7", "192.0.2.1"), peer_of(None, None), peer_of(None, "192.0.2.1")
+    ('203.0.113.7', 'unix', None)
+
+    Args:
+        client: The address in ``client`` of the scope. On a UNIX socket servers give none, or an empty one.
+        server: That in ``server``; on a UNIX socket a path or none. Where it is an IP address and *client* is none, a
+            client on TCP has hung up before the server asked who it was.
+
+    Returns:
+        None where the server does not tell who it is.
+    """
+    if client:
+        return client
+    return None if _address(server or "") else UNIX
+
+
+def client_address(peer: str | None, values: Sequence[str], proxies: TrustedProxies) -> str | None:
     """The right-most hop that is not a trusted proxy (HT-2).
 
     Everything left of it was written by that hop, which may lie.
 
-    >>> proxies = parse_networks(["10.0.0.0/8"], parameter="trusted_proxies")
+    >>> proxies = parse_proxies(["10.0.0.0/8"], header="x-forwarded-for")
     >>> client_address("10.0.0.1", ["198.51.100.1, 203.0.113.7"], proxies)
     '203.0.113.7'
 
     Args:
-        peer: The other end of the connection; None if the transport does not say.
-        forwarded_for: The value of every X-Forwarded-For header, in order.
-        trusted: The proxies of this application; without any, the headers are not looked at.
+        peer: From :func:`peer_of`.
+        values: The value of every line of the header in which the proxies are believed, in order.
+        proxies: Unless the peer is one of them, the header is not looked at.
 
     Returns:
         IPv6 in canonical form (RFC 5952), an IPv4-mapped address as IPv4. A peer that is no IP address is returned as
-        it is. Behind something unreadable, or over 1,024 characters of trusted hops, the last hop that could be read.
+        it is, that on a UNIX socket as None. Behind something unreadable, or over 1,024 characters of trusted hops, the
+        last hop that could be read.
     """
     address = _address(peer or "")
-    if address is None:
+    if address is None and peer != UNIX:
         return peer
-    for text in reversed(_hops(forwarded_for) if trusted else []):
-        if text == "":  # RFC 9110 section 5.6.1.2: an empty list element counts for nothing
-            continue
-        hop = _address(text) if any(address in network for network in trusted) else None
-        if hop is None:
+    for text in hops(proxies.header, values) if proxies.trusts(peer) else ():
+        hop = _address(text)
+        address = hop or address
+        if not proxies.lists(hop):
             break
-        address = hop
-    return str(address)
+    return None if address is None else str(address)
 
 
-def _hops(forwarded_for: Sequence[str]) -> list[str]:
-    text = ",".join(forwarded_for)
-    if len(text) > MAX_HOPS_CHARACTERS:
-        text = text[-MAX_HOPS_CHARACTERS:].partition(",")[2]  # of the first one only the end may be there
-    return [hop.strip() for hop in text.split(",")]
+def unlisted_proxy(
+    peer: str | None, sent: Mapping[ForwardedHeader, Sequence[str]], proxies: TrustedProxies
+) -> str | None:
+    """What to tell the operator if *peer* may be a proxy of theirs that is not trusted; None if there is nothing.
+
+    Args:
+        peer: From :func:`peer_of`.
+        sent: The values of each header.
+        proxies: Those that are listed.
+
+    Returns:
+        None also for a public address, which any client may have, and where the server has put the address of the
+        client in the place of its peer's, as uvicorn does by default for loopback peers.
+    """
+    header = next((name for name, values in sent.items() if values), None)
+    address = _address(peer or "")
+    is_near = peer == UNIX or (address is not None and not address.is_global)
+    if header is None or not is_near or proxies.trusts(peer):
+        return None
+    if address is None:
+        where, listed, effect = "a UNIX socket", UNIX, "its clients are not told apart, and not limited"
+    elif any(_address(hop) == address for name, values in sent.items() for hop in hops(name, values)):
+        return None
+    else:
+        where, listed, effect = str(address), str(address), "all its clients count as one"
+    option = "" if header == "x-forwarded-for" else f', forwarded_header="{header}"'
+    return (
+        f"a request from {where} has {header.title()}, and trusted_proxies does not list it: if that is your proxy, "
+        f"{effect}. Have the proxy set that header, whatever the client sends, and give "
+        f'trusted_proxies=["{listed}"]{option}'
+    )
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
@@ -67,18 +132,25 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def parse_networks(values: Sequence[str], *, parameter: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """The networks that the application lists, for example ``10.0.0.0/8`` or ``::1``.
+def parse_proxies(values: Sequence[str], *, header: ForwardedHeader) -> TrustedProxies:
+    """What the application lists: networks such as ``10.0.0.0/8`` or ``::1``, and ``unix``.
 
     Raises:
-        ConfigurationError: One is not a network, or has bits set behind its prefix; names the parameter.
+        ConfigurationError: One is neither, or has bits set behind its prefix; the header is not supported, or is chosen
+            although nobody is believed.
     """
     if isinstance(values, str):
-        raise ConfigurationError(f"{parameter} must be a list of networks")
+        raise ConfigurationError("trusted_proxies must be a list of networks")
+    if header not in get_args(ForwardedHeader):
+        raise ConfigurationError(f"forwarded_header must be one of {', '.join(get_args(ForwardedHeader))}")
+    if header == "forwarded" and not values:
+        raise ConfigurationError("forwarded_header: nobody is believed; list your proxies in trusted_proxies")
+    listed = [str(value) for value in values]
     try:
-        return tuple(ip_network(str(value)) for value in values)
+        networks = tuple(ip_network(value) for value in listed if value != UNIX)
     except ValueError as exc:
-        raise ConfigurationError(f"{parameter}: {exc}") from exc
+        raise ConfigurationError(f"trusted_proxies: {exc}") from exc
+    return TrustedProxies(networks, UNIX in listed, header)
 
 
 def client_network(address: str | None) -> str | None:

@@ -95,11 +95,15 @@ def is_cross_site(
         return False
     if sec_fetch_site in ("cross-site", "same-site") or origins:
         return True
-    return bool(referers) and (len(referers) > 1 or _origin_of(referers[0]) not in allowed)
+    return bool(referers) and (len(referers) > 1 or origin_of(referers[0]) not in allowed)
 
 
-def _origin_of(url: str) -> str:
-    """The origin of a URL in the form in which browsers send it; any other text is no origin of ours."""
+def origin_of(url: str) -> str:
+    """The origin of a URL in the form in which browsers send it; empty for any other text, which is no origin of ours.
+
+    >>> origin_of("https://www.example.org/path?token=x")
+    'https://www.example.org'
+    """
     match = _ORIGIN_OF_URL.match(url)
     return match[0] if match else ""
 

@@ -83,6 +83,71 @@ def mount_prefixes(scope_root_path: str, app_root_path: str, mount_path: str) ->
     return tuple(dict.fromkeys((*likely, root, mounted, "")))
 
 
+def public_path(path: str, scope_root_path: str, app_root_path: str | None) -> str:
+    """The path as the browser sees it, as far as the server was told the prefix that a proxy cuts off.
+
+    Of the servers only uvicorn puts ``root_path`` into ``path``. The others leave ``path`` as the proxy has sent it.
+
+    >>> public_path("/me", "/app", None), public_path("/app/me", "/app", None)
+    ('/app/me', '/app/me')
+
+    Args:
+        path: ``path`` of the scope, decoded or not.
+        scope_root_path: ``root_path`` of the scope.
+        app_root_path: ``app_root_path`` of the scope, inside of one of Starlette's mounts; None where there is none.
+
+    Returns:
+        *path* with the prefix in front, unless it begins with it as whole segments.
+    """
+    prefix = server_prefix(scope_root_path, app_root_path)
+    return path if f"{path}/".startswith(f"{prefix}/") else prefix + path
+
+
+def server_prefix(scope_root_path: str, app_root_path: str | None) -> str:
+    """The part of ``root_path`` that the server was given, without a slash at its end. Arguments as above."""
+    return (scope_root_path if app_root_path is None else app_root_path).rstrip("/")
+
+
+def wrapped_prefixes(root_path: str, mount_path: str) -> tuple[str, ...]:
+    """Where a plug in front of a whole application may find its own paths: the public path, with what a server adds and
+    without what a proxy cuts off.
+
+    >>> wrapped_prefixes("/app", "/app/auth")
+    ('/app/auth', '/app/app/auth', '/auth')
+    """
+    root = root_path.rstrip("/")
+    prefixes = (mount_path, root + mount_path, _below(mount_path, root))
+    return tuple(dict.fromkeys(filter(None, prefixes))) if root else (mount_path,)
+
+
+def mount_advice(mounted: str, scope_root_path: str, app_root_path: str | None, mount_path: str) -> str | None:
+    """What to tell the operator if links and forms, which go to *mount_path*, do not come back to the plug.
+
+    Args:
+        mounted: The path of the request without strategy and phase.
+        scope_root_path: As in ``public_path``.
+        app_root_path: The same.
+        mount_path: The configured public path.
+
+    Returns:
+        None where it is right, and where a proxy adds a prefix, which nobody can tell from here.
+    """
+    prefix, seen = server_prefix(scope_root_path, app_root_path), public_path(mounted, scope_root_path, app_root_path)
+    if not mounted.endswith(mount_path) and not mount_path.endswith(mounted):
+        return f"mount_path: links go to {mount_path}, but the plug is at {mounted}: give the same to both"
+    if prefix and _below(mount_path, prefix) == mount_path:
+        return f"mount_path: the server has root_path {prefix}, and links go to {mount_path}: give mount_path={seen!r}"
+    if prefix and mounted == prefix + mount_path:
+        return f"root_path: the server adds {prefix}, and the proxy keeps it: do not give it to the server"
+    if not prefix and mounted and mounted != mount_path and mount_path.endswith(mounted):
+        cut = mount_path.removesuffix(mounted)
+        return (
+            f"root_path: links go to {mount_path}, and requests come to {mounted}. If a proxy cuts {cut} off, give the "
+            f"server root_path {cut}, or return_to of require(redirect=...) lacks it"
+        )
+    return None
+
+
 def _nested(root: str, server: str, public: str) -> tuple[str, ...]:
     """Where something else than Starlette mounts: the public path behind whatever it may lack. Longest first, because
     a shorter one may be how a longer one begins."""

@@ -19,7 +19,9 @@ from typing import Any, Literal, NamedTuple
 import aiosmtplib
 from email_validator import EmailNotValidError, validate_email
 
+from asgi_auth.callables import discard, refuse_async
 from asgi_auth.errors import ConfigurationError, SenderError
+from asgi_auth.senders.smtp_failures import explain
 from asgi_auth.senders.words import one_line, words_for
 
 _ATOM = r"""[^\s@<>()\[\],;:"\\\x00-\x1f\x7f\ud800-\udfff]+"""
@@ -103,21 +105,25 @@ class SMTPSender:
             raise ConfigurationError("tls: a password is not sent in clear")
         if self.timeout <= timedelta(0):
             raise ConfigurationError("timeout: longer than nothing")
+        if not callable(self.render):
+            raise ConfigurationError("render: a function from opts to a Mail")
+        refuse_async("render", self.render)
 
     async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
         """Send one message to ``opts["address"]`` and to nobody else.
 
         Raises:
             SenderError: it was not taken: no connection, no TLS, refused, too slow, or an address that is not one
-                mailbox or that the server cannot write. The text holds neither address nor token.
+                mailbox or that the server cannot write. The text names the server, the step and the codes of the
+                reply; it holds neither address nor token nor password.
         """
         recipient = _recipient(opts["address"])
-        message = self._message(recipient, self.render(opts), app_name=opts["app_name"])
-        try:
-            await self._submit(message, recipient)
-        except (aiosmtplib.SMTPException, OSError, ValueError) as exc:
-            code = getattr(exc, "code", "")
-            raise SenderError(f"{self.host} did not take the mail: {type(exc).__name__} {code}".rstrip()) from exc
+        mail: object = self.render(opts)
+        if not isinstance(mail, Mail):
+            discard(mail)
+            raise SenderError(f"render returned {type(mail).__name__}, not a Mail")
+        message = self._message(recipient, mail, app_name=opts["app_name"])
+        await self._submit(message, recipient)
 
     def _message(self, recipient: str, mail: Mail, *, app_name: str) -> EmailMessage:
         domain = self.from_address.rpartition("@")[2]
@@ -136,18 +142,28 @@ class SMTPSender:
         client = aiosmtplib.SMTP(
             hostname=self.host,
             port=self.port,
-            username=self.username,
-            password=self.password,
             use_tls=self.tls == "implicit",
-            start_tls=self.tls == "starttls",  # True is a demand, None would take what there is
+            start_tls=False,  # it is a step of its own below; None would take what there is
             tls_context=self.tls_context,
             timeout=self.timeout.total_seconds(),
             local_hostname=self.from_address.rpartition("@")[2],  # else it asks the DNS, and stops the loop meanwhile
         )
+        step = "connect"
         try:
             async with asyncio.timeout(self.timeout.total_seconds()):
                 await client.connect()
+                if self.tls == "starttls":
+                    step = "STARTTLS"
+                    await client.starttls()
+                if self.username is not None and self.password is not None:
+                    step = "login"
+                    await client.login(self.username, self.password)
+                step = "message"
                 await client.send_message(message, sender=self.from_address, recipients=[recipient])
+        except (aiosmtplib.SMTPException, OSError, ValueError) as exc:
+            told = explain(exc, step=step, timeout=self.timeout)
+            raise SenderError(f"{self.host}:{self.port}: {told}") from exc
+        else:
             with suppress(aiosmtplib.SMTPException):  # it has the mail; that it does not say goodbye changes nothing
                 await client.quit(timeout=1)
         finally:

@@ -13,10 +13,14 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+from asgi_auth.callables import refuse_async
 from asgi_auth.errors import ConfigurationError
+from asgi_auth.loop import running_loop
 from asgi_auth.store import ScopedStore
 from asgi_auth.stores.postgres_cache import CHANNEL, NOTIFY, Fill, Key, SessionCache
-from asgi_auth.stores.postgres_connections import Connections, Pool, Settings, fetch, transaction
+from asgi_auth.stores.postgres_connections import Connections, Pool, Settings
+from asgi_auth.stores.postgres_dsn import Address, read_dsn
+from asgi_auth.stores.postgres_waits import fetch, transaction
 from asgi_auth.stores.rows import Codec, Row, Rows
 from asgi_auth.stores.sql import LOAD_SESSION, LOAD_SESSION_BY_ID, REVOKE_SESSIONS_BY_SECRET, SQLScopedStore
 from asgi_auth.types import User
@@ -26,12 +30,13 @@ class PostgresStore:
     """Everything that there is to keep, in a PostgreSQL database, of version 12 or newer, in UTF-8.
 
     Args:
-        dsn: ``postgresql://user:password@host/database``, with the options that asyncpg knows. The store has a pool of
-            its own for each event loop, made at the first use and closed, at the latest, with the loop.
+        dsn: ``postgresql://user:password@host/database``, with parameters as docs/postgres.md lists them. The store
+            has a pool of its own for each event loop, made at the first use and closed, at the latest, with the loop.
         pool: The application's asyncpg pool instead, or what returns it whenever it is asked; the store never closes
             it.
         max_connections: How many connections the store's own pool has at most.
-        timeout: How long to wait for a connection, and again for each answer of the database.
+        timeout: How long to wait for a connection and the first answer together, and again for each further answer of
+            a transaction. After a failure one second more, at most, for the database to undo what was begun.
         statement_cache_size: As asyncpg has it. 0 is for a pooler in transaction mode that knows no prepared
             statements; each statement is a transaction then, so that all of it reaches one server. A shared *pool*
             must have the same.
@@ -42,8 +47,8 @@ class PostgresStore:
             without a pooler. A cache beside a shared *pool* needs it.
 
     Raises:
-        ConfigurationError: neither or both of *dsn* and *pool* are given, or *dsn* is none; *session_cache* is out of
-            bounds, or there is nowhere to listen.
+        ConfigurationError: neither or both of *dsn* and *pool* are given; *dsn* or *listen_dsn* is no address, or has
+            a parameter that is not supported; *session_cache* is out of bounds, or there is nowhere to listen.
     """
 
     def __init__(
@@ -59,19 +64,20 @@ class PostgresStore:
     ) -> None:
         if (dsn is None) is (pool is None):
             raise ConfigurationError("PostgresStore: give either dsn or pool")
-        for name, address in (("dsn", dsn), ("listen_dsn", listen_dsn)):
-            if address is not None and not address.startswith(("postgresql://", "postgres://")):
-                raise ConfigurationError(f"PostgresStore: {name} must begin with postgresql://")
-        _check_cache(session_cache, listen_dsn or dsn)
+        refuse_async("PostgresStore: pool", pool)
+        address = None if dsn is None else read_dsn("dsn", dsn)
+        listen = address if listen_dsn is None else read_dsn("listen_dsn", listen_dsn)
+        _check_cache(session_cache, listen)
+        behind_pooler = address is not None and address.behind_pooler
         self._database = _Database(
             Settings(
-                dsn=dsn,
+                address=address,
                 shared=pool if pool is None or callable(pool) else lambda: pool,
                 max_connections=max_connections,
                 seconds=timeout.total_seconds(),
-                statement_cache_size=statement_cache_size,
+                statement_cache_size=0 if behind_pooler else statement_cache_size,
                 session_cache=session_cache,
-                listen_dsn=listen_dsn or dsn,
+                listen=listen,
             )
         )
 
@@ -80,7 +86,8 @@ class PostgresStore:
 
         Raises:
             ConfigurationError: the schema is older (run ``migrate``) or is not known; or *pool*, or a pooler, has
-                connections whose ``default_transaction_isolation`` is not READ COMMITTED.
+                connections whose ``default_transaction_isolation`` is not READ COMMITTED; or the server refuses a
+                parameter of *dsn*, or a file that it names cannot be read.
             StoreUnavailableError: the database does not answer, or lets nobody in.
         """
         await self._database.connections().open()
@@ -88,6 +95,14 @@ class PostgresStore:
     async def close(self) -> None:
         """Close the pool of this event loop, after the transactions that are under way; never the application's."""
         await self._database.connections().close()
+
+    async def versions(self) -> tuple[int, int]:
+        """The version of the schema, 0 if there is none, and the newest one. Makes and changes nothing.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        return await self._database.connections().versions()
 
     async def migrate(self) -> tuple[int, int]:
         """Bring any released schema to the newest; the versions before and after. Takes the time that it takes.
@@ -103,7 +118,7 @@ class PostgresStore:
         return SQLScopedStore(self._database, subject_name)
 
 
-def _check_cache(bound: object, address: str | None) -> None:
+def _check_cache(bound: object, address: Address | None) -> None:
     if bound is None:
         return
     if not isinstance(bound, timedelta) or not _SHORTEST <= bound <= _LONGEST:
@@ -158,7 +173,7 @@ class _Database:
 
     def connections(self) -> Connections:
         """Those of the running event loop; those of ended loops are forgotten."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         connections = self._loops.get(loop)
         if connections is None:
             for ended in [known for known in list(self._loops) if known.is_closed()]:
@@ -189,20 +204,19 @@ class _Database:
             return await bound.write(sql, values)
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
-        seconds = self._settings.seconds
-        async with self.connections().connection() as connection:
+        async with (lent := self.connections().connection()) as connection:
             if self._settings.statement_cache_size:
-                return await fetch(connection, sql, values, seconds)
-            async with transaction(connection, seconds, isolation="read_committed"):
-                return await fetch(connection, sql, values, seconds)
+                return await fetch(connection, sql, values, lent.seconds)
+            async with transaction(connection, lent.seconds, isolation="read_committed"):
+                return await fetch(connection, sql, values, lent.seconds)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["_Transaction"]:
         seconds = self._settings.seconds
         with self._forgetting() as changed:
             async with (
-                self.connections().connection() as connection,
-                transaction(connection, seconds, isolation="read_committed"),
+                (lent := self.connections().connection()) as connection,
+                transaction(connection, lent.seconds, isolation="read_committed"),
             ):
                 bound = _Transaction(connection, seconds, changed)
                 try:

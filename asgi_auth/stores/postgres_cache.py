@@ -6,14 +6,12 @@ was begun. The channel only shortens that, and switches the cache off while it c
 
 import asyncio
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -27,12 +25,6 @@ logger = logging.getLogger("asgi_auth")
 
 SIZE = 10_000
 """How many rows are kept, and how many ids of forgotten ones: some 20 MB at most, but for rows with extra fields."""
-
-elapsed: Callable[[], float] = (
-    # The usual clock stands still while the machine is suspended, and the database may go on without it.
-    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
-)
-"""Seconds since some instant; never set, unlike the clock that says ``now``."""
 
 Key = tuple[Any, ...]
 """How a row is asked for: the kind of user, and the hash of a secret or an id."""

@@ -1,18 +1,22 @@
 """The connections of ``PostgresStore``: a pool for each event loop, and every wait for the database bounded."""
 
 import asyncio
+import os
+import socket
+import ssl
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, cast
 
-from asgi_auth.errors import ConfigurationError, StoreUnavailableError
-from asgi_auth.stores import postgres_cache
+from asgi_auth.elapsed import elapsed
+from asgi_auth.errors import ConfigurationError
 from asgi_auth.stores.isolation import DEFAULT_ISOLATION, refuse_other_isolation
 from asgi_auth.stores.postgres_cache import NOTIFY, Channel, Heard, SessionCache
-from asgi_auth.stores.rows import Row
-from asgi_auth.stores.sql import ConflictError
+from asgi_auth.stores.postgres_dsn import Address
 
 try:
     import asyncpg
@@ -20,91 +24,84 @@ except ModuleNotFoundError as exc:
     raise ConfigurationError("PostgresStore needs asyncpg: pip install 'asgi-auth[postgres]'") from exc
 
 from asgi_auth.stores import postgres_schema as schema
+from asgi_auth.stores.postgres_waits import FAILURES, GRACE, answered, fetch, transaction
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-
-FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""What the driver raises when the database does not do as it should; OSError has TimeoutError in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How the database is reached."""
+    """How the database is reached: by *address* or *shared*; a cache listens at *listen*."""
 
-    dsn: str | None = field(repr=False)
+    address: Address | None
     shared: Callable[[], Pool] | None
     max_connections: int
     seconds: float
     statement_cache_size: int
     session_cache: timedelta | None = None
-    listen_dsn: str | None = field(default=None, repr=False)
-
-
-def _unavailable(error: BaseException) -> StoreUnavailableError:
-    """What the database says without its text, which quotes values."""
-    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
-        return ConflictError(f"postgres: {type(error).__name__}: {error.constraint_name}")
-    return StoreUnavailableError(f"postgres: {type(error).__name__}")
-
-
-@asynccontextmanager
-async def answered(seconds: float | None) -> AsyncIterator[None]:
-    """StoreUnavailableError for a block that the database fails, or that takes longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except ValueError:  # which has parts of it
-        raise ConfigurationError("PostgresStore: dsn cannot be read") from None
-    except FAILURES as exc:
-        raise _unavailable(exc) from None
-
-
-async def fetch(connection: Any, sql: str, values: Sequence[Any], seconds: float) -> Sequence[Row]:
-    """The rows of a statement; StoreUnavailableError or ConflictError for what the database says."""
-    try:
-        rows: Sequence[Row] = await connection.fetch(sql, *values, timeout=seconds)
-    except FAILURES as exc:
-        raise _unavailable(exc) from None
-    return rows
+    listen: Address | None = None
 
 
 _READ_COMMITTED = {"default_transaction_isolation": "read committed"}
 _REFUSED = (asyncpg.ProtocolViolationError, asyncpg.FeatureNotSupportedError)
 """What PgBouncer, or Amazon's RDS Proxy, answers to a setting that it does not know."""
+_SETTING_REFUSED = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.PostgresSyntaxError,
+    *_REFUSED,
+)
+"""What a server answers to a setting that it does not know, or whose value it does not take."""
 
 
-async def _connect(dsn: str | None = None, **options: Any) -> Any:
+async def _connect(address: Address, _: None = None, **options: Any) -> Any:
     """As ``asyncpg.connect``; statements outside a transaction are READ COMMITTED, whatever the database's default.
 
     It is asked for at the start of the connection, not by SET: in a pooler SET would change a connection that others
     use as well. A pooler that refuses the setting, or ignores it, leaves the database's default.
+
+    Raises:
+        ConfigurationError: the address is at fault, as far as can be told.
     """
+    if address.system_roots:
+        options["ssl"] = ssl.create_default_context()
     try:
-        return await asyncpg.connect(dsn, **options, server_settings=_READ_COMMITTED)
-    except _REFUSED:
-        return await asyncpg.connect(dsn, **options)
+        async with asyncio.timeout(address.connect_seconds):
+            try:
+                connection = await asyncpg.connect(address.dsn, **options, server_settings=_READ_COMMITTED)
+            except _REFUSED:
+                connection = await asyncpg.connect(address.dsn, **options)
+    except (ValueError, OSError, *_SETTING_REFUSED) as exc:
+        if (fault := _fault_of(address, exc)) is not None:
+            raise ConfigurationError(f"PostgresStore: {address.option}{fault}") from None
+        raise
+    _set_options(connection, address)
+    return connection
+
+
+def _fault_of(address: Address, error: BaseException) -> str | None:
+    """What is wrong with the address, without a value of it; None: nothing that can be told."""
+    if isinstance(error, ValueError):
+        return ": sslmode=verify-… needs sslrootcert" if address.needs_roots else " cannot be read"
+    if isinstance(error, OSError):
+        unreadable = [name for name, path in address.files.items() if not os.access(path, os.R_OK)]
+        return f": the file of {unreadable[0]} cannot be read" if unreadable else None
+    setting = address.refused_setting(str(error))
+    return None if setting is None else f": the server refuses {setting} ({type(error).__name__})"
+
+
+def _set_options(connection: Any, address: Address) -> None:
+    sock = connection._transport.get_extra_info("socket")  # asyncpg has no other way to it
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        for option in address.socket_options:
+            sock.setsockopt(*option)
 
 
 async def _check_isolation(connection: Any) -> None:
-    async with connection.transaction(isolation="read_committed"):  # a pooler hands it to one server as a whole
+    async with transaction(connection, None, isolation="read_committed"):  # a pooler hands it to one server as a whole
         refuse_other_isolation("PostgresStore", await connection.fetchval(DEFAULT_ISOLATION))
-
-
-@asynccontextmanager
-async def transaction(connection: Any, seconds: float, **options: Any) -> AsyncIterator[None]:
-    """The block in a transaction, or inside one in a savepoint. What the block raises is passed on as it is."""
-    begun = connection.transaction(**options)
-    async with answered(seconds):
-        await begun.__aenter__()
-    try:
-        yield
-    except BaseException as exc:
-        with suppress(*FAILURES):  # the connection is gone, and the transaction with it
-            async with asyncio.timeout(seconds):
-                await begun.__aexit__(type(exc), exc, exc.__traceback__)
-        raise
-    async with answered(seconds):
-        await begun.__aexit__(None, None, None)
 
 
 class Connections:
@@ -123,16 +120,13 @@ class Connections:
         self._waiting = 0
         self.channel: Channel | None = None
         if settings.session_cache is not None:
-            cache = SessionCache(settings.session_cache, clock=postgres_cache.elapsed)
+            cache = SessionCache(settings.session_cache, clock=elapsed)
             self.channel = Channel(cache, listen=self._listen, tell=self._tell)
 
-    async def open(self) -> Pool:
-        """The pool; where there is none, it is made, and in an empty database the schema."""
-        shared = self._settings.shared
-        while self._ready is None or (shared is not None and shared() is not self._ready):
-            async with self._turn:
-                await self._open()
-        return self._ready
+    async def open(self) -> None:
+        """Make the pool if there is none, and in an empty database the schema."""
+        async with answered(self._settings.seconds):
+            await self._opened()
 
     async def close(self) -> None:
         """Close the store's own pool; leave the application's."""
@@ -141,6 +135,11 @@ class Connections:
         async with self._turn:
             await self._close()
 
+    async def versions(self) -> tuple[int, int]:
+        """As ``PostgresStore.versions``."""
+        async with self._alone() as connection, answered(self._settings.seconds):
+            return await schema.versions(connection)
+
     async def migrate(self) -> tuple[int, int]:
         """As ``PostgresStore.migrate``."""
         async with self._alone() as connection, answered(None):
@@ -148,7 +147,7 @@ class Connections:
 
     def connection(self) -> "_Lent":
         """A connection, for the block of an ``async with``."""
-        return _Lent(self)
+        return _Lent(self, self._settings.seconds)
 
     async def take(self) -> tuple[Pool, Any]:
         """A connection and its pool."""
@@ -157,13 +156,13 @@ class Connections:
             if _is_open(connection):
                 return pool, connection
             await self.give_back(pool, connection)
-        pool = await self.open()
-        self._waiting += 1
-        try:
-            async with answered(self._settings.seconds):
+        async with answered(self._settings.seconds):
+            pool = await self._opened()
+            self._waiting += 1
+            try:
                 return pool, await pool.acquire()
-        finally:
-            self._waiting -= 1
+            finally:
+                self._waiting -= 1
 
     def keep(self, pool: Pool, connection: Any) -> bool:
         """Keep a sound connection for the next use; False if it must go back to its pool."""
@@ -175,20 +174,37 @@ class Connections:
     async def give_back(self, pool: Pool, connection: Any) -> None:
         """To the pool, which ends what is under way. That the connection is broken is no failure of what was done."""
         with suppress(*FAILURES):
-            await pool.release(connection, timeout=self._settings.seconds)
+            await pool.release(connection, timeout=GRACE)  # after which the pool cuts it off
+
+    async def _opened(self) -> Pool:
+        """The pool. Callers that wait for another one's try have no more time for that than for a try of their own."""
+        shared = self._settings.shared
+        while self._ready is None or (shared is not None and shared() is not self._ready):
+            async with self._turn:
+                await self._open()
+        return self._ready
 
     async def _open(self) -> None:
         if self._ready is not None and self._settings.shared is None:
             return  # somebody else has opened it meanwhile
         pool = await self._pool()
         try:
-            async with answered(self._settings.seconds), pool.acquire() as connection:
+            async with self._borrowed(pool) as connection:
                 await _check_isolation(connection)
                 await schema.ensure(connection)
         except BaseException:
             await self._close()
             raise
         self._ready = pool
+
+    @asynccontextmanager
+    async def _borrowed(self, pool: Pool) -> AsyncIterator[Any]:
+        """A connection that is not kept; the pool's own context manager waits for as long as the server likes."""
+        connection = await pool.acquire()
+        try:
+            yield connection
+        finally:
+            await self.give_back(pool, connection)
 
     async def _pool(self) -> Pool:
         if self._settings.shared is not None:
@@ -207,7 +223,7 @@ class Connections:
         """As ``postgres_cache.Listen``, on a connection of its own: while a pool's is held, it cannot be closed."""
         ended = asyncio.Event()
         async with answered(self._settings.seconds):
-            connection = await _connect(self._settings.listen_dsn)
+            connection = await _connect(cast("Address", self._settings.listen))
         try:
             connection.add_termination_listener(lambda _: ended.set())
             async with answered(self._settings.seconds):
@@ -225,24 +241,30 @@ class Connections:
     async def _alone(self) -> AsyncIterator[Any]:
         """A connection whose statements may take their time, where that is for us to say."""
         settings = self._settings
-        connection: Any
         async with AsyncExitStack() as stack:
             async with answered(settings.seconds):
                 if settings.shared is not None:
-                    connection = await stack.enter_async_context(settings.shared().acquire())
+                    connection = await stack.enter_async_context(self._borrowed(settings.shared()))
                 else:
-                    connection = await _connect(settings.dsn, statement_cache_size=settings.statement_cache_size)
-                    stack.push_async_callback(connection.close, timeout=settings.seconds)
+                    connection = await _connect(
+                        cast("Address", settings.address), statement_cache_size=settings.statement_cache_size
+                    )
+                    stack.push_async_callback(_end, connection)
             yield connection
 
 
 class _Lent:
     """A connection for a block. Each look-up has one, and a generator's context manager costs several times as much."""
 
-    __slots__ = ("_connection", "_connections", "_pool")
+    __slots__ = ("_connection", "_connections", "_pool", "_until")
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
+    def __init__(self, connections: Connections, seconds: float) -> None:
+        self._connections, self._until = connections, time.monotonic() + seconds
+
+    @property
+    def seconds(self) -> float:
+        """What is left of the time for the connection and the first answer together."""
+        return self._until - time.monotonic()
 
     async def __aenter__(self) -> Any:
         self._pool, self._connection = await self._connections.take()
@@ -260,11 +282,16 @@ def _is_open(connection: Any) -> bool:
         return False
 
 
+async def _end(connection: Any) -> None:
+    with suppress(*FAILURES):  # it is cut off instead
+        await connection.close(timeout=GRACE)
+
+
 async def _pool_of_its_own(settings: Settings, idle: list[tuple[Pool, Any]]) -> AsyncGenerator[Pool, None]:
     """A pool that is closed with this generator; an event loop that ends closes the generators that are left."""
+    address = cast("Address", settings.address)
     pool = await asyncpg.create_pool(
-        settings.dsn,
-        connect=_connect,
+        connect=partial(_connect, address),
         min_size=0,
         max_size=settings.max_connections,
         timeout=settings.seconds,

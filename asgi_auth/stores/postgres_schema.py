@@ -5,6 +5,7 @@ from typing import Any
 import asyncpg
 
 from asgi_auth.stores import schema
+from asgi_auth.stores.postgres_waits import transaction
 
 # What a process is told that makes the schema while another one does; on the next try it finds that one's.
 _RACED = (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.SerializationError)
@@ -13,8 +14,13 @@ _TRIES = 5
 
 async def version(connection: Any) -> int:
     """The version of the schema; 0 where there is none, -1 where it cannot be told."""
-    async with connection.transaction(isolation="read_committed"):
+    async with transaction(connection, None, isolation="read_committed"):
         return await _version(connection)
+
+
+async def versions(connection: Any) -> tuple[int, int]:
+    """The version of the schema, and the newest one."""
+    return await version(connection), len(schema.steps("postgres"))
 
 
 async def _version(connection: Any, *, lock: bool = False) -> int:
@@ -51,7 +57,7 @@ async def upgrade(connection: Any) -> tuple[int, int]:
 
 async def _upgrade(connection: Any) -> tuple[int, int]:
     newest = len(schema.steps("postgres"))
-    async with connection.transaction(isolation="read_committed"):
+    async with transaction(connection, None, isolation="read_committed"):
         # The row is held while the tables change; where there is none yet, the first table can be made only once.
         before = await _version(connection, lock=True)
         schema.refuse_unknown(before, newest)

@@ -14,13 +14,13 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-import aiosqlite
-
 from asgi_auth.errors import ConfigurationError
+from asgi_auth.loop import running_loop
 from asgi_auth.store import ScopedStore
 from asgi_auth.stores.rows import TEXT_ROWS, Row
 from asgi_auth.stores.sql import SQLScopedStore
-from asgi_auth.stores.sqlite_connections import DatabaseFile, Pool, fetch, mapped
+from asgi_auth.stores.sqlite_connections import Connection, Pool, fetch
+from asgi_auth.stores.sqlite_file import DatabaseFile
 from asgi_auth.types import User
 
 _PLACEHOLDER = re.compile(r"\$(\d+)")
@@ -30,8 +30,10 @@ _POSTGRES_ONLY = re.compile(r"::\w+| FOR KEY SHARE| FOR UPDATE SKIP LOCKED|/\*|\
 class SQLiteStore:
     """Everything that there is to keep, in one SQLite file.
 
-    The file is made with mode 0600, and so are its ``-wal`` and ``-shm``; where the file exists already its mode is
-    left alone, and they inherit it. Every commit is on disk before it is answered (``synchronous=FULL``).
+    The first opening makes the file, with mode 0600, and so are its ``-wal`` and ``-shm``; where the file exists
+    already its mode is left alone, and they inherit it. Later the store takes neither an empty file nor another one in
+    its place: it does not answer until the file is back, or the process is restarted. Every commit is on disk before it
+    is answered (``synchronous=FULL``).
 
     Args:
         path: The file; its directory must exist. ``:memory:`` is refused: every connection would see another database.
@@ -63,11 +65,12 @@ class SQLiteStore:
         weakref.finalize(self, _abandon, self._database.pools)
 
     async def open(self) -> None:
-        """Open the file, made if need be, and bring an empty database to the newest schema.
+        """Open the file. The first opening makes it if need be, and brings an empty database to the newest schema.
 
         Raises:
             ConfigurationError: the schema is older (run ``migrate``) or is not known, or SQLite itself is too old.
-            StoreUnavailableError: the file cannot be opened.
+            StoreUnavailableError: the file cannot be opened; or this store has opened it before, and it is gone, empty
+                or replaced.
         """
         await self._database.pool().open()
 
@@ -75,14 +78,23 @@ class SQLiteStore:
         """Close the connections of this event loop, after the transaction that is under way."""
         await self._database.pool().close()
 
+    async def versions(self) -> tuple[int, int]:
+        """The version of the schema, 0 if there is no file or no schema, and the newest one. Makes no file.
+
+        Raises:
+            StoreUnavailableError: the file cannot be opened.
+        """
+        with self._file.mapped():
+            return await asyncio.to_thread(self._file.versions)
+
     async def migrate(self) -> tuple[int, int]:
-        """Bring any released schema to the newest; the versions before and after.
+        """Bring any released schema to the newest; the versions before and after. The first opening makes the file.
 
         Raises:
             ConfigurationError: the schema is not known to this version of the package.
             StoreUnavailableError: the file cannot be opened, or is locked.
         """
-        with mapped():
+        with self._file.mapped():
             return await asyncio.to_thread(self._file.migrate)
 
     def scope(self, subject_name: str) -> ScopedStore[User]:
@@ -130,7 +142,7 @@ class _Database:
 
     def pool(self) -> Pool:
         """The connections of the running event loop; those of ended ones are closed."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         pool = self.pools.get(loop)
         if pool is None:
             for ended in [known for known in list(self.pools) if known.is_closed()]:
@@ -161,7 +173,7 @@ class _Transaction:
     rows = TEXT_ROWS
     over = False
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
     async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:

@@ -1,137 +1,45 @@
-"""The connections of ``SQLiteStore``: how the file is opened, one writer and a few readers for each event loop."""
+"""The connections of ``SQLiteStore``: one writer and a few readers for each event loop."""
 
 import asyncio
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
 import aiosqlite
 
-from asgi_auth.errors import ConfigurationError, StoreUnavailableError
-from asgi_auth.stores import schema
+from asgi_auth.errors import StoreUnavailableError
+from asgi_auth.jobs import finished
 from asgi_auth.stores.rows import Row
-from asgi_auth.stores.sql import ConflictError
+from asgi_auth.stores.sqlite_file import DatabaseFile, LostFileError, broken, busy, read_only
 
 T = TypeVar("T")
 
 _READERS = 2
-_OLDEST_SQLITE = (3, 37, 0)  # STRICT tables; RETURNING is older
 
 
-def _unavailable(error: sqlite3.Error | OSError) -> StoreUnavailableError:
-    """What SQLite says, without the text of anything."""
-    if isinstance(error, sqlite3.IntegrityError):
-        return ConflictError(f"sqlite: {error}")  # names tables and columns only
-    where = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
-    return StoreUnavailableError(f"sqlite: {getattr(error, 'sqlite_errorname', type(error).__name__)}{where}")
-
-
-@contextmanager
-def mapped() -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as exc:
-        raise _unavailable(exc) from exc
-
-
-def _busy(error: sqlite3.Error) -> bool:
-    """Another connection is in the way: it may work on a second try."""
-    code = getattr(error, "sqlite_errorcode", 0)  # absent where the driver itself complains
-    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def _broken(error: BaseException) -> bool:
-    """The file is no database, or not a whole one: connections would keep what they read of it once it is healed."""
-    code = getattr(error.__cause__, "sqlite_errorcode", 0)
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-class DatabaseFile:
-    """The database file, and how it is opened; synchronous."""
-
-    _creating = threading.Lock()
-
-    def __init__(self, path: str, timeout: float) -> None:
-        self.path, self.timeout = path, timeout
-
-    def connect(self, *pragmas: str, timeout: float | None = None) -> sqlite3.Connection:
-        """A connection in autocommit, with *pragmas* done."""
-        connection = sqlite3.connect(
-            self.path,
-            timeout=self.timeout if timeout is None else timeout,
-            isolation_level=None,
-            check_same_thread=False,  # closed by whichever thread ends last
-        )
-        try:
-            for pragma in ("foreign_keys = ON", "synchronous = FULL", *pragmas):
-                connection.execute(f"PRAGMA {pragma}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def connect_writer(self) -> sqlite3.Connection:
-        """The first connection: makes the file, the log and the schema."""
-        connection = self._create()
-        try:
-            schema.ensure(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def migrate(self) -> tuple[int, int]:
-        """As ``SQLiteStore.migrate``."""
-        connection = self._create()
-        try:
-            return schema.upgrade(connection)
-        finally:
-            connection.close()
-
-    def _create(self) -> sqlite3.Connection:
-        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-            raise ConfigurationError(f"SQLiteStore: SQLite {sqlite3.sqlite_version} is older than 3.37")
-        # Closing a file descriptor drops every lock that this process holds on the file, so never open one that SQLite
-        # may have open already; the lock keeps other threads from opening the new file before it is closed here.
-        with self._creating, suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
-        connection = self.connect()
-        try:
-            self._log_ahead(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _log_ahead(self, connection: sqlite3.Connection) -> None:
-        """Switch to the write-ahead log. Does not wait for other processes by itself, so try until the time is up."""
-        deadline = time.monotonic() + self.timeout
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as exc:
-                if not _busy(exc) or time.monotonic() >= deadline:
-                    raise
-            time.sleep(0.01)
-
-
-class _Connection(aiosqlite.Connection):
+class Connection(aiosqlite.Connection):
     """A connection whose thread ends with the interpreter, and which can be closed without an event loop."""
 
-    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, file: DatabaseFile, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
+        self.file = file
         self._thread.daemon = True
         self._stopped: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._stopped.set_result(None)  # nothing to wait for yet
         self.waiting = 0
         """Queries that were handed to the thread and are not back yet."""
+
+    async def begin(self, seconds: float) -> None:
+        """Begin a transaction, unless the file is lost; *seconds* is how long to wait for other processes."""
+        await self._execute(self._begin, seconds)  # type: ignore[no-untyped-call]
+
+    def _begin(self, seconds: float) -> None:
+        self.file.check()  # in the thread, which has a hop of its own anyway
+        self._conn.executescript(f"PRAGMA busy_timeout = {seconds * 1000:.0f}; BEGIN IMMEDIATE")
 
     async def settle(self) -> None:
         """Roll back what is open, and so wait for what is in flight: the thread works in order.
@@ -141,7 +49,7 @@ class _Connection(aiosqlite.Connection):
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tx.put_nowait((future, self._conn.rollback))
-        await _finish(future)
+        await finished(future)
 
     def stop(self) -> asyncio.Future[Any] | None:
         """As aiosqlite does, which forgets the future where the database could not be opened."""
@@ -161,19 +69,6 @@ class _Connection(aiosqlite.Connection):
         self._thread.join(timeout=1)
 
 
-async def _finish(future: asyncio.Future[T]) -> T:
-    """Await *future* to its end, however often the task is cancelled meanwhile; only then be cancelled."""
-    interrupted: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait({future})
-        except asyncio.CancelledError as exc:
-            interrupted = exc
-    if interrupted is not None:
-        raise interrupted
-    return future.result()
-
-
 _WAITING = attrgetter("waiting")
 
 
@@ -183,9 +78,10 @@ class Pool:
     def __init__(self, file: DatabaseFile, inline_reads: bool) -> None:
         self._file, self._inline_reads = file, inline_reads
         self._turn = asyncio.Lock()  # fair: first come, first served
-        self._connections: list[_Connection] = []
-        self._readers: Sequence[_Connection] | None = None
+        self._connections: list[Connection] = []
+        self._readers: Sequence[Connection] | None = None
         self._inline: sqlite3.Connection | None = None
+        self._read_only = False
 
     async def open(self) -> None:
         """Open whatever is not open."""
@@ -208,20 +104,35 @@ class Pool:
         """The rows of a query: one hop to a thread, or none."""
         while self._readers is None:
             await self.open()
+        readers = self._readers
         try:
-            return await self._read(self._readers, sql, values)
+            return await self._read(readers, sql, values)
         except StoreUnavailableError as exc:
-            if _broken(exc):
-                await self.close()
+            await self._give_up(readers, exc)
             raise
 
-    async def _read(self, readers: Sequence[_Connection], sql: str, values: Sequence[Any]) -> Sequence[Row]:
+    async def _give_up(self, readers: Sequence[Connection], error: StoreUnavailableError) -> None:
+        """Close the connections if *error*, which *readers* met, made them useless. LostFileError if that is why."""
+        try:
+            self._file.check()
+        except LostFileError as exc:
+            await self._close_if(readers)
+            raise exc from error
+        if broken(error):
+            await self._close_if(readers)
+
+    async def _close_if(self, readers: Sequence[Connection]) -> None:
+        async with self._locked():
+            if self._readers is readers:  # else they were closed meanwhile, and others may be open
+                await self._close()
+
+    async def _read(self, readers: Sequence[Connection], sql: str, values: Sequence[Any]) -> Sequence[Row]:
         if self._inline is not None:
             try:
                 return self._inline.execute(sql, values).fetchall()
             except sqlite3.Error as exc:
-                if not _busy(exc):
-                    raise _unavailable(exc) from exc
+                if not busy(exc):
+                    raise self._file.unavailable(exc) from exc
         # The same as the last time if it is idle: its thread, its cache and its statements are warm.
         reader = min(readers, key=_WAITING)
         reader.waiting += 1
@@ -235,26 +146,29 @@ class Pool:
             reader.waiting -= 1
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[_Connection]:
+    async def transaction(self) -> AsyncIterator[Connection]:
         """The writer, inside a transaction of its own."""
         deadline = time.monotonic() + self._file.timeout
         async with self._locked():
+            if self._read_only and self._file.writable():
+                await self._close()
             await self._open()
             writer = self._connections[0]
-            left = max(deadline - time.monotonic(), 0)
             try:
-                with mapped():
-                    await writer.executescript(f"PRAGMA busy_timeout = {left * 1000:.0f}; BEGIN IMMEDIATE")
+                with self._file.mapped():
+                    await writer.begin(max(deadline - time.monotonic(), 0))
                 yield writer
                 # Not `commit()`, which would pass over a transaction that SQLite has rolled back by itself.
                 await fetch(writer, "COMMIT", ())
             except BaseException as exc:
                 await self._roll_back(writer)
-                if _broken(exc):
+                if read_only(exc):
+                    self._read_only = True  # the readers are good until the file can be written
+                elif broken(exc):
                     await self._close()
                 raise
 
-    async def _roll_back(self, writer: _Connection) -> None:
+    async def _roll_back(self, writer: Connection) -> None:
         try:
             await writer.settle()
         except sqlite3.Error:
@@ -277,7 +191,7 @@ class Pool:
             return
         await self._close()  # if that was interrupted the last time
         try:
-            with mapped():
+            with self._file.mapped():
                 await self._connect(self._file.connect_writer)
                 for _ in range(_READERS):
                     await self._connect(partial(self._file.connect, "query_only = ON"))
@@ -286,19 +200,19 @@ class Pool:
         except BaseException:
             await self._close()
             raise
-        self._readers = self._connections[1:]
+        self._readers, self._read_only = self._connections[1:], not self._file.writable()
 
     async def _connect(self, connector: Callable[[], sqlite3.Connection]) -> None:
-        connection = _Connection(connector)
+        connection = Connection(self._file, connector)
         self._connections.append(connection)
-        await _finish(asyncio.ensure_future(connection))
+        await finished(asyncio.ensure_future(connection))
 
     async def _close(self) -> None:
         self._readers = None
         if self._inline is not None:
             self._inline.close()
             self._inline = None
-        await _finish(asyncio.ensure_future(self._end_connections()))
+        await finished(asyncio.ensure_future(self._end_connections()))
 
     async def _end_connections(self) -> None:
         while self._connections:  # the writer last: it empties the log
@@ -315,10 +229,10 @@ class _Values(tuple[Any, ...]):
         return "<values>"
 
 
-async def fetch(connection: aiosqlite.Connection, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+async def fetch(connection: Connection, sql: str, values: Sequence[Any]) -> Sequence[Row]:
     """The rows of a statement; StoreUnavailableError or ConflictError for what SQLite says."""
     try:
         rows: Any = await connection.execute_fetchall(sql, _Values(values))
     except sqlite3.Error as exc:
-        raise _unavailable(exc) from exc
+        raise connection.file.unavailable(exc) from exc
     return rows  # type: ignore[no-any-return]  # a list; aiosqlite says Iterable

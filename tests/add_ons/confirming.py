@@ -41,8 +41,8 @@ def actions(auth: LocalAuthentication) -> Any:
 
 
 def mails(auth: LocalAuthentication) -> list[tuple[str, str]]:
-    """Purpose and address of every mail since the last time."""
-    return [(opts["purpose"], opts["address"]) for _, _, opts in take(auth)]
+    """Purpose and address of every mail since the last time, sorted: notices and links do not wait for each other."""
+    return sorted((opts["purpose"], opts["address"]) for _, _, opts in take(auth))
 
 
 def take(auth: LocalAuthentication) -> list[tuple[Any, str | None, Any]]:

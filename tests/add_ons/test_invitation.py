@@ -761,7 +761,8 @@ async def test_a_failed_mail_is_noted(tmp_path: Path, caplog: pytest.LogCaptureF
         sent.append(str(token))
         raise OSError(f"no mail server for {token} {opts['address']}")
 
-    auth = make_inviting(tmp_path, invitation={"sender": failing})
+    # A local instance would show the traceback of the sender.
+    auth = make_inviting(tmp_path, invitation={"sender": failing}, base_url="https://auth.example.org")
     with caplog.at_level(logging.DEBUG):
         await auth.add_on("invitation").invite(APPLICATION, EMAIL, grant={"role": "secret-role"})
     [record] = await invitations(auth)

@@ -377,6 +377,17 @@ async def test_every_cookie_on_https(tmp_path: Path) -> None:
 # --- where it is mounted --------------------------------------------------------------------------------------------
 
 
+async def test_a_wrapping_plug_knows_the_prefix_of_the_server(tmp_path: Path) -> None:
+    """RP-6: a proxy strips the prefix of the public path, and the server only tells of it, as all but uvicorn do."""
+    auth = make_auth(tmp_path, mount_path="/api/auth")
+    app = site(auth)
+
+    assert (await post(app, "/auth/sign_out", root_path="/api")).status == 200
+    assert (await post(app, "/api/auth/sign_out", root_path="/api")).status == 200
+    assert (await ask(app, "GET", "/authors", root_path="/api")).status == 200
+    await auth.close()
+
+
 async def test_a_wrapping_plug_passes_the_rest_on(auth: LocalAuthentication) -> None:
     """``AuthPlug(auth, app=inner)`` serves its paths, and an encoded spelling of them is nobody's."""
     app = site(auth)
@@ -387,6 +398,7 @@ async def test_a_wrapping_plug_passes_the_rest_on(auth: LocalAuthentication) -> 
     assert (await ask(app, "GET", "/auth/x")).status == 404
     assert (await post(app, "/auth/sign_out", raw_path=b"/%61uth/sign_out")).status == 404
     assert (await post(app, "/api/auth/sign_out", root_path="/api")).status == 200
+    assert (await post(app, "/auth/sign_out", root_path="/api")).status == 200
     assert (await post(app, "/auth/sign_out", raw_path=None)).status == 200
     assert (await post(app, "/auth/sign_out?", raw_path=None)).status == 404
     assert (await post(app, "/auth/\udc80", raw_path=b"/auth/x")).status == 404

@@ -1,11 +1,13 @@
 """What other sites can make a browser send: nothing that changes anything."""
 
+import logging
 from itertools import product
 from pathlib import Path
 
 import pytest
 
 from asgi_auth.plug import AuthPlug
+from asgi_auth.telling import Telling
 from asgi_auth.types import User
 from tests.asgi import PAGE, ask, post, site, tables
 from tests.support import (
@@ -134,18 +136,56 @@ async def test_a_cross_site_request_has_no_effect(tmp_path: Path, auth: LocalAut
     assert tables(tmp_path) == before
 
 
-async def test_refusals_that_a_wrong_base_url_causes_are_logged(
+FOREIGN = "the page's origin is neither base_url, http://localhost:8000, nor in allowed_origins"
+NOT_LOCAL = (
+    "with base_url http://localhost:8000 only localhost and loopback addresses are served; to serve another name, give "
+    "base_url that name, with https"
+)
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ([("origin", "https://www.example.org")], f"Origin 'https://www.example.org': {FOREIGN}"),
+        ([("origin", "null"), ("referer", "https://a.example/")], f"Origin 'null': {FOREIGN}"),
+        ([("origin", "http://a.example")] * 3, f"Origin 'http://a.example' and 'http://a.example': {FOREIGN}"),
+        ([("sec-fetch-site", "same-site")], f"Sec-Fetch-Site 'same-site': {FOREIGN}"),
+        ([("referer", "https://a.example/reset?token=secret")], f"Referer 'https://a.example': {FOREIGN}"),
+        ([("referer", "secret")], f"Referer '': {FOREIGN}"),
+        ([("origin", "https://\n\xe9" + "x" * 200)], f"Origin 'https://\\n\\xe9{'x' * 90}': {FOREIGN}"),
+        ([("host", "dev.example:8000")], f"Host 'dev.example:8000': {NOT_LOCAL}"),
+        ([("host", "localhost"), ("host", "b.example")], f"Host 'localhost' and 'b.example': {NOT_LOCAL}"),
+    ],
+    ids=range(9),
+)
+async def test_refusal_for_origin_or_host_is_logged_with_it(
+    plug: AuthPlug[User], caplog: pytest.LogCaptureFixture, headers: list[tuple[str, str]], reason: str
+) -> None:
+    """HT-1: the client is told little; the log names what was refused, cut and escaped, and the setting to change."""
+    answer = await post(plug, "/auth/password/sign_in", headers=headers)
+    what = "password.sign_in" if answer.status == 403 else "a request"
+
+    assert answer.status == (403 if reason.endswith(FOREIGN) else 421)
+    assert caplog.record_tuples[-1] == ("asgi_auth", logging.WARNING, f"{what} was refused: {reason}")
+
+
+async def test_flood_of_foreign_origins_is_one_line_a_second(
     plug: AuthPlug[User], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """HT-1: the client is told little; who runs the site finds the reason in the log."""
-    caplog.set_level("INFO", "asgi_auth")
-    await post(plug, "/auth/password/sign_in", headers=[("origin", "https://www.example.org")])
-    await post(plug, "/auth/password/sign_in", headers=[("host", "evil.example")])
+    """HT-1: origins that a stranger makes up are counted, and each kind of refusal by itself."""
+    seconds = iter([0.0] * 51 + [1.0])
+    plug._telling = Telling(clock=lambda: next(seconds))
+    for number in range(50):
+        await post(plug, "/auth/password/sign_in", headers=[("origin", f"https://{number}.example")])
+    for header in ("host", "origin"):
+        await post(plug, "/auth/sign_out", headers=[(header, "https://last.example")])
 
-    assert [message for message in caplog.messages if "base_url" in message] == [
-        "password.sign_in refused: cross-site request (is base_url right?)",
-        "None.None refused: foreign Host on a local instance (is base_url right?)",
+    assert [message.partition(":")[0] for message in caplog.messages[-3:]] == [
+        "password.sign_in was refused",
+        "a request was refused",
+        "sign_out was refused",
     ]
+    assert caplog.messages[-1].endswith(f"'https://last.example': {FOREIGN} (49 more like it since the last such line)")
 
 
 async def test_methods(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:

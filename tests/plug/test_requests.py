@@ -15,6 +15,7 @@ from asgi_auth.plug import AuthPlug
 from asgi_auth.types import AccessToken, Activity, User
 from tests.asgi import BROWSER, FORM_TYPE, PAGE, ask, post, seen_user, silence, site, start, tables
 from tests.support import (
+    BASE_URL,
     EMAIL,
     NEW_PASSWORD,
     OTHER_EMAIL,
@@ -276,6 +277,21 @@ async def test_links_come_from_the_configuration(auth: LocalAuthentication, plug
     _, _, opts = auth.sender.messages[-1]
 
     assert opts["url"] == f"http://localhost:8000/auth/password/reset?reset_token={mailed_token(auth)}"
+
+
+@pytest.mark.parametrize(("base_url", "level"), [("https://app.example.org", "WARNING"), (BASE_URL, "INFO")])
+async def test_unlisted_proxy_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, base_url: str, level: str
+) -> None:
+    """HT-2: of a proxy for development only to whoever asks."""
+    caplog.set_level("INFO")
+    plug = AuthPlug(make_auth(tmp_path, base_url=base_url))
+    headers = {"host": "localhost", "x-forwarded-for": "203.0.113.9"}
+    for sent in ({"host": "localhost"}, headers, headers):
+        await post(plug, "/auth/nothing", headers=sent)
+
+    told = [record.levelname for record in caplog.records if 'trusted_proxies=["192.0.2.1"]' in record.message]
+    assert told == [level]
 
 
 @pytest.mark.parametrize(

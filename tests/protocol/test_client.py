@@ -1,16 +1,28 @@
 """Addresses behind proxies, labels of devices."""
 
-import time
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.protocol.client import client_address, client_label, client_network, parse_networks
+from asgi_auth.protocol.client import (
+    UNIX,
+    TrustedProxies,
+    client_address,
+    client_label,
+    client_network,
+    parse_proxies,
+    peer_of,
+    unlisted_proxy,
+)
+from tests.timing import least
 
-PROXIES = parse_networks(["10.0.0.0/8", "127.0.0.1", "fd00::/8"], parameter="trusted_proxies")
+PROXIES = parse_proxies(["10.0.0.0/8", "127.0.0.1", "fd00::/8"], header="x-forwarded-for")
+SOCKET = parse_proxies(["unix", "10.0.0.0/8"], header="x-forwarded-for")
+FORWARDED = parse_proxies(["10.0.0.0/8"], header="forwarded")
 
 
 @pytest.mark.parametrize(
@@ -42,6 +54,7 @@ PROXIES = parse_networks(["10.0.0.0/8", "127.0.0.1", "fd00::/8"], parameter="tru
         ("::ffff:10.0.0.1", ["203.0.113.7"], "203.0.113.7"),
         ("fd00::1", ["2001:db8::2"], "2001:db8::2"),
         ("::ffff:203.0.113.7", [], "203.0.113.7"),
+        (UNIX, ["203.0.113.7"], None),
     ],
 )
 def test_client_address_is_the_right_most_untrusted_hop(
@@ -53,8 +66,8 @@ def test_client_address_is_the_right_most_untrusted_hop(
 
 def test_client_address_without_trusted_proxies_is_the_peer() -> None:
     """HT-2: nobody is believed by default, loopback neither."""
-    assert client_address("127.0.0.1", ["203.0.113.7"], ()) == "127.0.0.1"
-    assert client_address("2001:DB8::1", ["203.0.113.7"], ()) == "2001:db8::1"
+    assert client_address("127.0.0.1", ["203.0.113.7"], TrustedProxies()) == "127.0.0.1"
+    assert client_address("2001:DB8::1", ["203.0.113.7"], TrustedProxies()) == "2001:db8::1"
 
 
 @given(
@@ -66,17 +79,109 @@ def test_client_address_never_raises(peer: str | None, forwarded_for: list[str])
     assert (client_address(peer, forwarded_for, PROXIES) is None) is (peer is None)
 
 
-def test_parse_networks_takes_networks_and_addresses() -> None:
-    """An address is a network of one."""
-    assert parse_networks(["10.0.0.0/8", "::1"], parameter="p") == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
-    assert parse_networks([], parameter="p") == ()
+@pytest.mark.parametrize(
+    ("peer", "forwarded_for", "address"),
+    [
+        (UNIX, ["198.51.100.1, 203.0.113.7"], "203.0.113.7"),
+        (UNIX, ["203.0.113.7, 10.0.0.2"], "203.0.113.7"),
+        (UNIX, ["203.0.113.7, unknown"], None),
+        (UNIX, [], None),
+        (None, ["203.0.113.7"], None),
+        ("203.0.113.9", ["203.0.113.7"], "203.0.113.9"),
+    ],
+)
+def test_client_address_behind_a_unix_socket(peer: str | None, forwarded_for: list[str], address: str | None) -> None:
+    """HT-2: the peer on a socket is believed if "unix" is listed, and nobody else for that."""
+    assert client_address(peer, forwarded_for, SOCKET) == address
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "address"),
+    [
+        (["for=203.0.113.7"], "203.0.113.7"),
+        (["for=198.51.100.1, for=203.0.113.7;proto=https", 'for="10.0.0.2:4711"'], "203.0.113.7"),
+        (['for="[2001:db8::1]:_port"'], "2001:db8::1"),
+        (["for=203.0.113.7, for=unknown"], "10.0.0.1"),
+        (["for=203.0.113.7, for=_hidden, for=10.0.0.2"], "10.0.0.2"),
+        (["for=203.0.113.7, proto=https"], "10.0.0.1"),
+        (["203.0.113.7"], "10.0.0.1"),
+    ],
+)
+def test_client_address_by_forwarded(forwarded: list[str], address: str) -> None:
+    """HT-2: what a proxy hides is the last hop that could be read: all whom it hides are one client."""
+    assert client_address("10.0.0.1", forwarded, FORWARDED) == address
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "peer"),
+    [
+        ("203.0.113.7", "192.0.2.1", "203.0.113.7"),
+        ("testclient", "testserver", "testclient"),
+        (None, "/run/app.sock", UNIX),  # uvicorn
+        (None, None, UNIX),  # hypercorn, daphne
+        ("", "/run/app.sock", UNIX),  # granian
+        (None, "/", UNIX),  # gunicorn
+        (None, "192.0.2.1", None),  # uvicorn, of a client that has hung up
+        ("", "::1", None),
+    ],
+)
+def test_peer_of(client: str | None, server: str | None, peer: str | None) -> None:
+    """HT-2: who hangs up on TCP before the server asks who it is does not become a trusted peer on a socket."""
+    assert peer_of(client, server) == peer
+
+
+NEAR = {"x-forwarded-for": ["203.0.113.7"], "forwarded": ["for=203.0.113.7"]}
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "told"),
+    [
+        ("10.0.0.5", ["x-forwarded-for"], 'a request from 10.0.0.5 has X-Forwarded-For … trusted_proxies=["10.0.0.5"]'),
+        ("::ffff:10.0.0.5", ["x-forwarded-for", "forwarded"], '… X-Forwarded-For … trusted_proxies=["10.0.0.5"]'),
+        ("127.0.0.1", ["forwarded"], '… Forwarded … trusted_proxies=["127.0.0.1"], forwarded_header="forwarded"'),
+        ("fd00::1", ["x-forwarded-for"], 'a request from fd00::1 … trusted_proxies=["fd00::1"]'),
+        ("100.64.0.1", ["x-forwarded-for"], 'a request from 100.64.0.1 … trusted_proxies=["100.64.0.1"]'),
+        (UNIX, ["x-forwarded-for"], 'a request from a UNIX socket … not limited … trusted_proxies=["unix"]'),
+        ("10.0.0.5", [], None),
+        ("198.18.0.1", [], None),
+        ("8.8.8.8", ["x-forwarded-for"], None),
+        ("testclient", ["x-forwarded-for"], None),
+        (None, ["x-forwarded-for"], None),
+        ("172.16.0.1", ["x-forwarded-for"], None),
+    ],
+)
+def test_unlisted_proxy(peer: str | None, headers: list[Any], told: str | None) -> None:
+    """HT-2: what has a near address and sends such a header may be a proxy of ours; a public one may be anybody."""
+    listed = parse_proxies(["172.16.0.0/12"], header="x-forwarded-for")
+    sent: dict[Any, list[str]] = {name: values if name in headers else [] for name, values in NEAR.items()}
+    advice = unlisted_proxy(peer, sent, listed)
+
+    if told is None:
+        assert advice is None
+    else:
+        assert advice is not None
+        assert all(part.strip() in advice for part in told.split("…")), advice
+
+
+def test_unlisted_proxy_is_no_client_whom_the_server_has_put_there() -> None:
+    """uvicorn replaces a loopback peer by the client that the header names, which may be one on the local network."""
+    assert unlisted_proxy("10.0.0.5", {"x-forwarded-for": ["10.0.0.5"]}, TrustedProxies()) is None
+    assert unlisted_proxy("10.0.0.5", {"x-forwarded-for": ["10.0.0.6"]}, TrustedProxies()) is not None
+
+
+def test_parse_proxies_takes_networks_and_addresses() -> None:
+    """An address is a network of one; "unix" is none."""
+    networks = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+    assert parse_proxies(["10.0.0.0/8", "::1"], header="forwarded") == TrustedProxies(networks, header="forwarded")
+    assert parse_proxies(["unix"], header="x-forwarded-for") == TrustedProxies(unix=True)
+    assert parse_proxies([], header="x-forwarded-for") == TrustedProxies()
 
 
 @pytest.mark.parametrize("values", [["10.0.0.1/8"], [""], ["proxy.example"], ["10.0.0.0/33"], "127.0.0.1"], ids=repr)
-def test_parse_networks_refuses(values: list[str]) -> None:
+def test_parse_proxies_refuses(values: list[str]) -> None:
     """What is no network is named at start, and text is no list."""
     with pytest.raises(ConfigurationError, match="trusted_proxies"):
-        parse_networks(values, parameter="trusted_proxies")
+        parse_proxies(values, header="x-forwarded-for")
 
 
 @pytest.mark.parametrize(
@@ -111,10 +216,7 @@ def test_client_label_is_printable(user_agent: str) -> None:
 
 def test_client_label_takes_linear_time() -> None:
     """DO-4: 64 KiB of anything in under 50 ms."""
-    started = time.process_time()
-    client_label(" \u202e" * 32768)
-
-    assert time.process_time() - started < 0.05
+    assert least(lambda: client_label(" \u202e" * 32768)) < 0.05
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from quart import Quart
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from asgi_auth.protocol.paths import mount_prefixes, split_path
+from asgi_auth.protocol.paths import mount_advice, mount_prefixes, public_path, split_path, wrapped_prefixes
 
 SIGN_IN = ("password", "sign_in")
 
@@ -175,6 +175,83 @@ def test_mount_prefixes_do_not_mistake_a_strategy_for_the_mount() -> None:
     assert mount_prefixes("/auth", "", "/auth") == ("/auth", "")
     assert split_path(b"/auth/auth/request", mount_prefixes("/auth", "", "/auth")) == ("auth", "request")
     assert split_path(b"/auth/auth/request", mount_prefixes("", "", "/auth")) == ("auth", "request")
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "app_root_path", "public"),
+    [
+        ("/me", "", None, "/me"),
+        ("/me", "/app", None, "/app/me"),  # hypercorn and others, told /app; the proxy strips it
+        ("/app/me", "/app", None, "/app/me"),  # uvicorn; and the others where the proxy keeps it
+        ("/app", "/app", None, "/app"),
+        ("/", "/app", None, "/app/"),
+        ("/apple", "/app", None, "/app/apple"),
+        ("/me", "/app/", None, "/app/me"),
+        ("/admin/me", "/app/admin", "/app", "/app/admin/me"),  # inside of one of Starlette's mounts
+        ("/admin/me", "/admin", "", "/admin/me"),
+        ("/me", "/admin", None, "/admin/me"),  # a dispatcher that strips the path
+    ],
+)
+def test_public_path(path: str, root_path: str, app_root_path: str | None, public: str) -> None:
+    """RD-1: what the browser asked for, as far as the server was told."""
+    assert public_path(path, root_path, app_root_path) == public
+
+
+@pytest.mark.parametrize(
+    ("root_path", "mount_path", "prefixes"),
+    [
+        ("", "/auth", ("/auth",)),
+        ("/app", "/app/auth", ("/app/auth", "/app/app/auth", "/auth")),
+        ("/app/", "/auth", ("/auth", "/app/auth")),
+        ("/auth", "/auth", ("/auth", "/auth/auth")),  # not all that a dispatcher has at /auth
+    ],
+)
+def test_wrapped_prefixes(root_path: str, mount_path: str, prefixes: tuple[str, ...]) -> None:
+    """RP-6: a plug in front of an application finds its own paths whatever the server and the proxy do."""
+    assert wrapped_prefixes(root_path, mount_path) == prefixes
+
+
+@pytest.mark.parametrize(
+    ("mounted", "root_path", "app_root_path", "mount_path", "advice"),
+    [
+        ("/auth", "/auth", "", "/auth", None),
+        ("/app/auth", "/app/auth", "/app", "/app/auth", None),  # uvicorn
+        ("/auth", "/app/auth", "/app", "/app/auth", None),  # hypercorn and others
+        ("/auth", "/app", None, "/app/auth", None),  # the same, around an application
+        ("/app/auth", "", None, "/auth", None),  # a proxy may add it
+        ("", "", None, "/auth", None),
+        ("", "/auth", None, "/auth", None),
+        (
+            "/login",
+            "/login",
+            "",
+            "/auth",
+            "mount_path: links go to /auth, but the plug is at /login: give the same to both",
+        ),
+        (
+            *("/app/auth", "/app/auth", "/app", "/auth"),
+            "mount_path: the server has root_path /app, and links go to /auth: give mount_path='/app/auth'",
+        ),
+        (
+            *("/auth", "/app/auth", "/app/", "/auth"),
+            "mount_path: the server has root_path /app, and links go to /auth: give mount_path='/app/auth'",
+        ),
+        (
+            *("/app/app/auth", "/app", None, "/app/auth"),
+            "root_path: the server adds /app, and the proxy keeps it: do not give it to the server",
+        ),
+        (
+            *("/auth", "/auth", "", "/app/auth"),
+            "root_path: links go to /app/auth, and requests come to /auth. If a proxy cuts /app off, give the server "
+            "root_path /app, or return_to of require(redirect=...) lacks it",
+        ),
+    ],
+)
+def test_mount_advice(
+    mounted: str, root_path: str, app_root_path: str | None, mount_path: str, advice: str | None
+) -> None:
+    """Each mistake names the setting that mends it."""
+    assert mount_advice(mounted, root_path, app_root_path, mount_path) == advice
 
 
 # the frameworks themselves

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from asgi_auth.stores import PostgresStore, postgres_cache
+from asgi_auth.stores import PostgresStore, postgres_cache, postgres_connections
 from asgi_auth.stores.postgres_cache import Channel
 from tests.support import until
 
@@ -66,7 +66,7 @@ def by_hand() -> Iterator[Hand]:
     """Caches that are made in the block have their time from the hand."""
     hand = Hand()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgres_cache, "elapsed", hand)
+        patch.setattr(postgres_connections, "elapsed", hand)
         patch.setattr(postgres_cache, "pause", hand.pause)
         yield hand
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.store import Loaded
 from asgi_auth.stores import PostgresStore, postgres
-from asgi_auth.stores.postgres_cache import CHANNEL, Channel, Heard, Key, SessionCache, elapsed, pause
+from asgi_auth.stores.postgres_cache import CHANNEL, Channel, Heard, Key, SessionCache, pause
 from asgi_auth.testing.stores.records import HOUR, NOW, SECOND, add_session, add_user
 from asgi_auth.types import User
 from tests.postgres import database, execute
@@ -187,12 +187,6 @@ def test_cache_shows_nothing(hand: Hand) -> None:
     shown = repr(cache) + "".join(map(repr, cache._entries.values()))
     assert "a row" not in shown
     assert "session" not in shown.replace("SessionCache", "")
-
-
-def test_cache_has_a_clock_that_runs() -> None:
-    """It goes on, and never back."""
-    first = elapsed()
-    assert first <= elapsed()
 
 
 ACTS = st.lists(

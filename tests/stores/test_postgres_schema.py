@@ -8,9 +8,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from asgi_auth.doctor import examine
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
 from asgi_auth.stores import PostgresStore, postgres_schema, schema
 from tests.postgres import database
+from tests.support import make_auth
 
 pytestmark = pytest.mark.anyio
 
@@ -114,3 +116,22 @@ async def test_postgres_schema_is_made_once(dsn: str, connection: Any) -> None:
     await opening
     assert await postgres_schema.version(connection) == NEWEST
     await store.close()
+
+
+async def test_postgres_schema_is_not_made_by_looking(tmp_path: Path, dsn: str, connection: Any) -> None:
+    """Neither ``versions`` nor pruning nor the doctor makes tables in a database that may be the wrong one."""
+    auth = make_auth(tmp_path, store=PostgresStore(dsn))
+    assert await auth.store.versions() == (0, NEWEST)
+    with pytest.raises(ConfigurationError, match="the database does not exist or lacks tables of the library"):
+        await auth.prune()
+    [told] = [finding for finding in await examine(auth) if finding.parameter == "store"]
+    assert (told.unsafe, told.advice) == (
+        False,
+        "the database lacks tables of the library; the first start makes them",
+    )
+    assert await shape(connection) == []
+    await auth.open()
+    assert await auth.store.versions() == (NEWEST, NEWEST)
+    await auth.close()
+    assert await auth.prune() == 0
+    await auth.close()

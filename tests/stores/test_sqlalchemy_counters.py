@@ -355,5 +355,5 @@ async def test_rollback_succeeds_where_nothing_can_be_counted(tmp_path: Path, ca
             await session.rollback()
         other.close()
         assert await counted(store.scope("user")) == 0
-    reason = "sqlalchemy: OperationalError"
+    reason = "sqlalchemy: OperationalError: SQLITE_BUSY"
     assert caplog.messages == [f"counts of a transaction that was rolled back are lost: {reason}"]

@@ -261,5 +261,5 @@ async def test_errors_have_no_values(engine: AsyncEngine, store: Store) -> None:
         with pytest.raises(StoreUnavailableError) as error:
             await call
         assert error.value.reason.startswith("sqlalchemy: ")
-        assert error.value.reason.endswith("Error")
+        assert error.value.reason.removesuffix(": SQLITE_ERROR").endswith("Error")
         assert (error.value.__cause__, error.value.__context__) == (None, None)

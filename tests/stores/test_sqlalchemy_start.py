@@ -1,5 +1,6 @@
 """SQLAlchemyStore at start: what it refuses, by name; its tables; and the package without SQLAlchemy."""
 
+import sqlite3
 import sys
 from datetime import date
 from pathlib import Path
@@ -23,6 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_colu
 from sqlalchemy.pool import NullPool
 
 from asgi_auth import stores
+from asgi_auth.doctor import examine
 from asgi_auth.errors import ConfigurationError, IdentityTakenError, StoreUnavailableError, ValidationError
 from asgi_auth.stores import SQLAlchemyStore
 from asgi_auth.stores.sqlalchemy import make_tables
@@ -31,6 +33,7 @@ from asgi_auth.testing.stores.records import NOW, add_user, together
 from asgi_auth.types import Account, UserMixin
 from tests.stores.engines import engines, make
 from tests.stores.models import IntUser, TextUser, UuidUser
+from tests.support import make_auth
 
 
 class Base(DeclarativeBase):
@@ -141,6 +144,17 @@ def test_bind_that_cannot_serve_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(other.dialect, "name", "mysql")
     with pytest.raises(ConfigurationError, match="mysql is not supported: SQLite and PostgreSQL are"):
         SQLAlchemyStore(other, IntUser)
+
+
+@pytest.mark.parametrize("name", ["sslmode", "channel_binding", "connect_timeout"])
+def test_engine_with_a_parameter_that_asyncpg_does_not_take_is_refused(name: str) -> None:
+    """It would be a TypeError at every connection; what asyncpg or SQLAlchemy take is left to them."""
+    taken = "ssl=require&timeout=5&prepared_statement_cache_size=0"
+    engine = create_async_engine(f"postgresql+asyncpg://db.example.com/app?{taken}")
+    SQLAlchemyStore(engine, IntUser)
+    with pytest.raises(ConfigurationError, match=f"has {name}, which asyncpg.connect does not take") as error:
+        SQLAlchemyStore(create_async_engine(f"{engine.url}&{name}=hunter2"), IntUser)
+    assert "hunter2" not in str(error.value)
 
 
 @pytest.mark.anyio
@@ -325,3 +339,70 @@ def test_sqlalchemy_without_its_extra_names_the_command(monkeypatch: pytest.Monk
         ConfigurationError, match=r"SQLAlchemyStore needs sqlalchemy: pip install 'asgi-auth\[sqlalchemy\]'"
     ):
         _ = stores.SQLAlchemyStore
+
+
+# --- who makes files and tables ---------------------------------------------------------------------------------------
+
+
+def names(directory: Path) -> list[str]:
+    """The names of the files there."""
+    return [path.name for path in directory.iterdir()]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("create_tables", [False, True])
+async def test_missing_file_is_not_made_by_looking(tmp_path: Path, create_tables: bool) -> None:
+    """Neither ``versions`` nor pruning nor the doctor makes a file, even where a start would make the tables."""
+    async with engines("sqlite", tmp_path) as made:
+        store = SQLAlchemyStore(made(), IntUser, create_tables=create_tables)
+        assert await store.versions() == (0, 3)
+        auth = make_auth(tmp_path, store=store)
+        with pytest.raises(ConfigurationError, match="lacks tables of the library" if create_tables else "has no asgi"):
+            await auth.prune()
+        told = [finding for finding in await examine(auth) if finding.parameter == "store"]
+    assert [finding.unsafe for finding in told] == [not create_tables]
+    assert names(tmp_path) == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+async def test_reopening_makes_no_tables(tmp_path: Path, dialect: str) -> None:
+    """A database that has lost tables gets no new ones while the application serves."""
+    async with engines(dialect, tmp_path) as made:
+        store = SQLAlchemyStore(made(), IntUser, create_tables=True)
+        await store.open()
+        assert await store.versions() == (3, 3)
+        await store.close()
+        async with made().begin() as connection:
+            await connection.execute(text("DROP TABLE asgi_auth_tokens"))
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError, match="the database has lost asgi_auth_tokens"):
+                await store.open()
+
+
+@pytest.mark.anyio
+async def test_engine_that_was_read_only_can_write_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FT-6: the application's pool keeps no connection that can never write again."""
+    connect: Any = sqlite3.connect
+    async with engines("sqlite", tmp_path) as made:
+        await make(made(), IntUser)
+        scoped = SQLAlchemyStore(made(), IntUser).scope("user")
+        monkeypatch.setattr(
+            sqlite3, "connect", lambda name, **options: connect(f"file:{name}?mode=ro", uri=True, **options)
+        )
+        with pytest.raises(StoreUnavailableError, match="sqlalchemy: OperationalError: SQLITE_READONLY"):
+            await add_user(scoped)
+        monkeypatch.undo()
+        await add_user(scoped)
+
+
+@pytest.mark.anyio
+async def test_tables_of_a_later_release_are_not_noticed(tmp_path: Path) -> None:
+    """Own models keep no version: a worker of an earlier release starts, as docs/own_models.md says."""
+    async with engines("sqlite", tmp_path) as made:
+        await make(made(), IntUser)
+        async with made().begin() as connection:
+            await connection.execute(text("ALTER TABLE asgi_auth_accounts ADD COLUMN of_tomorrow INTEGER"))
+        store = SQLAlchemyStore(made(), IntUser)
+        await store.open()
+        await add_user(store.scope("user"))

@@ -280,6 +280,31 @@ async def test_adopt_refuses_users_whose_hash_cannot_be_verified(
     assert await store.scope("user").users.get("1") is None
 
 
+async def test_adopt_calls_plain_functions(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
+    """They run inside the session: an async one is refused, and what returns an awaitable adopts nobody."""
+
+    async def account(user: IntUser) -> dict[str, Any]:
+        raise AssertionError  # pragma: no cover  # refused before it is called
+
+    async def can_verify(stored: str) -> bool:
+        raise AssertionError  # pragma: no cover  # the same
+
+    async with AsyncSession(engine) as session, session.begin():
+        session.add(IntUser(email="alice@example.com", name=""))
+    functions: list[dict[str, Any]] = [{"account": account}, {"can_verify": can_verify}]
+    for options in functions:
+        with pytest.raises(ConfigurationError, match=rf"^adopt: {next(iter(options))}: "):
+            await store.adopt("user", **options)
+    hidden: list[dict[str, Any]] = [
+        {"account": lambda user: account(user)},
+        {"account": lambda user: {"password_hash": "x"}, "can_verify": lambda stored: can_verify(stored)},
+    ]
+    for options in hidden:
+        with pytest.raises(TypeError, match=r"^adopt: .* returned coroutine, not "):
+            await store.adopt("user", **options)
+    assert (await store.adopt("user")).created == 1
+
+
 async def test_adopt_asks_the_hasher_of_the_application(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
     """A hasher of the application's own, or one with a pepper, says which hashes are supported."""
     peppered = Bcrypt(cost=4, pepper=(b"p" * 32,))

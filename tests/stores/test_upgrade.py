@@ -8,7 +8,7 @@ import pytest
 
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.store import Store
-from asgi_auth.stores import PostgresStore, SQLiteStore
+from asgi_auth.stores import PostgresStore, SQLiteStore, schema
 from asgi_auth.testing.stores.records import HOUR, NOW, add_invitation, add_session, add_token, add_user
 from tests.postgres import database
 
@@ -50,7 +50,8 @@ async def test_older_version_is_brought_to_the_newest_with_its_rows(make: Any, v
     store: Store[Any] = make()
     for _ in range(2):
         with pytest.raises(
-            ConfigurationError, match=rf"has schema {version}, .* needs 3: run python -m asgi_auth migrate"
+            ConfigurationError,
+            match=rf"has schema {version}, .* needs 3: make a backup, then run python -m asgi_auth migrate",
         ):
             await store.open()
     assert [await store.migrate(), await store.migrate()] == [(version, 3), (3, 3)]
@@ -68,3 +69,22 @@ async def test_older_version_is_brought_to_the_newest_with_its_rows(make: Any, v
     assert account is not None
     assert account.proven_email == "a@example.com"
     await store.close()
+
+
+@pytest.mark.anyio
+async def test_earlier_release_refuses_a_migrated_database(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that knows one schema less does not start, and changes nothing."""
+    newer: Store[Any] = make()
+    alice = await add_user(newer.scope("user"))
+    await newer.close()
+    released = schema.steps
+    monkeypatch.setattr(schema, "steps", lambda dialect: released(dialect)[:-1])
+    earlier: Store[Any] = make()
+    for act in (earlier.open, earlier.migrate, lambda: earlier.scope("user").users.find("email", "alice@example.com")):
+        with pytest.raises(
+            ConfigurationError, match=r"schema of the database \(3\) is not one of 1 to 2: made by a newer"
+        ):
+            await act()
+    monkeypatch.undo()
+    assert await newer.scope("user").users.find("email", "alice@example.com") == alice
+    await newer.close()

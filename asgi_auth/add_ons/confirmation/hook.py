@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from asgi_auth.add_ons.confirmation.letters import Letters
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, OverloadedError, ValidationError
 from asgi_auth.hooks import Hook
+from asgi_auth.lanes import Notice
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
 from asgi_auth.types import Account, Attempt, Draft, Event, FactorRequired, UserChanged, UserConfirmed, UserCreated
@@ -195,7 +196,8 @@ class ConfirmationHook(Hook):
             await work.tokens.insert(issued.record)
             work.after_commit(partial(self._letters.ask_about_change, event.user, issued))
             if field == "email" and event.draft.act == "change" and event.account.confirmed_at is not None:
-                work.after_commit(partial(self._letters.tell_asked, Found(event.user, event.account)))
+                told = partial(self._letters.tell_asked, Found(event.user, event.account))
+                work.after_commit(Notice(told, event.account.user_id))
 
     async def _offer_undo(self, event: UserChanged, work: Work[Any]) -> None:
         """For the owner of the address that was in force, if it was theirs, unless the application itself decided."""
@@ -212,4 +214,4 @@ class ConfirmationHook(Hook):
             lasting=True,
         )
         await work.tokens.insert(issued.record)
-        work.after_commit(partial(self._letters.offer_undo, event.user, issued))
+        work.after_commit(Notice(partial(self._letters.offer_undo, event.user, issued), event.account.user_id))

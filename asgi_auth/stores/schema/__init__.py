@@ -40,7 +40,8 @@ def refuse_older(found: int, newest: int) -> None:
     refuse_unknown(found, newest)
     if found != newest:
         raise ConfigurationError(
-            f"store: the database has schema {found}, this version needs {newest}: run python -m asgi_auth migrate"
+            f"store: the database has schema {found}, this version needs {newest}: make a backup, then "
+            "run python -m asgi_auth migrate"
         )
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import and_, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from asgi_auth.callables import returned
 from asgi_auth.protocol.email import parse_email, parse_username
 from asgi_auth.protocol.password_hashes import check_hash
 from asgi_auth.stores.sqlalchemy.accounts import encode_account
@@ -69,11 +70,11 @@ class Adoption:
 
     def _adopt(self, session: Session, user: Any) -> str | None:
         """None, or why not."""
-        known = self._account(user)
+        known = returned(self._account(user), Mapping, "adopt: account")  # type: ignore[type-abstract]  # no instance
         try:
             keys = self._keys(user)
             if known.get("password_hash") is not None:
-                check_hash(known["password_hash"], self._can_verify)
+                check_hash(known["password_hash"], self._verifies)
         except ValueError as exc:
             return str(exc)
         row = {
@@ -88,6 +89,9 @@ class Adoption:
         except IntegrityError:
             return "another user has this address or name"
         return None
+
+    def _verifies(self, stored: str) -> bool:
+        return returned(self._can_verify(stored), bool, "adopt: can_verify")
 
     def _keys(self, user: Any) -> dict[str, str]:
         values = self._model.read(user)

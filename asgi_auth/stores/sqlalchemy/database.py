@@ -1,11 +1,13 @@
 """How the store reaches the database: a statement by itself, a transaction of its own, or the application's."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
+from inspect import signature
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +18,7 @@ from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     DBAPIError,
+    DisconnectionError,
     IntegrityError,
     InvalidRequestError,
     PendingRollbackError,
@@ -34,8 +37,10 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 from asgi_auth.errors import AuthError, ConfigurationError, StoreUnavailableError, ValidationError
+from asgi_auth.jobs import finished
 from asgi_auth.stores.isolation import DEFAULT_ISOLATION, refuse_other_isolation
 from asgi_auth.stores.sql import ConflictError
+from asgi_auth.stores.sqlite_file import broken
 from asgi_auth.types import Job
 
 T = TypeVar("T")
@@ -171,6 +176,11 @@ class Database:
         options = {**engine.get_execution_options(), "isolation_level": "AUTOCOMMIT"}
         return AsyncEngine(apart).execution_options(**options)
 
+    def exists(self) -> bool:
+        """Whether there is a database file; True where that cannot be told without asking the driver."""
+        path = self.engine.url.database
+        return not self.sqlite or not path or path.startswith("file:") or os.path.exists(path)
+
     async def check_isolation(self) -> None:
         """Check the isolation of a statement by itself, which is the database's default.
 
@@ -286,12 +296,26 @@ def _check(engine: AsyncEngine) -> None:
             "SQLAlchemyStore: a database in memory has one connection for everybody; use a file, for tests in a "
             "temporary directory"
         )
+    if engine.dialect.driver == "asyncpg":
+        _check_parameters(engine)
+
+
+def _check_parameters(engine: AsyncEngine) -> None:
+    # SQLAlchemy gives them to asyncpg as keyword arguments, so that a wrong one is a TypeError at every connection.
+    known = signature(engine.dialect.loaded_dbapi.asyncpg.connect).parameters
+    for name in sorted(engine.url.query):
+        if name not in known and not name.startswith("prepared_statement"):
+            raise ConfigurationError(
+                f"SQLAlchemyStore: the URL of the engine has {name}, which asyncpg.connect does not take; for TLS give "
+                "ssl=require, for a setting of the server connect_args={'server_settings': …}"
+            )
 
 
 def _look_after(engine: AsyncEngine) -> None:
-    name, listener = ("checkout", _turn_foreign_keys_on) if engine.dialect.name == "sqlite" else ("handle_error", _lost)
-    if not event.contains(engine.sync_engine, name, listener):
-        event.listen(engine.sync_engine, name, listener)
+    listeners = _ON_SQLITE if engine.dialect.name == "sqlite" else (("handle_error", _lost),)
+    for name, listener in listeners:
+        if not event.contains(engine.sync_engine, name, listener):
+            event.listen(engine.sync_engine, name, listener)
 
 
 def _lost(context: ExceptionContext) -> BaseException | None:
@@ -303,6 +327,18 @@ def _lost(context: ExceptionContext) -> BaseException | None:
     return ConnectionResetError("asyncpg: InternalClientError")
 
 
+def _note_broken(context: ExceptionContext) -> None:
+    # The pool would keep a connection that is read-only, or that has read a damaged file, for good. It is given up when
+    # it is asked for again: by now it is in a transaction, whose lock would stay if it were dropped here.
+    if context.connection is not None and broken(context.original_exception):
+        context.connection.info["asgi_auth_broken"] = True
+
+
+def _give_up_broken(_connection: Any, record: Any, _: Any) -> None:
+    if record.info.pop("asgi_auth_broken", False):
+        raise DisconnectionError  # the pool makes another one
+
+
 def _turn_foreign_keys_on(connection: Any, record: Any, _: Any) -> None:
     # Also for the application's own use of the engine: a user that it deletes must take the account along, because
     # SQLite gives the id to the next.
@@ -311,6 +347,13 @@ def _turn_foreign_keys_on(connection: Any, record: Any, _: Any) -> None:
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
         record.info["asgi_auth"] = True
+
+
+_ON_SQLITE = (
+    ("checkout", _give_up_broken),
+    ("checkout", _turn_foreign_keys_on),
+    ("handle_error", _note_broken),
+)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -326,7 +369,7 @@ async def answered(call: Coroutine[Any, Any, T], timeout: float) -> T:
             is not even the context of these.
     """
     try:
-        return await _finish(asyncio.ensure_future(_in_time(call, timeout)))
+        return await finished(asyncio.ensure_future(_in_time(call, timeout)))
     except (SQLAlchemyError, OSError) as exc:  # TimeoutError is an OSError
         failure = _translated(exc)
     raise failure
@@ -337,21 +380,6 @@ async def _in_time(call: Coroutine[Any, Any, T], timeout: float) -> T:
         return await call
 
 
-async def _finish(future: asyncio.Future[T]) -> T:
-    """Await *future* to its end, however often the task is cancelled meanwhile; only then be cancelled."""
-    interrupted: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait({future})
-        except asyncio.CancelledError as exc:
-            interrupted = exc
-    if interrupted is not None:
-        with suppress(asyncio.CancelledError):
-            future.exception()  # seen, so that nothing is logged about it
-        raise interrupted
-    return future.result()
-
-
 def _translated(error: SQLAlchemyError | OSError) -> AuthError:
     if isinstance(error, IntegrityError):
         return ConflictError(f"sqlalchemy: {_constraint(error.orig)}")
@@ -360,7 +388,8 @@ def _translated(error: SQLAlchemyError | OSError) -> AuthError:
         return ConfigurationError(f"SQLAlchemyStore: {error}")  # the application's mappings; there are no values in it
     if isinstance(error, StatementError) and _is_about_a_value(error):
         return ValidationError("a value cannot be stored")
-    return StoreUnavailableError(f"sqlalchemy: {type(error).__name__}")
+    said = getattr(getattr(error, "orig", None), "sqlite_errorname", None)  # without its text, which may have values
+    return StoreUnavailableError(": ".join(filter(None, ("sqlalchemy", type(error).__name__, said))))
 
 
 def _is_about_a_value(error: StatementError) -> bool:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql.base import ExecutableOption
 
+from asgi_auth.callables import refuse_async
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
 from asgi_auth.protocol.password_hashes import can_be_verified
 from asgi_auth.store import ScopedStore, Work
@@ -91,21 +92,24 @@ class SQLAlchemyStore(Generic[U]):
         tables = tables or make_tables(model)
         check_owner(tables.accounts, model)
         self._bound = _Bound(model=known, tables=tables, options=options, upsert=self._database.upsert)
-        self._create_tables, self._opened = create_tables, False
+        self.create_tables = create_tables
+        self._opened, self._seen = False, False
 
     async def open(self) -> None:
-        """Look whether every table is there; none is made without ``create_tables``.
+        """Look whether every table is there; only the first opening makes any, and only with ``create_tables``.
 
         Raises:
             ConfigurationError: names what is missing: the application's migrations, or ``migrate``, make it. Or the
                 tables in the database belong to the users of another table, or the engine's connections have a
                 ``default_transaction_isolation`` other than READ COMMITTED.
-            StoreUnavailableError: the database does not answer.
+            StoreUnavailableError: the database does not answer; or its tables were there before, and are gone.
         """
         if not self._opened:
             await self._database.check_isolation()
             missing = await self._missing()
-            if missing and self._create_tables:
+            if missing and self._seen:
+                raise StoreUnavailableError(f"sqlalchemy: the database has lost {', '.join(missing)}")
+            if missing and self.create_tables:
                 with suppress(StoreUnavailableError):  # another worker was faster, perhaps
                     await self._create(None, missing)
                 missing = await self._missing()
@@ -114,11 +118,19 @@ class SQLAlchemyStore(Generic[U]):
                     f"SQLAlchemyStore: the database has no {', '.join(missing)}: run the application's migrations, or "
                     "python -m asgi_auth migrate for the tables of the library alone"
                 )
-            self._opened = True
+            self._opened = self._seen = True
 
     async def close(self) -> None:
         """Nothing is given back: the engine is the application's, which disposes of it."""
         self._opened = False
+
+    async def versions(self) -> tuple[int, int]:
+        """The version of the library's tables, 0 if there are none, and the newest one. Makes no table, and no file.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        return self._version(await self._missing()), VERSION
 
     async def migrate(self) -> tuple[int, int]:
         """Make what is missing of the library's tables, where Alembic does not; the versions before and after.
@@ -132,8 +144,12 @@ class SQLAlchemyStore(Generic[U]):
         if any(name.partition(".")[0] == users.name for name in missing):
             raise ConfigurationError(f"SQLAlchemyStore: make the application's own tables first: {users.name}")
         await self._create(tables.every, missing)
+        return self._version(missing), VERSION
+
+    def _version(self, missing: Sequence[str]) -> int:
+        tables = self._bound.tables
         firsts = (tables.accounts.name, tables.invitations.name, f"{tables.accounts.name}.proven_email")
-        return next((version for version, first in enumerate(firsts) if first in missing), VERSION), VERSION
+        return next((version for version, first in enumerate(firsts) if first in missing), VERSION)
 
     async def _create(self, tables: Sequence[Table] | None, missing: Sequence[str]) -> None:
         """What is *missing*: those of *tables* (None: of all that the metadata has), and columns of the library's."""
@@ -155,6 +171,8 @@ class SQLAlchemyStore(Generic[U]):
     async def _missing(self) -> Sequence[str]:
         tables = self._bound.tables
         wanted = (self._bound.model.id.table, *tables.every)
+        if not self._database.exists():  # to look would make an empty file
+            return sorted(table.name for table in wanted)
 
         def look(session: Session) -> list[str]:
             found = inspect(session.connection())
@@ -212,8 +230,11 @@ class SQLAlchemyStore(Generic[U]):
                 application's own, give ``auth.hasher.can_verify``.
 
         Raises:
+            ConfigurationError: *account* or *can_verify* is async.
             StoreUnavailableError: the database does not answer; what was committed before is kept, so call it again.
         """
+        refuse_async("adopt: account", account)
+        refuse_async("adopt: can_verify", can_verify)
         adoption = Adoption(self._bound.model, self._bound.tables, subject_name, account, can_verify)
         created, refused, last = 0, dict[str, str](), None
         while True:

@@ -57,13 +57,14 @@ class PasswordActions(Resetting):
                     name="register",
                     method="POST",
                     handle=self._register_phase,
+                    hashes=True,
                     registers=registration_form(options),
                     secrets=_PASSWORDS | {"invitation_token"},
                 )
             )
         if options.sign_in_enabled:
             phases += [
-                Phase(name="sign_in", method="POST", handle=self._sign_in_phase, secrets=_PASSWORDS),
+                Phase(name="sign_in", method="POST", handle=self._sign_in_phase, hashes=True, secrets=_PASSWORDS),
                 Phase(
                     name="sign_in_with_token",
                     method="POST",  # a GET changes nothing (RFC 9110 section 9.2.1), and its URL would be logged
@@ -74,6 +75,7 @@ class PasswordActions(Resetting):
                     name="reauthenticate",
                     method="POST",
                     handle=self._reauthenticate_phase,
+                    hashes=True,
                     secrets=_PASSWORDS,
                     signed_in=True,
                 ),
@@ -85,6 +87,7 @@ class PasswordActions(Resetting):
                     name="reset",
                     method="POST",
                     handle=self._reset_phase,
+                    hashes=True,
                     form=reset_form(options),
                     secrets=_PASSWORDS | {"reset_token"},
                 ),

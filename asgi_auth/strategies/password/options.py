@@ -88,6 +88,8 @@ class Password:
         for name in self.register_fields:
             if name in reserved:
                 raise ConfigurationError(f"register_fields: {name!r} is a name of the library's")
+            if isinstance(self.register_fields, Mapping) and not callable(self.register_fields[name]):
+                raise ConfigurationError(f"register_fields: {name!r} must have a function, plain or async")
         mailless = self.identity_field == "username" and "email" not in self.register_fields
         if self.resettable is not None and mailless and self.registration_enabled:
             raise ConfigurationError("register_fields must have 'email' for resettable to mail to")

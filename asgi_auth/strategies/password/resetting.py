@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_auth.accounts import as_of
 from asgi_auth.errors import ConfigurationError, InvalidTokenError, ValidationError
+from asgi_auth.lanes import Notice
 from asgi_auth.limits import Limit
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.sender import Sender
@@ -84,7 +85,8 @@ class Resetting:
 
         async def spend(work: Work[Any]) -> None:
             await self._spend(RESET, token, work)
-            work.after_commit(partial(self._send_notice, found.user))  # told even if the thief of a link hangs up
+            # Told even if the thief of a link hangs up.
+            work.after_commit(Notice(partial(self._send_notice, found.user), found.account.user_id))
 
         changed = await self._services.accounts.set_password(
             found, password, client=client, strategy=self._options.name, spend=spend, proves_mailbox=True

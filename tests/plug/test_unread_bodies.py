@@ -1,0 +1,252 @@
+"""A refusal comes once the rest of the body has been read: some servers lose an answer that comes before."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message
+
+from asgi_auth.errors import StoreUnavailableError
+from asgi_auth.guards import require
+from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.plug import AuthPlug
+from asgi_auth.types import User
+from tests.asgi import FORM_TYPE, Headers, make_scope, silence
+from tests.served import ping
+from tests.servers import serving
+from tests.support import PATIENCE, LocalAuthentication, register
+
+pytestmark = pytest.mark.anyio
+
+KIB = 1024
+
+
+class Client:
+    """Sends a body in pieces, for as long as it is read; knows how much had been read when the answer began."""
+
+    def __init__(self, pieces: Iterator[bytes], *, goes_on: bool = False, hangs_up: bool = False) -> None:
+        self._pieces, self._goes_on, self._hangs_up = pieces, goes_on, hangs_up
+        self.read, self.calls = 0, 0
+        self.answer: tuple[int, int] | None = None
+        """The status, and how much of the body had been read before it."""
+
+    async def receive(self) -> Message:
+        """The next piece; then the end, silence or a disconnect."""
+        self.calls += 1
+        piece = next(self._pieces, None)
+        if piece is not None:
+            self.read += len(piece)
+            return {"type": "http.request", "body": piece, "more_body": True}
+        if self._hangs_up:
+            return {"type": "http.disconnect"}
+        if self._goes_on:
+            return await silence()
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        """Called by the application."""
+        if message["type"] == "http.response.start":
+            self.answer = message["status"], self.read
+
+
+def pieces(count: int, size: int = KIB) -> Iterator[bytes]:
+    """So many pieces of a body."""
+    return iter([b"x" * size] * count)
+
+
+async def ask(app: ASGIApp, client: Client, method: str, path: str, headers: Headers = (), **more: Any) -> None:
+    """A request of *client*. TimeoutError: it is not answered."""
+    async with asyncio.timeout(PATIENCE):
+        # In a task of its own: an exception that is thrown into a coroutine ends the tracing of those that wait for it.
+        await asyncio.ensure_future(app(make_scope(method, path, headers, **more), client.receive, client.send))
+
+
+def guarded(auth: LocalAuthentication, endpoint: Callable[..., Any] = ping, **options: Any) -> Starlette:
+    """``/upload`` behind the guard."""
+    return Starlette(
+        routes=[Route("/upload", require(**options)(endpoint), methods=["POST"])],
+        middleware=[Middleware(SessionUserMiddleware, auth=auth)],
+    )
+
+
+def sync_ping(request: Request) -> Response:
+    """An endpoint that runs in a thread, and reads nothing."""
+    return PlainTextResponse("pong")
+
+
+MANY_HEADERS = {f"x-{number}": "" for number in range(300)}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("POST", "/auth/no/where", {}, 404),
+        ("PUT", "/auth/password/sign_in", {}, 405),
+        ("POST", "/auth/password/sign_in", {"origin": "https://elsewhere.example"}, 403),
+        ("POST", "/auth/password/sign_in", {"host": "elsewhere.example"}, 421),
+        ("POST", "/auth/password/sign_in", MANY_HEADERS, 400),
+        ("POST", "/auth/password/sign_in", {"content-type": "text/plain"}, 415),
+        ("POST", "/auth/password/reauthenticate", {"authorization": "Bearer"}, 400),
+        ("GET", "/auth/password/reset", {"content-length": "40960"}, 200),
+        ("GET", "/auth/password/sign_in", {"transfer-encoding": "chunked"}, 405),
+    ],
+)
+async def test_plug_answers_after_the_body(
+    plug: AuthPlug[User], method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    """RP-1: whatever the plug answers without having read the body, it reads the rest first."""
+    client = Client(pieces(40))
+    await ask(plug, client, method, path, headers)
+
+    assert client.answer == (status, 40 * KIB)
+
+
+async def test_plug_answers_a_streamed_413_after_the_body(plug: AuthPlug[User]) -> None:
+    """RP-1: of a body over the limit, up to 64 KiB more are read."""
+    client = Client(pieces(100))
+    await ask(plug, client, "POST", "/auth/password/sign_in", {"content-type": FORM_TYPE})
+
+    assert client.answer == (413, 100 * KIB)
+
+
+@pytest.mark.parametrize("options", [{}, {"redirect": "/sign_in"}], ids=["refused", "redirected"])
+@pytest.mark.parametrize("endpoint", [ping, sync_ping], ids=["async", "sync"])
+async def test_guard_answers_after_the_body(
+    auth: LocalAuthentication, endpoint: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    """RP-1: the guard refuses an upload before its endpoint reads it."""
+    client = Client(pieces(40))
+    await ask(guarded(auth, endpoint, **options), client, "POST", "/upload")
+
+    assert client.answer == (303 if options else 401, 40 * KIB)
+
+
+@pytest.mark.parametrize("endpoint", [ping, sync_ping], ids=["async", "sync"])
+async def test_guard_leaves_the_body_to_the_endpoint(auth: LocalAuthentication, endpoint: Callable[..., Any]) -> None:
+    """Of a request that may pass nothing is read."""
+    _, token = await register(auth)
+    client = Client(pieces(40))
+    await ask(guarded(auth, endpoint), client, "POST", "/upload", {"cookie": f"user_session={token.cookie}"})
+
+    assert (client.answer, client.calls) == ((200, 0), 0)
+
+
+async def test_guard_does_not_wait_for_a_body_that_was_read(auth: LocalAuthentication) -> None:
+    """RP-9: something around the guard has read the body; a server then says nothing until the client hangs up."""
+
+    def read_first(endpoint: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Any]]:
+        async def reading(request: Request) -> Any:
+            async for _ in request.stream():
+                pass
+            return await endpoint(request)
+
+        return reading
+
+    client = Client(pieces(2))
+    routes = [Route("/upload", read_first(require()(ping)), methods=["POST"])]
+    app = Starlette(routes=routes, middleware=[Middleware(SessionUserMiddleware, auth=auth)])
+    await ask(app, client, "POST", "/upload")
+
+    assert (client.answer, client.calls) == ((401, 2 * KIB), 3)
+
+
+async def test_middleware_answers_503_after_the_body(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RP-1: a credential that cannot be checked, with an upload."""
+
+    async def fail(*args: Any, **options: Any) -> None:
+        raise StoreUnavailableError("does not answer")
+
+    _, token = await register(auth)
+    monkeypatch.setattr(auth.sessions, "load_bearer", fail)
+    client = Client(pieces(40))
+    app = BearerUserMiddleware(ping, auth)  # type: ignore[arg-type]  # never called
+    await ask(app, client, "POST", "/upload", {"authorization": f"Bearer {token}"})
+
+    assert client.answer == (503, 40 * KIB)
+
+
+async def test_no_more_than_64_kib_are_read(plug: AuthPlug[User]) -> None:
+    """RP-1: a body that never ends, in pieces of 1 KiB."""
+    client = Client(pieces(1000))
+    await ask(plug, client, "POST", "/auth/no/where")
+
+    assert client.answer == (404, 65 * KIB)
+
+
+@pytest.mark.parametrize(("length", "calls"), [("65536", 65), ("65537", 0), ("9" * 500, 0)])
+async def test_body_announced_to_be_longer_is_not_read(plug: AuthPlug[User], length: str, calls: int) -> None:
+    """RP-1: its end would not be reached."""
+    client = Client(pieces(64))
+    await ask(plug, client, "POST", "/auth/no/where", {"content-length": length})
+
+    assert (client.answer, client.calls) == ((404, max(calls - 1, 0) * KIB), calls)
+
+
+async def test_refusal_waits_for_a_second_at_most(plug: AuthPlug[User], monkeypatch: pytest.MonkeyPatch) -> None:
+    """RP-9: half a body, then silence."""
+    monkeypatch.setattr("asgi_auth.http._REST_SECONDS", 0.001)
+    client = Client(pieces(2), goes_on=True)
+    await ask(plug, client, "POST", "/auth/no/where")
+
+    assert client.answer == (404, 2 * KIB)
+
+
+@pytest.mark.parametrize("app", ["plug", "guard"])
+async def test_client_that_hangs_up_is_not_answered(auth: LocalAuthentication, app: str) -> None:
+    """RP-9: there is nobody left."""
+    client = Client(pieces(2), hangs_up=True)
+    await ask(AuthPlug(auth) if app == "plug" else guarded(auth), client, "POST", "/upload")
+
+    assert client.answer is None
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_request_without_a_body_costs_no_reading(plug: AuthPlug[User], method: str) -> None:
+    """A page is drawn, and an unknown one refused, without a call of ``receive``."""
+    for path in ("/auth/password/reset", "/auth/no/where"):
+        client = Client(pieces(0))
+        await ask(plug, client, method, path)
+        assert client.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "expect", "calls"), [("1.1", "100-Continue ", 0), ("1.1", "x", 3), ("2", "100-continue", 3)]
+)
+async def test_client_that_waits_for_leave_gets_none(
+    plug: AuthPlug[User], version: str, expect: str, calls: int
+) -> None:
+    """RFC 9110 section 10.1.1: reading would ask for the body. Over HTTP/2 servers ask for it by themselves."""
+    client = Client(pieces(2))
+    await ask(plug, client, "POST", "/auth/no/where", {"expect": expect}, http_version=version)
+
+    assert (client.answer, client.calls) == ((404, max(calls - 1, 0) * KIB), calls)
+
+
+async def test_413_reaches_a_client_that_still_sends(plug: AuthPlug[User]) -> None:
+    """RP-1: over HTTP/1.1 with uvicorn, in chunks; the connection serves the next request as well."""
+    piece = b"400\r\n" + b"x" * KIB + b"\r\n"
+    head = b"POST /auth/password/sign_in HTTP/1.1\r\nHost: localhost\r\n"
+    async with serving(plug) as url, asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        with closing(writer):
+            writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(100):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0)  # the server, in this event loop, reads meanwhile
+            writer.write(b"0\r\n\r\n" + head + b"Content-Length: 0\r\n\r\n")
+            statuses = []
+            for _ in range(2):
+                await reader.readuntil(b"HTTP/1.1 ")
+                statuses.append(await reader.readuntil(b" "))
+
+    assert statuses == [b"413 ", b"422 "]
