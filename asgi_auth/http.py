@@ -28,10 +28,11 @@ from asgi_auth.jobs import shielded
 from asgi_auth.protocol.accept import prefers_json
 from asgi_auth.protocol.bearer import challenge, shows_bearer
 from asgi_auth.protocol.body import media_type, parse_form, parse_json
-from asgi_auth.protocol.client import client_address, client_label, client_network, peer_of, unlisted_proxy
+from asgi_auth.protocol.client import client_address, client_label, client_network, peer_of
 from asgi_auth.protocol.cookies import cookie_names, delete_cookie, read_cookie, read_every, set_cookie
 from asgi_auth.protocol.cross_site import SAFE_METHODS, is_cross_site, origin_of
 from asgi_auth.protocol.forwarded import ForwardedHeader
+from asgi_auth.protocol.proxy_advice import silent_proxy, unlisted_proxy
 from asgi_auth.tokens import random_hash
 from asgi_auth.types import Client
 
@@ -360,10 +361,16 @@ def _peer(scope: Scope) -> str | None:
     return peer_of(client[0] if client else None, server[0] if server else None)
 
 
-def proxy_advice(scope: Scope, auth: Authentication[Any]) -> str | None:
-    """What to tell the operator if the request comes from a proxy that may be theirs and is not trusted; else None."""
+def proxy_advice(scope: Scope, auth: Authentication[Any]) -> Iterator[tuple[str, str]]:
+    """What to tell the operator of a proxy of theirs that is not trusted, or does not tell who its client is.
+
+    Yields:
+        The kind of advice, and its text.
+    """
     sent = {name: header_values(scope, name.encode(), _LAST_BYTES) for name in get_args(ForwardedHeader)}
-    return unlisted_proxy(_peer(scope), sent, auth.trusted_proxies)
+    for advise in (unlisted_proxy, silent_proxy):
+        if (advice := advise(_peer(scope), sent, auth.trusted_proxies)) is not None:
+            yield advise.__name__, advice
 
 
 def is_browser(scope: Scope) -> bool:

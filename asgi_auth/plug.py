@@ -128,7 +128,7 @@ class AuthPlug(Generic[U]):
         require_async(self, *self._callbacks, parameter="AuthPlug")
         self.auth, self.app, self._bearer_for_browsers = auth, app, bearer_for_browsers
         self._cleared = (*PREFETCHED, CACHED) if clear_cache_on_sign_out else PREFETCHED
-        self._misplaced, self._unlisted, self._telling = False, False, auth.services.telling
+        self._misplaced, self._telling = False, auth.services.telling
 
     # --- to override
 
@@ -353,10 +353,9 @@ class AuthPlug(Generic[U]):
         return response
 
     def _check_proxy(self, scope: Scope) -> None:
-        """Say once that a proxy is not listed. On a local instance it is one for development, which needs no limits."""
-        if not self._unlisted and (advice := proxy_advice(scope, self.auth)) is not None:
-            self._unlisted = True
-            logger.log(logging.WARNING if self.auth.secure else logging.INFO, "%s", advice)
+        """Say once what proxies need. On a local instance they are for development, which needs no limits."""
+        for kind, advice in proxy_advice(scope, self.auth):
+            self._telling.once(logging.WARNING if self.auth.secure else logging.INFO, kind, advice)
 
     def _find(self, request: Request) -> Activity:
         scope = request.scope

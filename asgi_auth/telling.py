@@ -13,7 +13,7 @@ logger = logging.getLogger("asgi_auth")
 class Telling:
     """Writes at most one line in a while of each kind, and counts the others: the next line says how many there were.
 
-    ``end`` writes the last line of a kind. Any thread may use it.
+    ``once`` writes a single line of a kind, ``end`` the last one. Any thread may use it.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Telling:
         self._seconds, self._limit, self._clock = every.total_seconds(), kinds, clock
         self._lock = Lock()
         self._told: dict[str, _Kind] = {}  # in the order of their last lines
+        self._told_once: set[str] = set()
 
     def tell(self, level: int, key: str, text: str, *args: object) -> None:
         """Write a line now, or count it if there was one of this kind a moment ago.
@@ -64,6 +65,20 @@ class Telling:
         if untold:
             text, args = f"{text} (%d more like it since the last such line)", (*args, untold)
         logger.log(level, text, *args)
+
+    def once(self, level: int, key: str, text: str) -> None:
+        """Write a line, unless there was one of this kind ever.
+
+        Args:
+            level: As in ``logging``.
+            key: The kind; never a value that a client chose, for none is forgotten.
+            text: The message as it stands.
+        """
+        with self._lock:
+            is_new = key not in self._told_once
+            self._told_once.add(key)
+        if is_new:
+            logger.log(level, "%s", text)
 
     def end(self, level: int, key: str, text: str) -> bool:
         """Write that a kind is over, unless it has happened a moment ago; the next line of it is the first again.

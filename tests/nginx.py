@@ -28,6 +28,10 @@ http {{
     scgi_temp_path {directory}/nginx-temporary;
     proxy_http_version 1.1;
     proxy_set_header Host $host;
+    map $remote_addr $forwarded_for {{
+        ~:      "for=\\"[$remote_addr]\\"";
+        default "for=$remote_addr";
+    }}
 {servers}
 }}
 """

@@ -41,7 +41,7 @@ ROOM = 1 + 32
 
 SET_HEADERS = {
     "x-forwarded-for": "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
-    "forwarded": "proxy_set_header Forwarded $proxied; set $proxied for=$remote_addr;",
+    "forwarded": "proxy_set_header Forwarded $forwarded_for;",
 }
 
 
@@ -83,6 +83,23 @@ async def test_stranger_cannot_choose_an_address_by_either_header(tmp_path: Path
     assert app.headers[other.encode()] == forged[other].encode()
     (failed,) = events.take()
     assert (answer.status_code, failed.client.address) == (401, STRANGER)
+
+
+@pytest.mark.parametrize("header", SET_HEADERS)
+async def test_client_with_an_ipv6_address(tmp_path: Path, header: Any) -> None:
+    """HT-2: as the docs have nginx write it, with brackets and quotation marks in Forwarded."""
+    auth = real_auth(tmp_path, trusted_proxies=["unix"], forwarded_header=header, add_ons=[events := Events()])
+    pretend = "set_real_ip_from 127.0.0.0/8; real_ip_header X-Test;"
+    proxied = f"{pretend} location / {{ proxy_pass http://unix:{tmp_path}/server.sock; {SET_HEADERS[header]} }}"
+    async with (
+        serving(application(auth), listening=listen_at(tmp_path / "server.sock")),
+        nginx(tmp_path, proxied) as (url,),
+        client_at(STRANGER, url) as client,
+    ):
+        await client.post(SIGN_IN, data=credentials(), headers={"x-test": "2001:db8::7"})
+
+    (failed,) = events.take()
+    assert failed.client.address == "2001:db8::7"
 
 
 async def test_one_flood_through_a_socket_leaves_others_their_turn(

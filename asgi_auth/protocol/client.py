@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import get_args
@@ -31,7 +31,7 @@ class TrustedProxies:
 
     def trusts(self, peer: str | None) -> bool:
         """Whether what *peer* says of its own peer is believed."""
-        return self.unix if peer == UNIX else self.lists(_address(peer or ""))
+        return self.unix if peer == UNIX else self.lists(parse_address(peer or ""))
 
     def lists(self, address: IPv4Address | IPv6Address | None) -> bool:
         """Whether an address is one of a proxy; None, which is no address, is not."""
@@ -54,7 +54,7 @@ def peer_of(client: str | None, server: str | None) -> str | None:
     """
     if client:
         return client
-    return None if _address(server or "") else UNIX
+    return None if parse_address(server or "") else UNIX
 
 
 def client_address(peer: str | None, values: Sequence[str], proxies: TrustedProxies) -> str | None:
@@ -73,54 +73,23 @@ def client_address(peer: str | None, values: Sequence[str], proxies: TrustedProx
 
     Returns:
         IPv6 in canonical form (RFC 5952), an IPv4-mapped address as IPv4. A peer that is no IP address is returned as
-        it is, that on a UNIX socket as None. Behind something unreadable, or over 1,024 characters of trusted hops, the
-        last hop that could be read.
+        it is. Behind something unreadable, or over 1,024 characters of trusted hops, the last hop that could be read;
+        on a trusted UNIX socket ``UNIX`` where none could. None on a UNIX socket without a word of the client.
     """
-    address = _address(peer or "")
+    address = parse_address(peer or "")
     if address is None and peer != UNIX:
         return peer
     for text in hops(proxies.header, values) if proxies.trusts(peer) else ():
-        hop = _address(text)
+        hop = parse_address(text)
         address = hop or address
         if not proxies.lists(hop):
             break
-    return None if address is None else str(address)
+    if address is None:  # a socket: whom its proxy names without an address are one client, for it may be anybody
+        return UNIX if proxies.unix and any(values) else None
+    return str(address)
 
 
-def unlisted_proxy(
-    peer: str | None, sent: Mapping[ForwardedHeader, Sequence[str]], proxies: TrustedProxies
-) -> str | None:
-    """What to tell the operator if *peer* may be a proxy of theirs that is not trusted; None if there is nothing.
-
-    Args:
-        peer: From :func:`peer_of`.
-        sent: The values of each header.
-        proxies: Those that are listed.
-
-    Returns:
-        None also for a public address, which any client may have, and where the server has put the address of the
-        client in the place of its peer's, as uvicorn does by default for loopback peers.
-    """
-    header = next((name for name, values in sent.items() if values), None)
-    address = _address(peer or "")
-    is_near = peer == UNIX or (address is not None and not address.is_global)
-    if header is None or not is_near or proxies.trusts(peer):
-        return None
-    if address is None:
-        where, listed, effect = "a UNIX socket", UNIX, "its clients are not told apart, and not limited"
-    elif any(_address(hop) == address for name, values in sent.items() for hop in hops(name, values)):
-        return None
-    else:
-        where, listed, effect = str(address), str(address), "all its clients count as one"
-    option = "" if header == "x-forwarded-for" else f', forwarded_header="{header}"'
-    return (
-        f"a request from {where} has {header.title()}, and trusted_proxies does not list it: if that is your proxy, "
-        f"{effect}. Have the proxy set that header, whatever the client sends, and give "
-        f'trusted_proxies=["{listed}"]{option}'
-    )
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     """Without brackets, port and zone (RFC 4007 section 11), which do not say who it is; None if it is no address."""
     text = text.strip()
     if match := _BRACKETED.fullmatch(text) or _V4_WITH_PORT.fullmatch(text):
@@ -164,7 +133,7 @@ def client_network(address: str | None) -> str | None:
     Args:
         address: From :func:`client_address`; what is no address stays as it is.
     """
-    known = _address(address or "")
+    known = parse_address(address or "")
     if known is None:
         return address or None
     return str(IPv6Network((known, 64), strict=False) if isinstance(known, IPv6Address) else known)

@@ -280,18 +280,30 @@ async def test_links_come_from_the_configuration(auth: LocalAuthentication, plug
 
 
 @pytest.mark.parametrize(("base_url", "level"), [("https://app.example.org", "WARNING"), (BASE_URL, "INFO")])
-async def test_unlisted_proxy_is_told_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, base_url: str, level: str
+@pytest.mark.parametrize(
+    ("trusted", "header", "told"),
+    [
+        ([], "x-forwarded-for", 'give trusted_proxies=["192.0.2.1"]'),
+        (["192.0.2.1"], "forwarded", 'give forwarded_header="forwarded"'),
+    ],
+)
+async def test_what_proxies_need_is_told_once(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    base_url: str,
+    level: str,
+    trusted: list[str],
+    header: str,
+    told: str,
 ) -> None:
     """HT-2: of a proxy for development only to whoever asks."""
     caplog.set_level("INFO")
-    plug = AuthPlug(make_auth(tmp_path, base_url=base_url))
-    headers = {"host": "localhost", "x-forwarded-for": "203.0.113.9"}
+    plug = AuthPlug(make_auth(tmp_path, base_url=base_url, trusted_proxies=trusted))
+    headers = {"host": "localhost", header: "for=203.0.113.9"}
     for sent in ({"host": "localhost"}, headers, headers):
         await post(plug, "/auth/nothing", headers=sent)
 
-    told = [record.levelname for record in caplog.records if 'trusted_proxies=["192.0.2.1"]' in record.message]
-    assert told == [level]
+    assert [record.levelname for record in caplog.records if told in record.message] == [level]
 
 
 @pytest.mark.parametrize(

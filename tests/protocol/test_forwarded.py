@@ -106,6 +106,21 @@ def test_hops_never_raise(header: ForwardedHeader, values: list[str]) -> None:
     assert all(list(hops(header, values)))
 
 
+NODES = st.ip_addresses(v=4).map(str) | st.from_regex(r"_[A-Za-z0-9._-]{1,8}", fullmatch=True)
+QUOTED_NODES = st.ip_addresses(v=6).map(lambda address: f"[{address}]:80") | st.text("unkow,;=[]:", min_size=1)
+
+
+@given(st.lists(st.lists(st.tuples(st.booleans(), NODES) | st.tuples(st.just(True), QUOTED_NODES), max_size=4)))
+def test_every_hop_of_a_forwarded_header_is_read(lines: list[list[tuple[bool, str]]]) -> None:
+    """RFC 7239 section 4: whatever stands in a quoted string, and however the elements are spread over lines."""
+    values = [", ".join(f'By=_x;FOR="{node}"' if quoted else f"for={node}" for quoted, node in line) for line in lines]
+    nodes = [node for line in lines for _, node in line]
+
+    found = list(hops("forwarded", values))
+    assert found == nodes[::-1][: len(found)]
+    assert len(found) == len(nodes) or len(",".join(values)) > 1024
+
+
 @pytest.mark.parametrize("filler", [",", '"', ";", " ", '\\"', ' "', "for=a", "for=a;", 'for="', '",', "\t;"])
 def test_hops_take_linear_time(filler: str) -> None:
     """DO-4: any header of 64 KiB in under 50 ms."""
