@@ -329,7 +329,8 @@ class AuthPlug(Generic[U]):
         if isinstance(reason, UnavailableError):
             self._telling.tell(logging.ERROR, reason.code, "%s.%s: %s", *activity, reason.reason)
         elif isinstance(reason, RateLimitedError):
-            logger.warning("%s.%s refused: %s", *activity, reason.reason)
+            kind = f"{reason.code} {'.'.join(filter(None, activity))}"
+            self._telling.tell(logging.WARNING, kind, "%s.%s refused: %s", *activity, reason.reason)
         elif isinstance(reason, (CrossSiteError, MisdirectedRequestError)):
             what = ".".join(filter(None, activity)) or "a request"
             # By the code: a stranger makes up as many origins as they like.

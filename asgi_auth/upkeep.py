@@ -9,7 +9,7 @@ from random import SystemRandom
 from typing import Any, Generic, Protocol, TypeVar
 
 from asgi_auth.elapsed import elapsed
-from asgi_auth.errors import ConfigurationError
+from asgi_auth.errors import ConfigurationError, UnavailableError
 from asgi_auth.failures import reason_of, traceback_of
 from asgi_auth.hashing import HashingPool
 from asgi_auth.jobs import logger
@@ -26,7 +26,8 @@ PRUNE_BATCH = 20
 """Rows per statement, so that pruning never holds the writer for long: a few ms in a file of five million sessions."""
 PRUNE_PAUSE = timedelta(milliseconds=5)
 """Between two batches: SQLite gives its lock to whoever asks at that moment, and other processes ask now and then."""
-
+PRUNE_TIMEOUT = timedelta(minutes=1)
+"""A batch that takes longer has failed: one that hangs must not end the pruning of the parts after it."""
 
 LARGEST_STEP = timedelta(minutes=15)
 """What a clock may be set ahead without being suspected: more than a correction, less than any error of a time zone."""
@@ -174,7 +175,7 @@ class Upkeep(Generic[U]):
         now, total, failures = self._services.clock(), 0, list[Exception]()
         for name, prune in self._parts():
             try:
-                while (count := await prune(now=now, limit=PRUNE_BATCH)) > 0:
+                while (count := await _in_time(prune(now=now, limit=PRUNE_BATCH))) > 0:
                     total += count
                     await asyncio.sleep(PRUNE_PAUSE.total_seconds())
             except Exception as exc:  # a store and a hook may be anybody's code
@@ -191,6 +192,17 @@ class Upkeep(Generic[U]):
     def _log(self, work: str, exc: Exception) -> None:
         traceback = traceback_of(exc, local=self._services.local)
         logger.error("%s failed: %s", work, reason_of(exc), exc_info=traceback)
+
+
+async def _in_time(batch: Awaitable[int]) -> int:
+    limit = asyncio.timeout(PRUNE_TIMEOUT.total_seconds())
+    try:
+        async with limit:
+            return await batch
+    except TimeoutError as exc:
+        if limit.expired():
+            raise UnavailableError(f"no end within {PRUNE_TIMEOUT.total_seconds():g} s") from exc
+        raise
 
 
 class ClockWatch:

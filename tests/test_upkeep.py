@@ -1,5 +1,6 @@
 """What is done in the background: pruning. Its parts do not stop each other, and it distrusts a clock that jumps."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from asgi_auth import upkeep
 from asgi_auth.elapsed import elapsed
-from asgi_auth.errors import InvalidTokenError, StoreUnavailableError
+from asgi_auth.errors import InvalidTokenError, StoreUnavailableError, UnavailableError
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limit
 from asgi_auth.testing import FakeClock
@@ -100,6 +101,33 @@ async def test_one_part_that_fails_stops_no_other(
 
     (record,) = [record for record in caplog.records if record.message.startswith("pruning")]
     assert (record.message, record.exc_info) == (f"pruning {part} failed: ZeroDivisionError", None)
+
+
+async def test_part_that_hangs_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FT-3: it is cancelled after a minute, and named in the log; a limit of its own is an error like any other."""
+    auth, last, cancelled = make_auth(tmp_path, base_url="https://app.example.org"), Tidy("last"), list[str]()
+
+    async def hang(**_: Any) -> int:
+        try:
+            return await asyncio.Event().wait()
+        finally:
+            cancelled.append("hang")
+
+    async def give_up(**_: Any) -> int:
+        raise TimeoutError
+
+    parts = [("hang", hang), ("give_up", give_up), ("last", last.prune)]
+    monkeypatch.setattr(auth.upkeep, "_parts", lambda: parts)
+    monkeypatch.setattr(upkeep, "PRUNE_TIMEOUT", timedelta(seconds=0.2))
+    async with auth.running():
+        with pytest.raises(UnavailableError):
+            await auth.prune()
+
+    assert (cancelled, last.calls) == (["hang"], 1)
+    told = ["pruning hang failed: no end within 0.2 s", "pruning give_up failed: TimeoutError"]
+    assert caplog.messages[-2:] == told
 
 
 async def test_first_failure_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
