@@ -62,9 +62,8 @@ _ABSOLUTE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
 _ANONYMOUS = AuthState(AnonymousUser(), None, None, None)
 
 
-def utc_now() -> datetime:
-    """The system's clock."""
-    return datetime.now(UTC)
+utc_now: Clock = partial(datetime.now, UTC)
+"""The system's clock."""
 
 
 class Finished(NamedTuple):

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from anyio import CancelScope
 from starlette.authentication import AuthCredentials
@@ -21,7 +21,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import AuthError, CrossSiteError, InvalidTokenError, MalformedRequestError, UnavailableError
 from asgi_auth.failures import reason_of
-from asgi_auth.http import AfterBody, check_headers, crosses_sites, foreign_origin, header_values, unavailable
+from asgi_auth.http import (
+    MAX_LINES,
+    AfterBody,
+    check_headers,
+    crosses_sites,
+    foreign_origin,
+    header_values,
+    unavailable,
+)
 from asgi_auth.jobs import logger
 from asgi_auth.loop import running_loop
 from asgi_auth.protocol.bearer import read_bearer
@@ -38,10 +46,17 @@ _HELD_BACK = timedelta(seconds=1)
 """How long an exception of the application waits, at most, until the use of the session is noted."""
 
 
+class _Load(Protocol):
+    """The session that a credential opens. InvalidTokenError: none. UnavailableError: could not be checked."""
+
+    def __call__(self, credential: str, /, *, now: datetime) -> Coroutine[Any, Any, Loaded[Any]]: ...
+
+
 class _UserMiddleware(ABC):
     """What both have in common: when to look, and what to write."""
 
     method: Literal["session", "bearer"]
+    _load: _Load
 
     def __init__(self, app: ASGIApp, auth: Authentication[Any]) -> None:
         """Args: app: What is wrapped. auth: Whose users these are."""
@@ -56,7 +71,9 @@ class _UserMiddleware(ABC):
         if scope["type"] not in ("http", "websocket"):
             await self._pass_on(scope, receive, send)
             return
-        state, found = _known_state(scope, self.auth) or self._anonymous, None
+        state, found = self._anonymous, None
+        if "asgi_auth" in scope:
+            state = _known_state(scope, self.auth) or state
         if state.session is None:  # else the middleware outside has found it, and will note its use
             try:
                 found = await self.identify(scope)
@@ -100,13 +117,14 @@ class _UserMiddleware(ABC):
             ConfigurationError: asyncio does not run this, or the store refuses to open.
         """
         try:
-            check_headers(scope)
+            if len(scope["headers"]) > MAX_LINES:  # asked here, for every request pays for a call
+                check_headers(scope)
             credential = self._credential(scope)
             if credential is None:
                 return None
             now = self._clock()
             if self._upkeep.started:
-                session, user = await self._load(credential, now)
+                session, user = await self._load(credential, now=now)
             else:
                 session, user = await self._load_first(credential, now)
         except (InvalidTokenError, CrossSiteError, MalformedRequestError) as exc:
@@ -125,18 +143,13 @@ class _UserMiddleware(ABC):
     async def _load_first(self, credential: str, now: datetime) -> Loaded[Any]:
         """Load the session where the server sends no lifespan messages; a valid one starts what they would start."""
         running_loop()
-        loaded = await self._load(credential, now)
+        loaded = await self._load(credential, now=now)
         await self._upkeep.start()
         return loaded
 
     @abstractmethod
     def _credential(self, scope: Scope) -> str | None:
         """What was shown; None: nothing. CrossSiteError, MalformedRequestError: it counts for nothing."""
-        ...
-
-    @abstractmethod
-    def _load(self, credential: str, now: datetime) -> Coroutine[Any, Any, Loaded[Any]]:
-        """The session that it opens. InvalidTokenError: none. UnavailableError: could not be checked."""
         ...
 
     def _sending(self, send: Send) -> Send:
@@ -187,6 +200,7 @@ class SessionUserMiddleware(_UserMiddleware):
         """
         super().__init__(app, auth)
         self._cookie, self._cache_control = auth.session_cookie.encode(), check_cache_control(cache_control)
+        self._load = self._sessions.load
 
     def _credential(self, scope: Scope) -> str | None:
         cookie = read_cookie(scope["headers"], self._cookie)
@@ -198,9 +212,6 @@ class SessionUserMiddleware(_UserMiddleware):
         if scope["type"] == "websocket":
             return not websocket_allowed(header_values(scope, b"origin"), self.auth.origins)
         return crosses_sites(scope, self.auth)
-
-    def _load(self, credential: str, now: datetime) -> Coroutine[Any, Any, Loaded[Any]]:
-        return self._sessions.load(credential, now=now)
 
     def _sending(self, send: Send) -> Send:
         # The cookie decided what this answer is: nobody else may see it, nor this browser once the session has ended.
@@ -219,11 +230,13 @@ class BearerUserMiddleware(_UserMiddleware):
 
     method = "bearer"
 
+    def __init__(self, app: ASGIApp, auth: Authentication[Any]) -> None:
+        """Args: app: What is wrapped. auth: Whose users these are."""
+        super().__init__(app, auth)
+        self._load = self._sessions.load_bearer
+
     def _credential(self, scope: Scope) -> str | None:
         return read_bearer(scope["headers"])
-
-    def _load(self, credential: str, now: datetime) -> Coroutine[Any, Any, Loaded[Any]]:
-        return self._sessions.load_bearer(credential, now=now)
 
 
 async def load_state(auth: Authentication[Any], scope: Scope) -> AuthState:

@@ -18,6 +18,7 @@ _DIRECTIVES = re.compile(rf"{_TOKEN}(?:={_TOKEN})?(?: *, *{_TOKEN}(?:={_TOKEN})?
 _SHARING = re.compile(r"(?:public|s-maxage|must-understand)\b", re.IGNORECASE)
 _PRIVATE = re.compile(r"(?:^|,) *(?:private|no-store) *(?:,|$)", re.IGNORECASE)
 
+_READ = frozenset({b"cache-control", b"content-type", b"etag", b"last-modified", b"vary"})
 _REVALIDATED = b"private, no-cache"
 _PAGES = (b"text/html", b"application/xhtml+xml")
 _NOT_MODIFIED = 304
@@ -62,11 +63,17 @@ def keep_private(
         cache_control: What any other answer gets.
     """
     kept = list(headers)
-    values = {name.lower(): value for name, value in kept}
-    if b"vary" not in values or not _varies_by_cookie(kept):
+    read: dict[bytes, bytes] = {}
+    for name, value in kept:  # no comprehension: every answer to a browser pays for its call
+        lowered = name.lower()
+        if lowered in _READ:
+            read[lowered] = value
+    if b"vary" not in read or not _varies_by_cookie(kept):
         kept.append((b"vary", b"Cookie"))
-    if b"cache-control" not in values:
-        kept.append((b"cache-control", _REVALIDATED if _is_file(values, status) else cache_control))
+    if b"cache-control" not in read:
+        is_validated = status == _NOT_MODIFIED or b"etag" in read or b"last-modified" in read
+        is_file = is_validated and _is_no_page(read.get(b"content-type"), status)
+        kept.append((b"cache-control", _REVALIDATED if is_file else cache_control))
     return kept
 
 
@@ -75,12 +82,10 @@ def _varies_by_cookie(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     return any(name.strip() in (b"cookie", b"*") for name in names)
 
 
-def _is_file(headers: dict[bytes, bytes], status: int) -> bool:
-    kind = headers.get(b"content-type")
+def _is_no_page(kind: bytes | None, status: int) -> bool:
     if kind is None:  # a browser guesses what it is, and may show it as a page
         return status == _NOT_MODIFIED
-    validated = status == _NOT_MODIFIED or b"etag" in headers or b"last-modified" in headers
-    return validated and not kind.lstrip().lower().startswith(_PAGES)
+    return not kind.lstrip().lower().startswith(_PAGES)
 
 
 def is_speculative(headers: Iterable[tuple[bytes, bytes]]) -> bool:

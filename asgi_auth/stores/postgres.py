@@ -173,12 +173,15 @@ class _Database:
 
     def connections(self) -> Connections:
         """Those of the running event loop; those of ended loops are forgotten."""
-        loop = running_loop()
-        connections = self._loops.get(loop)
-        if connections is None:
-            for ended in [known for known in list(self._loops) if known.is_closed()]:
-                del self._loops[ended]
-            connections = self._loops[loop] = Connections(self._settings)
+        try:
+            return self._loops[asyncio.get_running_loop()]
+        except (KeyError, RuntimeError):  # a new loop, or none of asyncio's
+            return self._new_connections(running_loop())
+
+    def _new_connections(self, loop: asyncio.AbstractEventLoop) -> Connections:
+        for ended in [known for known in list(self._loops) if known.is_closed()]:
+            del self._loops[ended]
+        connections = self._loops[loop] = Connections(self._settings)
         return connections
 
     async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:

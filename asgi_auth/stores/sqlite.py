@@ -142,12 +142,15 @@ class _Database:
 
     def pool(self) -> Pool:
         """The connections of the running event loop; those of ended ones are closed."""
-        loop = running_loop()
-        pool = self.pools.get(loop)
-        if pool is None:
-            for ended in [known for known in list(self.pools) if known.is_closed()]:
-                self.pools.pop(ended).abandon()
-            pool = self.pools[loop] = Pool(self._file, self._inline_reads)
+        try:
+            return self.pools[asyncio.get_running_loop()]
+        except (KeyError, RuntimeError):  # a new loop, or none of asyncio's
+            return self._new_pool(running_loop())
+
+    def _new_pool(self, loop: asyncio.AbstractEventLoop) -> Pool:
+        for ended in [known for known in list(self.pools) if known.is_closed()]:
+            self.pools.pop(ended).abandon()
+        pool = self.pools[loop] = Pool(self._file, self._inline_reads)
         return pool
 
     def read(self, sql: str, values: Sequence[Any]) -> Coroutine[Any, Any, Sequence[Row]]:
