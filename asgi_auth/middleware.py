@@ -306,9 +306,7 @@ async def _end(running: AsyncExitStack) -> None:
     try:
         await running.aclose()
     except Exception as exc:  # a store may be anybody's code
-        # Only the type: the text of a foreign exception may hold the address of the database, password included.
-        reason = exc.reason if isinstance(exc, AuthError) else type(exc).__name__
-        logger.error("the store could not be closed: %s", reason)
+        logger.error("the store could not be closed: %s", reason_of(exc))
 
 
 async def _no_application(_scope: Scope, receive: Receive, send: Send) -> None:

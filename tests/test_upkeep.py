@@ -106,7 +106,7 @@ async def test_one_part_that_fails_stops_no_other(
 async def test_part_that_hangs_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """FT-3: it is cancelled after a minute, and named in the log; a limit of its own is an error like any other."""
+    """It is cancelled after a minute, and named in the log; a time limit of its own is an error like any other."""
     auth, last, cancelled = make_auth(tmp_path, base_url="https://app.example.org"), Tidy("last"), list[str]()
 
     async def hang(**_: Any) -> int:
