@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import selectinload
 
@@ -38,6 +38,17 @@ async def test_pool_exhausted_is_unavailable_in_time(made: Engines) -> None:
             async with hasty.transaction():
                 raise AssertionError  # pragma: no cover  # never entered
     assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) == record
+
+
+async def test_every_engine_is_looked_after_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one at the address of another one that is gone, of which SQLAlchemy says that it has the listeners."""
+    monkeypatch.setattr(event, "contains", lambda *_: True)
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/app.db")
+    for _ in range(2):
+        SQLAlchemyStore(engine, IntUser)
+
+    heard = [listener.__name__ for listener in engine.sync_engine.dialect.dispatch.handle_error]
+    assert heard.count("_note_broken") == 1
 
 
 async def test_error_has_no_values(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 from inspect import signature
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import Executable, Table, event, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -311,10 +312,14 @@ def _check_parameters(engine: AsyncEngine) -> None:
             )
 
 
+_looked_after: WeakSet[Engine] = WeakSet()
+
+
 def _look_after(engine: AsyncEngine) -> None:
-    listeners = _ON_SQLITE if engine.dialect.name == "sqlite" else (("handle_error", _lost),)
-    for name, listener in listeners:
-        if not event.contains(engine.sync_engine, name, listener):
+    # Not `event.contains`, which goes by addresses: it may take a new engine for one that was at the same address.
+    if engine.sync_engine not in _looked_after:
+        _looked_after.add(engine.sync_engine)
+        for name, listener in _ON_SQLITE if engine.dialect.name == "sqlite" else (("handle_error", _lost),):
             event.listen(engine.sync_engine, name, listener)
 
 
