@@ -1,7 +1,6 @@
 """Authentication for ASGI applications: strategies, sessions, bearer tokens, a plug and two middlewares."""
 
 from asgi_auth.authentication import Authentication
-from asgi_auth.controller import AuthController
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
@@ -27,15 +26,16 @@ from asgi_auth.errors import (
     UnavailableError,
     ValidationError,
 )
-from asgi_auth.guards import require
 from asgi_auth.hooks import Hook
-from asgi_auth.lanes import Outbox
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.passwords import Bcrypt, PasswordPolicy
-from asgi_auth.plug import AuthPlug
+from asgi_auth.runtime.lanes import Outbox
 from asgi_auth.sender import Sender
 from asgi_auth.sessions import SessionOptions
 from asgi_auth.types import AccessToken, Activity, AnonymousUser, User, UserMixin
+from asgi_auth.web.controller import AuthController
+from asgi_auth.web.guards import require
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 
 __all__ = [
     "AccessToken",

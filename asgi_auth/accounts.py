@@ -5,24 +5,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from asgi_auth.acts import Draft, Spend
 from asgi_auth.errors import InvalidTokenError, StoreUnavailableError, ValidationError
-from asgi_auth.jobs import logger
+from asgi_auth.events import PasswordSet, UserChanged, UserConfirmed, UserDeleted, UserDisabled, UserEnabled
 from asgi_auth.registration import Registrations, as_told, is_moved
+from asgi_auth.runtime.jobs import logger
 from asgi_auth.store import Found, Work
-from asgi_auth.types import (
-    EMPTY,
-    Account,
-    Client,
-    Draft,
-    PasswordSet,
-    Session,
-    Spend,
-    UserChanged,
-    UserConfirmed,
-    UserDeleted,
-    UserDisabled,
-    UserEnabled,
-)
+from asgi_auth.types import EMPTY, Account, Client, Session
 
 U = TypeVar("U")
 

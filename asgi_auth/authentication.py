@@ -12,42 +12,30 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from asgi_auth.accounts import Accounts
-from asgi_auth.callables import discard, refuse_async, require_async
+from asgi_auth.acts import Proof
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, UnavailableError
+from asgi_auth.events import SignInFailed
 from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import Commit, Hook
-from asgi_auth.jobs import Jobs, logger
-from asgi_auth.lanes import Outbox
 from asgi_auth.limits import Limit, Limiter, SourceLimiter
-from asgi_auth.loop import running_loop
 from asgi_auth.passwords import Bcrypt, HashProvider, PasswordPolicy, Passwords
+from asgi_auth.phases import Accepted, Challenge, Outcome, Phase, SignedIn, TokenIssued
 from asgi_auth.protocol.client import parse_proxies
 from asgi_auth.protocol.cookies import cookie_name
 from asgi_auth.protocol.cross_site import parse_origin
 from asgi_auth.protocol.forwarded import ForwardedHeader
 from asgi_auth.protocol.keys import check_secret, keyed_hash
 from asgi_auth.registration import Registration
+from asgi_auth.runtime.callables import discard, refuse_async, require_async
+from asgi_auth.runtime.jobs import Jobs, logger
+from asgi_auth.runtime.lanes import Outbox
+from asgi_auth.runtime.loop import running_loop
 from asgi_auth.services import Services
 from asgi_auth.sessions import SessionOptions, Sessions
 from asgi_auth.store import ScopedStore, Store
 from asgi_auth.strategy import Actions, AddOn, Strategy
 from asgi_auth.tokens import IssuedToken, Tokens
-from asgi_auth.types import (
-    Accepted,
-    AccessToken,
-    Activity,
-    AnonymousUser,
-    AuthState,
-    Challenge,
-    Client,
-    Clock,
-    Outcome,
-    Phase,
-    Proof,
-    SignedIn,
-    SignInFailed,
-    TokenIssued,
-)
+from asgi_auth.types import AccessToken, Activity, AnonymousUser, AuthState, Client, Clock
 from asgi_auth.upkeep import Upkeep
 
 U = TypeVar("U")

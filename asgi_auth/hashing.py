@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from asgi_auth.errors import ConfigurationError, OverloadedError
-from asgi_auth.loop import running_loop
-from asgi_auth.turns import Turns
+from asgi_auth.runtime.loop import running_loop
+from asgi_auth.runtime.turns import Turns
 
 T = TypeVar("T")
 

@@ -5,10 +5,13 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from asgi_auth.jobs import Jobs
-from asgi_auth.lanes import Note
+from asgi_auth.acts import Attempt, Draft, FactorRequired
+from asgi_auth.events import Event, JobDropped
+from asgi_auth.phases import Phase
+from asgi_auth.runtime.jobs import Jobs
+from asgi_auth.runtime.lanes import Note
 from asgi_auth.store import Found, ScopedStore, Work
-from asgi_auth.types import Account, Attempt, Clock, Draft, Event, FactorRequired, JobDropped, Phase
+from asgi_auth.types import Account, Clock
 
 if TYPE_CHECKING:
     from asgi_auth.services import Services

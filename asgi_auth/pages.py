@@ -7,12 +7,11 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
-
-from starlette.responses import HTMLResponse, Response
+from typing import Any, NamedTuple
 
 from asgi_auth.errors import ValidationError
-from asgi_auth.types import EMPTY, Form, FormField, View
+from asgi_auth.phases import Form, FormField, View
+from asgi_auth.types import EMPTY
 
 STYLE = """
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; --page: #f3f5f9; --card: #fff; --text: #18202e;
@@ -84,14 +83,30 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
+_TOKEN_PAGE_HEADERS = {**_HEADERS, "Referrer-Policy": TOKEN_PAGE_POLICY}
+
+
+class Page(NamedTuple):
+    """A page, and what its answer must have; ``web.http.draw`` makes the response."""
+
+    html: str
+    status: int
+    headers: Mapping[str, str]
 
 
 _AS_TYPED = ' autocapitalize="none" autocorrect="off" spellcheck="false"'
 
 
 def page(
-    title: str, body: str, *, app_name: str, status: int = 200, header: str | None = None, wide: bool = False
-) -> Response:
+    title: str,
+    body: str,
+    *,
+    app_name: str,
+    status: int = 200,
+    header: str | None = None,
+    wide: bool = False,
+    holds_token: bool = False,
+) -> Page:
     """A whole page, which no cache keeps.
 
     Args:
@@ -101,6 +116,7 @@ def page(
         status: Of the answer; one of 400 and more is told first in the browser's title.
         header: HTML above the content; None: the name of the application.
         wide: For more than a form.
+        holds_token: True for a page whose address may hold a token.
     """
     shown = header if header is not None else f'<p class="brand">{escape(app_name)}</p>'
     prefix, kind = "Error: " if status >= 400 else "", ' class="wide"' if wide else ""
@@ -110,10 +126,10 @@ def page(
         f"<title>{prefix}{escape(title)} - {escape(app_name)}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<header>{shown}</header>\n<main{kind}>\n<h1>{escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
-    return HTMLResponse(html, status, headers=_HEADERS)
+    return Page(html, status, _TOKEN_PAGE_HEADERS if holds_token else _HEADERS)
 
 
-def message_page(title: str, text: str, *, app_name: str, status: int = 200) -> Response:
+def message_page(title: str, text: str, *, app_name: str, status: int = 200) -> Page:
     """A page that says one thing."""
     return page(title, f"<p>{escape(text)}</p>", app_name=app_name, status=status)
 
@@ -126,7 +142,7 @@ def form_page(
     app_name: str,
     problems: Mapping[str, str] = EMPTY,
     status: int = 200,
-) -> Response:
+) -> Page:
     """The page behind a mailed link.
 
     Args:
@@ -139,13 +155,7 @@ def form_page(
     """
     problem = _problem(form, problems)
     body = form_body(form, action=action, hidden=_hidden(form, token), problem=problem, problems=problems)
-    return _token_page(form.title, body, app_name=app_name, status=status)
-
-
-def _token_page(title: str, body: str, *, app_name: str, status: int = 200) -> Response:
-    response = page(title, body, app_name=app_name, status=status)
-    response.headers["Referrer-Policy"] = TOKEN_PAGE_POLICY
-    return response
+    return page(form.title, body, app_name=app_name, status=status, holds_token=True)
 
 
 def _hidden(form: Form, token: str) -> dict[str, str]:
@@ -161,7 +171,7 @@ def _problem(form: Form, problems: Mapping[str, str]) -> str:
     return " ".join(general) or (f"{ValidationError.title}." if problems else "")
 
 
-def view_page(view: View, forms: Sequence[tuple[Form, str]], *, app_name: str) -> Response:
+def view_page(view: View, forms: Sequence[tuple[Form, str]], *, app_name: str) -> Page:
     """The page of something to look at.
 
     Args:
@@ -176,7 +186,7 @@ def view_page(view: View, forms: Sequence[tuple[Form, str]], *, app_name: str) -
         hidden = _hidden(form, view.token)
         parts.append(form_body(form, action=action, hidden=hidden, prefix=f"{number}-" if number else "", look=look))
     parts += [links(view.links)] if view.links else []
-    return _token_page(view.title, "\n".join(parts), app_name=app_name)
+    return page(view.title, "\n".join(parts), app_name=app_name, holds_token=True)
 
 
 def form_body(

@@ -20,7 +20,6 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import bcrypt
 from zxcvbn_rs_py import zxcvbn
 
-from asgi_auth.callables import returned
 from asgi_auth.errors import ConfigurationError, UnavailableError
 from asgi_auth.hashing import HashingPool
 from asgi_auth.protocol.client import client_network
@@ -32,6 +31,7 @@ from asgi_auth.protocol.password_hashes import (
     marker,
     parse_hash,
 )
+from asgi_auth.runtime.callables import returned
 
 MAX_PASSWORD_BYTES = 1024
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from uuid import uuid4
 
+from asgi_auth.acts import Draft
 from asgi_auth.errors import ForbiddenError, IdentityTakenError, ValidationError
+from asgi_auth.events import UserChanged, UserConfirmed, UserCreated
 from asgi_auth.hooks import Commit, Hook
 from asgi_auth.limits import SourceLimiter
 from asgi_auth.passwords import Passwords
@@ -13,17 +15,7 @@ from asgi_auth.protocol.email import parse_email, parse_username
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import Found, ScopedStore, Work
 from asgi_auth.tokens import new_stamp
-from asgi_auth.types import (
-    EMPTY,
-    Account,
-    Client,
-    Clock,
-    Draft,
-    Session,
-    UserChanged,
-    UserConfirmed,
-    UserCreated,
-)
+from asgi_auth.types import EMPTY, Account, Client, Clock, Session
 
 U = TypeVar("U")
 

@@ -4,9 +4,9 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from asgi_auth.callables import is_async
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.threads import SenderThreads
+from asgi_auth.runtime.callables import is_async
+from asgi_auth.runtime.threads import SenderThreads
 
 SenderFunction = Callable[..., Awaitable[None] | None]
 """``(user, token)`` or ``(user, token, opts)``, plain (then it runs in a thread of the library's own) or async."""

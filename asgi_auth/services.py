@@ -9,18 +9,19 @@ from urllib.parse import urlencode
 
 from asgi_auth.accounts import Accounts
 from asgi_auth.errors import ConfigurationError, ValidationError
-from asgi_auth.failures import reason_of, traceback_of
+from asgi_auth.events import DeliveryFailed
 from asgi_auth.hooks import Commit, Hook
-from asgi_auth.jobs import logger
 from asgi_auth.limits import Limiter
 from asgi_auth.passwords import Passwords
+from asgi_auth.runtime.failures import reason_of, traceback_of
+from asgi_auth.runtime.jobs import logger
+from asgi_auth.runtime.telling import Telling
+from asgi_auth.runtime.threads import SenderThreads
 from asgi_auth.sender import Sender, SenderFunction, as_sender
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import ScopedStore
-from asgi_auth.telling import Telling
-from asgi_auth.threads import SenderThreads
 from asgi_auth.tokens import IssuedToken, Tokens
-from asgi_auth.types import EMPTY, Clock, DeliveryFailed, Digest, FrozenDict
+from asgi_auth.types import EMPTY, Clock, Digest, FrozenDict
 
 U = TypeVar("U")
 

@@ -15,25 +15,15 @@ from uuid import uuid4
 
 from itsdangerous import BadSignature, Signer
 
+from asgi_auth.acts import Attempt, FactorRequired, Proof
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError
+from asgi_auth.events import SessionsRevoked, SignInSucceeded
 from asgi_auth.hooks import Commit, Hook
+from asgi_auth.phases import SignedIn
 from asgi_auth.protocol.keys import derive_key
 from asgi_auth.store import Loaded, ScopedStore, Work
 from asgi_auth.tokens import BASE64_OF_32_BYTES, REMEMBERED_LIMIT, IssuedToken, Tokens, hash_token, new_stamp
-from asgi_auth.types import (
-    EMPTY,
-    AccessToken,
-    Account,
-    Attempt,
-    Client,
-    Clock,
-    FactorRequired,
-    Proof,
-    Session,
-    SessionsRevoked,
-    SignedIn,
-    SignInSucceeded,
-)
+from asgi_auth.types import EMPTY, AccessToken, Account, Client, Clock, Session
 
 U = TypeVar("U")
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from asgi_auth.types import EMPTY, Account, Event, Job, Session
+from asgi_auth.events import Event
+from asgi_auth.types import EMPTY, Account, Job, Session
 
 U = TypeVar("U")
 

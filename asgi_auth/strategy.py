@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from asgi_auth.hooks import Hook
+from asgi_auth.phases import Phase
 from asgi_auth.services import Services
-from asgi_auth.types import Phase
 
 
 class Actions(Protocol):

@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from random import SystemRandom
 from typing import Any, Generic, Protocol, TypeVar
 
-from asgi_auth.elapsed import elapsed
 from asgi_auth.errors import ConfigurationError, UnavailableError
-from asgi_auth.failures import reason_of, traceback_of
 from asgi_auth.hashing import HashingPool
-from asgi_auth.jobs import logger
-from asgi_auth.loop import running_loop
 from asgi_auth.protocol.password_hashes import MAX_COST
+from asgi_auth.runtime.elapsed import elapsed
+from asgi_auth.runtime.failures import reason_of, traceback_of
+from asgi_auth.runtime.jobs import logger
+from asgi_auth.runtime.loop import running_loop
 from asgi_auth.services import Services
 from asgi_auth.store import Store
 from asgi_auth.types import Clock

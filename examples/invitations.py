@@ -37,7 +37,7 @@ from asgi_auth import (
 from asgi_auth.add_ons import APPLICATION, Invitation
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies import Password
-from asgi_auth.types import View
+from asgi_auth.phases import View
 
 SITE = "http://localhost:8000"
 ROLES = ("editor", "admin")

@@ -23,9 +23,9 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket as StarletteWebSocket
 
 from asgi_auth.authentication import Authentication
-from asgi_auth.guards import require
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
-from asgi_auth.plug import AuthPlug
+from asgi_auth.web.guards import require
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 
 Auth = Authentication[Any]
 

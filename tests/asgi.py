@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_auth.authentication import Authentication
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
-from asgi_auth.plug import AuthPlug
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 

@@ -11,7 +11,7 @@ import pytest
 from coverage import Coverage
 from hypothesis import settings
 
-from asgi_auth.jobs import Jobs
+from asgi_auth.runtime.jobs import Jobs
 from tests.postgres import database
 from tests.support import PATIENCE
 from tests.workers import CACHED, DSN, SESSION_CACHE, OnPostgres, OnSQLite

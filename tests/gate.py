@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from asgi_auth.acts import Draft
 from asgi_auth.hooks import Hook
 from asgi_auth.passwords import Bcrypt
-from asgi_auth.types import Account, Draft
+from asgi_auth.types import Account
 from tests.support import PATIENCE
 
 

@@ -10,9 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from asgi_auth.authentication import Authentication
-from asgi_auth.guards import require
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
-from asgi_auth.plug import AuthPlug
+from asgi_auth.web.guards import require
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 
 HEADER_BYTES = 4 * 1024 * 1024
 """Of one header: some servers hand on so much and more."""

@@ -10,13 +10,13 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from asgi_auth.authentication import Authentication
-from asgi_auth.guards import require
-from asgi_auth.http import client_of
-from asgi_auth.middleware import SessionUserMiddleware
-from asgi_auth.plug import AuthPlug
 from asgi_auth.senders import ConsoleSender
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.types import AccessToken, Activity
+from asgi_auth.web.guards import require
+from asgi_auth.web.http import client_of
+from asgi_auth.web.middleware import SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.served import real_auth
 from tests.served_apps import Deferred
 

@@ -7,9 +7,9 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 
-from asgi_auth.guards import require
-from asgi_auth.middleware import SessionUserMiddleware
-from asgi_auth.plug import AuthPlug
+from asgi_auth.web.guards import require
+from asgi_auth.web.middleware import SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.served import ping, real_auth
 from tests.support import PATIENCE
 
@@ -17,7 +17,7 @@ from tests.support import PATIENCE
 def application() -> Starlette:
     """The plug, and ``/upload`` behind the guard."""
     # A machine that is busy for a second must not decide: how long a refusal waits has tests of its own.
-    pytest.MonkeyPatch().setattr("asgi_auth.http._REST_SECONDS", PATIENCE)
+    pytest.MonkeyPatch().setattr("asgi_auth.web.http._REST_SECONDS", PATIENCE)
     auth = real_auth(Path())
     return Starlette(
         routes=[Mount("/auth", AuthPlug(auth)), Route("/upload", require()(ping), methods=["POST"])],

@@ -6,13 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from asgi_auth.accounts import as_of
+from asgi_auth.acts import Attempt, FactorRequired, Proof
 from asgi_auth.errors import AuthenticationFailedError
 from asgi_auth.hooks import Hook
+from asgi_auth.phases import Outcome, Phase, PhaseRequest, SignedIn
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.services import Services
 from asgi_auth.sessions import PENDING_FACTOR
 from asgi_auth.store import Found, Work
-from asgi_auth.types import Attempt, Client, FactorRequired, Outcome, Phase, PhaseRequest, Proof, SignedIn
+from asgi_auth.types import Client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from asgi_auth.authentication import Authentication, utc_now
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.passwords import Bcrypt
-from asgi_auth.plug import AuthPlug
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.support import LocalAuthentication, make_auth
 
 APP = ("tests.served:application", "--factory", "--no-access-log")

@@ -13,8 +13,8 @@ from starlette.websockets import WebSocket
 
 from asgi_auth import upkeep
 from asgi_auth.authentication import Authentication
-from asgi_auth.middleware import BearerUserMiddleware
-from asgi_auth.plug import AuthPlug
+from asgi_auth.web.middleware import BearerUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.apps import starlette_app
 from tests.served import real_auth
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import httpx
 from websockets.exceptions import WebSocketException
 
-from asgi_auth.jobs import shielded
+from asgi_auth.runtime.jobs import shielded
 from asgi_auth.stores import PostgresStore
 from tests.postgres import server
 from tests.servers import Served, say_hello, uvicorn_process

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from asgi_auth.add_ons.confirmation import Confirmation
-from asgi_auth.lanes import Outbox
+from asgi_auth.runtime.lanes import Outbox
 from tests.served import application, real_auth
 
 SLOW = "STORM_SECONDS"

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import InvalidTokenError
+from asgi_auth.events import Event
 from asgi_auth.hooks import Hook
 from asgi_auth.passwords import Bcrypt
 from asgi_auth.senders import MemorySender
@@ -16,7 +17,7 @@ from asgi_auth.store import Found, Work
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.testing import FakeClock
-from asgi_auth.types import AccessToken, Event, User
+from asgi_auth.types import AccessToken, User
 
 SECRET = "vD3k9QmZ7xT1sW5yB8nR2cL6hG4jF0pA-uE_iO-wKq"
 OTHER_SECRET = "Jx8Yb2Nf6Vq0Rz4Lt1Gs9Kd3Mh7Pc5Wu-aI_eT-oXg"

@@ -12,6 +12,7 @@ import bcrypt
 import pytest
 
 from asgi_auth.accounts import as_of
+from asgi_auth.acts import Draft
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
@@ -20,10 +21,11 @@ from asgi_auth.errors import (
     InvalidTokenError,
     ValidationError,
 )
+from asgi_auth.events import PasswordSet, UserChanged, UserConfirmed, UserCreated
 from asgi_auth.hooks import Hook
 from asgi_auth.store import Work
 from asgi_auth.stores import SQLiteStore
-from asgi_auth.types import Client, Draft, PasswordSet, UserChanged, UserConfirmed, UserCreated
+from asgi_auth.types import Client
 from tests.support import (
     EMAIL,
     HASHER,

@@ -8,24 +8,15 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.acts import Attempt, Draft, FactorRequired
 from asgi_auth.errors import AuthenticationFailedError, ForbiddenError, InvalidTokenError
+from asgi_auth.events import Event, UserCreated
 from asgi_auth.hooks import Hook
-from asgi_auth.plug import AuthPlug
+from asgi_auth.phases import Accepted, Challenge, Outcome, Phase, PhaseRequest
 from asgi_auth.services import Services
 from asgi_auth.store import Work
 from asgi_auth.strategies.password import Password, Resettable
-from asgi_auth.types import (
-    Accepted,
-    Attempt,
-    Challenge,
-    Draft,
-    Event,
-    FactorRequired,
-    Outcome,
-    Phase,
-    PhaseRequest,
-    UserCreated,
-)
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import ask, post
 from tests.second_factor import Code
 from tests.support import (

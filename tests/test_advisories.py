@@ -19,9 +19,9 @@ import pytest
 from starlette.requests import Request
 
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.plug import AuthPlug
 from asgi_auth.protocol.keys import derive_key, key_id
 from asgi_auth.types import User
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import BROWSER, Answer, ask, post, seen_user, site, start, tables
 from tests.support import (
     BASE_URL,

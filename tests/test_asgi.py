@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
-from asgi_auth.plug import AuthPlug
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import PAGE, ask, execute, live, post, shake, silence, start
 from tests.support import BASE_URL, EMAIL, PATIENCE, LocalAuthentication, credentials, make_auth, register, registration
 

@@ -14,29 +14,20 @@ from typing import Any
 import pytest
 
 from asgi_auth import upkeep
+from asgi_auth.acts import Attempt, FactorRequired
 from asgi_auth.authentication import Authentication, Finished, utc_now
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, StoreUnavailableError
+from asgi_auth.events import SignInFailed
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limit
 from asgi_auth.passwords import Bcrypt
+from asgi_auth.phases import Accepted, Phase, SignedOut
 from asgi_auth.protocol.client import TrustedProxies
 from asgi_auth.senders import ConsoleSender, MemorySender
 from asgi_auth.services import Services
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies.password import Password, Resettable
-from asgi_auth.types import (
-    Accepted,
-    Activity,
-    AnonymousUser,
-    Attempt,
-    AuthState,
-    Client,
-    FactorRequired,
-    Phase,
-    SignedOut,
-    SignInFailed,
-    User,
-)
+from asgi_auth.types import Activity, AnonymousUser, AuthState, Client, User
 from tests.support import (
     EMAIL,
     HASHER,

@@ -20,8 +20,8 @@ from starlette.responses import Response
 from asgi_auth.errors import AuthError
 from asgi_auth.hashing import _is_ready
 from asgi_auth.passwords import Bcrypt
-from asgi_auth.plug import AuthPlug
 from asgi_auth.types import Activity
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import Exchange, post, start
 from tests.gate import GatedBcrypt, Turnstile
 from tests.served import APP, application, real_auth

@@ -21,10 +21,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
-from asgi_auth.middleware import SessionUserMiddleware
-from asgi_auth.plug import AuthPlug
+from asgi_auth.phases import Challenge, Outcome, Phase, PhaseRequest
 from asgi_auth.strategies.password import Password
-from asgi_auth.types import Challenge, Outcome, Phase, PhaseRequest, User
+from asgi_auth.types import User
+from asgi_auth.web.middleware import SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.browsing import browser
 from tests.servers import serving
 from tests.support import EMAIL, OTHER_EMAIL, PATIENCE, LocalAuthentication, credentials, make_auth, register

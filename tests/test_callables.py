@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from asgi_auth import AuthController, AuthPlug, passwords
-from asgi_auth.callables import is_async
 from asgi_auth.errors import ConfigurationError, SenderError, UnavailableError, ValidationError
 from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import Hook
 from asgi_auth.passwords import PasswordPolicy, Passwords
+from asgi_auth.phases import Phase
+from asgi_auth.runtime.callables import is_async
 from asgi_auth.senders import SMTPSender
 from asgi_auth.stores import PostgresStore
 from asgi_auth.strategies.password import Password
-from asgi_auth.types import Phase
 from tests.asgi import ask
 from tests.support import (
     EMAIL,

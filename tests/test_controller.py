@@ -9,9 +9,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from asgi_auth.controller import AuthController
 from asgi_auth.errors import AuthError
 from asgi_auth.types import AccessToken, Activity, User
+from asgi_auth.web.controller import AuthController
 from tests.asgi import JSON, ask, post, seen_user, site
 from tests.support import EMAIL, LocalAuthentication, credentials, make_auth, registration
 

@@ -41,10 +41,11 @@ from asgi_auth import (
 )
 from asgi_auth import __main__ as command_line
 from asgi_auth.add_ons import Confirmation, Invitation
+from asgi_auth.events import Event
+from asgi_auth.phases import Outcome
 from asgi_auth.senders import MemorySender, SMTPSender
 from asgi_auth.stores import PostgresStore, SQLAlchemyStore, SQLiteStore
 from asgi_auth.strategies import Password, Resettable
-from asgi_auth.types import Event, Outcome
 from tests.servers import uvicorn_process
 from tests.support import SECRET, make_auth
 

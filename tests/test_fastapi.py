@@ -12,9 +12,9 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Query, Security, WebSocket
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgi_auth.guards import require
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.types import User
+from asgi_auth.web.guards import require
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
 from tests.asgi import shake
 from tests.support import BASE_URL, EMAIL, make_auth, register
 

@@ -16,13 +16,13 @@ import httpx
 import pytest
 
 from asgi_auth.authentication import Authentication
+from asgi_auth.events import Event, PasswordSet, UserCreated
 from asgi_auth.hooks import Hook
 from asgi_auth.passwords import Bcrypt
 from asgi_auth.senders import MemorySender
 from asgi_auth.store import Work
 from asgi_auth.stores import PostgresStore, SQLiteStore
 from asgi_auth.strategies.password import Password, Resettable
-from asgi_auth.types import Event, PasswordSet, UserCreated
 from tests.asgi import execute
 from tests.postgres import database
 from tests.served import APP, application, real_auth

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import httpx
 import pytest
 
-from asgi_auth.plug import AuthPlug
 from asgi_auth.senders import MemorySender
+from asgi_auth.web.plug import AuthPlug
 from tests import apps
 from tests.asgi import make_scope
 from tests.servers import say_hello, serving

@@ -21,9 +21,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.guards import Require, require
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.types import AccessToken, AnonymousUser, AuthState, User
+from asgi_auth.web.guards import Require, require
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
 from tests.asgi import JSON, ask, make_scope, shake
 from tests.support import BASE_URL, EMAIL, LocalAuthentication, credentials, make_auth, register
 

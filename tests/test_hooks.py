@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.acts import Attempt, Draft, Proof
 from asgi_auth.errors import ForbiddenError, ValidationError
+from asgi_auth.events import Event, SignInFailed, UserCreated
 from asgi_auth.hooks import Hook
-from asgi_auth.jobs import collect_jobs
+from asgi_auth.runtime.jobs import collect_jobs
 from asgi_auth.store import Work
-from asgi_auth.types import Attempt, Client, Draft, Event, Proof, SignInFailed, User, UserCreated
+from asgi_auth.types import Client, User
 from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, LocalAuthentication, make_auth, register
 
 pytestmark = pytest.mark.anyio

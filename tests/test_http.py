@@ -23,7 +23,7 @@ from asgi_auth.errors import (
     SlowRequestError,
     ValidationError,
 )
-from asgi_auth.http import (
+from asgi_auth.web.http import (
     ClientGone,
     check_headers,
     check_host,

@@ -1,4 +1,4 @@
-"""asgi_auth.jobs: what is left to do after a response, fairly and within bounds; and the shield of a transaction."""
+"""What is left to do after a response, fairly and within bounds; and the shield of a transaction."""
 
 import asyncio
 import gc
@@ -15,9 +15,10 @@ import anyio
 import pytest
 
 from asgi_auth.errors import ConfigurationError, SenderError
-from asgi_auth.jobs import Collector, Jobs, collect_jobs, finished, shielded
-from asgi_auth.lanes import Note, Notice, Outbox
-from asgi_auth.types import Event, Job, JobDropped
+from asgi_auth.events import Event, JobDropped
+from asgi_auth.runtime.jobs import Collector, Jobs, collect_jobs, finished, shielded
+from asgi_auth.runtime.lanes import Note, Notice, Outbox
+from asgi_auth.types import Job
 from tests.support import PATIENCE, Events, make_auth, until
 
 pytestmark = pytest.mark.anyio
@@ -61,7 +62,7 @@ async def leave(jobs: Jobs, of: str, *left: Job) -> "asyncio.Task[None]":
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is dropped is told as soon as the loop comes round."""
-    monkeypatch.setattr("asgi_auth.lanes.TELL_EVERY", timedelta(0))
+    monkeypatch.setattr("asgi_auth.runtime.lanes.TELL_EVERY", timedelta(0))
 
 
 # --- when a job is done ----------------------------------------------------------------------------------------------
@@ -407,7 +408,7 @@ async def test_end_is_told_of_what_was_dropped_just_now(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end does not wait for the time at which drops would be told."""
-    monkeypatch.setattr("asgi_auth.lanes.TELL_EVERY", timedelta(hours=1))
+    monkeypatch.setattr("asgi_auth.runtime.lanes.TELL_EVERY", timedelta(hours=1))
     jobs, gate = Jobs(Outbox(share=1)), Gate()
     await leave(jobs, "flood", *(gate.job() for _ in range(10)))
     gate.event.set()
@@ -419,7 +420,7 @@ async def test_end_does_not_wait_for_who_refuses_to_end(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FT-3: a sender that swallows its cancellation holds up no shutdown."""
-    monkeypatch.setattr("asgi_auth.lanes.LAST_MOMENT", timedelta(0))
+    monkeypatch.setattr("asgi_auth.runtime.lanes.LAST_MOMENT", timedelta(0))
     jobs, gate = Jobs(Outbox(drain=timedelta(0))), Gate()
 
     async def refuse() -> None:

@@ -20,10 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_auth import upkeep
 from asgi_auth.authentication import utc_now
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
-from asgi_auth.plug import AuthPlug
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.types import AccessToken
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import ask, post, whoami
 from tests.other_servers import WITH_LIFESPAN, Kind, server_process
 from tests.support import (
@@ -294,7 +294,7 @@ import asyncio, sys
 from pathlib import Path
 from tests.asgi import post
 from tests.support import make_auth, registration
-from asgi_auth.plug import AuthPlug
+from asgi_auth.web.plug import AuthPlug
 
 auth = make_auth(Path())
 main = lambda: post(AuthPlug(auth), "/password/register", registration())

@@ -12,10 +12,10 @@ import trio
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.hashing import HashingPool
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
-from asgi_auth.plug import AuthPlug
 from asgi_auth.stores import PostgresStore
 from asgi_auth.types import AccessToken
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import live, make_scope, silence, whoami
 from tests.other_servers import server_process
 from tests.support import EMAIL, credentials, make_auth, register

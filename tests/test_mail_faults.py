@@ -12,11 +12,11 @@ import httpx
 import pytest
 from aiosmtpd.smtp import Envelope
 
+from asgi_auth.events import DeliveryFailed, Event
 from asgi_auth.hooks import Hook
 from asgi_auth.senders import SMTPSender
 from asgi_auth.store import Work
 from asgi_auth.strategies.password import Password, Resettable
-from asgi_auth.types import DeliveryFailed, Event
 from tests.senders.test_smtp import Mailbox, mail_server, smtp_sender
 from tests.served import application
 from tests.servers import serving

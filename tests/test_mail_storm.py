@@ -14,10 +14,10 @@ from starlette.responses import Response
 
 from asgi_auth.add_ons.confirmation import Confirmation
 from asgi_auth.errors import AuthenticationFailedError
-from asgi_auth.lanes import Outbox
-from asgi_auth.plug import AuthPlug
+from asgi_auth.runtime.lanes import Outbox
 from asgi_auth.senders import MemorySender
 from asgi_auth.types import AccessToken, Activity, User
+from asgi_auth.web.plug import AuthPlug
 from tests.other_servers import WITH_LIFESPAN, Kind, Running, server_process
 from tests.served import application
 from tests.stormed import DRAIN, SLOW

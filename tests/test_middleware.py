@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
-from asgi_auth import middleware
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware, load_state
-from asgi_auth.plug import AuthPlug
 from asgi_auth.types import AccessToken, AnonymousUser, AuthState, Session, User
+from asgi_auth.web import middleware
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware, load_state
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import (
     BROWSER,
     Headers,

@@ -14,9 +14,10 @@ import pytest
 from asgi_auth.add_ons import Invitation
 from asgi_auth.add_ons.invitation import APPLICATION
 from asgi_auth.errors import AuthenticationFailedError, IdentityTakenError, InvalidTokenError
-from asgi_auth.plug import AuthPlug
+from asgi_auth.events import UserChanged, UserConfirmed
 from asgi_auth.senders import MemorySender
-from asgi_auth.types import AccessToken, User, UserChanged, UserConfirmed
+from asgi_auth.types import AccessToken, User
+from asgi_auth.web.plug import AuthPlug
 from tests.add_ons.confirming import actions, confirm, confirming, links, sign_in, take
 from tests.asgi import JSON, PAGE, post
 from tests.support import (

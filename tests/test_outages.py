@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from asgi_auth.errors import StoreUnavailableError
-from asgi_auth.jobs import Jobs
+from asgi_auth.runtime.jobs import Jobs
+from asgi_auth.runtime.telling import Telling
 from asgi_auth.stores import PostgresStore
-from asgi_auth.telling import Telling
 from tests.postgres import database, server
 from tests.served import application
 from tests.servers import serving

@@ -8,7 +8,7 @@ import pytest
 
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.pages import button, form_body, form_page, links, message_page, page
-from asgi_auth.types import Form, FormField
+from asgi_auth.phases import Form, FormField
 
 NAME = FormField(name="name", label="Your name")
 
@@ -16,7 +16,7 @@ NAME = FormField(name="name", label="Your name")
 def test_policy_allows_the_one_stylesheet_of_the_page() -> None:
     """CF-8: the hash in the policy is that of what is between the style tags; nothing else may be loaded."""
     answer = message_page("Done", "a < b", app_name="App & Co")
-    style = re.search(r"<style>(.*?)</style>", bytes(answer.body).decode(), re.DOTALL)
+    style = re.search(r"<style>(.*?)</style>", answer.html, re.DOTALL)
     assert style is not None
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
 
@@ -27,7 +27,7 @@ def test_policy_allows_the_one_stylesheet_of_the_page() -> None:
 
 def test_message_page_escapes_its_text() -> None:
     """Title, text and name of the application are text."""
-    html = bytes(message_page("1 < 2", "a < b", app_name="App & Co").body).decode()
+    html = message_page("1 < 2", "a < b", app_name="App & Co").html
 
     assert "<title>1 &lt; 2 - App &amp; Co</title>" in html
     assert "<p>a &lt; b</p>" in html
@@ -37,12 +37,12 @@ def test_message_page_escapes_its_text() -> None:
 @pytest.mark.parametrize(("status", "title"), [(200, "Hello - App"), (399, "Hello - App"), (400, "Error: Hello - App")])
 def test_page_tells_a_failure_first(status: int, title: str) -> None:
     """Whoever listens to pages hears the title before anything else."""
-    assert f"<title>{title}</title>" in bytes(page("Hello", "", app_name="App", status=status).body).decode()
+    assert f"<title>{title}</title>" in page("Hello", "", app_name="App", status=status).html
 
 
 def test_form_page_without_a_token_hides_nothing() -> None:
     """A form that is not behind a mailed link has no hidden field."""
-    html = bytes(form_page(Form(title="Hello", fields=(NAME,)), action="/x", token="t", app_name="App").body).decode()
+    html = form_page(Form(title="Hello", fields=(NAME,)), action="/x", token="t", app_name="App").html
 
     assert 'type="hidden"' not in html
     assert '<form method="post" action="/x" novalidate>' in html
@@ -54,9 +54,9 @@ def test_form_page_says_what_is_wrong_with_the_link() -> None:
     incomplete = form_page(form, action="/x", token="", app_name="App", problems={"t": "is needed"}, status=422)
     refused = form_page(form, action="/x", token="<b>", app_name="App", problems={"name": "is odd"}, status=422)
 
-    assert 'role="alert">This link is not complete. Please ask for a new one.<' in bytes(incomplete.body).decode()
-    assert 'role="alert">Some fields need another look.<' in bytes(refused.body).decode()
-    assert '<input type="hidden" name="t" value="&lt;b&gt;">' in bytes(refused.body).decode()
+    assert 'role="alert">This link is not complete. Please ask for a new one.<' in incomplete.html
+    assert 'role="alert">Some fields need another look.<' in refused.html
+    assert '<input type="hidden" name="t" value="&lt;b&gt;">' in refused.html
 
 
 def test_form_body_without_anything_is_a_button() -> None:
@@ -133,7 +133,7 @@ def test_everything_is_escaped() -> None:
     ]
     box = form_body(Form(title="", fields=(FormField(name="a", label=evil, type="checkbox"),)), action="/")
     body = form_body(form, action=evil, hidden={evil: evil}, values={evil: evil}, problem=evil, problems={evil: evil})
-    for html in (*(bytes(each.body).decode() for each in pages), body, box, links({evil: evil}), button(evil, evil)):
+    for html in (*(each.html for each in pages), body, box, links({evil: evil}), button(evil, evil)):
         assert "alert(" in html
         assert "<script" not in html
         assert "'x'" not in html

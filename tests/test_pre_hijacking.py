@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.acts import Draft, Proof
 from asgi_auth.add_ons import Confirmation
 from asgi_auth.errors import AuthenticationFailedError, IdentityTakenError, InvalidTokenError, ValidationError
+from asgi_auth.phases import Phase, SignedIn
 from asgi_auth.senders import MemorySender
 from asgi_auth.services import Services
 from asgi_auth.store import Found
-from asgi_auth.types import Client, Draft, Phase, Proof, SignedIn
+from asgi_auth.types import Client
 from tests.add_ons.confirming import NEW_EMAIL, actions, confirm, confirmed, confirming, links, sign_in, sign_up, take
 from tests.gate import Lingering
 from tests.support import (

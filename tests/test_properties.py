@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_auth.plug import AuthPlug
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import FORM_TYPE, Answer, Exchange, make_scope, site, whoami
 from tests.support import EMAIL, PASSWORD, make_auth, register
 

@@ -17,17 +17,20 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
+from asgi_auth.acts import Draft, Proof
 from asgi_auth.add_ons.confirmation import Confirmation
 from asgi_auth.add_ons.invitation import APPLICATION, Invitation
 from asgi_auth.errors import AuthError
+from asgi_auth.events import Event
 from asgi_auth.hooks import Hook
-from asgi_auth.http import read_body
 from asgi_auth.passwords import Bcrypt
-from asgi_auth.plug import AuthPlug
+from asgi_auth.phases import PhaseRequest, SignedIn, TokenIssued
 from asgi_auth.senders import MemorySender
 from asgi_auth.store import Work
 from asgi_auth.strategies.password import Password, Resettable
-from asgi_auth.types import Account, Client, Draft, Event, PhaseRequest, Proof, SignedIn, TokenIssued
+from asgi_auth.types import Account, Client
+from asgi_auth.web.http import read_body
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import BROWSER, FORM_TYPE, ask, execute, make_scope, post, site, tables
 from tests.support import EMAIL, OTHER_EMAIL, OTHER_SECRET, SECRET, credentials, make_auth, registration
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from asgi_auth.errors import ConfigurationError
+from asgi_auth.runtime.threads import SenderThreads
 from asgi_auth.sender import Sender, as_sender
 from asgi_auth.senders import MemorySender
-from asgi_auth.threads import SenderThreads
 
 THREADS = SenderThreads()
 OPTS = {"purpose": "reset", "address": "alice@example.com"}

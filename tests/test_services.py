@@ -11,9 +11,9 @@ import pytest
 
 from asgi_auth import services as module
 from asgi_auth.errors import ConfigurationError, InvalidTokenError, SenderError
+from asgi_auth.events import DeliveryFailed, Event
 from asgi_auth.senders import ConsoleSender, MemorySender
 from asgi_auth.tokens import IssuedToken
-from asgi_auth.types import DeliveryFailed, Event
 from tests.support import BASE_URL, EMAIL, PATIENCE, Events, LocalAuthentication, found_of, make_auth, register
 
 pytestmark = pytest.mark.anyio

@@ -9,23 +9,16 @@ from typing import Any
 import pytest
 from itsdangerous import Signer
 
+from asgi_auth.acts import Attempt, FactorRequired, Proof
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError
+from asgi_auth.events import SessionsRevoked, SignInSucceeded
 from asgi_auth.hooks import Hook
+from asgi_auth.phases import SignedIn
 from asgi_auth.protocol.keys import derive_key
 from asgi_auth.sessions import PENDING_FACTOR, SessionOptions
 from asgi_auth.store import Work
 from asgi_auth.tokens import IssuedToken, hash_token
-from asgi_auth.types import (
-    AccessToken,
-    Attempt,
-    Client,
-    FactorRequired,
-    Proof,
-    SessionsRevoked,
-    SignedIn,
-    SignInSucceeded,
-    User,
-)
+from asgi_auth.types import AccessToken, Client, User
 from tests.support import (
     EMAIL,
     OTHER_EMAIL,

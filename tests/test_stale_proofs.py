@@ -19,15 +19,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import Message, Receive, Scope, Send
 
+from asgi_auth.acts import Attempt, Proof
 from asgi_auth.errors import AuthenticationFailedError, InvalidTokenError
-from asgi_auth.guards import require
+from asgi_auth.events import Event, SignInSucceeded
 from asgi_auth.hooks import Hook
-from asgi_auth.middleware import SessionUserMiddleware
 from asgi_auth.passwords import Bcrypt
-from asgi_auth.plug import AuthPlug
 from asgi_auth.store import Loaded, Work
 from asgi_auth.strategies.password import RESET
-from asgi_auth.types import Attempt, Client, Event, Proof, Session, SignInSucceeded, User
+from asgi_auth.types import Client, Session, User
+from asgi_auth.web.guards import require
+from asgi_auth.web.middleware import SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import BROWSER, JSON, ask
 from tests.gate import GatedBcrypt
 from tests.support import (

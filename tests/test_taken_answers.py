@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.acts import Draft
 from asgi_auth.errors import IdentityTakenError
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limit
-from asgi_auth.plug import AuthPlug
 from asgi_auth.strategies.password import Password
-from asgi_auth.types import EMPTY, Account, Draft
+from asgi_auth.types import EMPTY, Account
+from asgi_auth.web.plug import AuthPlug
 from tests.add_ons.confirming import confirming
 from tests.add_ons.inviting import invite, make_inviting
 from tests.asgi import JSON, PAGE, Answer, Headers, execute, post, tables

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from asgi_auth.telling import Telling
+from asgi_auth.runtime.telling import Telling
 
 
 class Seconds:

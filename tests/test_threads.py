@@ -16,8 +16,8 @@ import pytest
 
 from asgi_auth import services
 from asgi_auth.errors import SenderError
-from asgi_auth.threads import SenderThreads
-from asgi_auth.types import DeliveryFailed
+from asgi_auth.events import DeliveryFailed
+from asgi_auth.runtime.threads import SenderThreads
 from tests.support import EMAIL, PATIENCE, Events, make_auth, until
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ from statistics import median
 import pytest
 
 from asgi_auth.passwords import Bcrypt
-from asgi_auth.plug import AuthPlug
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import post
 from tests.support import OTHER_EMAIL, PASSWORD, credentials, make_auth
 

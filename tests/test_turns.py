@@ -1,11 +1,11 @@
-"""asgi_auth.turns: lines that are served in turn, and who has to leave when there is no room."""
+"""asgi_auth.runtime.turns: lines that are served in turn, and who has to leave when there is no room."""
 
 from collections import deque
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_auth.turns import Turns
+from asgi_auth.runtime.turns import Turns
 
 
 def drained(turns: Turns[str | None, str]) -> list[str | None]:

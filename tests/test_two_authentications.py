@@ -11,13 +11,13 @@ import pytest
 from starlette.types import ASGIApp
 
 from asgi_auth.errors import AuthenticationFailedError, InvalidTokenError
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.protocol.keys import derive_key, key_id
 from asgi_auth.senders import MemorySender
 from asgi_auth.sessions import PENDING_FACTOR
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.types import AccessToken, Client
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
 from tests.asgi import ask, shake, whoami
 from tests.second_factor import Code
 from tests.support import (

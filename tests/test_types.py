@@ -7,24 +7,19 @@ from datetime import UTC, datetime
 
 import pytest
 
+from asgi_auth.acts import Draft, Proof
+from asgi_auth.phases import Accepted, Challenge, PhaseRequest, Redirect, TokenIssued
 from asgi_auth.store import TokenRecord
 from asgi_auth.tokens import IssuedToken
 from asgi_auth.types import (
     EMPTY,
-    Accepted,
     AccessToken,
     Account,
     AnonymousUser,
     AuthState,
-    Challenge,
     Client,
-    Draft,
     FrozenDict,
-    PhaseRequest,
-    Proof,
-    Redirect,
     Session,
-    TokenIssued,
     User,
     UserMixin,
 )

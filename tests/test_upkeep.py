@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from asgi_auth import upkeep
-from asgi_auth.elapsed import elapsed
 from asgi_auth.errors import InvalidTokenError, StoreUnavailableError, UnavailableError
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limit
+from asgi_auth.runtime.elapsed import elapsed
 from asgi_auth.testing import FakeClock
 from asgi_auth.upkeep import LARGEST_STEP, SETTLED_AFTER, ClockWatch
 from tests.support import LocalAuthentication, is_alive, make_auth, register, until

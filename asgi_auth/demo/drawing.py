@@ -8,12 +8,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from asgi_auth import Activity, AuthError, RateLimitedError
 from asgi_auth.demo.forms import NOTES, REAUTHENTICATE, RESEND_LINK, SIGN_IN, STEPS
 from asgi_auth.pages import button, form_body, links, page
-from asgi_auth.types import EMPTY, Form
+from asgi_auth.phases import Form
+from asgi_auth.types import EMPTY
 
 APP_NAME = "asgi_auth demo"
 MAILS = '<p class="soft">The demo prints its mails in the terminal that runs it.</p>'
@@ -31,7 +32,8 @@ def draw(
     """A page of the demo: the parts that all have in common, around *body*. *note*: in place of the query's."""
     text = NOTES.get(note or request.query_params.get("note", ""), "")
     notice = f'<p class="notice" role="status">{text}</p>\n' if text and status == 200 else ""
-    return page(title, notice + body, app_name=APP_NAME, status=status, header=_header(request), wide=wide)
+    made = page(title, notice + body, app_name=APP_NAME, status=status, header=_header(request), wide=wide)
+    return HTMLResponse(made.html, made.status, headers=made.headers)
 
 
 def _header(request: Request) -> str:

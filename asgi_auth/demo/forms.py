@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from asgi_auth import Activity
-from asgi_auth.types import Form, FormField
+from asgi_auth.phases import Form, FormField
 
 
 class Step(NamedTuple):

@@ -12,8 +12,9 @@ from asgi_auth import Activity, AuthError, ValidationError
 from asgi_auth.demo.drawing import APP_NAME, draw, draw_form, draw_time, public
 from asgi_auth.demo.forms import EMAIL, INVITE, PASSWORD, REMEMBER, SIGN_IN, STEPS
 from asgi_auth.pages import button
+from asgi_auth.phases import Form, View
 from asgi_auth.store import InvitationRecord
-from asgi_auth.types import EMPTY, Form, View
+from asgi_auth.types import EMPTY
 
 _BADGES = {
     "pending": '<span class="badge waits">Waiting</span>',

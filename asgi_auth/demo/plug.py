@@ -21,7 +21,7 @@ from asgi_auth.demo.drawing import draw, draw_failure, draw_mail_sent, draw_step
 from asgi_auth.demo.forms import INVITE, REAUTHENTICATE, REGISTER, RESEND_LINK, ROWS, SIGN_IN, STEPS, VIEW
 from asgi_auth.demo.invitations import TOKEN, adapt, draw_invitations
 from asgi_auth.pages import links
-from asgi_auth.types import View
+from asgi_auth.phases import View
 
 _ACCEPTED: dict[tuple[str | None, str | None], str] = {
     ("password", "register"): "/sign_in?note=made",  # with an invitation, and no session could be had

@@ -19,8 +19,8 @@ from typing import Any, Literal, NamedTuple
 import aiosmtplib
 from email_validator import EmailNotValidError, validate_email
 
-from asgi_auth.callables import discard, refuse_async
 from asgi_auth.errors import ConfigurationError, SenderError
+from asgi_auth.runtime.callables import discard, refuse_async
 from asgi_auth.senders.smtp_failures import explain
 from asgi_auth.senders.words import one_line, words_for
 

@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from asgi_auth.callables import refuse_async
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.loop import running_loop
+from asgi_auth.runtime.callables import refuse_async
+from asgi_auth.runtime.loop import running_loop
 from asgi_auth.store import ScopedStore
 from asgi_auth.stores.postgres_cache import CHANNEL, NOTIFY, Fill, Key, SessionCache
 from asgi_auth.stores.postgres_connections import Connections, Pool, Settings

@@ -12,8 +12,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeAlias, cast
 
-from asgi_auth.elapsed import elapsed
 from asgi_auth.errors import ConfigurationError
+from asgi_auth.runtime.elapsed import elapsed
 from asgi_auth.stores.isolation import DEFAULT_ISOLATION, refuse_other_isolation
 from asgi_auth.stores.postgres_cache import NOTIFY, Channel, Heard, SessionCache
 from asgi_auth.stores.postgres_dsn import Address

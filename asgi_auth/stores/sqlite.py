@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any
 
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.loop import running_loop
+from asgi_auth.runtime.loop import running_loop
 from asgi_auth.store import ScopedStore
 from asgi_auth.stores.rows import TEXT_ROWS, Row
 from asgi_auth.stores.sql import SQLScopedStore

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from asgi_auth.errors import StoreUnavailableError
-from asgi_auth.jobs import finished
+from asgi_auth.runtime.jobs import finished
 from asgi_auth.stores.rows import Row
 from asgi_auth.stores.sqlite_file import DatabaseFile, LostFileError, broken, busy, read_only
 

@@ -5,28 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asgi_auth.acts import Attempt, Draft, Proof
 from asgi_auth.add_ons import Invitation
 from asgi_auth.errors import AuthenticationFailedError, AuthError
 from asgi_auth.hooks import Hook
+from asgi_auth.phases import Accepted, Outcome, Phase, PhaseRequest, SignedIn
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.senders import MemorySender
 from asgi_auth.services import Services
 from asgi_auth.store import InvitationRecord, Work
 from asgi_auth.strategies.password import Password, Resettable
-from asgi_auth.types import (
-    EMPTY,
-    Accepted,
-    Attempt,
-    Client,
-    Draft,
-    FrozenDict,
-    Outcome,
-    Phase,
-    PhaseRequest,
-    Proof,
-    SignedIn,
-    User,
-)
+from asgi_auth.types import EMPTY, Client, FrozenDict, User
 from tests.support import EMAIL, PASSWORD, LocalAuthentication, mailed_token, make_auth
 
 ADMIN = "admin@mail.example.org"

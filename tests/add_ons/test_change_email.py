@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.acts import Draft
 from asgi_auth.errors import (
     AuthenticationFailedError,
     IdentityTakenError,
@@ -18,10 +19,10 @@ from asgi_auth.errors import (
     RateLimitedError,
     ValidationError,
 )
+from asgi_auth.events import UserChanged, UserConfirmed
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limit
-from asgi_auth.plug import AuthPlug
-from asgi_auth.types import Draft, UserChanged, UserConfirmed
+from asgi_auth.web.plug import AuthPlug
 from tests.add_ons.confirming import (
     NEW_EMAIL,
     THIRD_EMAIL,

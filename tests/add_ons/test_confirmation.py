@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.acts import Attempt, Draft, Proof
 from asgi_auth.add_ons import Confirmation
 from asgi_auth.errors import (
     AuthenticationFailedError,
@@ -18,14 +19,15 @@ from asgi_auth.errors import (
     OverloadedError,
     ValidationError,
 )
+from asgi_auth.events import UserConfirmed
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limit
 from asgi_auth.passwords import Bcrypt
-from asgi_auth.plug import AuthPlug
 from asgi_auth.senders import MemorySender
 from asgi_auth.stores import PostgresStore
 from asgi_auth.strategies.password import Password
-from asgi_auth.types import Account, Attempt, Client, Draft, Proof, UserConfirmed
+from asgi_auth.types import Account, Client
+from asgi_auth.web.plug import AuthPlug
 from tests import postgres
 from tests.add_ons.confirming import (
     actions,

@@ -16,11 +16,12 @@ from asgi_auth.errors import (
     RateLimitedError,
     ValidationError,
 )
+from asgi_auth.events import InvitationAccepted, InvitationEnded, InvitationSent
 from asgi_auth.limits import Limit
 from asgi_auth.senders import MemorySender
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies import Password
-from asgi_auth.types import EMPTY, InvitationAccepted, InvitationEnded, InvitationSent, User
+from asgi_auth.types import EMPTY, User
 from tests.add_ons.inviting import (
     ADMIN,
     ROLE,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.acts import Draft
 from asgi_auth.add_ons import APPLICATION, Confirmation, Invitation
 from asgi_auth.errors import (
     AuthenticationFailedError,
@@ -18,7 +19,7 @@ from asgi_auth.errors import (
 )
 from asgi_auth.hooks import Hook
 from asgi_auth.senders import MemorySender
-from asgi_auth.types import AnonymousUser, Draft, User
+from asgi_auth.types import AnonymousUser, User
 from tests.add_ons.inviting import (
     ADMIN,
     ROLE,

@@ -15,10 +15,10 @@ from starlette.types import ASGIApp
 
 from asgi_auth.add_ons import APPLICATION, Confirmation
 from asgi_auth.limits import Limit
-from asgi_auth.plug import AuthPlug
 from asgi_auth.senders import MemorySender
 from asgi_auth.strategies import Password
 from asgi_auth.types import AccessToken, Activity, User
+from asgi_auth.web.plug import AuthPlug
 from tests.add_ons.inviting import (
     ADMIN,
     ROLE,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.acts import Draft
 from asgi_auth.add_ons import APPLICATION
 from asgi_auth.errors import (
     AuthError,
@@ -16,8 +17,9 @@ from asgi_auth.errors import (
     InvalidTokenError,
     ValidationError,
 )
+from asgi_auth.events import InvitationAccepted, SignInSucceeded, UserConfirmed, UserCreated
 from asgi_auth.strategies import Password
-from asgi_auth.types import Draft, InvitationAccepted, SignInSucceeded, User, UserConfirmed, UserCreated
+from asgi_auth.types import User
 from tests.add_ons.inviting import (
     ROLE,
     Proving,

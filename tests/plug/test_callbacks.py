@@ -11,6 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
+from asgi_auth.acts import Attempt, FactorRequired, Proof
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
@@ -20,27 +21,22 @@ from asgi_auth.errors import (
     RouteNotFoundError,
 )
 from asgi_auth.hooks import Hook
-from asgi_auth.plug import AuthPlug
-from asgi_auth.services import Services
-from asgi_auth.strategies.password import Password, Resettable
-from asgi_auth.types import (
+from asgi_auth.phases import (
     Accepted,
-    AccessToken,
-    Activity,
-    Attempt,
     Challenge,
-    FactorRequired,
     Form,
     Outcome,
     Phase,
     PhaseRequest,
-    Proof,
     Redirect,
     SignedIn,
     SignedOut,
     TokenIssued,
-    User,
 )
+from asgi_auth.services import Services
+from asgi_auth.strategies.password import Password, Resettable
+from asgi_auth.types import AccessToken, Activity, User
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import BROWSER, JSON, PAGE, ask, post, seen_user, silence, site, start
 from tests.support import (
     EMAIL,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from asgi_auth.plug import AuthPlug
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.types import User
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import BROWSER, JSON, Answer, ask, execute, post, seen_user, site, start, whoami
 from tests.support import (
     EMAIL,

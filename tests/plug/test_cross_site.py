@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from asgi_auth.plug import AuthPlug
-from asgi_auth.telling import Telling
+from asgi_auth.runtime.telling import Telling
 from asgi_auth.types import User
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import PAGE, ask, post, site, tables
 from tests.support import (
     EMAIL,

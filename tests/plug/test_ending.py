@@ -11,7 +11,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from asgi_auth.errors import MalformedRequestError
-from asgi_auth.plug import AuthPlug
 from asgi_auth.store import ScopedStore
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.stores.executor import Executor
@@ -19,6 +18,7 @@ from asgi_auth.stores.rows import Row
 from asgi_auth.stores.sql import REVOKE_SESSIONS_BY_SECRET, SQLScopedStore
 from asgi_auth.strategies.password import Password
 from asgi_auth.types import AccessToken, User
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import ask, post, seen_user, site, tables
 from tests.second_factor import Code
 from tests.support import (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from asgi_auth.plug import AuthPlug
 from asgi_auth.types import User
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import BROWSER, JSON, PAGE, Headers, ask, execute, post, tables
 from tests.support import (
     EMAIL,

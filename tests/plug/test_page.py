@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from asgi_auth.errors import AuthError
-from asgi_auth.plug import AuthPlug
 from asgi_auth.types import Activity, User
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import PAGE, Answer, ask, execute, post, tables
 from tests.support import EMAIL, NEW_PASSWORD, LocalAuthentication, credentials, mailed_token, register
 

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.plug import AuthPlug
 from asgi_auth.types import AccessToken, Activity, User
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import BROWSER, FORM_TYPE, PAGE, ask, post, seen_user, silence, site, start, tables
 from tests.support import (
     BASE_URL,

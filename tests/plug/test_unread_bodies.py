@@ -14,10 +14,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message
 
 from asgi_auth.errors import StoreUnavailableError
-from asgi_auth.guards import require
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
-from asgi_auth.plug import AuthPlug
 from asgi_auth.types import User
+from asgi_auth.web.guards import require
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import FORM_TYPE, Headers, make_scope, silence
 from tests.served import ping
 from tests.servers import serving
@@ -193,7 +193,7 @@ async def test_body_announced_to_be_longer_is_not_read(plug: AuthPlug[User], len
 
 async def test_refusal_waits_for_a_second_at_most(plug: AuthPlug[User], monkeypatch: pytest.MonkeyPatch) -> None:
     """RP-9: half a body, then silence."""
-    monkeypatch.setattr("asgi_auth.http._REST_SECONDS", 0.001)
+    monkeypatch.setattr("asgi_auth.web.http._REST_SECONDS", 0.001)
     client = Client(pieces(2), goes_on=True)
     await ask(plug, client, "POST", "/auth/no/where")
 

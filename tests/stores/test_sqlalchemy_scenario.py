@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from asgi_auth.guards import require
-from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
-from asgi_auth.plug import AuthPlug
 from asgi_auth.stores import SQLAlchemyStore
+from asgi_auth.web.guards import require
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.stores.engines import engines, make
 from tests.stores.models import RENAMED, UuidUser
 from tests.support import (

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import bcrypt
 import pytest
 
+from asgi_auth.acts import Attempt, FactorRequired
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
@@ -25,19 +26,10 @@ from asgi_auth.errors import (
 )
 from asgi_auth.hooks import Hook
 from asgi_auth.passwords import Bcrypt, PasswordPolicy
+from asgi_auth.phases import Accepted, Challenge, PhaseRequest, SignedIn, TokenIssued
 from asgi_auth.senders import ConsoleSender, MemorySender
 from asgi_auth.strategies.password import Password, Resettable
-from asgi_auth.types import (
-    Accepted,
-    Attempt,
-    Challenge,
-    Client,
-    FactorRequired,
-    PhaseRequest,
-    SignedIn,
-    TokenIssued,
-    User,
-)
+from asgi_auth.types import Client, User
 from tests.support import (
     EMAIL,
     HASHER,

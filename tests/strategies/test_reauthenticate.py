@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from asgi_auth.errors import AuthenticationFailedError, InvalidTokenError, ValidationError
-from asgi_auth.plug import AuthPlug
+from asgi_auth.events import SessionsRevoked
 from asgi_auth.strategies.password import Password
-from asgi_auth.types import AccessToken, SessionsRevoked
+from asgi_auth.types import AccessToken
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import BROWSER, post
 from tests.second_factor import Code
 from tests.support import (

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from asgi_auth.errors import StoreUnavailableError
-from asgi_auth.plug import AuthPlug
 from asgi_auth.senders import MemorySender
 from asgi_auth.strategies.password import Password, Resettable
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import JSON, PAGE, Answer, Headers, ask, tables
 from tests.senders.test_smtp import Mailbox, mail_server
 from tests.support import EMAIL, NEW_PASSWORD, OTHER_EMAIL, LocalAuthentication, mailed_token, make_auth, register

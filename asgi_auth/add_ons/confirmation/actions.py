@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgi_auth.accounts import address_freed, as_of
+from asgi_auth.acts import Proof
 from asgi_auth.add_ons.confirmation.hook import ConfirmationHook
 from asgi_auth.errors import (
     AuthenticationFailedError,
@@ -13,22 +14,12 @@ from asgi_auth.errors import (
     OverloadedError,
     ValidationError,
 )
+from asgi_auth.phases import Accepted, Form, Outcome, Phase, PhaseRequest, SignedIn
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.registration import is_moved
 from asgi_auth.services import Services
 from asgi_auth.store import Found, TokenRecord, Work
-from asgi_auth.types import (
-    Accepted,
-    Account,
-    Client,
-    Form,
-    Outcome,
-    Phase,
-    PhaseRequest,
-    Proof,
-    Session,
-    SignedIn,
-)
+from asgi_auth.types import Account, Client, Session
 
 if TYPE_CHECKING:
     from asgi_auth.add_ons.confirmation.options import Confirmation

@@ -8,13 +8,15 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from asgi_auth.acts import Attempt, Draft, FactorRequired
 from asgi_auth.add_ons.confirmation.letters import Letters
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, OverloadedError, ValidationError
+from asgi_auth.events import Event, UserChanged, UserConfirmed, UserCreated
 from asgi_auth.hooks import Hook
-from asgi_auth.lanes import Notice
+from asgi_auth.runtime.lanes import Notice
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
-from asgi_auth.types import Account, Attempt, Draft, Event, FactorRequired, UserChanged, UserConfirmed, UserCreated
+from asgi_auth.types import Account
 
 if TYPE_CHECKING:
     from asgi_auth.add_ons.confirmation.options import Confirmation

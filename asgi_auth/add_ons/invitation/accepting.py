@@ -5,13 +5,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from asgi_auth.acts import Draft
 from asgi_auth.add_ons.invitation.machine import Machine
 from asgi_auth.add_ons.invitation.mail import TOKEN, is_owned, proves_addresses
 from asgi_auth.errors import ForbiddenError, IdentityTakenError, InvalidTokenError, ValidationError
+from asgi_auth.phases import Accepted, Form, View
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.services import Services
 from asgi_auth.store import Found, InvitationRecord, Work
-from asgi_auth.types import Accepted, Activity, Client, Draft, Form, View
+from asgi_auth.types import Activity, Client
 
 if TYPE_CHECKING:
     from asgi_auth.add_ons.invitation.options import Invitation

@@ -5,16 +5,17 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from asgi_auth.acts import Draft
 from asgi_auth.add_ons.invitation.accepting import Accepting
 from asgi_auth.add_ons.invitation.inviting import Inviting
 from asgi_auth.add_ons.invitation.machine import Machine
 from asgi_auth.add_ons.invitation.mail import TOKEN
 from asgi_auth.errors import ConfigurationError, ValidationError
 from asgi_auth.hooks import Hook
+from asgi_auth.phases import Outcome, Phase, PhaseRequest, View
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.services import Services
 from asgi_auth.store import InvitationRecord, InvitationStatus
-from asgi_auth.types import Draft, Outcome, Phase, PhaseRequest, View
 
 if TYPE_CHECKING:
     from asgi_auth.add_ons.invitation.options import Invitation

@@ -8,9 +8,10 @@ from uuid import uuid4
 
 from asgi_auth.add_ons.invitation.machine import Machine
 from asgi_auth.errors import ForbiddenError, InvalidTokenError, ValidationError
+from asgi_auth.phases import Accepted
 from asgi_auth.services import Services
 from asgi_auth.store import InvitationRecord, InvitationStatus
-from asgi_auth.types import Accepted, AnonymousUser, Client
+from asgi_auth.types import AnonymousUser, Client
 
 if TYPE_CHECKING:
     from asgi_auth.add_ons.invitation.options import Invitation

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from asgi_auth.add_ons.invitation.mail import TOKEN, Mail
 from asgi_auth.errors import InvalidTokenError, RateLimitedError
+from asgi_auth.events import InvitationAccepted, InvitationEnded, InvitationSent
 from asgi_auth.services import Services
 from asgi_auth.store import Found, InvitationRecord, Work
 from asgi_auth.tokens import IssuedToken
-from asgi_auth.types import Client, InvitationAccepted, InvitationEnded, InvitationSent
+from asgi_auth.types import Client
 
 if TYPE_CHECKING:
     from asgi_auth.add_ons.invitation.options import Invitation

@@ -8,9 +8,9 @@ from sqlalchemy import and_, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from asgi_auth.callables import returned
 from asgi_auth.protocol.email import parse_email, parse_username
 from asgi_auth.protocol.password_hashes import check_hash
+from asgi_auth.runtime.callables import returned
 from asgi_auth.stores.sqlalchemy.accounts import encode_account
 from asgi_auth.stores.sqlalchemy.model import Model
 from asgi_auth.stores.sqlalchemy.tables import Tables

@@ -38,7 +38,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 from asgi_auth.errors import AuthError, ConfigurationError, StoreUnavailableError, ValidationError
-from asgi_auth.jobs import finished
+from asgi_auth.runtime.jobs import finished
 from asgi_auth.stores.isolation import DEFAULT_ISOLATION, refuse_other_isolation
 from asgi_auth.stores.sql import ConflictError
 from asgi_auth.stores.sqlite_file import broken

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql.base import ExecutableOption
 
-from asgi_auth.callables import refuse_async
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
 from asgi_auth.protocol.password_hashes import can_be_verified
+from asgi_auth.runtime.callables import refuse_async
 from asgi_auth.store import ScopedStore, Work
 from asgi_auth.stores.sqlalchemy.accounts import Accounts
 from asgi_auth.stores.sqlalchemy.adopt import Adopted, Adoption

@@ -7,26 +7,17 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_auth.accounts import as_of
+from asgi_auth.acts import Draft, Proof
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError, ValidationError
+from asgi_auth.events import SessionsRevoked
 from asgi_auth.passwords import normalise_password
+from asgi_auth.phases import Accepted, Outcome, Phase, PhaseRequest, SignedIn, TokenIssued
 from asgi_auth.protocol.fields import read_flag, read_texts
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
 from asgi_auth.strategies.password.forms import registration_form, reset_form
 from asgi_auth.strategies.password.resetting import Resetting
-from asgi_auth.types import (
-    Accepted,
-    Client,
-    Draft,
-    Outcome,
-    Phase,
-    PhaseRequest,
-    Proof,
-    Session,
-    SessionsRevoked,
-    SignedIn,
-    TokenIssued,
-)
+from asgi_auth.types import Client, Session
 
 if TYPE_CHECKING:
     from asgi_auth.strategies.password.options import Password

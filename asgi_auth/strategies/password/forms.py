@@ -3,7 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-from asgi_auth.types import Form, FormField
+from asgi_auth.phases import Form, FormField
 
 if TYPE_CHECKING:
     from asgi_auth.strategies.password.options import Password

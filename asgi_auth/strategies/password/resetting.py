@@ -6,14 +6,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgi_auth.accounts import as_of
+from asgi_auth.acts import Proof
 from asgi_auth.errors import ConfigurationError, InvalidTokenError, ValidationError
-from asgi_auth.lanes import Notice
 from asgi_auth.limits import Limit
+from asgi_auth.phases import Accepted, SignedIn
 from asgi_auth.protocol.fields import read_texts
+from asgi_auth.runtime.lanes import Notice
 from asgi_auth.sender import Sender
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
-from asgi_auth.types import Accepted, Client, Proof, SignedIn
+from asgi_auth.types import Client
 
 if TYPE_CHECKING:
     from asgi_auth.strategies.password.options import Password, Resettable

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Any, TypeVar, get_args
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from asgi_auth.authentication import Authentication
@@ -24,7 +24,7 @@ from asgi_auth.errors import (
     MisdirectedRequestError,
     SlowRequestError,
 )
-from asgi_auth.jobs import shielded
+from asgi_auth.pages import Page
 from asgi_auth.protocol.accept import prefers_json
 from asgi_auth.protocol.bearer import challenge, shows_bearer
 from asgi_auth.protocol.body import media_type, parse_form, parse_json
@@ -33,6 +33,7 @@ from asgi_auth.protocol.cookies import cookie_names, delete_cookie, read_cookie,
 from asgi_auth.protocol.cross_site import SAFE_METHODS, is_cross_site, origin_of
 from asgi_auth.protocol.forwarded import ForwardedHeader
 from asgi_auth.protocol.proxy_advice import silent_proxy, unlisted_proxy
+from asgi_auth.runtime.jobs import shielded
 from asgi_auth.tokens import random_hash
 from asgi_auth.types import Client
 
@@ -430,6 +431,11 @@ def _challenge_error(reason: AuthError, scope: Scope) -> str | None:
     if isinstance(reason, MalformedRequestError):
         return "invalid_request"
     return reason.code if isinstance(reason, InvalidTokenError) else None
+
+
+def draw(page: Page) -> Response:
+    """The answer that shows *page*."""
+    return HTMLResponse(page.html, page.status, headers=page.headers)
 
 
 def unavailable(reason: AuthError) -> Response:

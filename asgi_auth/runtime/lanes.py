@@ -12,9 +12,9 @@ from functools import partial
 from typing import TypeVar
 
 from asgi_auth.errors import ConfigurationError, UnavailableError
-from asgi_auth.failures import reason_of, traceback_of
-from asgi_auth.telling import Telling
-from asgi_auth.turns import Turns
+from asgi_auth.runtime.failures import reason_of, traceback_of
+from asgi_auth.runtime.telling import Telling
+from asgi_auth.runtime.turns import Turns
 from asgi_auth.types import Job
 
 T = TypeVar("T")

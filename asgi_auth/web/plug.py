@@ -14,7 +14,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_auth.authentication import Authentication, Finished
-from asgi_auth.callables import require_async
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
@@ -30,7 +29,20 @@ from asgi_auth.errors import (
     UnavailableError,
     ValidationError,
 )
-from asgi_auth.http import (
+from asgi_auth.pages import form_page, message_page, view_page
+from asgi_auth.phases import Accepted, Challenge, Form, Phase, PhaseRequest, Redirect, SignedOut, TokenIssued, View
+from asgi_auth.protocol.bearer import read_bearer, read_every
+from asgi_auth.protocol.caching import CACHED, PREFETCHED, is_speculative
+from asgi_auth.protocol.cookies import read_cookies
+from asgi_auth.protocol.cross_site import SAFE_METHODS
+from asgi_auth.protocol.paths import mount_advice, mount_prefixes, split_path, wrapped_prefixes
+from asgi_auth.protocol.return_to import safe_return_to
+from asgi_auth.runtime.callables import require_async
+from asgi_auth.runtime.jobs import collect_jobs, logger
+from asgi_auth.runtime.loop import running_loop
+from asgi_auth.tokens import hash_token
+from asgi_auth.types import EMPTY, AccessToken, Activity, Client
+from asgi_auth.web.http import (
     ClientGone,
     check_cross_site,
     check_headers,
@@ -39,6 +51,7 @@ from asgi_auth.http import (
     client_of,
     cookie_of,
     discard_body,
+    draw,
     drop_cookie,
     harden,
     is_browser,
@@ -54,32 +67,7 @@ from asgi_auth.http import (
     wants_json,
     wants_page,
 )
-from asgi_auth.jobs import collect_jobs, logger
-from asgi_auth.loop import running_loop
-from asgi_auth.middleware import load_state, serve_lifespan
-from asgi_auth.pages import form_page, message_page, view_page
-from asgi_auth.protocol.bearer import read_bearer, read_every
-from asgi_auth.protocol.caching import CACHED, PREFETCHED, is_speculative
-from asgi_auth.protocol.cookies import read_cookies
-from asgi_auth.protocol.cross_site import SAFE_METHODS
-from asgi_auth.protocol.paths import mount_advice, mount_prefixes, split_path, wrapped_prefixes
-from asgi_auth.protocol.return_to import safe_return_to
-from asgi_auth.tokens import hash_token
-from asgi_auth.types import (
-    EMPTY,
-    Accepted,
-    AccessToken,
-    Activity,
-    Challenge,
-    Client,
-    Form,
-    Phase,
-    PhaseRequest,
-    Redirect,
-    SignedOut,
-    TokenIssued,
-    View,
-)
+from asgi_auth.web.middleware import load_state, serve_lifespan
 
 U = TypeVar("U")
 
@@ -170,13 +158,13 @@ class AuthPlug(Generic[U]):
         advice = _NEW_LINK if isinstance(reason, InvalidTokenError) else _TRY_AGAIN
         if isinstance(reason, (InvalidTokenError, ForbiddenError)):  # theirs are whole sentences
             advice = " ".join(reason.fields.values()) or advice
-        return message_page(reason.title, advice, app_name=self.auth.app_name, status=reason.status)
+        return draw(message_page(reason.title, advice, app_name=self.auth.app_name, status=reason.status))
 
     async def handle_accepted(self, request: Request, activity: Activity) -> Response:
         """Done, and nobody was signed in: a reset was asked for, a password was set. By default 200."""
         form = self._form(request, activity)
         if form is not None and wants_page(request.scope):
-            return message_page("Done", form.done, app_name=self.auth.app_name)
+            return draw(message_page("Done", form.done, app_name=self.auth.app_name))
         if wants_json(request.scope):
             return JSONResponse({"status": "accepted"})
         return PlainTextResponse("Accepted")
@@ -193,7 +181,7 @@ class AuthPlug(Generic[U]):
         if not view.title or not wants_page(request.scope):
             return JSONResponse({"status": "view", **view.data})
         forms = [(form, self._path(form.action or activity)) for form in view.forms]
-        return view_page(view, [*self._registrations(view), *forms], app_name=self.auth.app_name)
+        return draw(view_page(view, [*self._registrations(view), *forms], app_name=self.auth.app_name))
 
     async def handle_sign_out(self, request: Request) -> Response:
         """The session is over and its cookie goes with this answer. By default 200."""
@@ -502,7 +490,7 @@ class AuthPlug(Generic[U]):
     ) -> Response:
         """The page of *form*; the token of the mailed link, in *sent* by query or form, goes on in it."""
         token = sent.get(form.token) if form.token is not None else None
-        return form_page(
+        page = form_page(
             form,
             action=self._path(activity),
             token=token if isinstance(token, str) else "",
@@ -510,6 +498,7 @@ class AuthPlug(Generic[U]):
             problems=problems,
             status=status,
         )
+        return draw(page)
 
 
 async def answered(answer: object, callback: Callable[..., object]) -> Response:

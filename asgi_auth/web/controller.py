@@ -8,8 +8,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 
 from asgi_auth.errors import AuthError
-from asgi_auth.plug import AuthPlug, answered
 from asgi_auth.types import AccessToken, Activity
+from asgi_auth.web.plug import AuthPlug, answered
 
 U = TypeVar("U")
 

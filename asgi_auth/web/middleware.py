@@ -20,8 +20,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import AuthError, CrossSiteError, InvalidTokenError, MalformedRequestError, UnavailableError
-from asgi_auth.failures import reason_of
-from asgi_auth.http import (
+from asgi_auth.protocol.bearer import read_bearer
+from asgi_auth.protocol.caching import check_cache_control, is_speculative, keep_private
+from asgi_auth.protocol.cookies import read_cookie
+from asgi_auth.protocol.cross_site import websocket_allowed
+from asgi_auth.runtime.failures import reason_of
+from asgi_auth.runtime.jobs import logger
+from asgi_auth.runtime.loop import running_loop
+from asgi_auth.store import Loaded
+from asgi_auth.types import AnonymousUser, AuthState, Session
+from asgi_auth.web.http import (
     MAX_LINES,
     AfterBody,
     check_headers,
@@ -30,14 +38,6 @@ from asgi_auth.http import (
     header_values,
     unavailable,
 )
-from asgi_auth.jobs import logger
-from asgi_auth.loop import running_loop
-from asgi_auth.protocol.bearer import read_bearer
-from asgi_auth.protocol.caching import check_cache_control, is_speculative, keep_private
-from asgi_auth.protocol.cookies import read_cookie
-from asgi_auth.protocol.cross_site import websocket_allowed
-from asgi_auth.store import Loaded
-from asgi_auth.types import AnonymousUser, AuthState, Session
 
 _ANONYMOUS_USER = AnonymousUser()
 _TRY_AGAIN_LATER = 1013

@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 
 from anyio import CancelScope
 
-from asgi_auth.lanes import Desk, Outbox
-from asgi_auth.telling import Telling
+from asgi_auth.runtime.lanes import Desk, Outbox
+from asgi_auth.runtime.telling import Telling
 from asgi_auth.types import Job
 
 T = TypeVar("T")

@@ -1,0 +1,155 @@
+"""What happened, for ``Hook.within``: Event and its kinds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from asgi_auth.acts import Draft
+from asgi_auth.types import EMPTY, Account, Client, Session
+
+if TYPE_CHECKING:
+    from asgi_auth.store import InvitationRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What happened, for ``Hook.within``."""
+
+    name: ClassVar[str] = "event"
+    at: datetime
+    user_id: str | None = None
+    strategy: str | None = None
+    client: Client = Client()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserCreated(Event):
+    """A user and their account exist."""
+
+    name: ClassVar[str] = "user.created"
+    user: Any
+    account: Account
+    draft: Draft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserChanged(Event):
+    """Fields of a user were written."""
+
+    name: ClassVar[str] = "user.changed"
+    user: Any
+    account: Account
+    """As it is now, with its new stamp if there is one."""
+    draft: Draft
+    before: Mapping[str, Any] = field(default=EMPTY, repr=False)
+    """The address and the user name, whichever has changed, as they were."""
+    was_confirmed: bool = False
+    """Whether the address had been proven before."""
+    reverted: bool = False
+    """True where the owner of the earlier address has taken the change back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserConfirmed(Event):
+    """The mailbox was proven; ``claimed`` if it was the first proof, which drops what strangers may have planted."""
+
+    name: ClassVar[str] = "user.confirmed"
+    claimed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserDisabled(Event):
+    """An administrator locked the account."""
+
+    name: ClassVar[str] = "user.disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserEnabled(Event):
+    """An administrator unlocked the account."""
+
+    name: ClassVar[str] = "user.enabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserDeleted(Event):
+    """The user and everything that hangs on them is gone."""
+
+    name: ClassVar[str] = "user.deleted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordSet(Event):
+    """A password was set on an account that existed; every earlier session and mail token is dead."""
+
+    name: ClassVar[str] = "password.set"
+    user: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInSucceeded(Event):
+    """A session was minted."""
+
+    name: ClassVar[str] = "sign_in.succeeded"
+    session: Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInFailed(Event):
+    """Credentials were refused. ``reason`` is for the log; the identity that was typed is not in it (AU-4)."""
+
+    name: ClassVar[str] = "sign_in.failed"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsRevoked(Event):
+    """Sessions were ended: one (its id) or, where ``session_id`` is None, all but the acting one."""
+
+    name: ClassVar[str] = "sessions.revoked"
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvitationSent(Event):
+    """An invitation was made, or a new version of it for another mail; ``user_id`` is who invites."""
+
+    name: ClassVar[str] = "invitation.sent"
+    invitation: "InvitationRecord"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvitationAccepted(Event):
+    """Somebody who was invited has registered or joined; ``strategy`` is None for who had an account."""
+
+    name: ClassVar[str] = "invitation.accepted"
+    invitation: "InvitationRecord"
+    user: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvitationEnded(Event):
+    """An invitation was revoked or declined, as its ``status`` and ``reason`` say; ``user_id`` is who revoked it."""
+
+    name: ClassVar[str] = "invitation.ended"
+    invitation: "InvitationRecord"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDropped(Event):
+    """More was left to do after responses than is allowed to wait, or than the end of the application waits for."""
+
+    name: ClassVar[str] = "job.dropped"
+    count: int
+    """How many jobs, since the last time that it was told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFailed(Event):
+    """A sender failed; the older mail token stays usable."""
+
+    name: ClassVar[str] = "delivery.failed"
+    purpose: str
+    reason: str
+    """The text of a ``SenderError``, which holds no secret; of any other exception only its type."""
