@@ -61,6 +61,10 @@ class Proof:
         """Every factor of this sign-in, with its time."""
         return {**self.earlier, self.factor: self.at}
 
+    def then(self, factor: str, at: datetime) -> "Proof":
+        """This proof and one more *factor*, proven at *at*."""
+        return Proof(account=self.account, factor=factor, at=at, earlier=self.factors)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -76,6 +80,6 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class FactorRequired:
-    """One more factor is needed: any of these strategies."""
+    """One more factor is needed: any of these, by the names of their strategies."""
 
-    strategies: tuple[str, ...]
+    factors: tuple[str, ...]

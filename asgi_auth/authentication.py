@@ -7,9 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from inspect import isclass
-from ipaddress import ip_address
 from typing import Any, Generic, NamedTuple, TypeVar, cast
-from urllib.parse import urlsplit
 
 from asgi_auth.accounts import Accounts
 from asgi_auth.acts import Proof
@@ -19,12 +17,11 @@ from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import Commit, Hook
 from asgi_auth.limits import Limit, Limiter, SourceLimiter
 from asgi_auth.passwords import Bcrypt, HashProvider, PasswordPolicy, Passwords
-from asgi_auth.phases import Accepted, Challenge, Outcome, Phase, SignedIn, TokenIssued
+from asgi_auth.phases import Accepted, Outcome, Phase, SignedIn, TokenIssued
 from asgi_auth.protocol.client import parse_proxies
-from asgi_auth.protocol.cookies import cookie_name
-from asgi_auth.protocol.cross_site import parse_origin
 from asgi_auth.protocol.forwarded import ForwardedHeader
 from asgi_auth.protocol.keys import check_secret, keyed_hash
+from asgi_auth.recognition import AccessTokenRecogniser, CookieRecogniser, Recognition, Scopes
 from asgi_auth.registration import Registration
 from asgi_auth.runtime.callables import discard, refuse_async, require_async
 from asgi_auth.runtime.jobs import Jobs, logger
@@ -32,10 +29,11 @@ from asgi_auth.runtime.lanes import Outbox
 from asgi_auth.runtime.loop import running_loop
 from asgi_auth.services import Services
 from asgi_auth.sessions import SessionOptions, Sessions
+from asgi_auth.site import make_site
 from asgi_auth.store import ScopedStore, Store
 from asgi_auth.strategy import Actions, AddOn, Strategy
-from asgi_auth.tokens import IssuedToken, Tokens
-from asgi_auth.types import AccessToken, Activity, AnonymousUser, AuthState, Client, Clock
+from asgi_auth.tokens import Tokens
+from asgi_auth.types import AccessToken, Activity, AuthState, Client, Clock
 from asgi_auth.upkeep import Upkeep
 
 U = TypeVar("U")
@@ -47,7 +45,6 @@ NEEDS = frozenset({"users", "accounts", "sessions", "tokens"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 _MOUNT_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)+", re.ASCII)
 _ABSOLUTE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
-_ANONYMOUS = AuthState(AnonymousUser(), None, None, None)
 
 
 utc_now: Clock = partial(datetime.now, UTC)
@@ -93,7 +90,8 @@ class Authentication(Generic[U]):
         password_policy: What a new password must be.
         password_pepper: An optional key list of its own, newest first, mixed into every password hash. Whoever loses
             one loses the passwords that were set under it.
-        audit_keys: Keys of the audit log; only with an add-on that writes one.
+        scopes: Returns what a user may do in the application, for ``require("orders:read")``; plain or async. Asked at
+            every request of a user who is signed in. None: nothing beside being signed in.
         clock: Returns the current aware UTC instant.
 
     Raises:
@@ -122,7 +120,7 @@ class Authentication(Generic[U]):
         hasher: HashProvider = Bcrypt(),
         password_policy: PasswordPolicy = PasswordPolicy(),
         password_pepper: Secret | None = None,
-        audit_keys: Secret | None = None,
+        scopes: Scopes | None = None,
         clock: Clock = utc_now,
     ) -> None:
         _check_kinds(store, [*_listed("strategies", strategies), *_listed("add_ons", add_ons)], hasher)
@@ -130,15 +128,16 @@ class Authentication(Generic[U]):
         keys = check_secret(secret)
         self.subject_name = _check_name("subject_name", subject_name)
         self.mount_path = _check_mount_path(mount_path)
-        self._set_address(base_url, allowed_origins)
+        self.site = make_site(base_url=base_url, allowed_origins=allowed_origins, subject_name=self.subject_name)
+        self.base_url, self.host, self.secure = self.site.base_url, self.site.host, self.site.secure
         self.app_name = app_name or self.host
         self.allowed_return_to = _check_urls("allowed_return_to", allowed_return_to)
         self.trusted_proxies = parse_proxies(trusted_proxies, header=forwarded_header)
         self.session_options, self.password_policy, self.registration = session, password_policy, registration
         self.hasher = hasher if password_pepper is None else _peppered(hasher, password_pepper)
         self.clock = clock
-        if audit_keys is not None:
-            raise ConfigurationError("audit_keys: there is no add-on that writes an audit log")
+        if scopes is not None and not callable(scopes):
+            raise ConfigurationError("scopes must be a function of the user, plain or async")
         if registration not in ("open", "invite_only", "closed"):
             raise ConfigurationError("registration must be 'open', 'invite_only' or 'closed'")
 
@@ -152,6 +151,7 @@ class Authentication(Generic[U]):
         if registration == "invite_only" and not any(hook.opens_registration for hook in self._hooks):
             raise ConfigurationError("registration: 'invite_only' needs an add-on that invites")
         self.routes = self._make_routes()
+        self.recognition = self._make_recognition(scopes)
         if hasher.weak:
             logger.warning("hasher: passwords are hashed too cheaply for real accounts")
         self._upkeep = Upkeep(store, self._services, self._pool)
@@ -160,18 +160,6 @@ class Authentication(Generic[U]):
         return f"Authentication(subject_name={self.subject_name!r}, base_url={self.base_url!r})"
 
     # --- putting together
-
-    def _set_address(self, base_url: str, allowed_origins: Iterable[str]) -> None:
-        self.base_url = parse_origin(base_url, parameter="base_url")
-        self.host = urlsplit(self.base_url).hostname or ""
-        self.secure = self.base_url.startswith("https://")
-        if not self.secure and not _is_loopback(self.host):
-            raise ConfigurationError("base_url must be https, but for localhost and loopback addresses")
-        others = (parse_origin(origin, parameter="allowed_origins") for origin in allowed_origins)
-        self.origins = frozenset({self.base_url, *others})
-        self.session_cookie = cookie_name(self.subject_name, "session", secure=self.secure)
-        self.pending_cookie = cookie_name(self.subject_name, "pending", secure=self.secure)
-        self.flow_cookie = cookie_name(self.subject_name, "flow", secure=self.secure)
 
     def _check_capabilities(self, users: Sequence[Any]) -> None:
         needs = [(user.name, NEEDS | getattr(user, "needs", frozenset())) for user in users]
@@ -269,6 +257,13 @@ class Authentication(Generic[U]):
                     raise ConfigurationError(f"strategies, add_ons: {name!r} has two phases {phase.name!r}")
         return routes
 
+    def _make_recognition(self, scopes: Scopes | None) -> Recognition:
+        added = [recogniser for hook in self._hooks for recogniser in hook.recognisers]
+        own = (CookieRecogniser(self.site, self.sessions), AccessTokenRecogniser(self.sessions))
+        return Recognition(
+            [*added, *own], subject_name=self.subject_name, scopes=scopes, clock=self.clock, authentication=self
+        )
+
     # --- what applications use
 
     @property
@@ -319,17 +314,15 @@ class Authentication(Generic[U]):
         """Sign in a user whom the application has established by itself; every gate is asked.
 
         Raises:
-            AuthenticationFailedError: the user is gone, disabled, not admitted, or owes another factor.
+            AuthenticationFailedError: the user is gone, disabled or not admitted.
+            FactorRequiredError: another factor is missing; ``pending_token`` is for the verb of its strategy.
             StoreUnavailableError: the database does not answer.
         """
         found = await self._scoped.users.get(self._scoped.users.user_id(user))
         if found is None:
             raise AuthenticationFailedError("the user is gone")
         proof = Proof(account=found.account, factor=factor, at=self.clock())
-        token = await self.sessions.mint(SignedIn(found.user, proof, remember=remember), client)
-        if isinstance(token, IssuedToken):
-            raise AuthenticationFailedError("another factor is needed")
-        return token
+        return await self.sessions.mint(SignedIn(found.user, proof, remember=remember), client)
 
     def state(self, connection: Any) -> AuthState:
         """What a middleware of *this* ``Authentication`` found out about a request, websocket or scope."""
@@ -337,12 +330,12 @@ class Authentication(Generic[U]):
         state = scope.get("asgi_auth")
         if isinstance(state, AuthState) and state.authentication is self:
             return state
-        return _ANONYMOUS
+        return self.recognition.anonymous
 
     def user(self, connection: Any) -> U | None:
         """The user of a request or websocket, with its type; None if nobody is signed in."""
         state = self.state(connection)
-        return None if state.session is None else cast("U", state.user)
+        return None if state.method is None else cast("U", state.user)
 
     # --- acts
 
@@ -372,15 +365,13 @@ class Authentication(Generic[U]):
             await self._services.commit.jobs.schedule(outcome.then)
         return outcome
 
-    async def _finish_sign_in(self, outcome: SignedIn, client: Client) -> Finished | Accepted | Challenge:
+    async def _finish_sign_in(self, outcome: SignedIn, client: Client) -> Finished | Accepted:
         try:
             token = await self.sessions.mint(outcome, client)
         except (AuthenticationFailedError, UnavailableError):
             if outcome.settled:  # "not admitted" and "try again" would both be said of what is done
                 return Accepted(user=outcome.user)
             raise
-        if isinstance(token, IssuedToken):
-            return Challenge({"factors": token.record.extra_data["strategies"]}, pending=token.token)
         return Finished(outcome.user, token)
 
     # --- life
@@ -505,10 +496,3 @@ def _check_mount_path(mount_path: str) -> str:
     if not _MOUNT_PATH.fullmatch(mount_path or ""):
         raise ConfigurationError("mount_path must be like '/auth'")
     return mount_path
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -70,7 +70,7 @@ def _check_sessions(auth: Authentication[Any]) -> Iterator[Finding]:
 
 
 def _check_origins(auth: Authentication[Any]) -> Iterator[Finding]:
-    for origin in sorted(auth.origins - {auth.base_url}):
+    for origin in sorted(auth.site.origins - {auth.base_url}):
         if origin.startswith("http://"):
             yield Finding(True, "allowed_origins", f"whoever is on the network can be {origin}; use https")
 

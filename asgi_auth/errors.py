@@ -9,6 +9,7 @@ AuthError
 │  └─ IdentityTakenError
 ├─ AuthenticationFailedError
 │  └─ InvalidTokenError
+├─ FactorRequiredError
 ├─ ForbiddenError
 │  └─ CrossSiteError, NotFreshError
 ├─ RateLimitedError
@@ -20,7 +21,7 @@ AuthError
 happened and is for the log only: an answer that carried it would tell a stranger which half of a credential was right.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -155,6 +156,23 @@ class InvalidTokenError(AuthenticationFailedError):
 
     code = "invalid_token"
     title = "The link or token is not valid any more"
+
+
+class FactorRequiredError(AuthError):
+    """The sign-in waits for another factor. It is no failure: the first factor was right.
+
+    Args:
+        factors: The names of those that would do, any of them.
+        pending_token: What the next step shows of this sign-in; a secret.
+    """
+
+    code = "factor_required"
+    status = 401
+    title = "Another factor is needed"
+
+    def __init__(self, factors: Sequence[str], pending_token: str = "") -> None:
+        super().__init__(f"another factor is needed: {' or '.join(factors)}")
+        self.factors, self.pending_token = tuple(factors), pending_token
 
 
 class ForbiddenError(AuthError):

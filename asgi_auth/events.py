@@ -96,6 +96,15 @@ class SignInSucceeded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignInPending(Event):
+    """A factor was right, and the sign-in waits for another one."""
+
+    name: ClassVar[str] = "sign_in.pending"
+    factors: tuple[str, ...]
+    """Those that would do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SignInFailed(Event):
     """Credentials were refused. ``reason`` is for the log; the identity that was typed is not in it (AU-4)."""
 

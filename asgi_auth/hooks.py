@@ -14,6 +14,7 @@ from asgi_auth.store import Found, ScopedStore, Work
 from asgi_auth.types import Account, Clock
 
 if TYPE_CHECKING:
+    from asgi_auth.recognition import Recogniser
     from asgi_auth.services import Services
 
 U = TypeVar("U")
@@ -29,6 +30,8 @@ class Hook:
     """HTTP steps of its own."""
     needs: frozenset[str] = frozenset()
     """Capabilities that the store must have beyond users, accounts, sessions and tokens."""
+    recognisers: Sequence["Recogniser"] = ()
+    """What finds out who sends a request, by a credential of its own."""
     opens_registration: bool = False
     """True for a hook that sets ``Draft.invited``; ``registration="invite_only"`` needs one."""
     proves_addresses: bool = False

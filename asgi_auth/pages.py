@@ -87,7 +87,7 @@ _TOKEN_PAGE_HEADERS = {**_HEADERS, "Referrer-Policy": TOKEN_PAGE_POLICY}
 
 
 class Page(NamedTuple):
-    """A page, and what its answer must have; ``web.http.draw`` makes the response."""
+    """A page, and what its answer must have; ``web.answers.draw`` makes the response."""
 
     html: str
     status: int

@@ -1,12 +1,41 @@
-"""What a step of a strategy is: Phase, PhaseRequest, Form, View, and the outcomes."""
+"""What a step of a strategy is: Phase, PhaseRequest, Browser, Form, View, and the outcomes."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import timedelta
 from typing import Any, Literal
 
 from asgi_auth.acts import Proof, Spend
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.types import EMPTY, Activity, AnonymousUser, AuthState, Client, Job
+from asgi_auth.protocol.body import parse_query
+from asgi_auth.types import EMPTY, Activity, AnonymousUser, AuthState, Client, CookieKind, Job
+
+
+class Browser:
+    """The library's own cookies in one browser, by kind. This one keeps nothing: it is for phases without HTTP.
+
+    What a phase keeps and drops goes with its answer, whether it succeeds or fails. All are ``SameSite=Lax``, for no
+    script and for this host only. A strategy sees no other cookie.
+    """
+
+    def read(self, kind: CookieKind) -> str | None:
+        """The only value of a *kind*; None if there is none, or if there are several."""
+        values = self.read_all(kind)
+        return values[0] if len(values) == 1 else None
+
+    def read_all(self, kind: CookieKind) -> Sequence[str]:
+        """Every value of a *kind*, the oldest first."""
+        return ()
+
+    def keep(self, kind: CookieKind, value: str, *, lifetime: timedelta) -> None:
+        """Have the browser keep *value* for *lifetime*.
+
+        Of ``pending`` it is the only one from then on. Of any other kind it stands beside those that are there, up to
+        20: the oldest goes.
+        """
+
+    def drop(self, kind: CookieKind, value: str | None = None) -> None:
+        """Have the browser forget *value*; None: all of a *kind*."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,15 +44,19 @@ class PhaseRequest:
 
     method: str = "POST"
     params: Mapping[str, Any] = field(default=EMPTY, repr=False)
-    query: Mapping[str, str] = field(default=EMPTY, repr=False)
-    cookies: Mapping[str, str] = field(default=EMPTY, repr=False)
+    """What the body holds."""
+    query_string: bytes = field(default=b"", repr=False)
     client: Client = Client()
+    browser: Browser = field(default=Browser(), repr=False)
     pending: str | None = field(default=None, repr=False)
-    """The pending-factor token of a sign-in that waits for its next factor."""
-    flows: tuple[str, ...] = field(default=(), repr=False)
-    """What ``Redirect.flow`` left in this browser, one for each flow that has not come back yet: several tabs may."""
-    state: AuthState = AuthState(AnonymousUser(), None, None, None)
-    """Who is signed in; looked up for phases that are only for somebody who is."""
+    """The pending-factor token of a sign-in that waits for its next factor, for ``services.sessions.pending``."""
+    state: AuthState = AuthState(AnonymousUser(), None, None, (), None)
+    """Who is signed in; looked up unless the phase is for ``anyone``."""
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query, as strictly read as a form. MalformedRequestError: it cannot be read, or is over 16 KiB."""
+        return parse_query(self.query_string)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,25 +104,67 @@ class Form:
     """What the page says once it is accepted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+Who = Literal["anyone", "known", "session", "pending"]
+
+
+@dataclass(frozen=True, slots=True)
 class Phase:
-    """One HTTP step of a strategy: ``/auth/<strategy>/<name>``."""
+    """One HTTP step of a strategy: ``/auth/<strategy>/<name>``.
+
+    A GET changes nothing, except a callback, which its flow record guards.
+
+    Raises:
+        ConfigurationError: the parts contradict each other; the message names the phase.
+    """
 
     name: str
-    method: Literal["GET", "POST"]
     handle: Callable[[PhaseRequest], Awaitable["Outcome"]] = field(repr=False)
+    _: KW_ONLY
+    methods: frozenset[str] = frozenset({"POST"})
+    """``GET``, ``POST`` or both."""
     form: Form | None = None
-    """A page to serve at GET on the path of a POST phase."""
+    """What a person can fill in."""
+    page: bool = False
+    """True where a person opens this path: GET shows the form, or what the phase answers to GET. So does HEAD."""
     secrets: frozenset[str] = frozenset()
-    """Parameters that are never given back to draw a form again."""
-    signed_in: bool = False
-    """Only for somebody who is signed in: whoever is not is refused, and ``PhaseRequest.state`` says who it is."""
-    identifies: bool = False
-    """For everybody; ``PhaseRequest.state`` says who is signed in, if anybody is."""
+    """Parameters that are never given back to draw a form again, and that no hook sees."""
+    who: Who = "anyone"
+    """Who may use it.
+
+    ``anyone``; ``known``: everybody, and ``PhaseRequest.state`` says who is signed in; ``session``: only a user who is
+    signed in with a session; ``pending``: only with a sign-in that waits for its next factor.
+    """
+    fresh: timedelta | None = None
+    """The session must have a proof that recent; None: any session will do."""
+    cross_site: bool = False
+    """True for a POST that a provider makes the browser send.
+
+    It reads no cookie and knows nobody; a record of the strategy guards it. It answers with a ``Redirect`` to GET of
+    the same path, where the flow ends.
+    """
     hashes: bool = False
     """The phase hashes a password: where too many wait to be hashed it is refused before it begins (503)."""
     registers: Form | None = None
-    """For a phase that makes accounts and takes ``invitation_token``: the form for somebody who was invited."""
+    """For a phase that makes accounts and takes ``invitation_token``: the form for a person who was invited."""
+
+    def __post_init__(self) -> None:
+        for broken, rule in (
+            (not self.methods or not self.methods <= {"GET", "POST"}, "methods are GET, POST or both"),
+            (self.page and self.form is None and "GET" not in self.methods, "a page needs a form, or GET"),
+            (self.fresh is not None and self.who != "session", "fresh needs who='session'"),
+            (self.cross_site and self.methods != {"GET", "POST"}, "cross_site needs GET and POST"),
+        ):
+            if broken:
+                raise ConfigurationError(f"the phase {self.name!r}: {rule}")
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The methods that a client may use (RFC 9110 section 9.1)."""
+        pages = ("GET", "HEAD") if self.page else ()
+        return tuple(dict.fromkeys((*pages, *sorted(self.methods))))
+
+
+# --- outcomes --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,28 +201,17 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedOut:
-    """The session is over."""
-
-
-@dataclass(frozen=True, slots=True)
 class Redirect:
-    """Send the browser elsewhere; ``flow``, if not empty, is kept in a cookie of its own until it comes back.
-
-    The phase that it comes back to finds it in ``PhaseRequest.flows``.
-    """
+    """Send the browser elsewhere. What is to be found when it comes back is kept in ``PhaseRequest.browser``."""
 
     url: str
-    flow: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A step that answers with data (passkey options, the factors that are still missing)."""
+    """A step that answers with data, such as the options of a passkey."""
 
     data: Mapping[str, Any]
-    pending: str | None = field(default=None, repr=False)
-    """A pending-factor token for a cookie of its own; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,4 +235,4 @@ class View:
     """Where else to go: each text by its address."""
 
 
-Outcome = SignedIn | TokenIssued | Accepted | SignedOut | Redirect | Challenge | View
+Outcome = SignedIn | TokenIssued | Accepted | Redirect | Challenge | View

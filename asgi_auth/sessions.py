@@ -1,4 +1,4 @@
-"""The only writer of sessions: mint, load, touch, rotate, list, revoke.
+"""The only writer of sessions: mint, load, touch, list, revoke; and of sign-ins that wait for their next factor.
 
 A session cookie is a 256-bit secret, signed so that garbage is refused before the store is asked. The store keeps the
 hash of the secret. A session is alive while the account has the stamp that was read when the proof began.
@@ -7,22 +7,22 @@ hash of the secret. A session is alive while the account has the stamp that was 
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from uuid import uuid4
 
 from itsdangerous import BadSignature, Signer
 
-from asgi_auth.acts import Attempt, FactorRequired, Proof
-from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError
-from asgi_auth.events import SessionsRevoked, SignInSucceeded
+from asgi_auth.acts import Attempt, Proof, Spend
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, FactorRequiredError, InvalidTokenError
+from asgi_auth.events import SessionsRevoked, SignInPending, SignInSucceeded
 from asgi_auth.hooks import Commit, Hook
 from asgi_auth.phases import SignedIn
 from asgi_auth.protocol.keys import derive_key
 from asgi_auth.store import Loaded, ScopedStore, Work
-from asgi_auth.tokens import BASE64_OF_32_BYTES, REMEMBERED_LIMIT, IssuedToken, Tokens, hash_token, new_stamp
+from asgi_auth.tokens import BASE64_OF_32_BYTES, REMEMBERED_LIMIT, Tokens, hash_token, new_stamp
 from asgi_auth.types import EMPTY, AccessToken, Account, Client, Clock, Session
 
 U = TypeVar("U")
@@ -64,6 +64,32 @@ class SessionOptions:
             raise ConfigurationError("session: touch_interval must be under idle_lifetime")
 
 
+@dataclass(frozen=True, slots=True)
+class PendingSignIn(Generic[U]):
+    """A sign-in that waits for its next factor."""
+
+    user: U
+    proof: Proof
+    """What was proven so far."""
+    factors: tuple[str, ...]
+    """The names of those that would do when it began to wait."""
+    _: KW_ONLY
+    remember: bool
+    registered: bool
+    """True for the sign-in that ends a registration."""
+    spend: Spend = field(repr=False)
+
+    def complete(self, factor: str, at: datetime) -> SignedIn:
+        """The outcome of a step that has proven *factor* at *at*. Of two such steps at once one is minted."""
+        return SignedIn(
+            self.user,
+            self.proof.then(factor, at),
+            remember=self.remember,
+            registered=self.registered,
+            spend=self.spend,
+        )
+
+
 class Sessions(Generic[U]):
     """The sessions of one ``Authentication``."""
 
@@ -93,11 +119,14 @@ class Sessions(Generic[U]):
 
     # --- minting
 
-    async def admit(self, outcome: SignedIn, client: Client) -> FactorRequired | None:
-        """Ask every gate about a sign-in: a refusal of any wins over another factor that one before it requires.
+    async def admit(self, outcome: SignedIn, client: Client) -> tuple[str, ...]:
+        """Ask every gate about a sign-in.
+
+        Returns:
+            The names of the factors that one of the gates still asks for; empty: the user may come in.
 
         Raises:
-            AuthenticationFailedError: the account is disabled, or a hook refuses.
+            AuthenticationFailedError: the account is disabled, or a hook refuses, whatever the others ask for.
         """
         if outcome.proof.account.disabled_at is not None:
             raise AuthenticationFailedError("the account is disabled")
@@ -109,32 +138,28 @@ class Sessions(Generic[U]):
             registered=outcome.registered,
         )
         required = [await hook.admit(attempt) for hook in self._hooks]
-        return next((each for each in required if each is not None), None)
+        return tuple(dict.fromkeys(name for each in required if each is not None for name in each.factors))
 
-    async def mint(
-        self, outcome: SignedIn, client: Client, *, replaces: Session | None = None
-    ) -> AccessToken | IssuedToken:
+    async def mint(self, outcome: SignedIn, client: Client) -> AccessToken:
         """The one function that makes sessions, whatever the first factor was.
 
         Asks every ``admit``; then, in one transaction, spends the token that was shown, ends the session that the
-        browser had (and *replaces*) and its pending sign-in, and writes the new one. When a factor is missing, a
-        pending-factor token comes back instead and no session exists.
+        browser had and its pending sign-in, and writes the new one.
 
         Raises:
             AuthenticationFailedError: a gate refuses.
-            InvalidTokenError: the token that was shown is spent, or *replaces* has ended.
+            FactorRequiredError: another factor is missing. It bears a token for ``pending``; no session exists.
+            InvalidTokenError: the token that was shown is spent.
             StoreUnavailableError: the database does not answer; nothing was changed.
         """
         required = await self.admit(outcome, client)
-        if required is not None:
-            return await self._pend(outcome, required, client)
+        if required:
+            raise FactorRequiredError(required, await self._pend(outcome, required, client))
         session, secret = self._new_session(outcome, client), secrets.token_urlsafe(32)
 
         async def act(work: Work[U]) -> None:
             if outcome.spend is not None:
                 await outcome.spend(work)
-            if replaces is not None:
-                await self._replace(work, replaces, client)
             await self._end_shown(work, client.session_hashes, client)
             await self._end_pending(work, client)
             await work.sessions.insert(session, hash_token(secret))
@@ -169,12 +194,6 @@ class Sessions(Generic[U]):
             remembered=outcome.remember,
         )
 
-    async def _replace(self, work: Work[U], session: Session, client: Client) -> None:
-        now = self._clock()
-        if not await work.sessions.revoke(session.id, now=now):
-            raise _ended()
-        work.emit(SessionsRevoked(at=now, user_id=session.user_id, client=client, session_id=session.id))
-
     async def _end_shown(self, work: Work[U], secret_hashes: Sequence[bytes], client: Client) -> bool:
         """End the sessions whose cookies were shown; True if one was alive."""
         now = self._clock()
@@ -188,16 +207,34 @@ class Sessions(Generic[U]):
         for token_hash in client.pending_hashes:
             await work.tokens.consume(PENDING_FACTOR, token_hash, now=self._clock())
 
-    async def _pend(self, outcome: SignedIn, required: FactorRequired, client: Client) -> IssuedToken:
+    def replacing(self, session: Session, client: Client) -> Spend:
+        """For a rise in privilege: the ``spend`` of a sign-in that takes the place of *session*, whose tokens are dead.
+
+        It raises InvalidTokenError where *session* has ended in the meantime; then there is no new one.
+        """
+
+        async def spend(work: Work[Any]) -> None:
+            now = self._clock()
+            if not await work.sessions.revoke(session.id, now=now):
+                raise _ended()
+            work.emit(SessionsRevoked(at=now, user_id=session.user_id, client=client, session_id=session.id))
+
+        return spend
+
+    # --- signing in by several factors
+
+    async def _pend(self, outcome: SignedIn, required: tuple[str, ...], client: Client) -> str:
+        """Keep what was proven so far, under a token that the next step shows."""
         proof = outcome.proof
         issued = self._tokens.make(
             PENDING_FACTOR,
             account=proof.account,
             lifetime=self._options.pending_lifetime,
             extra_data={
-                "strategies": list(required.strategies),
-                "factors": {name: at.isoformat() for name, at in proof.factors.items()},
+                "required": list(required),
+                "proven": [[name, at.isoformat()] for name, at in proof.factors.items()],
                 "remember": outcome.remember,
+                "registered": outcome.registered,
             },
         )
 
@@ -206,9 +243,46 @@ class Sessions(Generic[U]):
                 await outcome.spend(work)
             await self._end_pending(work, client)
             await work.tokens.insert(issued.record)
+            work.emit(
+                SignInPending(
+                    at=issued.record.created_at,
+                    user_id=proof.account.user_id,
+                    strategy=proof.factor,
+                    client=client,
+                    factors=required,
+                )
+            )
 
         await self._commit(act)
-        return issued
+        return issued.token
+
+    async def pending(self, token: str | None) -> PendingSignIn[U]:
+        """The sign-in that waits for its next factor under *token*; changes nothing.
+
+        Raises:
+            InvalidTokenError: none does: it is over, or the account has changed.
+            StoreUnavailableError: the database does not answer.
+        """
+        record = await self._tokens.peek(PENDING_FACTOR, token or "")
+        found = await self._store.users.get(record.user_id or "")
+        if found is None or record.stamp is None:
+            raise InvalidTokenError("the user of the pending sign-in is gone")
+        proof: Proof | None = None
+        for name, at in record.extra_data["proven"]:
+            # The stamp of the token, not of now: what has changed since then has ended the sign-in.
+            proof = _begin(replace(found.account, stamp=record.stamp), proof, name, datetime.fromisoformat(at))
+
+        async def spend(work: Work[Any]) -> None:
+            await self._tokens.consume(work, PENDING_FACTOR, token or "")
+
+        return PendingSignIn(
+            found.user,
+            cast("Proof", proof),
+            tuple(record.extra_data["required"]),
+            remember=record.extra_data["remember"],
+            registered=record.extra_data["registered"],
+            spend=spend,
+        )
 
     # --- the cookie
 
@@ -285,15 +359,6 @@ class Sessions(Generic[U]):
         now = self._clock()
         lifetime = self._options.remembered_lifetime if session.remembered else self._options.idle_lifetime
         await self._store.sessions.touch(session.id, last_seen_at=now, idle_expires_at=now + lifetime)
-
-    async def rotate(self, user: U, session: Session, proof: Proof, client: Client) -> AccessToken | IssuedToken:
-        """A rise in privilege: a new session (new cookie, new ``sid``) in place of *session*, whose tokens are dead.
-
-        Raises:
-            InvalidTokenError: *session* has ended; there is no new one. Others as ``mint``.
-        """
-        outcome = SignedIn(user, proof, remember=session.remembered)
-        return await self.mint(outcome, client, replaces=session)
 
     async def revoke(self, session_id: str, *, user_id: str | None = None, client: Client | None = None) -> bool:
         """End one session; True if it was alive. With *user_id* only if it is that user's."""
@@ -391,9 +456,9 @@ class Sessions(Generic[U]):
             raise _ended()
         return loaded.session
 
-    async def prune(self, now: datetime, limit: int) -> int:
-        """Delete up to *limit* sessions that are over; how many went."""
-        return await self._store.sessions.prune(now=now, limit=limit)
+
+def _begin(account: Account, proof: Proof | None, factor: str, at: datetime) -> Proof:
+    return Proof(account=account, factor=factor, at=at) if proof is None else proof.then(factor, at)
 
 
 def _ended() -> InvalidTokenError:

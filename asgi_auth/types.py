@@ -173,6 +173,11 @@ class AccessToken(str):
 # --- requests --------------------------------------------------------------------------------------------------------
 
 
+CookieKind = Literal["pending", "flow", "challenge", "device", "trusted"]
+"""What a cookie of the library's is for, beside that of the session: a sign-in that waits for its next factor, a round
+trip to a provider, a challenge to be answered, a browser that is known, one that is spared the second factor."""
+
+
 class Activity(NamedTuple):
     """What was attempted: ``Activity("password", "sign_in")``; both None for an unknown route."""
 
@@ -202,7 +207,11 @@ class AuthState(NamedTuple):
     user: Any
     """The application's own user object, or an ``AnonymousUser``."""
     session: Session | None
-    method: Literal["session", "bearer"] | None
+    """None where nobody is signed in, and where the credential needs no session, as an API key."""
+    method: str | None
+    """How the user is recognised: ``session``, ``bearer``, or as a strategy calls it; None: nobody is signed in."""
+    scopes: tuple[str, ...]
+    """What ``scope["auth"].scopes`` holds: what this request may do."""
     error: AuthError | None
     """Why a credential that was shown counts for nothing; None if it counts, or if none was shown."""
     authentication: object = None

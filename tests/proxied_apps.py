@@ -13,8 +13,8 @@ from asgi_auth.authentication import Authentication
 from asgi_auth.senders import ConsoleSender
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.types import AccessToken, Activity
+from asgi_auth.web.clients import client_of
 from asgi_auth.web.guards import require
-from asgi_auth.web.http import client_of
 from asgi_auth.web.middleware import SessionUserMiddleware
 from asgi_auth.web.plug import AuthPlug
 from tests.served import real_auth

@@ -17,7 +17,7 @@ from tests.support import PATIENCE
 def application() -> Starlette:
     """The plug, and ``/upload`` behind the guard."""
     # A machine that is busy for a second must not decide: how long a refusal waits has tests of its own.
-    pytest.MonkeyPatch().setattr("asgi_auth.web.http._REST_SECONDS", PATIENCE)
+    pytest.MonkeyPatch().setattr("asgi_auth.web.bodies._REST_SECONDS", PATIENCE)
     auth = real_auth(Path())
     return Starlette(
         routes=[Mount("/auth", AuthPlug(auth)), Route("/upload", require()(ping), methods=["POST"])],

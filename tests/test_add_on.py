@@ -1,6 +1,6 @@
 """What an add-on and a second factor can do with nothing but the published contracts."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asgi_auth.acts import Attempt, Draft, FactorRequired
-from asgi_auth.errors import AuthenticationFailedError, ForbiddenError, InvalidTokenError
+from asgi_auth.errors import AuthenticationFailedError, FactorRequiredError, ForbiddenError, InvalidTokenError
 from asgi_auth.events import Event, UserCreated
 from asgi_auth.hooks import Hook
 from asgi_auth.phases import Accepted, Challenge, Outcome, Phase, PhaseRequest
@@ -58,8 +58,8 @@ class Club(Hook):
     def bind(self, services: Services[Any]) -> "Club":
         bound = Club(services)
         bound.phases = [
-            Phase(name="info", method="GET", handle=bound.info),
-            Phase(name="leave", method="POST", handle=bound.leave_phase, signed_in=True),
+            Phase(name="info", methods=frozenset({"GET"}), handle=bound.info),
+            Phase(name="leave", handle=bound.leave_phase, who="session"),
         ]
         return bound
 
@@ -163,10 +163,10 @@ async def test_add_on_has_phases_and_actions(club: LocalAuthentication) -> None:
     assert (info.status, info.json()) == (200, {"status": "challenge", "club": "open"})
     nobody = await post(plug, "/club/leave", headers=JSON)
     assert (nobody.status, nobody.json()["code"]) == (401, "authentication_failed")
-    forged = await post(plug, "/club/leave", headers=JSON, cookie=f"{club.session_cookie}=forged")
+    forged = await post(plug, "/club/leave", headers=JSON, cookie=f"{club.site.session_cookie}=forged")
     assert (forged.status, forged.json()["code"]) == (401, "invalid_token")
     assert await members(club) == [user.id]
-    left = await post(plug, "/club/leave", headers=JSON, cookie=f"{club.session_cookie}={token.cookie}")
+    left = await post(plug, "/club/leave", headers=JSON, cookie=f"{club.site.session_cookie}={token.cookie}")
     assert (left.status, await members(club)) == (200, [])
     assert await club.add_on("club").leave(user.id) == (None, None)
 
@@ -191,11 +191,15 @@ async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
 
 async def begin(auth: LocalAuthentication, **params: Any) -> str:
     """Prove the password; the pending token."""
-    challenge = await auth.strategy("password").sign_in({**credentials(), **params})
-    assert isinstance(challenge, Challenge)
-    assert challenge.data == {"factors": ["code"]}
-    assert challenge.pending is not None
-    return challenge.pending
+    return await pending_token(auth.strategy("password").sign_in({**credentials(), **params}))
+
+
+async def pending_token(act: Awaitable[Any]) -> str:
+    """The token of an act that owes the code."""
+    with pytest.raises(FactorRequiredError) as caught:
+        await act
+    assert caught.value.factors == ("code",)
+    return caught.value.pending_token
 
 
 async def verify(auth: LocalAuthentication, pending: str | None, code: str = f"code-{EMAIL}") -> Any:
@@ -268,18 +272,17 @@ async def test_pending_sign_in_dies_with_a_change(auth: LocalAuthentication, cha
 async def test_other_ways_in_owe_the_second_factor_too(auth: LocalAuthentication) -> None:
     """AC-10: neither a sign-in token nor a reset gets around it, and each is spent."""
     _, token = await auth.strategy("password").sign_in(credentials(), token_type="sign_in")
-    challenge = await auth.strategy("password").sign_in_with_token({"token": token})
-    assert isinstance(challenge, Challenge)
-    assert await is_alive(auth, (await verify(auth, challenge.pending)).token)
+    pending = await pending_token(auth.strategy("password").sign_in_with_token({"token": token}))
+    assert await is_alive(auth, (await verify(auth, pending)).token)
     with pytest.raises(InvalidTokenError):
         await auth.strategy("password").sign_in_with_token({"token": token})
     await auth.strategy("password").reset_request({"email": EMAIL})
     params = {"reset_token": mailed_token(auth), "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
-    challenge = await auth.strategy("password").reset(params)
-    assert isinstance(challenge, Challenge)
-    assert await is_alive(auth, (await verify(auth, challenge.pending)).token)
-    with pytest.raises(AuthenticationFailedError, match="another factor is needed"):
-        await auth.sign_in((await found_of(auth)).user)
+    pending = await pending_token(auth.strategy("password").reset(params))
+    assert await is_alive(auth, (await verify(auth, pending)).token)
+    pending = await pending_token(auth.sign_in((await found_of(auth)).user, factor="sso"))
+    _, token = await verify(auth, pending)
+    assert set(token.session.factors) == {"sso", "code"}
 
 
 async def test_registration_of_somebody_with_a_second_factor(auth: LocalAuthentication) -> None:
@@ -294,18 +297,25 @@ async def test_second_factor_over_http(auth: LocalAuthentication) -> None:
     plug = AuthPlug(auth)
     browser = {**JSON, "Sec-Fetch-Site": "same-origin"}
     first = await post(plug, "/password/sign_in", credentials(), headers=browser)
-    assert first.json() == {"status": "challenge", "factors": ["code"]}
-    pending = first.cookie(auth.pending_cookie)
-    assert auth.session_cookie not in str(first.headers)
-    cookie = f"{auth.pending_cookie}={pending}"
+    assert (first.status, first["www-authenticate"]) == (401, f'Bearer realm="{auth.app_name}"')
+    assert first.json() == {
+        "type": "about:blank",
+        "title": "Another factor is needed",
+        "status": 401,
+        "code": "factor_required",
+        "factors": ["code"],
+    }
+    pending = first.cookie(auth.site.cookie("pending"))
+    assert auth.site.session_cookie not in str(first.headers)
+    cookie = f"{auth.site.cookie('pending')}={pending}"
     wrong = await post(plug, "/code/verify", {"code": "wrong"}, headers=browser, cookie=cookie)
     assert (wrong.status, wrong.all("set-cookie")) == (401, [])
     nobody = await post(plug, "/code/verify", {"code": f"code-{EMAIL}"}, headers=browser)
     assert nobody.status == 401
     second = await post(plug, "/code/verify", {"code": f"code-{EMAIL}"}, headers=browser, cookie=cookie)
     assert second.status == 200
-    assert second.cookie(auth.pending_cookie) == ""
-    loaded = await auth.sessions.load(second.cookie(auth.session_cookie))
+    assert second.cookie(auth.site.cookie("pending")) == ""
+    loaded = await auth.sessions.load(second.cookie(auth.site.session_cookie))
     assert set(loaded.session.factors) == {"password", "code"}
     again = await post(plug, "/code/verify", {"code": f"code-{EMAIL}"}, headers=browser, cookie=cookie)
     assert again.status == 401

@@ -16,12 +16,12 @@ import pytest
 from asgi_auth import upkeep
 from asgi_auth.acts import Attempt, FactorRequired
 from asgi_auth.authentication import Authentication, Finished, utc_now
-from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, StoreUnavailableError
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, FactorRequiredError, StoreUnavailableError
 from asgi_auth.events import SignInFailed
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limit
 from asgi_auth.passwords import Bcrypt
-from asgi_auth.phases import Accepted, Phase, SignedOut
+from asgi_auth.phases import Accepted, Challenge, Phase
 from asgi_auth.protocol.client import TrustedProxies
 from asgi_auth.senders import ConsoleSender, MemorySender
 from asgi_auth.services import Services
@@ -151,7 +151,7 @@ class Named(Hook):
             "password_pepper: this hasher takes none",
         ),
         ({"password_pepper": OTHER_SECRET, "hasher": Bcrypt(cost=4, pepper=(b"x" * 32,))}, "or has its own"),
-        ({"audit_keys": OTHER_SECRET}, "audit_keys: there is no add-on that writes an audit log"),
+        ({"scopes": "admin"}, "scopes must be a function of the user, plain or async"),
         (
             {
                 "base_url": "https://auth.example.org",
@@ -203,9 +203,9 @@ def test_store_must_keep_what_every_strategy_needs(tmp_path: Path, missing: str)
 def test_base_url_decides_how_safe_cookies_are(tmp_path: Path, base_url: str, secure: bool, cookie: str) -> None:
     """SE-3: https has __Host- cookies; http is for localhost and loopback addresses alone."""
     auth = make_auth(tmp_path, base_url=base_url)
-    assert (auth.secure, auth.session_cookie) == (secure, cookie)
-    assert auth.pending_cookie == cookie.replace("session", "pending")
-    assert auth.origins == {base_url}
+    assert (auth.secure, auth.site.session_cookie) == (secure, cookie)
+    assert auth.site.cookie("pending") == cookie.replace("session", "pending")
+    assert auth.site.origins == {base_url}
 
 
 def test_defaults_are_safe(tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ def test_options_are_kept(tmp_path: Path) -> None:
         secret=[SECRET.encode(), OTHER_SECRET],
         password_pepper=OTHER_SECRET,
     )
-    assert (auth.app_name, auth.mount_path, auth.session_cookie) == ("Example", "/account/auth", "admin_2_session")
-    assert auth.origins == {"http://localhost:8000", "https://www.example.org"}
+    assert (auth.app_name, auth.mount_path, auth.site.session_cookie) == ("Example", "/account/auth", "admin_2_session")
+    assert auth.site.origins == {"http://localhost:8000", "https://www.example.org"}
     assert auth.allowed_return_to == {"https://www.example.org/"}
     assert [str(network) for network in auth.trusted_proxies.networks] == ["10.0.0.0/8"]
     assert auth.hasher == Bcrypt(cost=4, pepper=(OTHER_SECRET.encode(),))
@@ -269,11 +269,11 @@ class Bound(Hook):
     def bind(self, services: Services[Any]) -> "Bound":
         bound = Bound()
         bound.services = services
-        bound.phases = [Phase(name="act", method="GET", handle=bound.act)]
+        bound.phases = [Phase(name="act", methods=frozenset({"GET"}), handle=bound.act)]
         return bound
 
-    async def act(self, request: object = None) -> SignedOut:
-        return SignedOut()
+    async def act(self, request: object = None) -> Challenge:
+        return Challenge({})
 
 
 class Doubled(Hook):
@@ -281,8 +281,8 @@ class Doubled(Hook):
 
     name = "doubled"
     phases = (
-        Phase(name="act", method="GET", handle=Bound().act),
-        Phase(name="act", method="POST", handle=Bound().act),
+        Phase(name="act", methods=frozenset({"GET"}), handle=Bound().act),
+        Phase(name="act", handle=Bound().act),
     )
 
 
@@ -323,7 +323,7 @@ async def test_strategy_finishes_its_actions(auth: LocalAuthentication) -> None:
 async def test_add_on_finishes_its_actions(tmp_path: Path) -> None:
     """An add-on's actions are finished like a strategy's; other outcomes are returned as they are."""
     auth = make_auth(tmp_path, add_ons=[Bound()])
-    assert await auth.add_on("bound").act() == SignedOut()
+    assert await auth.add_on("bound").act() == Challenge({})
     with pytest.raises(ConfigurationError, match="there is no 'magic_link'; there is: password"):
         auth.strategy("magic_link")
     with pytest.raises(ConfigurationError, match="there is no 'password'; there is: bound"):
@@ -366,9 +366,9 @@ async def test_finish_runs_what_is_left_to_do(auth: LocalAuthentication) -> None
 
 async def test_perform_opens_the_store_when_it_is_needed(auth: LocalAuthentication, tmp_path: Path) -> None:
     """Without a lifespan the first act opens the store; a refused configuration of the file reaches the caller."""
-    outcome = SignedOut()
+    outcome = Challenge({})
 
-    async def act() -> SignedOut:
+    async def act() -> Challenge:
         return outcome
 
     assert not (tmp_path / "app.db").exists()
@@ -406,8 +406,9 @@ async def test_sign_in_of_a_user_asks_every_gate(tmp_path: Path) -> None:
     auth = make_auth(tmp_path, add_ons=[gate])
     user = await auth.accounts.create({"email": EMAIL})
     gate.answer = FactorRequired(("code",))
-    with pytest.raises(AuthenticationFailedError, match="another factor is needed"):
+    with pytest.raises(FactorRequiredError) as caught:
         await auth.sign_in(user)
+    assert (await auth.sessions.pending(caught.value.pending_token)).user == user
     gate.answer = None
     await auth.accounts.disable(user.id)
     with pytest.raises(AuthenticationFailedError, match="the account is disabled"):
@@ -422,9 +423,9 @@ async def test_state_and_user_of_a_connection(auth: LocalAuthentication, tmp_pat
     """SE-12, TK-23: only what a middleware of this Authentication said counts, in a scope or a request."""
     user, token = await register(auth)
     other = make_auth(tmp_path, subject_name="admin")
-    ours = AuthState(user, token.session, "session", None, auth)
-    anonymous = AuthState(AnonymousUser(), None, None, None, auth)
-    theirs = AuthState(user, token.session, "session", None, other)
+    ours = AuthState(user, token.session, "session", (), None, auth)
+    anonymous = AuthState(AnonymousUser(), None, None, (), None, auth)
+    theirs = AuthState(user, token.session, "session", (), None, other)
     scope: dict[str, Any] = {"type": "http", "asgi_auth": ours}
     assert auth.state(scope) is ours
     assert auth.state(SimpleNamespace(scope=scope)) is ours

@@ -46,7 +46,7 @@ class _Flow:
         self.runs = 0
 
     def bind(self, services: Any) -> "_Flow":
-        self.phases = [Phase(name="callback", method="GET", handle=self._handle)]  # type: ignore[assignment]
+        self.phases = [Phase(name="callback", methods=frozenset({"GET"}), handle=self._handle)]  # type: ignore[assignment]
         return self
 
     async def _handle(self, request: PhaseRequest) -> Outcome:

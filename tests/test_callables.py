@@ -294,7 +294,7 @@ async def test_method_of_a_hook_may_be_wrapped(tmp_path: Path) -> None:
 def test_plain_phase_is_refused_at_start(tmp_path: Path) -> None:
     """What handles a step of an add-on is awaited."""
     hook = Events()
-    hook.phases = [Phase(name="look", method="GET", handle=_plain)]
+    hook.phases = [Phase(name="look", methods=frozenset({"GET"}), handle=_plain)]
     with pytest.raises(ConfigurationError, match=r"^strategies, add_ons: _plain must be 'async def'$"):
         make_auth(tmp_path, add_ons=[hook])
 

@@ -20,6 +20,7 @@ TREE = {
     "IdentityTakenError": ("ValidationError", "identity_taken", 422),
     "AuthenticationFailedError": ("AuthError", "authentication_failed", 401),
     "InvalidTokenError": ("AuthenticationFailedError", "invalid_token", 401),
+    "FactorRequiredError": ("AuthError", "factor_required", 401),
     "ForbiddenError": ("AuthError", "forbidden", 403),
     "CrossSiteError": ("ForbiddenError", "cross_site", 403),
     "NotFreshError": ("ForbiddenError", "not_fresh", 403),
@@ -47,7 +48,7 @@ def test_errors_are_the_documented_tree() -> None:
 def test_errors_have_codes_of_their_own() -> None:
     """No two errors share a code, so that a code names one."""
     codes = [cls.code for cls in _classes().values()]
-    assert len(set(codes)) == len(codes) == 23
+    assert len(set(codes)) == len(codes) == 24
 
 
 def test_error_keeps_the_reason_from_what_is_shown() -> None:

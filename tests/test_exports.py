@@ -24,6 +24,7 @@ PUBLIC = {
         "BodyTooLargeError",
         "ConfigurationError",
         "CrossSiteError",
+        "FactorRequiredError",
         "ForbiddenError",
         "Hook",
         "IdentityTakenError",

@@ -190,7 +190,7 @@ async def test_read_only_database_is_unavailable(tmp_path: Path, monkeypatch: py
     for path, (mode, _) in modes.items():
         path.chmod(mode)
 
-    cookies = {auth.session_cookie: token.cookie}
+    cookies = {auth.site.session_cookie: token.cookie}
     async with (
         uvicorn_process(*APP, "--lifespan=off", directory=directory) as server,
         server.client(cookies=cookies) as client,
@@ -215,7 +215,7 @@ async def test_read_only_file_is_unavailable_for_what_writes(tmp_path: Path, mon
     await asyncio.to_thread(path.chmod, 0o400)
     async with (
         uvicorn_process(*APP, directory=directory) as server,
-        server.client(cookies={auth.session_cookie: token.cookie}) as client,
+        server.client(cookies={auth.site.session_cookie: token.cookie}) as client,
     ):
         assert (await client.get("/me")).text == EMAIL
         for _ in range(2):
@@ -233,7 +233,7 @@ async def test_lost_database_is_unavailable_until_it_is_back(tmp_path: Path, los
         _, token = await register(auth)
     async with (
         uvicorn_process(*APP, directory=tmp_path) as server,
-        server.client(cookies={auth.session_cookie: token.cookie}) as client,
+        server.client(cookies={auth.site.session_cookie: token.cookie}) as client,
     ):
         assert (await client.get("/me")).text == EMAIL
         whole = path.read_bytes()
@@ -265,7 +265,7 @@ async def test_missing_table_fails_closed(tmp_path: Path, table: str, inline_rea
     async with auth.running(), asking(auth) as client:
         _, token = await register(auth)
         credentials_shown = [
-            {"Cookie": f"{auth.session_cookie}={token.cookie}"},
+            {"Cookie": f"{auth.site.session_cookie}={token.cookie}"},
             {"Authorization": f"Bearer {token}"},
         ]
         await execute(tmp_path, f"ALTER TABLE asgi_auth_{table} RENAME TO elsewhere")
@@ -286,7 +286,7 @@ async def test_missing_directory_is_unavailable(tmp_path: Path) -> None:
     signed_in, late = make_auth(tmp_path), impatient_auth(tmp_path / "late")
     async with signed_in.running(), asking(late) as client:
         _, token = await register(signed_in)
-        headers = {"Cookie": f"{late.session_cookie}={token.cookie}"}
+        headers = {"Cookie": f"{late.site.session_cookie}={token.cookie}"}
         assert (await client.get("/me", headers=headers)).status_code == 503
         assert await answer(client, "password/sign_in", credentials()) == UNAVAILABLE
         (tmp_path / "late").mkdir()
@@ -304,7 +304,7 @@ async def test_broken_file_is_unavailable(tmp_path: Path) -> None:
     good = (tmp_path / "app.db").read_bytes()
     (tmp_path / "app.db").write_bytes(b"not a database " * 1000)
     async with asking(auth) as client:
-        client.cookies.set(auth.session_cookie, token.cookie)
+        client.cookies.set(auth.site.session_cookie, token.cookie)
         assert (await client.get("/me")).status_code == 503
         assert await answer(client, "password/sign_in", credentials()) == UNAVAILABLE
         (tmp_path / "app.db").write_bytes(good)
@@ -319,7 +319,7 @@ async def test_database_that_breaks_while_it_is_open_is_unavailable(tmp_path: Pa
     auth = impatient_auth(tmp_path, inline_reads=inline_reads)
     async with auth.running(), asking(auth) as client:
         _, token = await register(auth)
-        client.cookies.set(auth.session_cookie, token.cookie)
+        client.cookies.set(auth.site.session_cookie, token.cookie)
         assert (await client.get("/me")).text == EMAIL
         # A change of somebody else's makes every connection read its pages again, and from the file.
         await execute(tmp_path, "CREATE TABLE other (id)")

@@ -250,7 +250,7 @@ async def test_websocket(site: _Site) -> None:
 
 
 def _scope_of(user: User, token: AccessToken, authentication: object) -> dict[str, Any]:
-    state = AuthState(user, token.session, "session", None, authentication)
+    state = AuthState(user, token.session, "session", ("authenticated",), None, authentication)
     known = {"user": user, "auth": AuthCredentials(["authenticated"]), "asgi_auth": state}
     return {**make_scope("GET", "/"), **known}
 
@@ -268,7 +268,7 @@ def _forget(awaitable: object) -> None:
 
 async def test_a_forgotten_middleware_is_said_aloud(site: _Site, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever forgot it finds the reason in the log; who is merely nobody is not worth a line."""
-    state = AuthState(AnonymousUser(), None, None, None, site.auth)
+    state = AuthState(AnonymousUser(), None, None, (), None, site.auth)
     nobody = {**make_scope("GET", "/"), "asgi_auth": state}
     caplog.clear()
     require().check(HTTPConnection(nobody))

@@ -23,24 +23,14 @@ from asgi_auth.errors import (
     SlowRequestError,
     ValidationError,
 )
-from asgi_auth.web.http import (
-    ClientGone,
-    check_headers,
-    check_host,
-    clear_site_data,
-    client_of,
-    cookie_of,
-    drop_cookie,
-    harden,
-    keep_cookie,
-    problem,
-    read_body,
-    read_query,
-    reason_headers,
-    unless_gone,
-    wants_json,
-    wants_page,
-)
+from asgi_auth.phases import Browser
+from asgi_auth.protocol.body import parse_query
+from asgi_auth.protocol.headers import check_headers
+from asgi_auth.types import CookieKind
+from asgi_auth.web.answers import clear_site_data, harden, problem, reason_headers, wants_json, wants_page
+from asgi_auth.web.bodies import ClientGone, read_body, unless_gone
+from asgi_auth.web.browser import CookieBrowser, drop_cookie, keep_cookie
+from asgi_auth.web.clients import client_of
 from tests.asgi import FORM_TYPE, make_scope, silence
 from tests.support import make_auth, register
 
@@ -116,12 +106,12 @@ async def test_read_body_does_not_wait_for_ever() -> None:
         await _read([], FORM, timeout=timedelta(microseconds=1))
 
 
-def test_read_query_is_strict() -> None:
+def test_parse_query_is_strict() -> None:
     """RP-4: a name that is given twice is not one of them."""
-    assert read_query(make_scope("GET", "/", query=b"a=1&b=%20")) == {"a": "1", "b": " "}
+    assert parse_query(b"a=1&b=%20") == {"a": "1", "b": " "}
     for query in (b"a=1&a=2", b"a=%ff", b"a=%"):
         with pytest.raises(MalformedRequestError):
-            read_query(make_scope("GET", "/", query=query))
+            parse_query(query)
 
 
 # --- whether the client is there ------------------------------------------------------------------------------------
@@ -202,7 +192,7 @@ async def test_unless_gone_lets_a_cancellation_through() -> None:
 )
 def test_check_host_takes_local_ones(tmp_path: Path, host: str) -> None:
     """A local instance answers to local names, on every port."""
-    check_host(make_scope("GET", "/", {"host": host}), make_auth(tmp_path))
+    make_auth(tmp_path).site.check_host([(b"host", host.encode())])
 
 
 @pytest.mark.parametrize(
@@ -219,20 +209,19 @@ def test_check_host_takes_local_ones(tmp_path: Path, host: str) -> None:
 )
 def test_check_host_refuses_a_rebound_name(tmp_path: Path, hosts: list[str]) -> None:
     """HT-1: a page that points its own name to 127.0.0.1 gets nothing."""
-    scope = make_scope("GET", "/", [("host", host) for host in hosts])
     with pytest.raises(MisdirectedRequestError):
-        check_host(scope, make_auth(tmp_path))
+        make_auth(tmp_path).site.check_host([(b"host", host.encode()) for host in hosts])
 
 
 def test_check_host_names_a_missing_host(tmp_path: Path) -> None:
     """HT-1: HTTP/1.0 knows requests without one."""
     with pytest.raises(MisdirectedRequestError, match="Host is missing: with base_url http://localhost:8000 only"):
-        check_host({**make_scope("GET", "/"), "headers": []}, make_auth(tmp_path))
+        make_auth(tmp_path).site.check_host([])
 
 
 def test_check_host_does_not_ask_on_https(tmp_path: Path) -> None:
     """The certificate answers for the name there."""
-    check_host(make_scope("GET", "/", {"host": "other"}), make_auth(tmp_path, base_url="https://app.example.org"))
+    make_auth(tmp_path, base_url="https://app.example.org").site.check_host([(b"host", b"other")])
 
 
 @pytest.mark.anyio
@@ -281,10 +270,83 @@ def test_client_of_believes_the_peer_on_a_socket(tmp_path: Path, client: Any) ->
     )
 
 
-@pytest.mark.parametrize("cookie", ["other=1", "a=", "a=1; a=1", 'a="1"', "a=\xff", "a=" + "x" * 5000])
-def test_cookie_of_needs_one_readable_value(cookie: str) -> None:
-    """SE-8, RP-10: absent, empty, doubled and unreadable are all no cookie."""
-    assert cookie_of(make_scope("GET", "/", {"cookie": cookie}), "a") is None
+# --- the cookies of the steps of a sign-in --------------------------------------------------------------------------
+
+HOUR = timedelta(hours=1)
+PENDING, FLOW = "user_pending", "user_flow_{:016x}"
+
+
+def _browser(directory: Path, cookie: str = "") -> CookieBrowser:
+    return CookieBrowser([(b"cookie", cookie.encode("latin-1"))], make_auth(directory).site)
+
+
+def _written(browser: CookieBrowser) -> list[str]:
+    """The Set-Cookie headers of an answer."""
+    response = Response()
+    browser.apply(response)
+    return response.headers.getlist("set-cookie")
+
+
+@pytest.mark.parametrize("value", ["", "1; user_pending=1", '"1"', "\xff", "x" * 5000])
+def test_browser_reads_one_readable_value(tmp_path: Path, value: str) -> None:
+    """SE-8, RP-10: empty, doubled and unreadable are all no cookie; to drop it, its name is enough."""
+    browser = _browser(tmp_path, f"{PENDING}={value}")
+    assert (browser.read("pending"), list(browser.read_all("pending"))) == (None, [])
+    browser.drop("pending")
+    assert [line.partition("=")[0] for line in _written(browser)] == [PENDING]
+
+
+@pytest.mark.parametrize(
+    "name", ["pending", "user_pending_0123456789abcdef", "user_flow", "user_theme", "admin_pending"]
+)
+def test_browser_reads_only_names_that_we_gave(tmp_path: Path, name: str) -> None:
+    """SE-8: another name is another application's, and is neither read nor removed."""
+    browser = _browser(tmp_path, f"{name}=1")
+    kinds: tuple[CookieKind, ...] = ("pending", "flow", "challenge")
+    assert [browser.read(kind) for kind in kinds] == [None] * 3
+    browser.drop_sign_in()
+    assert [line.partition("=")[0] for line in _written(browser)] == ["user_session"]
+
+
+def test_browser_has_one_pending_sign_in(tmp_path: Path) -> None:
+    """The newer one takes the place of the older; what is kept can be read at once, and dropped again."""
+    browser = _browser(tmp_path, f"{PENDING}=old")
+    browser.keep("pending", "new", lifetime=HOUR)
+    assert list(browser.read_all("pending")) == ["new"]
+    assert _written(browser) == [f"{PENDING}=new; Path=/; HttpOnly; SameSite=Lax; Max-Age=3600"]
+    browser.drop("pending")
+    assert browser.read("pending") is None
+    assert [line.partition(";")[0] for line in _written(browser)] == [f"{PENDING}="]
+
+
+def test_browser_keeps_twenty_of_a_kind(tmp_path: Path) -> None:
+    """SE-3, OA-19: twenty tabs may be under way; of more the oldest goes. One that is kept again is no further one."""
+    cookies = [f"{FLOW.format(number)}=flow{number}" for number in range(20)]
+    browser = _browser(tmp_path, "; ".join(cookies))
+    browser.keep("flow", "newest", lifetime=HOUR)
+    browser.keep("flow", "newest", lifetime=HOUR)
+    browser.keep("challenge", "other", lifetime=HOUR)
+    assert list(browser.read_all("flow")) == [*(f"flow{number}" for number in range(1, 20)), "newest"]
+    assert browser.read("flow") is None  # which of them it is only the flow itself can tell
+    dropped = [line for line in _written(browser) if "Max-Age=0" in line]
+    assert [line.partition("=")[0] for line in dropped] == [FLOW.format(0)]
+
+
+def test_browser_drops_one_value(tmp_path: Path) -> None:
+    """A flow that came back goes, those of other tabs stay."""
+    browser = _browser(tmp_path, f"{FLOW.format(1)}=a; {FLOW.format(2)}=b")
+    browser.drop("flow", "a")
+    browser.drop("flow", "unknown")
+    assert browser.read("flow") == "b"
+    assert len(_written(browser)) == 1
+
+
+def test_browser_of_code_without_http_keeps_nothing() -> None:
+    """A verb that keeps a cookie can be called without HTTP."""
+    browser = Browser()
+    browser.keep("flow", "a", lifetime=HOUR)
+    browser.drop("flow")
+    assert (browser.read("flow"), browser.read_all("flow")) == (None, ())
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -410,10 +472,10 @@ def test_keep_cookie_and_drop_cookie_leave_other_cookies_alone() -> None:
 def test_header_lines_are_counted() -> None:
     """DO-4: 256 are looked at; one more is refused, and the answer is made of the first ones."""
     scope = make_scope("GET", "/", [("x", "")] * 255)
-    check_headers(scope)
+    check_headers(scope["headers"])
     scope["headers"].append((b"accept", b"application/json"))
     with pytest.raises(MalformedRequestError):
-        check_headers(scope)
+        check_headers(scope["headers"])
     assert not wants_json(scope)
 
 
@@ -429,9 +491,9 @@ def test_a_header_is_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [16 * 1024, 16 * 1024 + 1])
 def test_a_query_has_a_limit(size: int) -> None:
     """DO-4: 16 KiB."""
-    scope = make_scope("GET", "/", query=b"a=" + b"x" * (size - 2))
+    query = b"a=" + b"x" * (size - 2)
     if size > 16 * 1024:
         with pytest.raises(MalformedRequestError):
-            read_query(scope)
+            parse_query(query)
     else:
-        assert len(read_query(scope)["a"]) == size - 2
+        assert len(parse_query(query)["a"]) == size - 2

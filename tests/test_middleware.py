@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.types import AccessToken, AnonymousUser, AuthState, Session, User
 from asgi_auth.web import middleware
-from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware, load_state
+from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.web.plug import AuthPlug
 from tests.asgi import (
     BROWSER,
@@ -87,7 +87,7 @@ async def test_scope_of_a_cookie(auth: LocalAuthentication) -> None:
     assert seen[0] is scope
     assert scope["user"] == user
     assert scope["auth"].scopes == ["authenticated", "session", "user"]
-    assert state == AuthState(user, state.session, "session", None, auth)
+    assert state == AuthState(user, state.session, "session", ("authenticated", "session", "user"), None, auth)
     assert state.session.id == token.session.id
     assert (auth.user(scope), auth.state(scope)) == (user, state)
 
@@ -203,7 +203,7 @@ async def test_what_was_in_scope_is_replaced(auth: LocalAuthentication, planted:
     """SE-12: a user, credentials or a state that somebody else left there count for nothing."""
     user, token = await register(auth)
     app = site(auth)
-    foreign = AuthState(user, token.session, "session", None, "another")
+    foreign = AuthState(user, token.session, "session", (), None, "another")
     for state in (planted, foreign, foreign._replace(authentication=None)):
         scope: dict[str, Any] = {"user": planted, "auth": planted, "asgi_auth": state}
         assert (await ask(app, "GET", "/", **scope)).json() == {"user": None, "scopes": [], "error": None}
@@ -613,7 +613,7 @@ async def test_cancelled_use_does_not_open_what_was_closed(tmp_path: Path) -> No
 # --- without a middleware -------------------------------------------------------------------------------------------
 
 
-async def test_load_state_finds_what_the_middlewares_would(auth: LocalAuthentication) -> None:
+async def test_every_state_finds_what_the_middlewares_would(auth: LocalAuthentication) -> None:
     """SE-16: the cookie first, then the bearer token, then the reason; what was found before the body is asked anew."""
     user, token = await register(auth)
     bearer = ("authorization", f"Bearer {token}")
@@ -625,11 +625,11 @@ async def test_load_state_finds_what_the_middlewares_would(auth: LocalAuthentica
         ([], None, None),
     ]
     for headers, method, error in rows:
-        state = await load_state(auth, make_scope("GET", "/", headers))
+        state = await auth.recognition.every_state(make_scope("GET", "/", headers))
         assert (state.method, state.error and state.error.code) == (method, error)
         assert state.user == (user if method else state.user)
-    known = AuthState(user, token.session, "bearer", None, auth)
-    assert (await load_state(auth, make_scope("GET", "/", asgi_auth=known))).session is None
+    known = AuthState(user, token.session, "bearer", (), None, auth)
+    assert (await auth.recognition.every_state(make_scope("GET", "/", asgi_auth=known))).session is None
 
 
 # --- lifespan -------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ async def test_outage_of_postgres_is_a_line_a_second(
             _, token = await register(auth)
 
             async def show() -> httpx.Response:
-                return await client.get("/me", headers={"Cookie": f"{auth.session_cookie}={token.cookie}"})
+                return await client.get("/me", headers={"Cookie": f"{auth.site.session_cookie}={token.cookie}"})
 
             await asyncio.to_thread(server().stop)
             try:
@@ -95,7 +95,7 @@ async def test_outage_that_flickers_is_not_over(
     auth = impatient_auth(tmp_path)
     async with auth.running(), asking(auth) as client:
         _, token = await register(auth)
-        client.cookies.set(auth.session_cookie, token.cookie)
+        client.cookies.set(auth.site.session_cookie, token.cookie)
         for _ in range(2):
             change(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
             # In a task of its own: Python 3.11 does not trace the callers of a coroutine that has failed so.
@@ -117,7 +117,7 @@ async def test_uses_that_cannot_be_noted_are_a_line_a_second(
     auth = impatient_auth(tmp_path)
     async with auth.running(), asking(auth) as client:
         _, token = await register(auth)
-        client.cookies.set(auth.session_cookie, token.cookie)
+        client.cookies.set(auth.site.session_cookie, token.cookie)
         auth.clock.advance(timedelta(minutes=2))
         change(
             tmp_path, "CREATE TRIGGER refuse BEFORE UPDATE ON asgi_auth_sessions BEGIN SELECT RAISE(ABORT, 'no'); END"

@@ -63,7 +63,12 @@ async def issue_all(auth: LocalAuthentication) -> Mapping[str, str]:
         PENDING_FACTOR,
         account=(await found_of(auth)).account,
         lifetime=timedelta(minutes=10),
-        extra_data={"strategies": ["code"], "factors": {}, "remember": False},
+        extra_data={
+            "required": ["code"],
+            "proven": [["password", auth.clock().isoformat()]],
+            "remember": False,
+            "registered": False,
+        },
     )
     confirmations = (mailed["confirmation"], mailed["phone_change"], mailed["email_changed"])
     values = (token.cookie, str(token), sign_in, pending.token, *confirmations, mailed_token(auth))

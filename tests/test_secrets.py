@@ -29,7 +29,7 @@ from asgi_auth.senders import MemorySender
 from asgi_auth.store import Work
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.types import Account, Client
-from asgi_auth.web.http import read_body
+from asgi_auth.web.bodies import read_body
 from asgi_auth.web.plug import AuthPlug
 from tests.asgi import BROWSER, FORM_TYPE, ask, execute, make_scope, post, site, tables
 from tests.support import EMAIL, OTHER_EMAIL, OTHER_SECRET, SECRET, credentials, make_auth, registration
@@ -98,7 +98,7 @@ class _Scenario:
         made = self.auth.tokens.make("reset", account=found.account, lifetime=timedelta(hours=1))
         self.secrets |= {made.token, made.record.token_hash.hex()}
         proof = Proof(account=found.account, factor="password", at=self.auth.clock())
-        request = PhaseRequest(params={"password": PASSWORD}, cookies={"a": token.cookie}, pending=token.cookie)
+        request = PhaseRequest(params={"password": PASSWORD}, pending=token.cookie)
         client = Client(session_hashes=(self.auth.sessions.cookie_hash(token.cookie),))
         self.objects += [
             user,

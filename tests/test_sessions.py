@@ -10,14 +10,14 @@ import pytest
 from itsdangerous import Signer
 
 from asgi_auth.acts import Attempt, FactorRequired, Proof
-from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, FactorRequiredError, InvalidTokenError
 from asgi_auth.events import SessionsRevoked, SignInSucceeded
 from asgi_auth.hooks import Hook
 from asgi_auth.phases import SignedIn
 from asgi_auth.protocol.keys import derive_key
 from asgi_auth.sessions import PENDING_FACTOR, SessionOptions
 from asgi_auth.store import Work
-from asgi_auth.tokens import IssuedToken, hash_token
+from asgi_auth.tokens import hash_token
 from asgi_auth.types import AccessToken, Client, User
 from tests.support import (
     EMAIL,
@@ -157,7 +157,7 @@ async def test_mint_from_an_old_proof_makes_a_dead_session(auth: LocalAuthentica
         proof = await proof_of(auth)
         await change(user.id)
         token = await auth.sessions.mint(SignedIn(user, proof), Client()) if proof.account.disabled_at is None else None
-        assert token is None or (isinstance(token, AccessToken) and not await is_alive(auth, token))
+        assert token is None or not await is_alive(auth, token)
 
 
 async def test_mint_rolls_back_when_the_token_is_spent(auth: LocalAuthentication) -> None:
@@ -186,7 +186,8 @@ class Gate(Hook):
 
 async def test_mint_pends_while_a_factor_is_missing(tmp_path: Path) -> None:
     """A sign-in that owes a factor has no session: a token of ten minutes stands for it, and the shown one is spent."""
-    auth = make_auth(tmp_path, add_ons=[Gate()])
+    events = Events()
+    auth = make_auth(tmp_path, add_ons=[Gate(), events])
     user = await auth.accounts.create({"email": EMAIL})
     spent: list[str] = []
 
@@ -194,24 +195,57 @@ async def test_mint_pends_while_a_factor_is_missing(tmp_path: Path) -> None:
         spent.append("spent")
 
     proof = await proof_of(auth)
-    pending = await auth.sessions.mint(SignedIn(user, proof, remember=True, spend=spend), Client())
-    assert isinstance(pending, IssuedToken)
+    with pytest.raises(FactorRequiredError) as caught:
+        await auth.sessions.mint(SignedIn(user, proof, remember=True, registered=True, spend=spend), Client())
+    assert caught.value.factors == ("code", "recovery")
     assert spent == ["spent"]
     assert await auth.sessions.list(user.id) == []
-    record = await auth.tokens.peek(PENDING_FACTOR, pending.token)
-    assert record.extra_data == {
-        "strategies": ["code", "recovery"],
-        "factors": {"password": "2030-01-01T00:00:00+00:00"},
-        "remember": True,
-    }
-    assert (record.user_id, record.stamp) == (user.id, proof.account.stamp)
-    assert record.expires_at == NOW + timedelta(minutes=10)
-    complete = Proof(account=proof.account, factor="code", at=auth.clock(), earlier=proof.factors)
-    token = await auth.sessions.mint(SignedIn(user, complete), Client())
-    assert isinstance(token, AccessToken)
-    assert await is_alive(auth, token)
-    with pytest.raises(AuthenticationFailedError, match="another factor is needed"):
-        await auth.sign_in(user)
+    assert [event.name for event in events.take()] == ["user.created", "sign_in.pending"]
+    token = caught.value.pending_token
+    assert (await auth.tokens.peek(PENDING_FACTOR, token)).expires_at == NOW + timedelta(minutes=10)
+    pending = await auth.sessions.pending(token)
+    assert (pending.user, pending.proof, pending.factors) == (user, proof, ("code", "recovery"))
+    assert (pending.remember, pending.registered) == (True, True)
+    complete = await auth.sessions.mint(pending.complete("code", auth.clock()), Client())
+    assert await is_alive(auth, complete)
+    with pytest.raises(InvalidTokenError):
+        await auth.sessions.mint(pending.complete("code", auth.clock()), Client())
+    await auth.close()
+
+
+async def test_pending_keeps_every_factor_in_its_order(tmp_path: Path) -> None:
+    """A sign-in of three factors waits twice; each time what was proven so far is known, with its time."""
+    auth = make_auth(tmp_path, add_ons=[Gate(), Third()])
+    user = await auth.accounts.create({"email": EMAIL})
+    with pytest.raises(FactorRequiredError) as first:
+        await auth.sessions.mint(SignedIn(user, await proof_of(auth)), Client())
+    assert first.value.factors == ("code", "recovery", "key")
+    pending = await auth.sessions.pending(first.value.pending_token)
+    auth.clock.advance(timedelta(minutes=1))
+    with pytest.raises(FactorRequiredError) as second:
+        await auth.sessions.mint(pending.complete("key", auth.clock()), Client())
+    assert second.value.factors == ("code", "recovery")
+    proof = (await auth.sessions.pending(second.value.pending_token)).proof
+    assert (proof.factor, proof.at, proof.earlier) == ("key", NOW + timedelta(minutes=1), {"password": NOW})
+    await auth.close()
+
+
+@pytest.mark.parametrize("token", [None, "", "x", "A" * 43])
+async def test_pending_without_a_live_token(auth: LocalAuthentication, token: str | None) -> None:
+    """TK-8: nothing waits under a token that is none."""
+    with pytest.raises(InvalidTokenError):
+        await auth.sessions.pending(token)
+
+
+async def test_pending_of_a_user_who_is_gone(tmp_path: Path) -> None:
+    """AC-3: whoever is deleted while the sign-in waits finds nothing to finish."""
+    auth = make_auth(tmp_path, add_ons=[Gate()])
+    user = await auth.accounts.create({"email": EMAIL})
+    with pytest.raises(FactorRequiredError) as caught:
+        await auth.sessions.mint(SignedIn(user, await proof_of(auth)), Client())
+    await auth.accounts.delete(user.id)
+    with pytest.raises(InvalidTokenError):
+        await auth.sessions.pending(caught.value.pending_token)
     await auth.close()
 
 
@@ -234,34 +268,24 @@ async def test_refusal_wins_over_a_missing_factor(tmp_path: Path, add_ons: list[
     await auth.close()
 
 
-async def test_first_of_two_missing_factors_is_asked_for(tmp_path: Path) -> None:
-    """Where several gates require a factor, the pending sign-in names those of the first."""
-    auth = make_auth(tmp_path, add_ons=[Gate(), Second()])
-    user = await auth.accounts.create({"email": EMAIL})
-    pending = await auth.sessions.mint(SignedIn(user, await proof_of(auth)), Client())
-    assert isinstance(pending, IssuedToken)
-    assert pending.record.extra_data["strategies"] == ["code", "recovery"]
-    await auth.close()
+class Third(Hook):
+    """Asks for a key unless it was proven."""
 
-
-class Second(Hook):
-    """Asks for a key, always."""
-
-    name = "second"
+    name = "third"
 
     async def admit(self, attempt: Attempt) -> FactorRequired | None:
-        return FactorRequired(("key",))
+        return None if "key" in attempt.proof.factors else FactorRequired(("key",))
 
 
 async def test_pending_sign_in_without_a_token_to_spend(tmp_path: Path) -> None:
     """A password shows no token; its pending sign-in dies with a change of the account like everything else."""
     auth = make_auth(tmp_path, add_ons=[Gate()])
     user = await auth.accounts.create({"email": EMAIL})
-    pending = await auth.sessions.mint(SignedIn(user, await proof_of(auth)), Client())
-    assert isinstance(pending, IssuedToken)
+    with pytest.raises(FactorRequiredError) as caught:
+        await auth.sessions.mint(SignedIn(user, await proof_of(auth)), Client())
     await auth.sessions.revoke_all(user.id)
     with pytest.raises(InvalidTokenError):
-        await auth.tokens.peek(PENDING_FACTOR, pending.token)
+        await auth.sessions.pending(caught.value.pending_token)
     await auth.close()
 
 
@@ -512,15 +536,15 @@ async def test_renew_stamp_needs_what_is_expected(auth: LocalAuthentication, eve
     assert not await is_alive(auth, token)
 
 
-async def test_rotate_replaces_a_session(auth: LocalAuthentication, events: Events) -> None:
+async def test_a_rise_in_privilege_replaces_a_session(auth: LocalAuthentication, events: Events) -> None:
     """SE-1, SE-5: a rise in privilege is a new cookie and id; the old cookie and its bearer tokens are dead."""
     user, old = await register(auth)
     other_device = await auth.sign_in(user)
     events.take()
     auth.clock.advance(timedelta(minutes=5))
     proof = Proof(account=(await found_of(auth)).account, factor="code", at=auth.clock(), earlier=old.session.factors)
-    new = await auth.sessions.rotate(user, old.session, proof, Client())
-    assert isinstance(new, AccessToken)
+    spend = auth.sessions.replacing(old.session, Client())
+    new = await auth.sessions.mint(SignedIn(user, proof, spend=spend), Client())
     assert new.session.id != old.session.id
     assert new.session.factors == {"password": NOW, "code": NOW + timedelta(minutes=5)}
     assert [await is_alive(auth, token) for token in (old, other_device, new)] == [False, True, True]
@@ -529,15 +553,14 @@ async def test_rotate_replaces_a_session(auth: LocalAuthentication, events: Even
     assert revoked.session_id == old.session.id
 
 
-async def test_rotate_by_cookie_tells_once(auth: LocalAuthentication, events: Events) -> None:
-    """Where the browser shows the session that is replaced, it is ended once and told of once; remembered stays so."""
+async def test_a_rise_in_privilege_by_cookie_tells_once(auth: LocalAuthentication, events: Events) -> None:
+    """Where the browser shows the session that is replaced, it is ended once and told of once."""
     user = await auth.accounts.create({"email": EMAIL})
     old = await auth.sign_in(user, remember=True)
     events.take()
     browser = Client(session_hashes=(auth.sessions.cookie_hash(old.cookie),))
-    new = await auth.sessions.rotate(user, old.session, await proof_of(auth), browser)
-    assert isinstance(new, AccessToken)
-    assert new.session.remembered
+    spend = auth.sessions.replacing(old.session, browser)
+    await auth.sessions.mint(SignedIn(user, await proof_of(auth), spend=spend), browser)
     assert [event.name for event in events.take()] == ["sessions.revoked", "sign_in.succeeded"]
 
 
@@ -574,15 +597,13 @@ async def test_session_without_a_proof_of_its_own_is_never_fresh(auth: LocalAuth
 
 
 async def test_prune_deletes_what_is_over(auth: LocalAuthentication) -> None:
-    """Sessions that are over are deleted in batches, live ones stay."""
+    """Sessions that are over are deleted, live ones stay."""
     user, token = await register(auth)
     for _ in range(3):
         ended = await auth.sign_in(user)
         await auth.sessions.revoke(ended.session.id)
     auth.clock.advance(timedelta(seconds=1))
-    assert await auth.sessions.prune(auth.clock(), 2) == 2
-    assert await auth.sessions.prune(auth.clock(), 2) == 1
-    assert await auth.sessions.prune(auth.clock(), 2) == 0
+    assert await auth.prune() == 3
     assert await is_alive(auth, token)
 
 

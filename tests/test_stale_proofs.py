@@ -24,6 +24,7 @@ from asgi_auth.errors import AuthenticationFailedError, InvalidTokenError
 from asgi_auth.events import Event, SignInSucceeded
 from asgi_auth.hooks import Hook
 from asgi_auth.passwords import Bcrypt
+from asgi_auth.phases import SignedIn
 from asgi_auth.store import Loaded, Work
 from asgi_auth.strategies.password import RESET
 from asgi_auth.types import Client, Session, User
@@ -281,12 +282,13 @@ async def log_out_the_others(auth: LocalAuthentication, user: User, thief: Sessi
     await auth.sessions.revoke_all(user.id, except_=thief)
 
 
-async def rotate(auth: LocalAuthentication, user: User, thief: Session) -> None:
+async def replace(auth: LocalAuthentication, user: User, thief: Session) -> None:
     """Put a new session in place of the acting one."""
     found = await auth.accounts.get(user.id)
     assert found is not None
     proof = Proof(account=found.account, factor="application", at=auth.clock())
-    await auth.sessions.rotate(user, thief, proof, Client())
+    spend = auth.sessions.replacing(thief, Client())
+    await auth.sessions.mint(SignedIn(user, proof, spend=spend), Client())
 
 
 async def reauthenticate(auth: LocalAuthentication, user: User, thief: Session) -> None:
@@ -301,7 +303,7 @@ Act = Callable[[LocalAuthentication, User, Session], Coroutine[Any, Any, None]]
 
 
 @pytest.mark.parametrize(
-    "act", [change_address, change_a_field, set_password, log_out_the_others, rotate, reauthenticate]
+    "act", [change_address, change_a_field, set_password, log_out_the_others, replace, reauthenticate]
 )
 @pytest.mark.parametrize("effect", [reset_it, log_out_everywhere, sign_out_that_session])
 async def test_acting_session_that_ended_changes_nothing(tmp_path: Path, effect: Effect, act: Act) -> None:

@@ -60,7 +60,12 @@ async def make_side(directory: Path, store: SQLiteStore, subject_name: str) -> S
         PENDING_FACTOR,
         account=(await found_of(auth)).account,
         lifetime=timedelta(minutes=10),
-        extra_data={"strategies": ["code"], "factors": {}, "remember": False},
+        extra_data={
+            "required": ["code"],
+            "proven": [["password", auth.clock().isoformat()]],
+            "remember": False,
+            "registered": False,
+        },
     )
     await auth.strategy("password").reset_request({"email": EMAIL})
     return Side(auth, await auth.sign_in(user), sign_in, pending.token, mailed_token(auth))
@@ -104,9 +109,13 @@ async def test_only_the_diagonal_is_let_in(sides: tuple[Side, Side], order: tupl
     app = nested(outer.auth, inner.auth)
     origin = ("origin", BASE_URL)
     for side in sides:
-        for name in (inner.auth.session_cookie, outer.auth.session_cookie):
+        for name in (inner.auth.site.session_cookie, outer.auth.site.session_cookie):
             for kind, headers in shown(side, name=name).items():
-                own = side is inner and kind in OWN and (kind != "cookie in cookie" or name == side.auth.session_cookie)
+                own = (
+                    side is inner
+                    and kind in OWN
+                    and (kind != "cookie in cookie" or name == side.auth.site.session_cookie)
+                )
                 answer = await ask(app, "GET", "/", headers=[*headers, origin])
                 assert answer.json()["user"] == (USER_ID if own else None), (kind, name)
                 scopes = answer.json()["scopes"]
@@ -117,7 +126,7 @@ async def test_only_the_diagonal_is_let_in(sides: tuple[Side, Side], order: tupl
 
 async def test_both_credentials_at_once_are_one_identity_each(sides: tuple[Side, Side]) -> None:
     """TK-23, SE-13: with the cookies of both, each middleware sees its own user, and never a mixture."""
-    headers = [("cookie", "; ".join(f"{side.auth.session_cookie}={side.token.cookie}" for side in sides))]
+    headers = [("cookie", "; ".join(f"{side.auth.site.session_cookie}={side.token.cookie}" for side in sides))]
     for outer, inner in (sides, sides[::-1]):
         answer = await ask(nested(outer.auth, inner.auth), "GET", "/", headers=headers)
         assert answer.json() == {
@@ -212,6 +221,6 @@ async def test_names_and_addresses_are_taken_for_one_kind_of_user(sides: tuple[S
 
 async def test_mounted_side_by_side_each_serves_its_own(sides: tuple[Side, Side]) -> None:
     """TK-23: the cookie names differ, so that one sign-out leaves the other signed in."""
-    assert [side.auth.session_cookie for side in sides] == ["user_session", "admin_session"]
-    assert [side.auth.pending_cookie for side in sides] == ["user_pending", "admin_pending"]
+    assert [side.auth.site.session_cookie for side in sides] == ["user_session", "admin_session"]
+    assert [side.auth.site.cookie("pending") for side in sides] == ["user_pending", "admin_pending"]
     assert [side.auth.tokens.subject(USER_ID) for side in sides] == [f"user?id={USER_ID}", f"admin?id={USER_ID}"]

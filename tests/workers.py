@@ -132,7 +132,7 @@ def overtake(auth: LocalAuthentication, act: Callable[[], Awaitable[Any]]) -> No
 async def shown(auth: LocalAuthentication, token: AccessToken) -> list[str]:
     """Who a request is with the cookie of a sign-in, and who with its bearer token; ``-`` is nobody."""
     transport = httpx.ASGITransport(application(auth))
-    cookie, bearer = {"Cookie": f"{auth.session_cookie}={token.cookie}"}, {"Authorization": f"Bearer {token}"}
+    cookie, bearer = {"Cookie": f"{auth.site.session_cookie}={token.cookie}"}, {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(transport=transport, base_url=auth.base_url) as client:
         return [(await client.get("/me", headers=headers)).text for headers in (cookie, bearer)]
 

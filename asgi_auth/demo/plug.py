@@ -115,7 +115,7 @@ class SitePlug(AuthPlug[User]):
         if isinstance(reason, NotFreshError):
             return f"{STEPS[REAUTHENTICATE].path}?{back}"
         nobody = isinstance(reason, AuthenticationFailedError) and not request.user.is_authenticated
-        if nobody and phase is not None and phase.signed_in:
+        if nobody and phase is not None and phase.who == "session":
             return f"{STEPS[SIGN_IN].path}?{back}"
         return None
 

@@ -18,6 +18,8 @@ MAX_INT = 2**63 - 1
 MAX_MARKS = 1000
 """Commas, brackets and quotation marks in JSON, those in texts included: what a decoder spends its time on."""
 MAX_HEADER_BYTES = 256
+MAX_QUERY_BYTES = 16 * 1024
+"""A link's token and a ``return_to``, and the long codes of some providers."""
 
 _MARKS = (b",", b"[", b"{", b'"')
 _TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -161,6 +163,17 @@ def parse_form(body: bytes) -> dict[str, str]:
     if fields is None:
         raise MalformedRequestError("the form has a broken escape or is not UTF-8")
     return _without_duplicates(fields)
+
+
+def parse_query(query: bytes) -> dict[str, str]:
+    """The query of a URL, as strictly read as a form.
+
+    Raises:
+        MalformedRequestError: It is over 16 KiB, names a parameter twice, or cannot be read.
+    """
+    if len(query) > MAX_QUERY_BYTES:
+        raise MalformedRequestError("the query is too long")
+    return parse_form(query)
 
 
 def _decoded_form(pairs: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]] | None:

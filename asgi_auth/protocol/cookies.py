@@ -84,13 +84,13 @@ def read_every(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]
     return values
 
 
-def cookie_names(headers: Iterable[tuple[bytes, bytes]]) -> set[str]:
-    """The name of every cookie that was sent, also of one that is unreadable or was sent twice.
+def cookie_names(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
+    """The name of every cookie that was sent, once each, also of one that is unreadable or was sent twice.
 
     Raises:
         MalformedRequestError: There are over 64 KiB of cookies, or over 300.
     """
-    return {name.decode("latin-1") for name, _ in _pairs(headers)}
+    return list(dict.fromkeys(name.decode("latin-1") for name, _ in _pairs(headers)))
 
 
 def _pairs(headers: Iterable[tuple[bytes, bytes]], wanted: bytes | None = None) -> list[tuple[bytes, bytes]]:

@@ -28,7 +28,8 @@ from asgi_auth.protocol.paths import public_path
 from asgi_auth.protocol.return_to import MAX_CHARACTERS, safe_return_to
 from asgi_auth.runtime.jobs import logger
 from asgi_auth.types import AuthState, Session
-from asgi_auth.web.http import AfterBody, problem, reason_headers, wants_json
+from asgi_auth.web.answers import problem, reason_headers, wants_json
+from asgi_auth.web.bodies import AfterBody
 
 F = TypeVar("F", bound=Callable[..., Any])
 

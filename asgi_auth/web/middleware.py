@@ -7,11 +7,9 @@ not be checked is answered here, with 503.
 
 import asyncio
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
+from datetime import timedelta
+from typing import Any
 
 from anyio import CancelScope
 from starlette.authentication import AuthCredentials
@@ -19,50 +17,31 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_auth.authentication import Authentication
-from asgi_auth.errors import AuthError, CrossSiteError, InvalidTokenError, MalformedRequestError, UnavailableError
-from asgi_auth.protocol.bearer import read_bearer
+from asgi_auth.errors import AuthError, UnavailableError
 from asgi_auth.protocol.caching import check_cache_control, is_speculative, keep_private
-from asgi_auth.protocol.cookies import read_cookie
-from asgi_auth.protocol.cross_site import websocket_allowed
 from asgi_auth.runtime.failures import reason_of
 from asgi_auth.runtime.jobs import logger
-from asgi_auth.runtime.loop import running_loop
-from asgi_auth.store import Loaded
-from asgi_auth.types import AnonymousUser, AuthState, Session
-from asgi_auth.web.http import (
-    MAX_LINES,
-    AfterBody,
-    check_headers,
-    crosses_sites,
-    foreign_origin,
-    header_values,
-    unavailable,
-)
+from asgi_auth.types import AuthState, Session
+from asgi_auth.web.answers import unavailable
+from asgi_auth.web.bodies import AfterBody
 
-_ANONYMOUS_USER = AnonymousUser()
 _TRY_AGAIN_LATER = 1013
 """The WebSocket close code for a server that cannot serve now."""
 _HELD_BACK = timedelta(seconds=1)
 """How long an exception of the application waits, at most, until the use of the session is noted."""
 
 
-class _Load(Protocol):
-    """The session that a credential opens. InvalidTokenError: none. UnavailableError: could not be checked."""
-
-    def __call__(self, credential: str, /, *, now: datetime) -> Coroutine[Any, Any, Loaded[Any]]: ...
-
-
-class _UserMiddleware(ABC):
+class _UserMiddleware:
     """What both have in common: when to look, and what to write."""
 
-    method: Literal["session", "bearer"]
-    _load: _Load
+    _ambient: bool
 
     def __init__(self, app: ASGIApp, auth: Authentication[Any]) -> None:
         """Args: app: What is wrapped. auth: Whose users these are."""
         self.app, self.auth = app, auth
         self._sessions, self._clock, self._upkeep = auth.sessions, auth.clock, auth.upkeep
-        self._anonymous = AuthState(_ANONYMOUS_USER, None, None, None, auth)
+        self._state, self._recognisers = auth.recognition.state, auth.recognition.among(ambient=self._ambient)
+        self._anonymous = auth.recognition.anonymous
         self._telling = auth.services.telling
         self._failing: str | None = None
 
@@ -74,19 +53,23 @@ class _UserMiddleware(ABC):
         state, found = self._anonymous, None
         if "asgi_auth" in scope:
             state = _known_state(scope, self.auth) or state
-        if state.session is None:  # else the middleware outside has found it, and will note its use
+        if state.method is None:  # else the middleware outside has found it, and will note its use
             try:
                 found = await self.identify(scope)
             except UnavailableError as exc:
                 await self._answer_unavailable(exc, scope, receive, send)
                 return
-        state, due = found or (state, None)
+        state = found or state
         _write(scope, state)
         sending = self._sending(send) if found else send
-        if due is None:
+        if found is None or (session := found.session) is None or not self._is_due(session, scope):
             await self.app(scope, receive, sending)
         else:
-            await self._use(due, scope, receive, sending)
+            await self._use(session, scope, receive, sending)
+
+    def _is_due(self, session: Session, scope: Scope) -> bool:
+        """Whether it is time to note the last use of *session*. A speculative request is no use."""
+        return self._sessions.touch_due(session, self._clock()) and not is_speculative(scope["headers"])
 
     async def _use(self, session: Session, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, and note the use of *session* however it ends: many a websocket ends by an exception."""
@@ -107,50 +90,31 @@ class _UserMiddleware(ABC):
         else:
             await self.app(scope, receive, send)
 
-    async def identify(self, scope: Scope) -> tuple[AuthState, Session | None] | None:
+    async def identify(self, scope: Scope) -> AuthState | None:
         """What the credential of this request says, be it that it counts for nothing; None if there is none.
-
-        Beside it the session, if it is time to note its last use. A speculative request is no use.
 
         Raises:
             UnavailableError: it could not be checked.
             ConfigurationError: asyncio does not run this, or the store refuses to open.
         """
-        try:
-            if len(scope["headers"]) > MAX_LINES:  # asked here, for every request pays for a call
-                check_headers(scope)
-            credential = self._credential(scope)
-            if credential is None:
-                return None
-            now = self._clock()
-            if self._upkeep.started:
-                session, user = await self._load(credential, now=now)
-            else:
-                session, user = await self._load_first(credential, now)
-        except (InvalidTokenError, CrossSiteError, MalformedRequestError) as exc:
-            logger.debug("a %s credential was refused: %s", self.method, exc.reason)
-            return self._anonymous._replace(error=exc), None
-        if self._failing is not None:
+        if not self._upkeep.started:
+            return await self._identify_first(scope)
+        found = await self._state(scope, self._recognisers)
+        if self._failing is not None and found is not None and found.method is not None:
             self._end_outage(self._failing)
-        due = session if self._sessions.touch_due(session, now) and not is_speculative(scope["headers"]) else None
-        return AuthState(user, session, self.method, None, self.auth), due
+        return found
+
+    async def _identify_first(self, scope: Scope) -> AuthState | None:
+        """The same where the server sends no lifespan messages: a valid credential starts what they would start."""
+        found = await self._state(scope, self._recognisers)
+        if found is not None and found.method is not None:
+            await self._upkeep.start()
+        return found
 
     def _end_outage(self, code: str) -> None:
         text = "credentials are checked again: there were %d failures in %.0f seconds"
         if self._telling.end(logging.WARNING, code, text):
             self._failing = None
-
-    async def _load_first(self, credential: str, now: datetime) -> Loaded[Any]:
-        """Load the session where the server sends no lifespan messages; a valid one starts what they would start."""
-        running_loop()
-        loaded = await self._load(credential, now=now)
-        await self._upkeep.start()
-        return loaded
-
-    @abstractmethod
-    def _credential(self, scope: Scope) -> str | None:
-        """What was shown; None: nothing. CrossSiteError, MalformedRequestError: it counts for nothing."""
-        ...
 
     def _sending(self, send: Send) -> Send:
         """What sends the answer to a request that showed a credential."""
@@ -184,7 +148,7 @@ class SessionUserMiddleware(_UserMiddleware):
     ``private, no-cache`` for a file with an ``ETag`` or ``Last-Modified``, else ``cache_control``.
     """
 
-    method = "session"
+    _ambient = True
 
     def __init__(self, app: ASGIApp, auth: Authentication[Any], *, cache_control: str = "no-store") -> None:
         """Wrap an application.
@@ -199,19 +163,7 @@ class SessionUserMiddleware(_UserMiddleware):
             ConfigurationError: *cache_control* is no list of directives, or allows a shared cache to store pages.
         """
         super().__init__(app, auth)
-        self._cookie, self._cache_control = auth.session_cookie.encode(), check_cache_control(cache_control)
-        self._load = self._sessions.load
-
-    def _credential(self, scope: Scope) -> str | None:
-        cookie = read_cookie(scope["headers"], self._cookie)
-        if cookie is not None and self._is_foreign(scope):
-            raise foreign_origin(scope, self.auth)
-        return cookie
-
-    def _is_foreign(self, scope: Scope) -> bool:
-        if scope["type"] == "websocket":
-            return not websocket_allowed(header_values(scope, b"origin"), self.auth.origins)
-        return crosses_sites(scope, self.auth)
+        self._cache_control = check_cache_control(cache_control)
 
     def _sending(self, send: Send) -> Send:
         # The cookie decided what this answer is: nobody else may see it, nor this browser once the session has ended.
@@ -226,33 +178,12 @@ class SessionUserMiddleware(_UserMiddleware):
 
 
 class BearerUserMiddleware(_UserMiddleware):
-    """Recognises scripts by the bearer token in the Authorization header, and nowhere else (RFC 6750 section 2.1)."""
+    """Recognises scripts by what they put into the Authorization header: the access token of a sign-in (RFC 6750).
 
-    method = "bearer"
-
-    def __init__(self, app: ASGIApp, auth: Authentication[Any]) -> None:
-        """Args: app: What is wrapped. auth: Whose users these are."""
-        super().__init__(app, auth)
-        self._load = self._sessions.load_bearer
-
-    def _credential(self, scope: Scope) -> str | None:
-        return read_bearer(scope["headers"])
-
-
-async def load_state(auth: Authentication[Any], scope: Scope) -> AuthState:
-    """Who asks, by the cookie or the bearer token, as the store has it now.
-
-    What a middleware outside found is not asked: the body has arrived since then, as slowly as the client liked, and
-    the session may have ended meanwhile.
-
-    Raises:
-        UnavailableError: could not be checked.
+    Beside it whatever strategies recognise that no browser attaches by itself, such as API keys.
     """
-    state = AuthState(_ANONYMOUS_USER, None, None, None, auth)
-    for kind in (SessionUserMiddleware, BearerUserMiddleware):
-        if state.session is None and (found := await kind(_no_application, auth).identify(scope)):
-            state, _ = found
-    return state
+
+    _ambient = False
 
 
 def _known_state(scope: Scope, auth: Authentication[Any]) -> AuthState | None:
@@ -266,8 +197,7 @@ def _write(scope: Scope, state: AuthState) -> None:
         return  # the middleware outside has written just this
     scope["asgi_auth"] = state
     scope["user"] = state.user
-    scopes = [] if state.method is None else ["authenticated", state.method, state.authentication.subject_name]  # type: ignore[attr-defined]
-    scope["auth"] = AuthCredentials(scopes)
+    scope["auth"] = AuthCredentials(state.scopes)
 
 
 _ENDS = frozenset({"lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed"})

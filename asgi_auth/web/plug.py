@@ -1,13 +1,12 @@
 """AuthPlug: serves ``/auth/<strategy>/<phase>`` and ``/auth/sign_out``."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from inspect import isawaitable
 from typing import Any, ClassVar, Generic, TypeVar
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -19,65 +18,51 @@ from asgi_auth.errors import (
     AuthError,
     ConfigurationError,
     CrossSiteError,
+    FactorRequiredError,
     ForbiddenError,
     InvalidTokenError,
     MalformedRequestError,
     MethodNotAllowedError,
     MisdirectedRequestError,
+    NotFreshError,
     RateLimitedError,
     RouteNotFoundError,
     UnavailableError,
     ValidationError,
 )
 from asgi_auth.pages import form_page, message_page, view_page
-from asgi_auth.phases import Accepted, Challenge, Form, Phase, PhaseRequest, Redirect, SignedOut, TokenIssued, View
-from asgi_auth.protocol.bearer import read_bearer, read_every
+from asgi_auth.phases import Accepted, Challenge, Form, Phase, PhaseRequest, Redirect, TokenIssued, View
+from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.caching import CACHED, PREFETCHED, is_speculative
-from asgi_auth.protocol.cookies import read_cookies
 from asgi_auth.protocol.cross_site import SAFE_METHODS
-from asgi_auth.protocol.paths import mount_advice, mount_prefixes, split_path, wrapped_prefixes
+from asgi_auth.protocol.headers import check_headers
 from asgi_auth.protocol.return_to import safe_return_to
 from asgi_auth.runtime.callables import require_async
-from asgi_auth.runtime.jobs import collect_jobs, logger
+from asgi_auth.runtime.jobs import collect_jobs
 from asgi_auth.runtime.loop import running_loop
-from asgi_auth.tokens import hash_token
-from asgi_auth.types import EMPTY, AccessToken, Activity, Client
-from asgi_auth.web.http import (
-    ClientGone,
-    check_cross_site,
-    check_headers,
-    check_host,
-    clear_site_data,
-    client_of,
-    cookie_of,
-    discard_body,
-    draw,
-    drop_cookie,
-    harden,
-    is_browser,
-    keep_cookie,
-    problem,
-    proxy_advice,
-    read_body,
-    read_query,
-    reason_headers,
-    source_of,
-    step_cookies,
-    unless_gone,
-    wants_json,
-    wants_page,
-)
-from asgi_auth.web.middleware import load_state, serve_lifespan
+from asgi_auth.types import EMPTY, AccessToken, Activity
+from asgi_auth.web.answers import clear_site_data, draw, harden, problem, reason_headers
+from asgi_auth.web.bodies import ClientGone, discard_body, unless_gone
+from asgi_auth.web.browser import keep_cookie
+from asgi_auth.web.clients import proxy_advice
+from asgi_auth.web.incoming import Incoming
+from asgi_auth.web.middleware import serve_lifespan
+from asgi_auth.web.routing import SIGN_OUT, Routing
 
 U = TypeVar("U")
 
-NOWHERE = Activity(None, None)
-SIGN_OUT = Activity(None, "sign_out")
-_FLOW_SECONDS = 600
-"""How long a browser may be away at a provider."""
-_MAX_PATH = 1024
 _NEW_LINK = "Ask for a new link where you asked for this one."
 _TRY_AGAIN = "Go back to the page before this one to try again."
+
+_CALLBACKS: Mapping[type, tuple[str, Callable[[Any], tuple[Any, ...]]]] = {
+    Finished: ("handle_success", lambda done: (done.user, done.token)),
+    Accepted: ("handle_accepted", lambda _: ()),
+    Challenge: ("handle_challenge", lambda challenge: (challenge.data,)),
+    TokenIssued: ("handle_challenge", lambda issued: ({"token": issued.token},)),
+    View: ("handle_view", lambda view: (view,)),
+    Redirect: ("_redirect", lambda redirect: (redirect.url,)),
+}
+"""Which callback answers which outcome, and what it is given beside the request and the activity."""
 
 
 class AuthPlug(Generic[U]):
@@ -116,7 +101,8 @@ class AuthPlug(Generic[U]):
         require_async(self, *self._callbacks, parameter="AuthPlug")
         self.auth, self.app, self._bearer_for_browsers = auth, app, bearer_for_browsers
         self._cleared = (*PREFETCHED, CACHED) if clear_cache_on_sign_out else PREFETCHED
-        self._misplaced, self._telling = False, auth.services.telling
+        self._telling = auth.services.telling
+        self._routing = Routing(auth.mount_path, self._telling)
 
     # --- to override
 
@@ -132,12 +118,13 @@ class AuthPlug(Generic[U]):
         Returns:
             By default 200: a browser gets the session cookie, a script that asks for JSON the bearer token.
         """
-        if not wants_json(request.scope):
+        incoming = self._incoming(request)
+        if not incoming.wants_json:
             response: Response = PlainTextResponse("Access granted")
             self.store_in_session(response, token)
             return response
         content = {"status": "success", "subject": self.auth.tokens.subject(token.session.user_id)}
-        if is_browser(request.scope) and not self._bearer_for_browsers:
+        if incoming.client.browser and not self._bearer_for_browsers:
             response = JSONResponse(content)
             self.store_in_session(response, token)
             return response
@@ -149,12 +136,12 @@ class AuthPlug(Generic[U]):
         ``reason.status``, ``code``, ``title`` and ``fields`` may be shown; ``reason.reason`` is for the log. By default
         problem details (RFC 9457) or text; the page behind a mailed link is drawn again with what is wrong.
         """
-        phase, form = self._phase(activity), self._form(request, activity)
-        if not wants_page(request.scope) or (form is None and (phase is None or phase.method != "GET")):
-            return problem(reason, json=wants_json(request.scope))
+        incoming = self._incoming(request)
+        phase, form = incoming.phase, incoming.form
+        if not incoming.wants_page or (form is None and (phase is None or "GET" not in phase.methods)):
+            return problem(reason, json=incoming.wants_json)
         if form is not None and isinstance(reason, ValidationError):
-            sent = request.scope.get("asgi_auth.params", EMPTY)
-            return self._draw(form, activity, sent, reason.fields, reason.status)
+            return self._draw(form, activity, incoming.params, reason.fields, reason.status)
         advice = _NEW_LINK if isinstance(reason, InvalidTokenError) else _TRY_AGAIN
         if isinstance(reason, (InvalidTokenError, ForbiddenError)):  # theirs are whole sentences
             advice = " ".join(reason.fields.values()) or advice
@@ -162,30 +149,47 @@ class AuthPlug(Generic[U]):
 
     async def handle_accepted(self, request: Request, activity: Activity) -> Response:
         """Done, and nobody was signed in: a reset was asked for, a password was set. By default 200."""
-        form = self._form(request, activity)
-        if form is not None and wants_page(request.scope):
-            return draw(message_page("Done", form.done, app_name=self.auth.app_name))
-        if wants_json(request.scope):
+        incoming = self._incoming(request)
+        if incoming.form is not None and incoming.wants_page:
+            return draw(message_page("Done", incoming.form.done, app_name=self.auth.app_name))
+        if incoming.wants_json:
             return JSONResponse({"status": "accepted"})
         return PlainTextResponse("Accepted")
 
     async def handle_challenge(self, request: Request, activity: Activity, data: Mapping[str, Any]) -> Response:
-        """A step that answers with data: by default as JSON."""
-        return JSONResponse({"status": "challenge", **data})
+        """A step that answers with data, or a sign-in that owes another factor.
+
+        Args:
+            request: Its body has been read; see ``params``.
+            activity: Which strategy and phase.
+            data: What the step answers. Where a factor is missing: ``factors``, the names of those that would do, and
+                for a client that is no browser ``pending_token``, which it sends back as the parameter of that name.
+
+        Returns:
+            By default JSON, with status 401 where a factor is missing; a browser that wants a page is sent on to that
+            of the factor.
+        """
+        incoming = self._incoming(request)
+        if "factors" not in data:
+            return JSONResponse({"status": "challenge", **data})
+        page = self._factor_page(data["factors"])
+        if incoming.wants_page and page is not None:
+            return RedirectResponse(page, 303)
+        return problem(FactorRequiredError(data["factors"]), json=not incoming.wants_page, more=data)
 
     async def handle_view(self, request: Request, activity: Activity, view: View) -> Response:
         """Something to look at, such as an invitation; nothing was changed. By default its page, or its data as JSON.
 
         A view without a title has no page.
         """
-        if not view.title or not wants_page(request.scope):
+        if not view.title or not self._incoming(request).wants_page:
             return JSONResponse({"status": "view", **view.data})
-        forms = [(form, self._path(form.action or activity)) for form in view.forms]
+        forms = [(form, self._routing.path(form.action or activity)) for form in view.forms]
         return draw(view_page(view, [*self._registrations(view), *forms], app_name=self.auth.app_name))
 
     async def handle_sign_out(self, request: Request) -> Response:
         """The session is over and its cookie goes with this answer. By default 200."""
-        if wants_json(request.scope):
+        if self._incoming(request).wants_json:
             return JSONResponse({"status": "signed_out"})
         return PlainTextResponse("Signed out")
 
@@ -202,7 +206,7 @@ class AuthPlug(Generic[U]):
         max_age = None
         if token.session.remembered:
             max_age = int((token.session.expires_at - self.auth.clock()).total_seconds())
-        name, secure = self.auth.session_cookie, self.auth.secure
+        name, secure = self.auth.site.session_cookie, self.auth.site.secure
         keep_cookie(response, name, token.cookie, secure=secure, max_age=max_age)
         clear_site_data(response, *PREFETCHED)  # of the user who was signed in before
 
@@ -216,11 +220,9 @@ class AuthPlug(Generic[U]):
             UnavailableError: the session could not be ended; nothing was changed.
         """
         await self.revoke_session_tokens(request)
-        self._clear(request, response)
-
-    def _clear(self, request: Request, response: Response) -> None:
-        for name in (self.auth.session_cookie, *step_cookies(request.scope, self.auth)):
-            drop_cookie(response, name, secure=self.auth.secure)
+        browser = self._incoming(request).browser
+        browser.drop_sign_in()
+        browser.apply(response)
         clear_site_data(response, *self._cleared)
 
     async def revoke_session_tokens(self, request: Request) -> None:
@@ -233,7 +235,7 @@ class AuthPlug(Generic[U]):
             MalformedRequestError: there are more than 8 different ones of a kind; nothing was ended.
             UnavailableError: nothing was ended.
         """
-        await self.auth.sessions.revoke_shown(client_of(request.scope, self.auth))
+        await self.auth.sessions.revoke_shown(self._incoming(request).client)
 
     async def revoke_bearer_tokens(self, request: Request) -> None:
         """End the session of the bearer token in the Authorization header; any other token ends nothing.
@@ -244,8 +246,9 @@ class AuthPlug(Generic[U]):
             MalformedRequestError: there are more than 8 different tokens, or cookies of ours; nothing was ended.
             UnavailableError: the database does not answer.
         """
-        client = client_of(request.scope, self.auth)
-        for token in read_every(request.scope["headers"]):
+        incoming = self._incoming(request)
+        client = incoming.client
+        for token in incoming.access_tokens:
             with suppress(InvalidTokenError):
                 claims = self.auth.tokens.verify_access(token)
                 await self.auth.sessions.revoke(claims.session_id, user_id=claims.user_id, client=client)
@@ -255,27 +258,22 @@ class AuthPlug(Generic[U]):
 
         A path as the browser sees it, with the prefix of a proxy; *default* is returned as it is.
         """
-        sent: Mapping[str, Any] = request.scope.get("asgi_auth.params", EMPTY)
-        if "return_to" not in sent:
-            with suppress(MalformedRequestError):  # where the query matters, it is refused elsewhere
-                sent = read_query(request.scope)
-        return safe_return_to(sent.get("return_to"), allowed=self.auth.allowed_return_to) or default
+        wanted = self._incoming(request).return_to
+        return safe_return_to(wanted, allowed=self.auth.allowed_return_to) or default
 
     def params(self, request: Request) -> Mapping[str, Any]:
         """What was sent, without its secrets, to draw a form again."""
-        return {
-            name: value
-            for name, value in request.scope.get("asgi_auth.params", EMPTY).items()
-            if name not in request.scope.get("asgi_auth.secrets", ())
-        }
+        return self._incoming(request).shown
 
     def link_token(self, request: Request) -> str:
         """The token of the mailed link whose form was sent, to put into a hidden field of the form drawn again.
 
         Empty if there is none. Never into a URL, nor a log.
         """
-        token = request.scope.get("asgi_auth.params", EMPTY).get(request.scope.get("asgi_auth.link_token"))
-        return token if isinstance(token, str) else ""
+        return self._incoming(request).link_token
+
+    def _incoming(self, request: Request) -> Incoming:
+        return Incoming.of(request, self.auth)
 
     # --- ASGI
 
@@ -284,27 +282,20 @@ class AuthPlug(Generic[U]):
         kind = scope["type"]
         if kind == "lifespan":
             await serve_lifespan(self.auth, self.app, scope, receive, send)
-        elif self.app is not None and not (kind in ("http", "websocket") and self._is_mine(scope)):
+        elif self.app is not None and not (kind in ("http", "websocket") and self._routing.wraps(scope)):
             await self.app(scope, receive, send)
         elif kind == "http":
             await self._serve(Request(scope, receive), send)
         elif kind == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
-    def _is_mine(self, scope: Scope) -> bool:
-        """Whether a request to a wrapped application is the plug's; an encoded spelling of its paths is, too."""
-        prefixes = wrapped_prefixes(scope.get("root_path", ""), self.auth.mount_path)
-        return any(
-            f"{path}/".startswith(f"{prefix}/")
-            for path in (scope["path"][:_MAX_PATH], _raw_path(scope).decode("latin-1"))
-            for prefix in prefixes
-        )
-
     async def _serve(self, request: Request, send: Send) -> None:
         running_loop()
-        with collect_jobs(partial(source_of, request.scope, self.auth)) as jobs:
+        incoming = Incoming(request, self.auth)
+        incoming.keep()
+        with collect_jobs(lambda: incoming.source) as jobs:
             try:
-                response = await self._respond(request)
+                response = await self._respond(request, incoming)
                 if await discard_body(request):
                     await response(request.scope, request.receive, send)
             except ClientGone:
@@ -312,178 +303,170 @@ class AuthPlug(Generic[U]):
             finally:
                 await self.auth.services.commit.jobs.finish(jobs)
 
-    def _log(self, activity: Activity, reason: AuthError) -> None:
-        """What the client is not told; refused credentials have been logged where they were refused."""
-        if isinstance(reason, UnavailableError):
-            self._telling.tell(logging.ERROR, reason.code, "%s.%s: %s", *activity, reason.reason)
-        elif isinstance(reason, RateLimitedError):
-            kind = f"{reason.code} {'.'.join(filter(None, activity))}"
-            self._telling.tell(logging.WARNING, kind, "%s.%s refused: %s", *activity, reason.reason)
-        elif isinstance(reason, (CrossSiteError, MisdirectedRequestError)):
-            what = ".".join(filter(None, activity)) or "a request"
-            # By the code: a stranger makes up as many origins as they like.
-            self._telling.tell(logging.WARNING, reason.code, "%s was refused: %s", what, reason.reason)
-
-    async def _respond(self, request: Request) -> Response:
-        activity = NOWHERE
+    async def _respond(self, request: Request, incoming: Incoming) -> Response:
         try:
-            check_headers(request.scope)
-            self._check_proxy(request.scope)
-            check_host(request.scope, self.auth)
-            activity = self._find(request)
-            response = await self._answer(request, activity)
+            self._check(incoming)
+            response = await self._answer(request, incoming)
+            incoming.browser.apply(response)
         except ConfigurationError:  # of the store, opened by this request: the server logs it, with its traceback
             raise
         except AuthError as reason:
+            activity = incoming.activity
             self._log(activity, reason)
             response = await answered(self.handle_failure(request, activity, reason), self.handle_failure)
             response.headers.update(reason_headers(reason, request.scope, realm=self.auth.app_name))
+            with suppress(MalformedRequestError):  # too many cookies to tell: none was read, none was changed
+                incoming.browser.apply(response)
         harden(response)
         return response
 
-    def _check_proxy(self, scope: Scope) -> None:
-        """Say once what proxies need. On a local instance they are for development, which needs no limits."""
+    def _check(self, incoming: Incoming) -> None:
+        """Refuse what is not even looked at, and find the phase."""
+        scope = incoming.scope
+        check_headers(scope["headers"])
+        # Said once. A local instance is for development, which needs no limits.
         for kind, advice in proxy_advice(scope, self.auth):
             self._telling.once(logging.WARNING if self.auth.secure else logging.INFO, kind, advice)
-
-    def _find(self, request: Request) -> Activity:
-        scope = request.scope
-        prefixes = mount_prefixes(scope.get("root_path", ""), scope.get("app_root_path", ""), self.auth.mount_path)
-        segments = split_path(_raw_path(scope), prefixes)
-        if segments == ("sign_out",):
-            return SIGN_OUT
-        if segments is None or len(segments) != 2 or segments not in self.auth.routes:
+        self.auth.site.check_host(scope["headers"])
+        activity = self._routing.find(scope)
+        phase = self._phase(activity)
+        if phase is None and activity != SIGN_OUT:
             raise RouteNotFoundError("no such route")
-        self._check_mount(scope, "/".join(segments))
-        return Activity(*segments)
+        incoming.activity, incoming.phase = activity, phase
+        self._routing.check_mount(scope, activity)
 
-    def _check_mount(self, scope: Scope, rest: str) -> None:
-        """Say once what is wrong with ``mount_path``, or with the prefix that the server was told."""
-        if not self._misplaced:
-            path = _raw_path(scope).partition(b"?")[0].decode("ascii")
-            mounted = path.rstrip("/").removesuffix(f"/{rest}")
-            advice = mount_advice(mounted, scope.get("root_path", ""), scope.get("app_root_path"), self.auth.mount_path)
-            if advice is not None:
-                self._misplaced = True
-                logger.warning("%s", advice)
+    def _log(self, activity: Activity, reason: AuthError) -> None:
+        """What the client is not told; refused credentials have been logged where they were refused."""
+        what = ".".join(filter(None, activity)) or "a request"
+        if isinstance(reason, UnavailableError):
+            self._telling.tell(logging.ERROR, reason.code, "%s: %s", what, reason.reason)
+        elif isinstance(reason, RateLimitedError):
+            self._telling.tell(logging.WARNING, f"{reason.code} {what}", "%s refused: %s", what, reason.reason)
+        elif isinstance(reason, (CrossSiteError, MisdirectedRequestError)):
+            # By the code: a stranger makes up as many origins as they like.
+            self._telling.tell(logging.WARNING, reason.code, "%s was refused: %s", what, reason.reason)
+
+    # --- the steps of a request
+
+    async def _answer(self, request: Request, incoming: Incoming) -> Response:
+        phase, method = incoming.phase, request.method
+        allowed = ("POST",) if phase is None else phase.allowed
+        if method not in allowed:
+            raise MethodNotAllowedError("wrong method", headers={"Allow": ", ".join(allowed)})
+        if method in SAFE_METHODS and (answer := self._look(incoming)) is not None:
+            return answer
+        if not incoming.is_foreign and self.auth.site.crosses_sites(request.scope):
+            raise self.auth.site.refusal(request.scope)
+        if phase is not None and phase.who == "session":
+            read_bearer(request.scope["headers"])  # two credentials are none: 400 (RP-5)
+        await incoming.read(request, limit=self.body_limit, timeout=self.body_timeout)
+        if not self.auth.upkeep.started:  # the server sends no lifespan messages
+            await self.auth.upkeep.start()
+        if phase is None:
+            return await self._sign_out(request, incoming)
+        return await self._run(request, incoming, phase)
+
+    def _look(self, incoming: Incoming) -> Response | None:
+        """The answer to a GET that asks no phase: the page of a form, or one that a browser fetches ahead of time."""
+        phase = incoming.phase
+        if phase is not None and phase.form is not None and "GET" not in phase.methods:
+            return self._draw(phase.form, incoming.activity, incoming.query, EMPTY, 200)
+        if is_speculative(incoming.scope["headers"]):
+            # A callback consumes something, and nobody has opened the page yet. A browser discards such an answer and
+            # asks again. The application is not asked: it may redirect.
+            return Response(status_code=503, headers={"Retry-After": "0"})
+        return None
+
+    async def _sign_out(self, request: Request, incoming: Incoming) -> Response:
+        await self.revoke_bearer_tokens(request)
+        await self.revoke_session_tokens(request)
+        response = await answered(self.handle_sign_out(request), self.handle_sign_out)
+        incoming.browser.drop_sign_in()
+        clear_site_data(response, *self._cleared)
+        return response
+
+    async def _run(self, request: Request, incoming: Incoming, phase: Phase) -> Response:
+        client, activity = incoming.client, incoming.activity
+        # Before the store is asked, and before any task is made, each of which would wait for those of a whole crowd.
+        with self.auth.services.passwords.place(client.address) if phase.hashes else nullcontext():
+            asked = await self._asked(request, incoming, phase)
+            act = partial(phase.handle, asked)
+            try:
+                outcome = await unless_gone(request.receive, self.auth.perform(activity, act, client))
+            except FactorRequiredError as reason:
+                return await self._ask_for_factor(request, incoming, reason)
+        if isinstance(outcome, Finished):
+            incoming.browser.drop("pending")
+        return await self._call_back(request, activity, outcome)
+
+    async def _asked(self, request: Request, incoming: Incoming, phase: Phase) -> PhaseRequest:
+        state, pending = self.auth.recognition.anonymous, None
+        if phase.who in ("known", "session"):
+            state = await self.auth.recognition.every_state(request.scope)
+        if phase.who == "session":
+            if state.session is None:
+                raise state.error or AuthenticationFailedError("nobody is signed in")
+            if phase.fresh is not None and not self.auth.sessions.is_fresh(state.session, phase.fresh):
+                raise NotFreshError("the last proof is too old")
+        if phase.who == "pending":
+            sent = incoming.params.get("pending_token")
+            pending = incoming.browser.read("pending") or (sent if isinstance(sent, str) else None)
+            if not pending:
+                raise AuthenticationFailedError("no sign-in waits for this factor")
+        return PhaseRequest(
+            method=request.method,
+            params=incoming.params,
+            query_string=request.scope.get("query_string", b""),
+            client=incoming.client,
+            browser=incoming.browser,
+            pending=pending,
+            state=state,
+        )
+
+    async def _ask_for_factor(self, request: Request, incoming: Incoming, reason: FactorRequiredError) -> Response:
+        """A browser keeps the pending token as a cookie only; any other client is told it."""
+        data: dict[str, Any] = {"factors": list(reason.factors)}
+        if incoming.client.browser or incoming.wants_page:
+            lifetime = self.auth.session_options.pending_lifetime
+            incoming.browser.keep("pending", reason.pending_token, lifetime=lifetime)
+        else:
+            data["pending_token"] = reason.pending_token
+        response = await self._call_back(request, incoming.activity, Challenge(data))
+        if response.status_code == reason.status:
+            response.headers.update(reason_headers(reason, request.scope, realm=self.auth.app_name))
+        return response
+
+    async def _call_back(self, request: Request, activity: Activity, outcome: Any) -> Response:
+        if type(outcome) not in _CALLBACKS:
+            raise TypeError(f"{activity} returned {type(outcome).__name__}, which is no outcome")
+        name, arguments = _CALLBACKS[type(outcome)]
+        callback = getattr(self, name)
+        return await answered(callback(request, activity, *arguments(outcome)), callback)
+
+    async def _redirect(self, request: Request, activity: Activity, url: str) -> Response:
+        return RedirectResponse(url, 303)
+
+    # --- parts
 
     def _phase(self, activity: Activity) -> Phase | None:
         return self.auth.routes.get((activity.strategy or "", activity.phase or ""))
 
-    def _form(self, request: Request, activity: Activity) -> Form | None:
-        """What is drawn again: the page of the phase, or what somebody was shown who was invited."""
-        phase = self._phase(activity)
-        if phase is None:
-            return None
-        invited = phase.registers is not None and phase.registers.token in request.scope.get("asgi_auth.params", EMPTY)
-        return phase.registers if invited else phase.form
+    def _factor_page(self, factors: Iterable[str]) -> str | None:
+        """Where a person shows one of these factors; None: on no page of the library."""
+        pages = (
+            self._routing.path(Activity(name, phase.name))
+            for (name, _), phase in self.auth.routes.items()
+            if name in factors and phase.who == "pending" and phase.page
+        )
+        return next(pages, None)
 
     def _registrations(self, view: View) -> list[tuple[Form, str]]:
         """The forms of every registration that a view offers, with where they post to."""
         return [
-            (phase.registers, self._path(Activity(name, phase.name)))
+            (phase.registers, self._routing.path(Activity(name, phase.name)))
             for (name, _), phase in self.auth.routes.items()
             if view.registers and phase.registers is not None and (not view.strategies or name in view.strategies)
         ]
-
-    def _path(self, activity: Activity) -> str:
-        return "/".join((self.auth.mount_path, *(part for part in activity if part is not None)))
-
-    async def _answer(self, request: Request, activity: Activity) -> Response:
-        phase, method = self._phase(activity), request.method
-        if phase is not None and phase.form is not None and method in ("GET", "HEAD"):
-            return self._draw(phase.form, activity, read_query(request.scope), EMPTY, 200)
-        allowed = _methods(phase)
-        if method not in allowed:
-            raise MethodNotAllowedError("wrong method", headers={"Allow": ", ".join(allowed)})
-        if method in SAFE_METHODS and is_speculative(request.scope["headers"]):
-            # A phase may consume something, as a callback does, and nobody has opened the page yet. A browser discards
-            # such an answer and asks again. The application is not asked: it may redirect.
-            return Response(status_code=503, headers={"Retry-After": "0"})
-        check_cross_site(request.scope, self.auth)
-        if phase is not None and phase.signed_in:
-            read_bearer(request.scope["headers"])  # two credentials are none: 400 (RP-5)
-        await self._read(request, phase)
-        if not self.auth.upkeep.started:  # the server sends no lifespan messages
-            await self.auth.upkeep.start()
-        if phase is None:
-            return await self._sign_out(request)
-        return await self._run_phase(request, activity, phase)
-
-    async def _read(self, request: Request, phase: Phase | None) -> None:
-        params = await read_body(request, limit=self.body_limit, timeout=self.body_timeout)
-        request.scope["asgi_auth.params"] = params
-        request.scope["asgi_auth.secrets"] = phase.secrets if phase is not None else frozenset()
-        form = None if phase is None else phase.registers or phase.form
-        request.scope["asgi_auth.link_token"] = None if form is None else form.token
-
-    async def _sign_out(self, request: Request) -> Response:
-        await self.revoke_bearer_tokens(request)
-        await self.revoke_session_tokens(request)
-        response = await answered(self.handle_sign_out(request), self.handle_sign_out)
-        self._clear(request, response)
-        return response
-
-    async def _run_phase(self, request: Request, activity: Activity, phase: Phase) -> Response:
-        client = client_of(request.scope, self.auth)
-        # Before the store is asked, and before any task is made, each of which would wait for those of a whole crowd.
-        with self.auth.services.passwords.place(client.address) if phase.hashes else nullcontext():
-            act = partial(phase.handle, await self._phase_request(request, phase, client))
-            result = await unless_gone(request.receive, self.auth.perform(activity, act, client))
-        response = await self._dispatch(request, activity, result)
-        self._keep_cookies(request, response, result)
-        return response
-
-    def _keep_cookies(self, request: Request, response: Response, result: Any) -> None:
-        auth = self.auth
-        if isinstance(result, Finished) and auth.pending_cookie in step_cookies(request.scope, auth):
-            drop_cookie(response, auth.pending_cookie, secure=auth.secure)
-        if isinstance(result, Challenge) and result.pending is not None:
-            keep_cookie(response, auth.pending_cookie, result.pending, secure=auth.secure)
-        if isinstance(result, Redirect) and result.flow:
-            # A name of its own, so that a flow in another tab keeps its cookie.
-            name = f"{auth.flow_cookie}_{hash_token(result.flow).hex()[:16]}"
-            keep_cookie(response, name, result.flow, secure=auth.secure, max_age=_FLOW_SECONDS)
-
-    async def _phase_request(self, request: Request, phase: Phase, client: Client) -> PhaseRequest:
-        asked = {}
-        if phase.signed_in or phase.identifies:
-            asked["state"] = state = await load_state(self.auth, request.scope)
-            if phase.signed_in and state.session is None:
-                raise state.error or AuthenticationFailedError("nobody is signed in")
-        cookies, flow = read_cookies(request.scope["headers"]), f"{self.auth.flow_cookie}_"
-        return PhaseRequest(
-            method=request.method,
-            params=request.scope["asgi_auth.params"],
-            query=read_query(request.scope),
-            cookies=cookies,
-            flows=tuple(value for name, value in cookies.items() if name.startswith(flow)),
-            client=client,
-            pending=cookie_of(request.scope, self.auth.pending_cookie),
-            **asked,
-        )
-
-    async def _dispatch(self, request: Request, activity: Activity, result: Any) -> Response:
-        if isinstance(result, Finished):
-            answer = self.handle_success(request, activity, result.user, result.token)
-            return await answered(answer, self.handle_success)
-        if isinstance(result, Accepted):
-            return await answered(self.handle_accepted(request, activity), self.handle_accepted)
-        if isinstance(result, Challenge):
-            answer = self.handle_challenge(request, activity, result.data)
-            return await answered(answer, self.handle_challenge)
-        if isinstance(result, TokenIssued):
-            answer = self.handle_challenge(request, activity, {"token": result.token})
-            return await answered(answer, self.handle_challenge)
-        if isinstance(result, View):
-            return await answered(self.handle_view(request, activity, result), self.handle_view)
-        if isinstance(result, SignedOut):
-            return await self._sign_out(request)
-        if isinstance(result, Redirect):
-            return RedirectResponse(result.url, 303)
-        raise TypeError(f"{activity} returned {type(result).__name__}, which is no outcome")
-
-    # --- parts
 
     def _draw(
         self, form: Form, activity: Activity, sent: Mapping[str, Any], problems: Mapping[str, str], status: int
@@ -492,7 +475,7 @@ class AuthPlug(Generic[U]):
         token = sent.get(form.token) if form.token is not None else None
         page = form_page(
             form,
-            action=self._path(activity),
+            action=self._routing.path(activity),
             token=token if isinstance(token, str) else "",
             app_name=self.auth.app_name,
             problems=problems,
@@ -509,18 +492,3 @@ async def answered(answer: object, callback: Callable[..., object]) -> Response:
     if not isinstance(response, Response):
         raise TypeError(f"{callback.__qualname__} returned {type(response).__name__}, not a Response")
     return response
-
-
-def _raw_path(scope: Scope) -> bytes:
-    """As it was sent; where the server does not tell, ``path`` encoded again, so that ``%3F`` is no query.
-
-    Cut to a length that no path of ours has, so that a longer one is as unknown as the rest of it.
-    """
-    raw_path: bytes = scope.get("raw_path") or quote(scope["path"][:_MAX_PATH], errors="replace").encode()
-    return raw_path[:_MAX_PATH]
-
-
-def _methods(phase: Phase | None) -> tuple[str, ...]:
-    method = "POST" if phase is None else phase.method
-    pages = phase is not None and (phase.form is not None or method == "GET")
-    return tuple(dict.fromkeys(("GET", "HEAD", method))) if pages else (method,)

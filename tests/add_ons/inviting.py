@@ -37,7 +37,7 @@ class ProviderActions:
 
     def __init__(self, name: str, services: Services[Any]) -> None:
         self._name, self._services = name, services
-        self.phases: Sequence[Phase] = (Phase(name="callback", method="POST", handle=self._callback_phase),)
+        self.phases: Sequence[Phase] = (Phase(name="callback", handle=self._callback_phase),)
 
     async def callback(self, params: Mapping[str, Any], *, client: Client = Client()) -> SignedIn | Accepted:
         """Whoever the provider names; a new user if nobody is called so yet."""

@@ -549,7 +549,7 @@ async def test_bound_link_is_for_its_user_signed_in(tmp_path: Path, before: bool
     plug, path = AuthPlug(auth), "/auth/confirmation/confirm"
     params = {"confirmation_token": linked[CHANGE]}
     assert (await post(plug, path, params)).status == 401
-    answer = await post(plug, path, params, cookie=f"{auth.session_cookie}={token.cookie}", headers=BROWSER)
+    answer = await post(plug, path, params, cookie=f"{auth.site.session_cookie}={token.cookie}", headers=BROWSER)
     assert answer.status == 200
     assert (await found_of(auth, NEW_EMAIL)).account.user_id == token.session.user_id
     await auth.close()
@@ -750,7 +750,7 @@ async def test_undo_of_a_user_who_is_gone_or_locked(auth: LocalAuthentication) -
 async def test_change_over_http(tmp_path: Path, auth: LocalAuthentication) -> None:
     """Signed in, fresh, by password; the links' pages change nothing, their buttons do."""
     user, token = await confirmed(auth)
-    plug, cookie = AuthPlug(auth), f"{auth.session_cookie}={token.cookie}"
+    plug, cookie = AuthPlug(auth), f"{auth.site.session_cookie}={token.cookie}"
     path, form = "/auth/confirmation/change_email", {"email": NEW_EMAIL, "current_password": PASSWORD}
     assert (await post(plug, path, form, headers=JSON)).status == 401
     wrong = await post(plug, path, {**form, "current_password": NEW_PASSWORD}, headers=JSON, cookie=cookie)
@@ -787,7 +787,7 @@ async def test_stale_session_over_http(auth: LocalAuthentication) -> None:
         "/auth/confirmation/change_email",
         {"email": NEW_EMAIL, "current_password": PASSWORD},
         headers=JSON,
-        cookie=f"{auth.session_cookie}={token.cookie}",
+        cookie=f"{auth.site.session_cookie}={token.cookie}",
     )
     assert (answer.status, answer.json()["code"]) == (403, "not_fresh")
 

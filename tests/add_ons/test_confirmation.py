@@ -697,7 +697,7 @@ async def test_phases_over_http(auth: LocalAuthentication) -> None:
     assert (await post(plug, "/auth/confirmation/resend")).status == 422
     assert (await post(plug, "/auth/confirmation/cancel")).status == 401
     _, token = await confirmed(auth)
-    cookie = f"{auth.session_cookie}={token.cookie}"
+    cookie = f"{auth.site.session_cookie}={token.cookie}"
     for phase in ("resend", "cancel"):
         assert (await post(plug, f"/auth/confirmation/{phase}", cookie=cookie, headers=JSON)).json() == {
             "status": "accepted"

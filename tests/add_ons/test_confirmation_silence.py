@@ -104,7 +104,7 @@ PHASES = {
 
 async def _signed_in(auth: LocalAuthentication) -> dict[str, str]:
     _, token = await sign_in(auth)
-    return {"Cookie": f"{auth.session_cookie}={token.cookie}"}
+    return {"Cookie": f"{auth.site.session_cookie}={token.cookie}"}
 
 
 def _shown(answer: httpx.Response) -> tuple[int, bytes, list[tuple[str, str]]]:

@@ -63,7 +63,7 @@ PLANTED = "planted by a stranger"
 async def test_lure_into_a_session_of_the_attacker(auth: LocalAuthentication, roles: Roles) -> None:
     """IN-4: the victim opens the link in a browser with the attacker's cookie: nothing is granted to the attacker."""
     app, attacker = site(auth), await member_of(auth, OTHER_EMAIL)
-    cookie = f"{auth.session_cookie}={(await auth.sign_in(attacker)).cookie}"
+    cookie = f"{auth.site.session_cookie}={(await auth.sign_in(attacker)).cookie}"
     token = await invite(auth, grant=ROLE)
     query = f"invitation_token={token}".encode()
     page = await ask(app, "GET", f"{HERE}/view", query=query, headers=PAGE, cookie=cookie)
@@ -86,7 +86,7 @@ async def test_lure_into_an_account_in_the_victims_name(tmp_path: Path, roles: R
     auth = make_inviting(tmp_path, roles=roles)
     planted, access = await register(auth)
     token = await invite(auth, grant=ROLE)
-    app, cookie = site(auth), f"{auth.session_cookie}={access.cookie}"
+    app, cookie = site(auth), f"{auth.site.session_cookie}={access.cookie}"
     answer = await post(app, f"{HERE}/accept", {"invitation_token": token}, headers=PAGE, cookie=cookie)
 
     assert (answer.status, roles.granted, await states(auth)) == (403, [], ["pending"])

@@ -62,7 +62,7 @@ async def bearer_of(auth: LocalAuthentication, user: User) -> str:
 
 async def cookie_of(auth: LocalAuthentication, user: User) -> str:
     """The Cookie header of a sign-in."""
-    return f"{auth.session_cookie}={(await auth.sign_in(user)).cookie}"
+    return f"{auth.site.session_cookie}={(await auth.sign_in(user)).cookie}"
 
 
 def inputs(answer: Answer) -> list[tuple[str, str]]:
@@ -134,7 +134,7 @@ async def test_an_admin_invites_and_the_new_user_sets_a_password(tmp_path: Path)
     assert (done.status, done["location"]) == (303, "/welcome")
     found = await auth.accounts.find("email", EMAIL)
     assert found is not None
-    cookie = f"{auth.session_cookie}={done.cookie(auth.session_cookie)}"
+    cookie = f"{auth.site.session_cookie}={done.cookie(auth.site.session_cookie)}"
     assert await seen_user(app, cookie=cookie) == found.user.id
     assert roles.granted == [(found.user.id, {"role": "editor"})]
     assert (await look(app, token)).status == 401

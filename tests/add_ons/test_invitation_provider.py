@@ -51,7 +51,7 @@ async def come(app: ASGIApp, **form: str) -> Answer:
 
 def cookie_of(auth: LocalAuthentication, answer: Answer) -> str:
     """The Cookie header after a sign-in."""
-    return f"{auth.session_cookie}={answer.cookie(auth.session_cookie)}"
+    return f"{auth.site.session_cookie}={answer.cookie(auth.site.session_cookie)}"
 
 
 async def test_another_address_from_invitation_to_reset(auth: LocalAuthentication, app: ASGIApp, roles: Roles) -> None:
@@ -90,7 +90,7 @@ async def test_another_address_from_invitation_to_reset(auth: LocalAuthenticatio
     assert (await post(app, "/auth/password/reset", form, headers=PAGE)).status == 200
     user, access = await auth.strategy("password").sign_in(credentials(password=NEW_PASSWORD))
     second = {"invitation_token": await invite(auth, scope="team")}
-    cookie = f"{auth.session_cookie}={access.cookie}"
+    cookie = f"{auth.site.session_cookie}={access.cookie}"
     assert (await post(app, "/auth/invitation/accept", second, headers=PAGE, cookie=cookie)).status == 200
     assert (user.id, [owner for owner, _ in roles.granted]) == (found.user.id, [found.user.id] * 2)
 

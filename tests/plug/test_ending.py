@@ -156,7 +156,7 @@ async def factored(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
 
 async def first_factor(app: ASGIApp, **request: Any) -> str:
     """Alice's password; the pending cookie."""
-    answer = await post(app, "/auth/password/sign_in", credentials(), **request)
+    answer = await post(app, "/auth/password/sign_in", credentials(), headers=BROWSER, **request)
     return f"user_pending={answer.cookie('user_pending')}"
 
 

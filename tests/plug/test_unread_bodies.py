@@ -193,7 +193,7 @@ async def test_body_announced_to_be_longer_is_not_read(plug: AuthPlug[User], len
 
 async def test_refusal_waits_for_a_second_at_most(plug: AuthPlug[User], monkeypatch: pytest.MonkeyPatch) -> None:
     """RP-9: half a body, then silence."""
-    monkeypatch.setattr("asgi_auth.web.http._REST_SECONDS", 0.001)
+    monkeypatch.setattr("asgi_auth.web.bodies._REST_SECONDS", 0.001)
     client = Client(pieces(2), goes_on=True)
     await ask(plug, client, "POST", "/auth/no/where")
 

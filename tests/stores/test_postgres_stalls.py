@@ -175,7 +175,7 @@ async def test_postgres_stalled_request_is_unavailable_in_time(network: Way, tmp
         transport = httpx.ASGITransport(application(auth))
         async with auth.running(), httpx.AsyncClient(transport=transport, base_url=auth.base_url) as client:
             _, token = await register(auth)
-            cookie = {"Cookie": f"{auth.session_cookie}={token.cookie}"}
+            cookie = {"Cookie": f"{auth.site.session_cookie}={token.cookie}"}
 
             async def show() -> httpx.Response:
                 return await client.get("/me", headers=cookie)

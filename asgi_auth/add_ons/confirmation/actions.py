@@ -49,21 +49,21 @@ class ConfirmationActions(ConfirmationHook):
         phases = [
             Phase(
                 name="confirm",
-                method="POST",
                 handle=self._confirm_phase,
                 form=_CONFIRM,
+                page=True,
                 secrets=frozenset({"confirmation_token"}),
-                identifies=True,
+                who="known",
             ),
-            Phase(name="resend", method="POST", handle=self._resend_phase, identifies=True),
-            Phase(name="cancel", method="POST", handle=self._cancel_phase, signed_in=True),
+            Phase(name="resend", handle=self._resend_phase, who="known"),
+            Phase(name="cancel", handle=self._cancel_phase, who="session"),
         ]
         if self._options.confirms_email:
             secrets = frozenset({"undo_token"})
-            phases.append(Phase(name="undo", method="POST", handle=self._undo_phase, form=_UNDO, secrets=secrets))
+            phases.append(Phase(name="undo", handle=self._undo_phase, form=_UNDO, page=True, secrets=secrets))
         if self._options.confirms_email and self._options.confirm_on_update:
             secrets, handle = frozenset({"current_password"}), self._change_email_phase
-            phases.append(Phase(name="change_email", method="POST", handle=handle, secrets=secrets, signed_in=True))
+            phases.append(Phase(name="change_email", handle=handle, secrets=secrets, who="session"))
         return phases
 
     # --- confirm

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from asgi_auth.acts import Draft
@@ -44,16 +43,18 @@ class InvitationActions(Hook):
         self.phases = self._make_phases()
 
     def _make_phases(self) -> list[Phase]:
-        post, token = partial(Phase, method="POST"), frozenset({TOKEN})
+        token = frozenset({TOKEN})
         accept, decline = self._accepting.accept_form, self._accepting.decline_form
         return [
-            post(name="invite", handle=self._invite_phase, signed_in=True),
-            post(name="resend", handle=self._resend_phase, signed_in=True),
-            post(name="revoke", handle=self._revoke_phase, signed_in=True),
-            Phase(name="list", method="GET", handle=self._list_phase, signed_in=True),
-            Phase(name="view", method="GET", handle=self._view_phase, identifies=True, secrets=token),
-            post(name="accept", handle=self._accept_phase, signed_in=True, form=accept, secrets=token),
-            post(name="decline", handle=self._decline_phase, form=decline, secrets=token),
+            Phase(name="invite", handle=self._invite_phase, who="session"),
+            Phase(name="resend", handle=self._resend_phase, who="session"),
+            Phase(name="revoke", handle=self._revoke_phase, who="session"),
+            Phase(name="list", methods=frozenset({"GET"}), handle=self._list_phase, who="session"),
+            Phase(
+                name="view", methods=frozenset({"GET"}), handle=self._view_phase, page=True, who="known", secrets=token
+            ),
+            Phase(name="accept", handle=self._accept_phase, who="session", form=accept, page=True, secrets=token),
+            Phase(name="decline", handle=self._decline_phase, form=decline, page=True, secrets=token),
         ]
 
     async def prepare(self, draft: Draft) -> Draft:

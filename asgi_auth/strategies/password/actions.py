@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_auth.accounts import as_of
 from asgi_auth.acts import Draft, Proof
-from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError, ValidationError
-from asgi_auth.events import SessionsRevoked
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, ValidationError
 from asgi_auth.passwords import normalise_password
 from asgi_auth.phases import Accepted, Outcome, Phase, PhaseRequest, SignedIn, TokenIssued
 from asgi_auth.protocol.fields import read_flag, read_texts
 from asgi_auth.services import Services
-from asgi_auth.store import Found, Work
+from asgi_auth.store import Found
 from asgi_auth.strategies.password.forms import registration_form, reset_form
 from asgi_auth.strategies.password.resetting import Resetting
 from asgi_auth.types import Client, Session
@@ -46,7 +45,6 @@ class PasswordActions(Resetting):
             phases.append(
                 Phase(
                     name="register",
-                    method="POST",
                     handle=self._register_phase,
                     hashes=True,
                     registers=registration_form(options),
@@ -55,31 +53,29 @@ class PasswordActions(Resetting):
             )
         if options.sign_in_enabled:
             phases += [
-                Phase(name="sign_in", method="POST", handle=self._sign_in_phase, hashes=True, secrets=_PASSWORDS),
+                Phase(name="sign_in", handle=self._sign_in_phase, hashes=True, secrets=_PASSWORDS),
                 Phase(
                     name="sign_in_with_token",
-                    method="POST",  # a GET changes nothing (RFC 9110 section 9.2.1), and its URL would be logged
                     handle=self._sign_in_with_token_phase,
                     secrets=frozenset({"token"}),
                 ),
                 Phase(
                     name="reauthenticate",
-                    method="POST",
                     handle=self._reauthenticate_phase,
                     hashes=True,
                     secrets=_PASSWORDS,
-                    signed_in=True,
+                    who="session",
                 ),
             ]
         if options.resettable is not None:
             phases += [
-                Phase(name="reset_request", method="POST", handle=self._reset_request_phase),
+                Phase(name="reset_request", handle=self._reset_request_phase),
                 Phase(
                     name="reset",
-                    method="POST",
                     handle=self._reset_phase,
                     hashes=True,
                     form=reset_form(options),
+                    page=True,
                     secrets=_PASSWORDS | {"reset_token"},
                 ),
             ]
@@ -218,14 +214,8 @@ class PasswordActions(Resetting):
         began = self._services.clock()
         found = await self._verified(await self._services.accounts.get(session.user_id), password, client)
         account = as_of(found.account, session.stamp)  # what changed since it began has ended the session
-
-        async def spend(work: Work[Any]) -> None:
-            if not await work.sessions.revoke(session.id, now=began):
-                raise InvalidTokenError("the session has ended in the meantime")
-            work.emit(SessionsRevoked(at=began, user_id=session.user_id, client=client, session_id=session.id))
-
         proof = Proof(account=account, factor=self._options.name, at=began, earlier=session.factors)
-        return SignedIn(found.user, proof, spend=spend)
+        return SignedIn(found.user, proof, spend=self._services.sessions.replacing(session, client))
 
     # --- phases
 

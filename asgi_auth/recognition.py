@@ -1,0 +1,184 @@
+"""Recognisers: they find out who sends a request. Middlewares, plug and guards share those of an ``Authentication``."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from inspect import isawaitable
+from typing import Any, NamedTuple, Protocol
+
+from asgi_auth.errors import ConfigurationError, CrossSiteError, InvalidTokenError, MalformedRequestError
+from asgi_auth.protocol.bearer import read_bearer
+from asgi_auth.protocol.cookies import read_cookie
+from asgi_auth.protocol.headers import MAX_LINES, check_headers
+from asgi_auth.runtime.jobs import logger
+from asgi_auth.sessions import Sessions
+from asgi_auth.site import Site
+from asgi_auth.types import AnonymousUser, AuthState, Clock, Session
+
+Scope = Mapping[str, Any]
+"""Of an ASGI connection."""
+
+Scopes = Callable[[Any], Iterable[str] | Awaitable[Iterable[str]]]
+"""Returns what a user may do in the application, beside being signed in; plain or async."""
+
+AUTHENTICATED = "authenticated"
+"""The scope of everybody who is signed in, but by a credential with scopes of its own."""
+
+
+class Recognised(NamedTuple):
+    """Whom a credential names."""
+
+    user: Any
+    session: Session | None
+    """None for a credential that needs no session."""
+    scopes: Sequence[str] | None = None
+    """All that the credential may do; None: whatever its user may."""
+
+
+class Recogniser(Protocol):
+    """Recognises one kind of credential. A strategy adds its own by ``Hook.recognisers``."""
+
+    @property
+    def method(self) -> str:
+        """What ``AuthState.method`` says, and a scope of the request."""
+        ...
+
+    @property
+    def ambient(self) -> bool:
+        """Whether browsers attach the credential by themselves, as a cookie. SessionUserMiddleware asks these, and
+        BearerUserMiddleware the others."""
+        ...
+
+    def credential(self, scope: Scope, /) -> str | None:
+        """The credential of a request or websocket; None if it shows none of this kind. Asks no store.
+
+        Raises:
+            CrossSiteError, MalformedRequestError: it shows one that counts for nothing.
+        """
+        ...
+
+    async def load(self, credential: str, /, *, now: datetime) -> Recognised:
+        """Whom it names, by one query.
+
+        Raises:
+            InvalidTokenError: nobody.
+            UnavailableError: could not be checked.
+        """
+        ...
+
+
+class CookieRecogniser:
+    """Browsers, by the session cookie; never for a request of another site (CF-1, WS-1)."""
+
+    method, ambient = "session", True
+
+    def __init__(self, site: Site, sessions: Sessions[Any]) -> None:
+        self._site, self._cookie, self._sessions = site, site.session_cookie.encode(), sessions
+
+    def credential(self, scope: Scope, /) -> str | None:
+        """The value of the cookie."""
+        cookie = read_cookie(scope["headers"], self._cookie)
+        if cookie is not None and self._site.crosses_sites(scope):
+            raise self._site.refusal(scope)
+        return cookie
+
+    async def load(self, credential: str, /, *, now: datetime) -> Recognised:
+        """The user of the session that it opens."""
+        session, user = await self._sessions.load(credential, now=now)
+        return Recognised(user, session)
+
+
+class AccessTokenRecogniser:
+    """Scripts, by the access token in the Authorization header, and nowhere else (RFC 6750 section 2.1)."""
+
+    method, ambient = "bearer", False
+
+    def __init__(self, sessions: Sessions[Any]) -> None:
+        self._sessions = sessions
+
+    def credential(self, scope: Scope, /) -> str | None:
+        """The token."""
+        return read_bearer(scope["headers"])
+
+    async def load(self, credential: str, /, *, now: datetime) -> Recognised:
+        """The user of the session that it names."""
+        session, user = await self._sessions.load_bearer(credential, now=now)
+        return Recognised(user, session)
+
+
+class Recognition:
+    """Asks the recognisers of one ``Authentication``, those of strategies first."""
+
+    def __init__(
+        self,
+        recognisers: Sequence[Recogniser],
+        *,
+        subject_name: str,
+        scopes: Scopes | None,
+        clock: Clock,
+        authentication: object,
+    ) -> None:
+        """Args: authentication: Who says so, in every ``AuthState``."""
+        self._recognisers, self._scopes, self._clock = tuple(recognisers), scopes, clock
+        self._authentication = authentication
+        self._own = {each.method: (AUTHENTICATED, each.method, subject_name) for each in self._recognisers}
+        if len(self._own) < len(self._recognisers):
+            raise ConfigurationError("strategies, add_ons: two recognisers have the same method")
+        self._reserved = frozenset({name for own in self._own.values() for name in own})
+        self.anonymous = AuthState(AnonymousUser(), None, None, (), None, authentication)
+
+    def among(self, *, ambient: bool) -> tuple[Recogniser, ...]:
+        """Those whose credential browsers attach by themselves, or the others."""
+        return tuple(each for each in self._recognisers if each.ambient is ambient)
+
+    async def state(self, scope: Scope, recognisers: Sequence[Recogniser]) -> AuthState | None:
+        """What the first credential of a request says, be it that it counts for nothing; None if there is none.
+
+        Raises:
+            UnavailableError: it could not be checked.
+            ConfigurationError: the store refuses to open.
+        """
+        method = ""
+        try:
+            if len(scope["headers"]) > MAX_LINES:  # asked here, for every request pays for a call
+                check_headers(scope["headers"])
+            for recogniser in recognisers:
+                method = recogniser.method
+                credential = recogniser.credential(scope)
+                if credential is not None:
+                    break
+            else:
+                return None
+            user, session, scopes = await recogniser.load(credential, now=self._clock())
+        except (InvalidTokenError, CrossSiteError, MalformedRequestError) as exc:
+            logger.debug("a %s credential was refused: %s", method, exc.reason)
+            return self.anonymous._replace(error=exc)
+        own: tuple[str, ...] = self._own[method]
+        if self._scopes is not None or scopes is not None:
+            own = await self._cut(own, user, scopes)
+        return AuthState(user, session, method, own, None, self._authentication)
+
+    async def _cut(self, own: tuple[str, ...], user: Any, scopes: Sequence[str] | None) -> tuple[str, ...]:
+        """*own* and what the application adds; of a credential with *scopes* only those that its user has now."""
+        added: Iterable[str] | None = None
+        if self._scopes is not None:
+            answer = self._scopes(user)
+            added = await answer if isawaitable(answer) else answer
+        if scopes is None:
+            return (*own, *(added or ()))
+        has = set(scopes) if added is None else set(added)
+        return tuple(name for name in scopes if name in has and name not in self._reserved)
+
+    async def every_state(self, scope: Scope) -> AuthState:
+        """Who asks, by whatever credential, as the store has it now; for the plug.
+
+        What a middleware outside found is not asked: the body has arrived since then, as slowly as the client liked,
+        and the session may have ended meanwhile.
+
+        Raises:
+            UnavailableError: could not be checked.
+        """
+        state = self.anonymous
+        for ambient in (True, False):
+            if state.method is None and (found := await self.state(scope, self.among(ambient=ambient))) is not None:
+                state = found
+        return state

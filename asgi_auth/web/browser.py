@@ -1,0 +1,109 @@
+"""The only writer of cookies: those of the session, and those that the steps of a sign-in keep."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cached_property
+from hashlib import sha256
+from typing import NamedTuple
+
+from starlette.responses import Response
+
+from asgi_auth.phases import Browser
+from asgi_auth.protocol.cookies import cookie_names, delete_cookie, read_cookies, set_cookie
+from asgi_auth.protocol.headers import Headers
+from asgi_auth.site import Site
+from asgi_auth.types import CookieKind
+
+MOST_OF_A_KIND = 20
+"""Cookies; a browser keeps some 180 of a site, and sends them all with each request."""
+
+SIGN_IN_KINDS: tuple[CookieKind, ...] = ("pending", "flow", "challenge")
+"""What belongs to a sign-in that is under way: it goes with a sign-out."""
+
+
+class _Change(NamedTuple):
+    name: str
+    value: str | None
+    """None: the cookie goes."""
+    max_age: int | None = None
+
+
+class CookieBrowser(Browser):
+    """The browser that a request comes from. What is kept and dropped is seen by the next ``read`` already."""
+
+    def __init__(self, headers: Headers, site: Site) -> None:
+        """Args: headers: Of the request. site: Whose cookies they are."""
+        self._headers, self._site = headers, site
+        self._changes: dict[str, _Change] = {}
+
+    @cached_property
+    def _kept(self) -> dict[str, str]:
+        """The cookies of the library's, by name, the oldest first: browsers send them so (RFC 6265bis section 5.8.3).
+
+        Of one that was sent twice, or cannot be read, nothing is believed: its value is empty. MalformedRequestError:
+        there are too many cookies.
+        """
+        readable, names = read_cookies(self._headers), cookie_names(self._headers)
+        return {name: readable.get(name, "") for name in names if self._site.kind_of(name) is not None}
+
+    def read_all(self, kind: CookieKind) -> Sequence[str]:
+        """Every value of a *kind* that can be read, the oldest first."""
+        return [value for name, value in self._kept.items() if value and self._site.kind_of(name) == kind]
+
+    def keep(self, kind: CookieKind, value: str, *, lifetime: timedelta) -> None:
+        """Have the browser keep *value*."""
+        name = self._site.cookie(kind)
+        if kind != "pending":  # a name of its own, so that what another tab has under way keeps its cookie
+            name = f"{name}_{_suffix(value)}"
+            others = [other for other in self._kept if self._site.kind_of(other) == kind and other != name]
+            for oldest in others[: max(0, len(others) + 1 - MOST_OF_A_KIND)]:
+                self._drop(oldest)
+        self._kept[name] = value
+        self._changes[name] = _Change(name, value, int(lifetime.total_seconds()))
+
+    def drop(self, kind: CookieKind, value: str | None = None) -> None:
+        """Have the browser forget *value*; None: all of a *kind*."""
+        for name, kept in list(self._kept.items()):
+            if self._site.kind_of(name) == kind and value in (None, kept):
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        self._kept.pop(name)
+        self._changes[name] = _Change(name, None)
+
+    def drop_sign_in(self) -> None:
+        """Have the browser forget the session, and every sign-in that is under way in it."""
+        for kind in SIGN_IN_KINDS:
+            self.drop(kind)
+        self._changes[self._site.session_cookie] = _Change(self._site.session_cookie, None)
+
+    def apply(self, response: Response) -> None:
+        """Write the changes into an answer; what it says of the same cookies by itself goes."""
+        for change in self._changes.values():
+            if change.value is None:
+                drop_cookie(response, change.name, secure=self._site.secure)
+            else:
+                keep_cookie(response, change.name, change.value, secure=self._site.secure, max_age=change.max_age)
+
+
+def _suffix(value: str) -> str:
+    return sha256(value.encode()).hexdigest()[:16]
+
+
+def keep_cookie(response: Response, name: str, value: str, *, secure: bool, max_age: int | None = None) -> None:
+    """Add a Set-Cookie; one that is there for the same name goes."""
+    _drop(response, name)
+    response.headers.append("Set-Cookie", set_cookie(name, value, secure=secure, max_age=max_age))
+
+
+def drop_cookie(response: Response, name: str, *, secure: bool) -> None:
+    """Add a Set-Cookie that removes the cookie."""
+    _drop(response, name)
+    response.headers.append("Set-Cookie", delete_cookie(name, secure=secure))
+
+
+def _drop(response: Response, name: str) -> None:
+    start = f"{name}=".encode()
+    response.raw_headers[:] = [
+        (key, value) for key, value in response.raw_headers if key != b"set-cookie" or not value.startswith(start)
+    ]

@@ -1,0 +1,73 @@
+"""Who asks, as far as the transport and the headers say."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, get_args
+
+from starlette.types import Scope
+
+from asgi_auth.authentication import Authentication
+from asgi_auth.errors import InvalidTokenError
+from asgi_auth.protocol.client import client_address, client_label, client_network, peer_of
+from asgi_auth.protocol.cookies import read_every
+from asgi_auth.protocol.forwarded import ForwardedHeader
+from asgi_auth.protocol.headers import LAST_BYTES, header_values
+from asgi_auth.protocol.proxy_advice import silent_proxy, unlisted_proxy
+from asgi_auth.tokens import random_hash
+from asgi_auth.types import Client
+
+
+def client_of(scope: Scope, auth: Authentication[Any]) -> Client:
+    """Who asks: the address from the transport or a trusted proxy (HT-2), and what the browser shows of itself.
+
+    Raises:
+        MalformedRequestError: a cookie of ours came with more than 8 different values.
+    """
+    agents = header_values(scope["headers"], b"user-agent")
+    pending = read_every(scope["headers"], auth.site.cookie("pending").encode())
+    return Client(
+        address=_address_of(scope, auth),
+        label=client_label(agents[0]) if agents else "",
+        session_hashes=tuple(_session_hashes(scope, auth)),
+        pending_hashes=tuple(filter(None, map(random_hash, pending))),
+        browser=is_browser(scope),
+    )
+
+
+def source_of(scope: Scope, auth: Authentication[Any]) -> str | None:
+    """Who counts as one where turns are shared out."""
+    return client_network(_address_of(scope, auth))
+
+
+def _address_of(scope: Scope, auth: Authentication[Any]) -> str | None:
+    proxies = auth.trusted_proxies
+    return client_address(_peer(scope), header_values(scope["headers"], proxies.header.encode(), LAST_BYTES), proxies)
+
+
+def _peer(scope: Scope) -> str | None:
+    client, server = scope.get("client"), scope.get("server")
+    return peer_of(client[0] if client else None, server[0] if server else None)
+
+
+def proxy_advice(scope: Scope, auth: Authentication[Any]) -> Iterator[tuple[str, str]]:
+    """What to tell the operator of a proxy of theirs that is not trusted, or does not tell who its client is.
+
+    Yields:
+        The kind of advice, and its text.
+    """
+    sent = {name: header_values(scope["headers"], name.encode(), LAST_BYTES) for name in get_args(ForwardedHeader)}
+    for advise in (unlisted_proxy, silent_proxy):
+        if (advice := advise(_peer(scope), sent, auth.trusted_proxies)) is not None:
+            yield advise.__name__, advice
+
+
+def is_browser(scope: Scope) -> bool:
+    """Whether the request has a header that only browsers send, and that scripts in a page cannot set."""
+    return bool(header_values(scope["headers"], b"origin") or header_values(scope["headers"], b"sec-fetch-site"))
+
+
+def _session_hashes(scope: Scope, auth: Authentication[Any]) -> Iterator[bytes]:
+    """Of every session cookie that is ours, also beside a planted one: they are used to end sessions only."""
+    for cookie in read_every(scope["headers"], auth.site.session_cookie.encode()):
+        with suppress(InvalidTokenError):
+            yield auth.sessions.cookie_hash(cookie)
