@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from inspect import isclass
-from ipaddress import ip_address
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -26,6 +25,7 @@ from asgi_auth.protocol.cookies import cookie_name
 from asgi_auth.protocol.cross_site import parse_origin
 from asgi_auth.protocol.forwarded import ForwardedHeader
 from asgi_auth.protocol.keys import check_secret, keyed_hash
+from asgi_auth.protocol.loopback import is_loopback
 from asgi_auth.registration import Registration
 from asgi_auth.services import Services
 from asgi_auth.sessions import SessionOptions, Sessions
@@ -84,7 +84,7 @@ class Authentication(Generic[U]):
         secret: At least 32 random bytes (``python -m asgi_auth secret``), or several, newest first: the first signs,
             all verify. Nothing durable depends on it.
         base_url: Scheme, host and port under which the public reaches the application. ``http`` only for
-            ``localhost`` and loopback addresses.
+            ``localhost``, names below it (RFC 6761 section 6.3) and loopback addresses.
         strategies: The ways to sign in.
         add_ons: What happens around accounts.
         app_name: What mails and pages call the application; a password must not be made of it. None: the host.
@@ -93,7 +93,8 @@ class Authentication(Generic[U]):
         registration: ``open``, ``invite_only`` (needs an add-on that opens it) or ``closed``.
         taken_answers: How often one client address may be told by registering that an identity is taken, whatever the
             strategy; from then on it cannot register until the window ends.
-        allowed_origins: Further origins whose pages may send requests with our cookies.
+        allowed_origins: Further origins whose pages may send requests with our cookies. Also the pages of app shells
+            and browser extensions, such as ``capacitor://localhost`` and ``chrome-extension://…``.
         allowed_return_to: Absolute URLs that ``return_to`` may name besides local paths.
         trusted_proxies: Networks of the proxies whose word about the client's address is believed, and ``unix`` for
             the one on a UNIX socket, where the application listens on nothing else; none by default.
@@ -177,9 +178,9 @@ class Authentication(Generic[U]):
         self.base_url = parse_origin(base_url, parameter="base_url")
         self.host = urlsplit(self.base_url).hostname or ""
         self.secure = self.base_url.startswith("https://")
-        if not self.secure and not _is_loopback(self.host):
-            raise ConfigurationError("base_url must be https, but for localhost and loopback addresses")
-        others = (parse_origin(origin, parameter="allowed_origins") for origin in allowed_origins)
+        if not self.secure and not is_loopback(self.host):
+            raise ConfigurationError("base_url must be https, but for localhost, names below it and loopback addresses")
+        others = (parse_origin(origin, parameter="allowed_origins", apps=True) for origin in allowed_origins)
         self.origins = frozenset({self.base_url, *others})
         self.session_cookie = cookie_name(self.subject_name, "session", secure=self.secure)
         self.pending_cookie = cookie_name(self.subject_name, "pending", secure=self.secure)
@@ -517,10 +518,3 @@ def _check_mount_path(mount_path: str) -> str:
     if not _MOUNT_PATH.fullmatch(mount_path or ""):
         raise ConfigurationError("mount_path must be like '/auth'")
     return mount_path
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -5,7 +5,6 @@ import re
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from datetime import timedelta
-from ipaddress import ip_address
 from typing import Any, TypeVar, get_args
 
 from starlette.requests import ClientDisconnect, Request
@@ -32,6 +31,7 @@ from asgi_auth.protocol.client import client_address, client_label, client_netwo
 from asgi_auth.protocol.cookies import cookie_names, delete_cookie, read_cookie, read_every, set_cookie
 from asgi_auth.protocol.cross_site import SAFE_METHODS, is_cross_site, origin_of
 from asgi_auth.protocol.forwarded import ForwardedHeader
+from asgi_auth.protocol.loopback import is_loopback
 from asgi_auth.protocol.proxy_advice import silent_proxy, unlisted_proxy
 from asgi_auth.tokens import random_hash
 from asgi_auth.types import Client
@@ -231,26 +231,21 @@ def check_host(scope: Scope, auth: Authentication[Any]) -> None:
     """On a local instance, refuse a Host that is not local: a page that rebinds its name to 127.0.0.1 must not get in.
 
     Raises:
-        MisdirectedRequestError: the Host is neither ``localhost``, a loopback address nor ``testserver``.
+        MisdirectedRequestError: the Host is neither this machine (see ``is_loopback``) nor ``testserver``.
     """
     if auth.secure:
         return
     hosts = header_values(scope, b"host")
     if len(hosts) != 1 or not _is_local(hosts[0]):
         raise MisdirectedRequestError(
-            f"Host {_shown(hosts)}: with base_url {auth.base_url} only localhost and loopback addresses are served; to "
-            "serve another name, give base_url that name, with https"
+            f"Host {_shown(hosts)}: with base_url {auth.base_url} only localhost, names below it and loopback "
+            "addresses are served; to serve another name, give base_url that name, with https"
         )
 
 
 def _is_local(host: str) -> bool:
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name.lower() in ("localhost", "testserver"):
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return name.lower() == "testserver" or is_loopback(name)
 
 
 def check_cross_site(scope: Scope, auth: Authentication[Any]) -> None:
