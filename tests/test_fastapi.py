@@ -1,21 +1,26 @@
 """``require`` as a dependency of FastAPI: documented, replaceable, for routes and websockets, and never in a thread."""
 
+import gc
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
+import fastapi.params
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Query, Security, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Security, WebSocket, WebSocketException
+from fastapi.requests import HTTPConnection
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIWebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_auth.guards import require
 from asgi_auth.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.types import User
-from tests.asgi import shake
+from tests.asgi import make_scope, shake
 from tests.support import BASE_URL, EMAIL, make_auth, register
 
 pytestmark = pytest.mark.anyio
@@ -98,6 +103,10 @@ async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
 
 BARE: Any = require()
 """A guard that is not wrapped in ``Depends``."""
+UNCALLED: Any = require
+"""``require`` itself."""
+OTHER = Depends(lambda: None)
+"""Another dependency."""
 REQUIRED: Any = Parameter.empty
 
 
@@ -127,6 +136,21 @@ MISUSES: dict[str, tuple[Any, Any]] = {
     "annotated with a default": (Annotated[Any, BARE], None),
     "annotated before a marker": (Annotated[str, BARE, Query()], ""),
     "annotated after a marker": (Annotated[str, Query(), BARE], ""),
+    "annotated before a dependency": (Annotated[User, BARE, OTHER], REQUIRED),
+    "annotated after a dependency": (Annotated[User, OTHER, BARE], REQUIRED),
+    "annotated beside a dependency": (Annotated[User, BARE], OTHER),
+    "annotated deeper": (list[Annotated[Any, BARE]], None),
+    "as a type": (BARE, None),
+    "uncalled default": (Any, UNCALLED),
+    "uncalled default of a model": (User, UNCALLED),
+    "uncalled default without a type": (REQUIRED, UNCALLED),
+    "uncalled annotated": (Annotated[Any, UNCALLED], REQUIRED),
+    "uncalled annotated with a default": (Annotated[Any, UNCALLED], None),
+    "uncalled annotated before a dependency": (Annotated[Any, UNCALLED, OTHER], REQUIRED),
+    "uncalled as a type": (UNCALLED, None),
+    "uncalled dependency": (Any, Depends(UNCALLED)),
+    "uncalled annotated dependency": (Annotated[Any, Depends(UNCALLED)], REQUIRED),
+    "uncalled security": (Any, Security(UNCALLED, scopes=["admin"])),
     "of a dependency": (Any, Depends(_taking(Any, BARE))),
     "of a class": (Any, Depends(_Current)),
 }
@@ -140,15 +164,115 @@ def test_guard_without_depends_fails_when_the_route_is_declared(misuse: str, kin
         getattr(FastAPI(), kind)("/x")(_taking(*MISUSES[misuse]))
 
 
+@pytest.mark.parametrize("wrong", [BARE, UNCALLED, Depends(UNCALLED)], ids=["bare", "uncalled", "uncalled dependency"])
 @pytest.mark.parametrize("router", [FastAPI, APIRouter])
 @pytest.mark.parametrize("kind", ["get", "websocket"])
-def test_listed_guard_without_depends_fails_when_the_route_is_declared(router: Any, kind: str) -> None:
+def test_listed_guard_without_depends_fails_when_the_route_is_declared(router: Any, kind: str, wrong: Any) -> None:
     """The same in ``dependencies=[…]``, of a route or of its router."""
-    of_route = getattr(router(), kind)("/x", dependencies=[BARE])
-    of_router = getattr(router(dependencies=[BARE]), kind)("/x")
+    of_route = getattr(router(), kind)("/x", dependencies=[wrong])
+    of_router = getattr(router(dependencies=[wrong]), kind)("/x")
     for declare in (of_route, of_router):
         with pytest.raises(TypeError, match=r"dependencies=\[Depends\(require\(\)\)\]"):
             declare(_taking(Any, None))
+
+
+@pytest.mark.parametrize("wrong", [BARE, UNCALLED, Depends(UNCALLED)], ids=["bare", "uncalled", "uncalled dependency"])
+async def test_guard_without_depends_around_a_router_opens_nothing(visit: Visit, wrong: Any) -> None:
+    """FastAPI looks at the dependencies of ``include_router`` when a request comes. No request reaches the route."""
+    router, reached = APIRouter(), list[str]()
+    router.get("/included")(lambda: reached.append("included"))
+
+    async def include_and_ask() -> None:
+        visit.app.include_router(router, dependencies=[wrong])
+        await visit.client.get("/included", headers=visit.bearer)
+
+    with pytest.raises(TypeError, match=r"dependencies=\[Depends\(require\(\)\)\]"):
+        await include_and_ask()
+    assert reached == []
+
+
+@pytest.mark.parametrize("router", [FastAPI, APIRouter])
+@pytest.mark.parametrize("kind", ["get", "post", "websocket"])
+def test_decorator_above_the_route_fails_when_it_is_declared(router: Any, kind: str) -> None:
+    """FastAPI has the endpoint already, without the guard."""
+
+    async def endpoint(request: Request, websocket: WebSocket) -> None: ...
+
+    with pytest.raises(TypeError, match=r"in a route already, .* write @require\(\) below @api\.get"):
+        require()(getattr(router(), kind)("/x")(endpoint))
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_route_is_found_however_python_keeps_its_attributes(read: bool) -> None:
+    """They are in a dict once somebody has read them all, or where a class has many instances that differ."""
+
+    class Route(APIWebSocketRoute):
+        """A class that has no other instances."""
+
+    async def endpoint(websocket: WebSocket) -> None: ...
+
+    route = Route("/x", endpoint)
+    assert not read or vars(route)
+    with pytest.raises(TypeError, match="in a route already"):
+        require()(endpoint)
+
+
+async def test_decorator_below_the_route_guards(visit: Visit) -> None:
+    """There it works, for functions of both kinds."""
+
+    @visit.app.get("/below")
+    @require()
+    async def below(request: Request) -> str | None:
+        return request.user.email  # type: ignore[no-any-return]
+
+    @visit.app.get("/plainly-below")
+    @require()
+    def plainly_below(request: Request) -> str | None:
+        return request.user.email  # type: ignore[no-any-return]
+
+    for path in ("/below", "/plainly-below"):
+        assert (await visit.client.get(path)).status_code == 401
+        assert (await visit.client.get(path, headers=visit.bearer)).json() == EMAIL
+
+
+async def of_module(request: Request) -> str:
+    return "of module"
+
+
+async def test_function_of_a_module_may_be_open_and_guarded(visit: Visit) -> None:
+    """It is no decorator that meets a function by its name: one route has it, another one with a guard."""
+    visit.app.get("/of-module")(of_module)
+    visit.app.get("/guarded-of-module")(require()(of_module))
+
+    assert (await visit.client.get("/of-module")).json() == "of module"
+    assert (await visit.client.get("/guarded-of-module")).status_code == 401
+
+
+def test_decorator_searches_no_objects_for_a_new_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards cost nothing at start: the search of all objects is for functions that others know."""
+    monkeypatch.setattr(gc, "get_referrers", None)
+
+    @require()
+    async def endpoint(request: Request) -> None: ...
+
+    class Endpoint:
+        @require()
+        def get(self, request: Request) -> None: ...
+
+    assert (endpoint.__name__, Endpoint.get.__name__) == ("endpoint", "get")
+
+
+@pytest.mark.parametrize("wrong", [BARE, UNCALLED], ids=["bare", "uncalled"])
+def test_guard_is_taken_for_a_marker(wrong: Any) -> None:
+    """Whatever part of FastAPI looks, it goes on to read ``dependency``, which is refused."""
+    assert isinstance(wrong, fastapi.params.Depends)
+    with pytest.raises(TypeError, match=r"write Annotated\[User, Depends\(require\(\)\)\]"):
+        _ = wrong.dependency
+
+
+def test_require_shows_its_parameters() -> None:
+    """Tools see what ``require`` takes."""
+    assert list(signature(require).parameters) == ["scopes", "redirect", "fresh", "factor"]
 
 
 # --- documentation
@@ -227,6 +351,38 @@ async def test_redirect_sends_strangers_to_the_sign_in_page(visit: Visit) -> Non
 
     assert (stranger.status_code, stranger.headers["Location"]) == (303, "/sign-in?return_to=%2Fpage%3Fa%3Db")
     assert (user.status_code, user.json()) == (200, "page")
+
+
+async def test_redirect_is_for_browsers(visit: Visit) -> None:
+    """A script gets 401, also one with a bad token that accepts pages."""
+    script = await visit.client.get("/page", headers={"Accept": "application/json"})
+    expired = await visit.client.get("/page", headers={"Authorization": "Bearer e30.e30.e30", "Accept": "text/html"})
+
+    assert (script.status_code, expired.status_code) == (401, 401)
+    assert expired.headers["WWW-Authenticate"] == 'Bearer realm="localhost", error="invalid_token"'
+
+
+async def test_handler_of_the_application_is_asked(visit: Visit) -> None:
+    """The dependency raises FastAPI's own HTTPException, for which applications have handlers."""
+
+    @visit.app.exception_handler(HTTPException)
+    async def handle(request: Request, exc: HTTPException) -> JSONResponse:
+        return JSONResponse([exc.detail, exc.headers], exc.status_code)
+
+    stranger = await visit.client.get("/me")
+    page = await visit.client.get("/page")
+
+    challenge = {"WWW-Authenticate": 'Bearer realm="localhost"'}
+    assert (stranger.status_code, stranger.json()) == (401, ["Access denied", challenge])
+    assert (page.status_code, page.json()) == (303, ["See Other", {"Location": "/sign-in?return_to=%2Fpage"}])
+
+
+def test_dependency_raises_what_an_application_catches() -> None:
+    """A dependency of the application may call the guard and catch FastAPI's own exceptions."""
+    with pytest.raises(HTTPException):
+        require()(HTTPConnection(make_scope("GET", "/"))).close()
+    with pytest.raises(WebSocketException):
+        require()(HTTPConnection(make_scope("GET", "/", type="websocket"))).close()
 
 
 async def test_security_guards_as_depends_does(visit: Visit) -> None:
