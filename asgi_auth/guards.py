@@ -58,8 +58,8 @@ _NO_ENDPOINT = (
 class _Unwrapped:
     """What FastAPI must not be given without ``Depends``, and refuses with a message if it is.
 
-    FastAPI asks a default value and the parts of ``Annotated`` only whether they are its markers. What is none of them
-    would be a mere default, in whose place any client may send a value.
+    FastAPI asks a default value and the parts of ``Annotated`` only whether they are its markers. Any other object would
+    be a plain default, in whose place any client may send a value.
     """
 
     @property  # type: ignore[misc]  # nobody sets it
@@ -95,10 +95,11 @@ class _References:
 
 
 _JUST_DEFINED = _References()(lambda: None)
+"""Counted, because the number depends on the version of Python."""
 
 
 class Guards(_Unwrapped):
-    """``require(*scopes, redirect=None, fresh=None, factor=None)``: let in only who meets every condition.
+    """``require(*scopes, redirect=None, fresh=None, factor=None)`` lets a user in who meets every condition.
 
     The user must be signed in and have every scope. The same arguments give the same object, so that FastAPI's
     ``dependency_overrides`` finds it.
