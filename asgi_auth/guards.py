@@ -58,8 +58,8 @@ _NO_ENDPOINT = (
 class _Unwrapped:
     """What FastAPI must not be given without ``Depends``, and refuses with a message if it is.
 
-    FastAPI asks a default value and the parts of ``Annotated`` only whether they are its markers. Any other object would
-    be a plain default, in whose place any client may send a value.
+    FastAPI asks a default value and the parts of ``Annotated`` only whether they are its markers. Any other object
+    would be a plain default, in whose place any client may send a value.
     """
 
     @property  # type: ignore[misc]  # nobody sets it
