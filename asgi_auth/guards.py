@@ -287,18 +287,19 @@ class Require(_Unwrapped):
             raise TypeError(_NO_ENDPOINT.format(endpoint))
 
         def wait(instance: Any) -> Generator[Any, None, None]:
-            return self._dispatch(instance).__await__()
+            reason = self.check(HTTPConnection(instance.scope))
+            # The class may have a guard already, which is asked in its turn.
+            answer: Any = super(guarded, instance) if reason is None else self._refuse_instance(instance, reason)
+            yield from answer.__await__()
 
         # A class of its own: the endpoint may be in another route with another guard, or with none.
         copied = {name: getattr(endpoint, name) for name in ("__doc__", "__module__", "__qualname__")}
-        return type(endpoint.__name__, (endpoint,), {**copied, "__await__": wait})
+        guarded: Any = type(endpoint.__name__, (endpoint,), {**copied, "__await__": wait})
+        return guarded  # type: ignore[no-any-return]
 
-    async def _dispatch(self, endpoint: HTTPEndpoint | WebSocketEndpoint) -> None:
+    async def _refuse_instance(self, endpoint: HTTPEndpoint | WebSocketEndpoint, reason: AuthError) -> None:
         scope, receive, send = endpoint.scope, endpoint.receive, endpoint.send
-        reason = self.check(HTTPConnection(scope))
-        if reason is None:
-            await endpoint.dispatch()
-        elif isinstance(endpoint, WebSocketEndpoint):
+        if isinstance(endpoint, WebSocketEndpoint):
             await WebSocket(scope, receive, send).close(POLICY_VIOLATION)
         else:
             await self._refuse(Request(scope, receive), reason)(scope, receive, send)

@@ -116,6 +116,19 @@ class _Below(_Guarded):  # type: ignore[valid-type, misc]  # a class, as at run 
         await PlainTextResponse("below")(self.scope, self.receive, self.send)
 
 
+@require(fresh=HOUR)
+@require("admin")
+class _Twice(HTTPEndpoint):
+    async def get(self, request: Request) -> Response:
+        return PlainTextResponse("admin")
+
+
+@require(fresh=HOUR)
+@require("admin")
+async def _twice(request: Request) -> Response:
+    return PlainTextResponse("admin")
+
+
 @require()
 async def _socket(websocket: WebSocket) -> None:
     await websocket.accept()
@@ -148,6 +161,7 @@ ENDPOINTS: dict[str, Any] = {
     "strict": _strict,
     "factor": _factor,
     "fresh-factor": _fresh_factor,
+    "twice": _twice,
     "redirecting": _redirecting,
 }
 
@@ -182,7 +196,7 @@ async def site(tmp_path: Path) -> AsyncIterator[_Site]:
     """Both middlewares around all endpoints."""
     methods = ["GET", "POST"]
     routes = [Route(f"/{name}", endpoint, methods=methods) for name, endpoint in ENDPOINTS.items()]
-    classes = {"methods": _Methods, "open": _Open, "guarded": _Guarded, "below": _Below}
+    classes = {"methods": _Methods, "open": _Open, "guarded": _Guarded, "below": _Below, "twice-class": _Twice}
     routes += [Route(f"/{name}", endpoint) for name, endpoint in classes.items()]
     sockets: dict[str, Any] = {"socket": _socket, "class-socket": _ClassSocket, "method-socket": _MethodSocket}
     app = Starlette(routes=[*routes, *(WebSocketRoute(f"/{name}", socket) for name, socket in sockets.items())])
@@ -379,6 +393,20 @@ async def test_guard_of_a_class_is_inherited(site: _Site) -> None:
     """A class below cannot lose the guard, whatever it overrides."""
     assert (await ask(site.app, "GET", "/below", cookie=site.cookie)).text == "below"
     assert (await ask(site.app, "GET", "/below")).status == 303
+
+
+@pytest.mark.parametrize("name", ["twice", "twice-class"])
+async def test_two_guards_are_both_asked(site: _Site, name: str) -> None:
+    """Whichever does not hold refuses, in a class as in a function."""
+    role = {"x-role": "admin", **JSON}
+    both = await ask(site.app, "GET", f"/{name}", cookie=site.cookie, headers=role)
+    inner = await ask(site.app, "GET", f"/{name}", cookie=site.cookie, headers=JSON)
+    site.auth.clock.advance(2 * HOUR)
+    outer = await ask(site.app, "GET", f"/{name}", cookie=site.cookie, headers=role)
+
+    assert (both.status, both.text) == (200, "admin")
+    assert (inner.status, inner.json()["code"]) == (403, "forbidden")
+    assert (outer.status, outer.json()["code"]) == (403, "not_fresh")
 
 
 async def test_guarded_class_is_another_one(site: _Site) -> None:
