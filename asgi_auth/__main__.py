@@ -233,7 +233,9 @@ def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], tex
 def _add_demo(commands: Any) -> None:
     command = _add(commands, "demo", _demo, "serve a small application with accounts, on this machine only")
     command.add_argument("--port", type=_port, default=8000, help="0 takes any that is free (default: 8000)")
-    command.add_argument("--host", default="127.0.0.1", help="a loopback address or localhost (default: 127.0.0.1)")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="a loopback address, localhost or a name below it (default: 127.0.0.1)"
+    )
     command.add_argument(
         "--directory",
         type=Path,

@@ -69,7 +69,7 @@ class Authentication(Generic[U]):
         secret: At least 32 random bytes (``python -m asgi_auth secret``), or several, newest first: the first signs,
             all verify. Nothing durable depends on it.
         base_url: Scheme, host and port under which the public reaches the application. ``http`` only for
-            ``localhost`` and loopback addresses.
+            ``localhost``, names below it (RFC 6761 section 6.3) and loopback addresses.
         strategies: The ways to sign in.
         add_ons: What happens around accounts.
         app_name: What mails and pages call the application; a password must not be made of it. None: the host.
@@ -78,7 +78,8 @@ class Authentication(Generic[U]):
         registration: ``open``, ``invite_only`` (needs an add-on that opens it) or ``closed``.
         taken_answers: How often one client address may be told by registering that an identity is taken, whatever the
             strategy; from then on it cannot register until the window ends.
-        allowed_origins: Further origins whose pages may send requests with our cookies.
+        allowed_origins: Further origins whose pages may send requests with our cookies. Also the pages of app shells
+            and browser extensions, such as ``capacitor://localhost`` and ``chrome-extension://…``.
         allowed_return_to: Absolute URLs that ``return_to`` may name besides local paths.
         trusted_proxies: Networks of the proxies whose word about the client's address is believed, and ``unix`` for
             the one on a UNIX socket, where the application listens on nothing else; none by default.

@@ -191,7 +191,7 @@ class CrossSiteError(ForbiddenError):
 
 
 class NotFreshError(ForbiddenError):
-    """The user has to prove again who they are: the last proof in this session is too old."""
+    """The user has to prove again who they are: the last proof in this session is too old, or a factor is missing."""
 
     code = "not_fresh"
     title = "Please sign in again to do this"

@@ -38,7 +38,7 @@ class Services(Generic[U]):
     mount_path: str
     subject_name: str
     local: bool
-    """True on http, which only ``localhost`` and loopback addresses may use."""
+    """True on http, which only ``localhost``, names below it and loopback addresses may use."""
     clock: Clock
     store: ScopedStore[U]
     commit: Commit[U]

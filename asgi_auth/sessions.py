@@ -343,9 +343,15 @@ class Sessions(Generic[U]):
         """The live sessions of a user, last seen first."""
         return await self._store.sessions.list(user_id, now=self._clock())
 
-    def is_fresh(self, session: Session, within: timedelta) -> bool:
-        """True if a factor was proven in *session* no longer ago than *within*; a remembered one is never fresh."""
-        newest = max(session.factors.values(), default=None)
+    def is_fresh(self, session: Session, within: timedelta, factor: str | None = None) -> bool:
+        """True if a factor was proven in *session* no longer ago than *within*; a remembered one is never fresh.
+
+        Args:
+            session: Of which ``factors`` is read. The store is not asked.
+            within: The limit is included.
+            factor: The one that counts, by name of the strategy; None: any.
+        """
+        newest = max(session.factors.values(), default=None) if factor is None else session.factors.get(factor)
         return not session.remembered and newest is not None and self._clock() - newest <= within
 
     # --- writing

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ from asgi_auth.protocol.bearer import shows_bearer
 from asgi_auth.protocol.cookies import cookie_name, cookie_names
 from asgi_auth.protocol.cross_site import SAFE_METHODS, is_cross_site, origin_of, parse_origin, websocket_allowed
 from asgi_auth.protocol.headers import Headers, header_values
+from asgi_auth.protocol.loopback import is_loopback
 from asgi_auth.types import CookieKind
 
 Scope = Mapping[str, Any]
@@ -36,7 +36,7 @@ class Site:
     """Whose pages may send requests with our cookies."""
     host: str
     secure: bool
-    """True on https; http is for ``localhost`` and loopback addresses."""
+    """True on https; http is for ``localhost``, names below it and loopback addresses."""
     session_cookie: str
 
     # --- cookies
@@ -96,15 +96,16 @@ class Site:
         """On a local instance, refuse a Host that is not local: a page that rebinds its name to 127.0.0.1 stays out.
 
         Raises:
-            MisdirectedRequestError: the Host is neither ``localhost``, a loopback address nor ``testserver``.
+            MisdirectedRequestError: the Host is neither ``localhost``, a name below it, a loopback address nor
+                ``testserver``.
         """
         if self.secure:
             return
         hosts = header_values(headers, b"host")
         if len(hosts) != 1 or not _is_local(hosts[0]):
             raise MisdirectedRequestError(
-                f"Host {_shown(hosts)}: with base_url {self.base_url} only localhost and loopback addresses are "
-                "served; to serve another name, give base_url that name, with https"
+                f"Host {_shown(hosts)}: with base_url {self.base_url} only localhost, names below it and "
+                "loopback addresses are served; to serve another name, give base_url that name, with https"
             )
 
 
@@ -116,9 +117,9 @@ def make_site(*, base_url: str, allowed_origins: Iterable[str], subject_name: st
     """
     base_url = parse_origin(base_url, parameter="base_url")
     host, secure = urlsplit(base_url).hostname or "", base_url.startswith("https://")
-    if not secure and not _is_loopback(host):
-        raise ConfigurationError("base_url must be https, but for localhost and loopback addresses")
-    others = (parse_origin(origin, parameter="allowed_origins") for origin in allowed_origins)
+    if not secure and not is_loopback(host):
+        raise ConfigurationError("base_url must be https, but for localhost, names below it and loopback addresses")
+    others = (parse_origin(origin, parameter="allowed_origins", apps=True) for origin in allowed_origins)
     return Site(
         base_url=base_url,
         subject_name=subject_name,
@@ -136,11 +137,4 @@ def _shown(values: list[str]) -> str:
 
 def _is_local(host: str) -> bool:
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return name.lower() == "testserver" or _is_loopback(name.lower())
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return name.lower() == "testserver" or is_loopback(name)

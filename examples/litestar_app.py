@@ -1,4 +1,4 @@
-"""Litestar: the plug is mounted as an ASGI handler, the middlewares are Litestar's, the guard is a guard.
+"""Litestar: the plug is mounted as an ASGI handler, the middlewares are Litestar's, ``require`` is a guard.
 
 From the root of the repository:
 
@@ -12,12 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from litestar import Litestar, Request, asgi, get
-from litestar.connection import ASGIConnection
-from litestar.exceptions import NotAuthorizedException
-from litestar.handlers import BaseRouteHandler
 from litestar.middleware import DefineMiddleware
 
-from asgi_auth import Authentication, AuthPlug, BearerUserMiddleware, SessionUserMiddleware, User
+from asgi_auth import Authentication, AuthPlug, BearerUserMiddleware, SessionUserMiddleware, User, require
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies import Password
 
@@ -36,13 +33,7 @@ async def auth_routes(scope: Any, receive: Any, send: Any) -> None:
     await plug(scope, receive, send)
 
 
-def signed_in(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """A guard of Litestar's own kind: ``connection.user`` is what the middlewares found."""
-    if not connection.user.is_authenticated:
-        raise NotAuthorizedException(headers={"WWW-Authenticate": "Bearer"})
-
-
-@get("/me", guards=[signed_in])
+@get("/me", guards=[require()])
 async def me(request: Request[User, Any, Any]) -> dict[str, str | None]:
     """Who asks."""
     return {"email": request.user.email}

@@ -10,9 +10,7 @@ import quart
 from fastapi import Depends, FastAPI
 from fastapi.websockets import WebSocket as FastAPIWebSocket
 from litestar import Litestar, Request, WebSocket, asgi, get
-from litestar.connection import ASGIConnection
-from litestar.exceptions import NotAuthorizedException
-from litestar.handlers import BaseRouteHandler, websocket
+from litestar.handlers import websocket
 from litestar.middleware import DefineMiddleware
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -100,12 +98,6 @@ def fastapi_app(auth: Auth, *, root_path: str = "") -> FastAPI:
 # --- Litestar
 
 
-def signed_in(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """A guard of Litestar's."""
-    if not connection.user.is_authenticated:
-        raise NotAuthorizedException
-
-
 @get("/me")
 async def litestar_me(request: Request[Any, Any, Any]) -> dict[str, Any]:
     return who(request.scope)
@@ -122,7 +114,7 @@ async def litestar_hello(socket: WebSocket[Any, Any, Any]) -> None:
     await say_hello(socket)
 
 
-@websocket("/mine", guards=[signed_in])
+@websocket("/mine", guards=[require()])
 async def litestar_mine(socket: WebSocket[Any, Any, Any]) -> None:
     await say_hello(socket)
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
@@ -157,11 +157,14 @@ async def post(app: ASGIApp, path: str, data: Mapping[str, str] | None = None, *
     return await ask(app, "POST", path, data=data, **request)
 
 
-async def shake(app: ASGIApp, path: str = "/", headers: Headers = (), **more: Any) -> list[Message]:
-    """Begin a websocket handshake, hang up at once; everything that the application sent."""
+async def shake(
+    app: ASGIApp, path: str = "/", headers: Headers = (), said: Sequence[str] = (), **more: Any
+) -> list[Message]:
+    """Begin a websocket handshake, say something or nothing, hang up; everything that the application sent."""
     scope = make_scope("GET", path, headers, type="websocket", scheme="ws", subprotocols=[], **more)
     del scope["method"]
-    messages: list[Message] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}]
+    texts: list[Message] = [{"type": "websocket.receive", "text": text} for text in said]
+    messages: list[Message] = [{"type": "websocket.connect"}, *texts, {"type": "websocket.disconnect", "code": 1006}]
     sent: list[Message] = []
 
     async def receive() -> Message:

@@ -94,6 +94,7 @@ class Named(Hook):
         ({"base_url": "http://auth.example.org"}, "base_url must be https"),
         ({"base_url": "http://192.0.2.1"}, "base_url must be https"),
         ({"base_url": "http://localhost.example.org"}, "base_url must be https"),
+        ({"base_url": "http://evillocalhost"}, "base_url must be https"),
         ({"mount_path": ""}, "mount_path"),
         ({"mount_path": "/"}, "mount_path"),
         ({"mount_path": "auth"}, "mount_path"),
@@ -193,6 +194,7 @@ def test_store_must_keep_what_every_strategy_needs(tmp_path: Path, missing: str)
     [
         ("http://localhost:8000", False, "user_session"),
         ("http://localhost", False, "user_session"),
+        ("http://app.localhost:8000", False, "user_session"),
         ("http://127.0.0.1:8000", False, "user_session"),
         ("http://127.8.9.10", False, "user_session"),
         ("http://[::1]:8000", False, "user_session"),
@@ -201,7 +203,7 @@ def test_store_must_keep_what_every_strategy_needs(tmp_path: Path, missing: str)
     ],
 )
 def test_base_url_decides_how_safe_cookies_are(tmp_path: Path, base_url: str, secure: bool, cookie: str) -> None:
-    """SE-3: https has __Host- cookies; http is for localhost and loopback addresses alone."""
+    """SE-3: https has __Host- cookies; http is for localhost, names below it and loopback addresses alone."""
     auth = make_auth(tmp_path, base_url=base_url)
     assert (auth.secure, auth.site.session_cookie) == (secure, cookie)
     assert auth.site.cookie("pending") == cookie.replace("session", "pending")
@@ -228,14 +230,14 @@ def test_options_are_kept(tmp_path: Path) -> None:
         app_name="Example",
         mount_path="/account/auth",
         subject_name="admin_2",
-        allowed_origins=["https://www.example.org"],
+        allowed_origins=["https://www.example.org", "capacitor://localhost"],
         allowed_return_to=["https://www.example.org/"],
         trusted_proxies=["10.0.0.0/8"],
         secret=[SECRET.encode(), OTHER_SECRET],
         password_pepper=OTHER_SECRET,
     )
     assert (auth.app_name, auth.mount_path, auth.site.session_cookie) == ("Example", "/account/auth", "admin_2_session")
-    assert auth.site.origins == {"http://localhost:8000", "https://www.example.org"}
+    assert auth.site.origins == {"http://localhost:8000", "https://www.example.org", "capacitor://localhost"}
     assert auth.allowed_return_to == {"https://www.example.org/"}
     assert [str(network) for network in auth.trusted_proxies.networks] == ["10.0.0.0/8"]
     assert auth.hasher == Bcrypt(cost=4, pepper=(OTHER_SECRET.encode(),))

@@ -56,7 +56,7 @@ def test_only_this_machine_is_served(host: str) -> None:
         listen(host, 0)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "Demo.localhost"])
 def test_loopback_is_served(host: str) -> None:
     """Port 0 is one that is free."""
     with listen(host, 0) as listening:

@@ -147,7 +147,8 @@ async def test_litestar_app_knows_cookie_and_bearer(tmp_path: Path) -> None:
 
         await script.post("/auth/sign_out", headers={"Authorization": bearer})
         refused = await script.get("/me", headers={"Authorization": bearer})
-        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+        challenge = 'Bearer realm="localhost", error="invalid_token"'
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, challenge)
         assert (await script.post("/auth/password/sign_in", json=WRONG, headers=JSON)).status_code == 401
 
 

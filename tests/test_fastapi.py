@@ -3,19 +3,22 @@
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
+import fastapi.params
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Query, Security, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Security, WebSocket, WebSocketException
+from fastapi.requests import HTTPConnection
+from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_auth.types import User
 from asgi_auth.web.guards import require
 from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
-from tests.asgi import shake
+from tests.asgi import live, make_scope, shake
 from tests.support import BASE_URL, EMAIL, make_auth, register
 
 pytestmark = pytest.mark.anyio
@@ -98,6 +101,10 @@ async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
 
 BARE: Any = require()
 """A guard that is not wrapped in ``Depends``."""
+UNCALLED: Any = require
+"""``require`` itself."""
+OTHER = Depends(lambda: None)
+"""Another dependency."""
 REQUIRED: Any = Parameter.empty
 
 
@@ -127,6 +134,21 @@ MISUSES: dict[str, tuple[Any, Any]] = {
     "annotated with a default": (Annotated[Any, BARE], None),
     "annotated before a marker": (Annotated[str, BARE, Query()], ""),
     "annotated after a marker": (Annotated[str, Query(), BARE], ""),
+    "annotated before a dependency": (Annotated[User, BARE, OTHER], REQUIRED),
+    "annotated after a dependency": (Annotated[User, OTHER, BARE], REQUIRED),
+    "annotated beside a dependency": (Annotated[User, BARE], OTHER),
+    "annotated deeper": (list[Annotated[Any, BARE]], None),
+    "as a type": (BARE, None),
+    "uncalled default": (Any, UNCALLED),
+    "uncalled default of a model": (User, UNCALLED),
+    "uncalled default without a type": (REQUIRED, UNCALLED),
+    "uncalled annotated": (Annotated[Any, UNCALLED], REQUIRED),
+    "uncalled annotated with a default": (Annotated[Any, UNCALLED], None),
+    "uncalled annotated before a dependency": (Annotated[Any, UNCALLED, OTHER], REQUIRED),
+    "uncalled as a type": (UNCALLED, None),
+    "uncalled dependency": (Any, Depends(UNCALLED)),
+    "uncalled annotated dependency": (Annotated[Any, Depends(UNCALLED)], REQUIRED),
+    "uncalled security": (Any, Security(UNCALLED, scopes=["admin"])),
     "of a dependency": (Any, Depends(_taking(Any, BARE))),
     "of a class": (Any, Depends(_Current)),
 }
@@ -140,15 +162,88 @@ def test_guard_without_depends_fails_when_the_route_is_declared(misuse: str, kin
         getattr(FastAPI(), kind)("/x")(_taking(*MISUSES[misuse]))
 
 
+@pytest.mark.parametrize("wrong", [BARE, UNCALLED, Depends(UNCALLED)], ids=["bare", "uncalled", "uncalled dependency"])
 @pytest.mark.parametrize("router", [FastAPI, APIRouter])
 @pytest.mark.parametrize("kind", ["get", "websocket"])
-def test_listed_guard_without_depends_fails_when_the_route_is_declared(router: Any, kind: str) -> None:
+def test_listed_guard_without_depends_fails_when_the_route_is_declared(router: Any, kind: str, wrong: Any) -> None:
     """The same in ``dependencies=[…]``, of a route or of its router."""
-    of_route = getattr(router(), kind)("/x", dependencies=[BARE])
-    of_router = getattr(router(dependencies=[BARE]), kind)("/x")
+    of_route = getattr(router(), kind)("/x", dependencies=[wrong])
+    of_router = getattr(router(dependencies=[wrong]), kind)("/x")
     for declare in (of_route, of_router):
         with pytest.raises(TypeError, match=r"dependencies=\[Depends\(require\(\)\)\]"):
             declare(_taking(Any, None))
+
+
+@pytest.mark.parametrize("wrong", [BARE, UNCALLED, Depends(UNCALLED)], ids=["bare", "uncalled", "uncalled dependency"])
+async def test_guard_without_depends_around_a_router_opens_nothing(visit: Visit, wrong: Any) -> None:
+    """FastAPI looks at the dependencies of ``include_router`` when a request comes. No request reaches the route."""
+    router, reached = APIRouter(), list[str]()
+    router.get("/included")(lambda: reached.append("included"))
+
+    async def include_and_ask() -> None:
+        visit.app.include_router(router, dependencies=[wrong])
+        await visit.client.get("/included", headers=visit.bearer)
+
+    with pytest.raises(TypeError, match=r"dependencies=\[Depends\(require\(\)\)\]"):
+        await include_and_ask()
+    assert reached == []
+
+
+async def test_decorator_above_the_route_is_told_of_at_start(visit: Visit, caplog: pytest.LogCaptureFixture) -> None:
+    """FastAPI has the endpoint already, without the guard. No other route is told of."""
+    router = APIRouter(prefix="/part")
+
+    def declare(routes: Any, path: str) -> None:
+        async def above(request: Request) -> None: ...
+        async def below(request: Request) -> None: ...
+
+        require()(routes.get(path)(above))
+        routes.get(f"{path}-below")(require()(below))
+
+    declare(visit.app, "/above")
+    declare(router, "/above")
+    visit.app.include_router(router)
+    mounted = FastAPI()
+    declare(mounted, "/mounted")
+    visit.app.mount("/sub", mounted)
+    await live(visit.site)
+    told = [line for line in caplog.messages if "without its guard" in line]
+    name = f"{test_decorator_above_the_route_is_told_of_at_start.__name__}.<locals>.declare.<locals>.above"
+    assert told == [
+        f"require: the route {path} calls {name} without its guard: write @require() below the decorator of the route"
+        for path in ("/above", "/part/above", "/mounted")
+    ]
+
+
+async def test_decorator_below_the_route_guards(visit: Visit) -> None:
+    """There it works, for functions of both kinds."""
+
+    @visit.app.get("/below")
+    @require()
+    async def below(request: Request) -> str | None:
+        return request.user.email  # type: ignore[no-any-return]
+
+    @visit.app.get("/plainly-below")
+    @require()
+    def plainly_below(request: Request) -> str | None:
+        return request.user.email  # type: ignore[no-any-return]
+
+    for path in ("/below", "/plainly-below"):
+        assert (await visit.client.get(path)).status_code == 401
+        assert (await visit.client.get(path, headers=visit.bearer)).json() == EMAIL
+
+
+@pytest.mark.parametrize("wrong", [BARE, UNCALLED], ids=["bare", "uncalled"])
+def test_guard_is_taken_for_a_marker(wrong: Any) -> None:
+    """Whatever part of FastAPI looks, it goes on to read ``dependency``, which is refused."""
+    assert isinstance(wrong, fastapi.params.Depends)
+    with pytest.raises(TypeError, match=r"write Annotated\[User, Depends\(require\(\)\)\]"):
+        _ = wrong.dependency
+
+
+def test_require_shows_its_parameters() -> None:
+    """Tools see what ``require`` takes."""
+    assert list(signature(require).parameters) == ["scopes", "redirect", "fresh", "factor"]
 
 
 # --- documentation
@@ -227,6 +322,38 @@ async def test_redirect_sends_strangers_to_the_sign_in_page(visit: Visit) -> Non
 
     assert (stranger.status_code, stranger.headers["Location"]) == (303, "/sign-in?return_to=%2Fpage%3Fa%3Db")
     assert (user.status_code, user.json()) == (200, "page")
+
+
+async def test_redirect_is_for_browsers(visit: Visit) -> None:
+    """A script gets 401, also one with a bad token that accepts pages."""
+    script = await visit.client.get("/page", headers={"Accept": "application/json"})
+    expired = await visit.client.get("/page", headers={"Authorization": "Bearer e30.e30.e30", "Accept": "text/html"})
+
+    assert (script.status_code, expired.status_code) == (401, 401)
+    assert expired.headers["WWW-Authenticate"] == 'Bearer realm="localhost", error="invalid_token"'
+
+
+async def test_handler_of_the_application_is_asked(visit: Visit) -> None:
+    """The dependency raises FastAPI's own HTTPException, for which applications have handlers."""
+
+    @visit.app.exception_handler(HTTPException)
+    async def handle(request: Request, exc: HTTPException) -> JSONResponse:
+        return JSONResponse([exc.detail, exc.headers], exc.status_code)
+
+    stranger = await visit.client.get("/me")
+    page = await visit.client.get("/page")
+
+    challenge = {"WWW-Authenticate": 'Bearer realm="localhost"'}
+    assert (stranger.status_code, stranger.json()) == (401, ["Access denied", challenge])
+    assert (page.status_code, page.json()) == (303, ["See Other", {"Location": "/sign-in?return_to=%2Fpage"}])
+
+
+def test_dependency_raises_what_an_application_catches() -> None:
+    """A dependency of the application may call the guard and catch FastAPI's own exceptions."""
+    with pytest.raises(HTTPException):
+        require()(HTTPConnection(make_scope("GET", "/"))).close()
+    with pytest.raises(WebSocketException):
+        require()(HTTPConnection(make_scope("GET", "/", type="websocket"))).close()
 
 
 async def test_security_guards_as_depends_does(visit: Visit) -> None:

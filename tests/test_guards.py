@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials
-from starlette.endpoints import HTTPEndpoint
+from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
@@ -64,10 +64,69 @@ async def _redirecting(request: Request) -> Response:
     return PlainTextResponse("admin")
 
 
-class _Endpoint(HTTPEndpoint):
+@require(factor="totp", redirect="/sign_in")
+async def _factor(request: Request) -> Response:
+    return PlainTextResponse("proven")
+
+
+@require(factor="password", fresh=HOUR)
+async def _fresh_factor(request: Request) -> Response:
+    return PlainTextResponse("proven")
+
+
+class _Methods(HTTPEndpoint):
+    """Each method has a guard, or none."""
+
     @require()
     async def get(self, request: Request) -> Response:
-        return PlainTextResponse(request.user.email)
+        return PlainTextResponse(f"{type(self).__name__} {request.user.email}")
+
+    @require()
+    def post(self, request: Request) -> Response:
+        return PlainTextResponse(f"{type(self).__name__} {request.user.email}")
+
+    @require()
+    @staticmethod
+    async def put(request: Request) -> Response:
+        return PlainTextResponse(f"_Methods {request.user.email}")
+
+    @require()
+    @classmethod
+    async def patch(cls, request: Request) -> Response:
+        return PlainTextResponse(f"{cls.__name__} {request.user.email}")
+
+    async def delete(self, request: Request) -> Response:
+        return PlainTextResponse("open")
+
+
+class _Open(HTTPEndpoint):
+    """What it says."""
+
+    async def get(self, request: Request) -> Response:
+        return PlainTextResponse(type(self).__name__)
+
+
+_Guarded = require(redirect="/sign_in")(_Open)
+
+
+class _Below(_Guarded):  # type: ignore[valid-type, misc]  # a class, as at run time
+    """A guard of a base class is a guard of the class."""
+
+    async def dispatch(self) -> None:
+        await PlainTextResponse("below")(self.scope, self.receive, self.send)
+
+
+@require(fresh=HOUR)
+@require("admin")
+class _Twice(HTTPEndpoint):
+    async def get(self, request: Request) -> Response:
+        return PlainTextResponse("admin")
+
+
+@require(fresh=HOUR)
+@require("admin")
+async def _twice(request: Request) -> Response:
+    return PlainTextResponse("admin")
 
 
 @require()
@@ -75,13 +134,34 @@ async def _socket(websocket: WebSocket) -> None:
     await websocket.accept()
 
 
+@require()
+class _ClassSocket(WebSocketEndpoint):
+    async def on_connect(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(websocket.user.email)
+
+
+class _MethodSocket(WebSocketEndpoint):
+    encoding = "text"
+
+    @require()
+    async def on_connect(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    @require(fresh=HOUR)
+    async def on_receive(self, websocket: WebSocket, data: str) -> None:
+        await websocket.send_text(data)
+
+
 ENDPOINTS: dict[str, Any] = {
     "async": _async,
     "sync": _sync,
-    "class": _Endpoint,
     "admin": _admin,
     "fresh": _fresh,
     "strict": _strict,
+    "factor": _factor,
+    "fresh-factor": _fresh_factor,
+    "twice": _twice,
     "redirecting": _redirecting,
 }
 
@@ -115,15 +195,18 @@ class _Site:
 async def site(tmp_path: Path) -> AsyncIterator[_Site]:
     """Both middlewares around all endpoints."""
     methods = ["GET", "POST"]
-    routes = [Route(f"/{name}", endpoint, methods=methods) for name, endpoint in ENDPOINTS.items() if name != "class"]
-    app = Starlette(routes=[*routes, Route("/class", _Endpoint), WebSocketRoute("/socket", _socket)])
+    routes = [Route(f"/{name}", endpoint, methods=methods) for name, endpoint in ENDPOINTS.items()]
+    classes = {"methods": _Methods, "open": _Open, "guarded": _Guarded, "below": _Below, "twice-class": _Twice}
+    routes += [Route(f"/{name}", endpoint) for name, endpoint in classes.items()]
+    sockets: dict[str, Any] = {"socket": _socket, "class-socket": _ClassSocket, "method-socket": _MethodSocket}
+    app = Starlette(routes=[*routes, *(WebSocketRoute(f"/{name}", socket) for name, socket in sockets.items())])
     auth = make_auth(tmp_path)
     async with auth.running():
         wrapped = SessionUserMiddleware(BearerUserMiddleware(_roles(app), auth), auth)
         yield _Site(auth, wrapped, *await register(auth))
 
 
-@pytest.mark.parametrize("name", ["async", "sync", "class"])
+@pytest.mark.parametrize("name", ["async", "sync"])
 async def test_guarded_endpoints(site: _Site, name: str) -> None:
     """Whoever is signed in is let in, by cookie or token; nobody is 401 and asked for a token."""
     by_cookie = await ask(site.app, "GET", f"/{name}", cookie=site.cookie)
@@ -199,7 +282,8 @@ async def test_fresh(site: _Site) -> None:
         ("GET", {"root_path": "/app"}, "/sign_in?lang=en&return_to=%2Fapp%2Ffresh"),
         ("GET", {"root_path": "/app", "query": b"a=1"}, "/sign_in?lang=en&return_to=%2Fapp%2Ffresh%3Fa%3D1"),
         ("POST", {}, "/sign_in?lang=en"),
-        ("GET", {"bearer": "forged"}, "/sign_in?lang=en&return_to=%2Ffresh"),
+        ("GET", {"headers": {"accept": "text/html,*/*;q=0.8"}}, "/sign_in?lang=en&return_to=%2Ffresh"),
+        ("GET", {"headers": {"authorization": "Basic eDp5"}}, "/sign_in?lang=en&return_to=%2Ffresh"),
     ],
 )
 async def test_redirect(site: _Site, method: str, options: dict[str, Any], location: str) -> None:
@@ -207,6 +291,33 @@ async def test_redirect(site: _Site, method: str, options: dict[str, Any], locat
     answer = await ask(site.app, method, "/fresh", **options)
 
     assert (answer.status, answer["location"]) == (303, location)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("GET", {"headers": {"accept": "application/json"}}),
+        ("GET", {"headers": {"accept": "text/html;q=0.5, application/problem+json"}}),
+        ("POST", {"headers": {"content-type": "application/json"}}),
+        ("GET", {"bearer": "forged"}),
+        ("GET", {"bearer": "forged", "headers": {"accept": "text/html"}}),
+    ],
+)
+async def test_redirect_is_for_browsers(site: _Site, method: str, options: dict[str, Any]) -> None:
+    """RFC 6750 section 3: a client that prefers JSON or shows a bearer token gets 401. It cannot show a page."""
+    answer = await ask(site.app, method, "/fresh", **options)
+
+    assert (answer.status, answer["location"]) == (401, None)
+    assert answer["www-authenticate"] == (INVALID if "bearer" in options else CHALLENGE)
+
+
+async def test_script_with_a_stale_proof_is_not_redirected(site: _Site) -> None:
+    """It gets 403, by cookie and by token."""
+    site.auth.clock.advance(HOUR + timedelta(microseconds=1))
+    by_cookie = await ask(site.app, "GET", "/fresh", cookie=site.cookie, headers=JSON)
+    by_token = await ask(site.app, "GET", "/fresh", bearer=str(site.token))
+
+    assert (by_cookie.status, by_cookie.json()["code"], by_token.status) == (403, "not_fresh", 403)
 
 
 async def test_redirect_of_somebody_who_is_known(site: _Site) -> None:
@@ -244,6 +355,146 @@ async def test_websocket(site: _Site) -> None:
 
     assert [message["type"] for message in accepted] == ["websocket.accept"]
     assert [(message["type"], message["code"]) for message in denied] == [("websocket.close", 1008)]
+
+
+# --- class-based endpoints ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])
+async def test_guarded_method(site: _Site, method: str) -> None:
+    """A method of a class is guarded as a function is, async or not; ``self`` is still the endpoint."""
+    user = await ask(site.app, method, "/methods", bearer=str(site.token))
+    nobody = await ask(site.app, method, "/methods")
+
+    assert (user.status, user.text) == (200, f"_Methods {EMAIL}")
+    assert (nobody.status, nobody.text, nobody["www-authenticate"]) == (401, "Access denied", CHALLENGE)
+
+
+async def test_guard_of_a_method_leaves_the_others_alone(site: _Site) -> None:
+    """A method without a guard is open; one that does not exist is 405."""
+    assert (await ask(site.app, "DELETE", "/methods")).text == "open"
+    assert (await ask(site.app, "OPTIONS", "/methods")).status == 405
+
+
+async def test_guarded_class(site: _Site) -> None:
+    """Every method is guarded, also one that does not exist; browsers are redirected."""
+    user = await ask(site.app, "GET", "/guarded", cookie=site.cookie)
+    page = await ask(site.app, "GET", "/guarded", query=b"a=1")
+    script = await ask(site.app, "GET", "/guarded", headers=JSON)
+    unknown = await ask(site.app, "DELETE", "/guarded")
+
+    assert (user.status, user.text) == (200, "_Open")
+    assert (page.status, page["location"]) == (303, "/sign_in?return_to=%2Fguarded%3Fa%3D1")
+    assert (script.status, script.json()["code"]) == (401, "authentication_failed")
+    assert unknown.status == 303
+
+
+async def test_guard_of_a_class_is_inherited(site: _Site) -> None:
+    """A class below cannot lose the guard, whatever it overrides."""
+    assert (await ask(site.app, "GET", "/below", cookie=site.cookie)).text == "below"
+    assert (await ask(site.app, "GET", "/below")).status == 303
+
+
+@pytest.mark.parametrize("name", ["twice", "twice-class"])
+async def test_two_guards_are_both_asked(site: _Site, name: str) -> None:
+    """Whichever does not hold refuses, in a class as in a function."""
+    role = {"x-role": "admin", **JSON}
+    both = await ask(site.app, "GET", f"/{name}", cookie=site.cookie, headers=role)
+    inner = await ask(site.app, "GET", f"/{name}", cookie=site.cookie, headers=JSON)
+    site.auth.clock.advance(2 * HOUR)
+    outer = await ask(site.app, "GET", f"/{name}", cookie=site.cookie, headers=role)
+
+    assert (both.status, both.text) == (200, "admin")
+    assert (inner.status, inner.json()["code"]) == (403, "forbidden")
+    assert (outer.status, outer.json()["code"]) == (403, "not_fresh")
+
+
+async def test_guarded_class_is_another_one(site: _Site) -> None:
+    """The class itself stays open, for another route; the guarded one looks the same."""
+    assert (await ask(site.app, "GET", "/open")).text == "_Open"
+    assert issubclass(_Guarded, _Open)
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        assert getattr(_Guarded, name) == getattr(_Open, name)
+
+
+async def test_guarded_websocket_class(site: _Site) -> None:
+    """WS-1: a stranger's socket is closed before it is accepted, and before a method of the class runs."""
+    accepted = await shake(site.app, "/class-socket", {"origin": BASE_URL, "cookie": site.cookie})
+    denied = await shake(site.app, "/class-socket")
+
+    assert [message.get("text") for message in accepted] == [None, EMAIL]
+    assert [(message["type"], message["code"]) for message in denied] == [("websocket.close", 1008)]
+
+
+async def test_guarded_websocket_method(site: _Site) -> None:
+    """A message is refused once its condition does not hold: the socket is closed."""
+    bearer = {"authorization": f"Bearer {site.token}"}
+    fresh = await shake(site.app, "/method-socket", bearer, ["hello"])
+    site.auth.clock.advance(2 * HOUR)
+    stale = await shake(site.app, "/method-socket", bearer, ["hello"])
+    denied = await shake(site.app, "/method-socket")
+
+    assert [message.get("text") for message in fresh] == [None, "hello"]
+    assert [message.get("code") for message in stale] == [None, 1008]
+    assert [message.get("code") for message in denied] == [1008]
+
+
+@pytest.mark.parametrize("kind", [object, Starlette, Exception])
+def test_other_classes_are_refused(kind: type) -> None:
+    """What has no request is no endpoint; Litestar's controllers have guards."""
+    with pytest.raises(TypeError, match=r"neither an HTTPEndpoint nor .*guards=\[require\(\)\]"):
+        require()(kind)
+
+
+# --- factors --------------------------------------------------------------------------------------------------------
+
+
+async def test_factor_must_be_proven_in_this_session(site: _Site) -> None:
+    """A user who has not proven it is answered as one whose proof is too old."""
+    totp = await site.auth.sign_in(site.user, factor="totp")
+    proven = await ask(site.app, "GET", "/factor", cookie=f"user_session={totp.cookie}")
+    missing = await ask(site.app, "GET", "/factor", cookie=site.cookie, headers=JSON)
+    page = await ask(site.app, "GET", "/factor", cookie=site.cookie)
+    nobody = await ask(site.app, "GET", "/factor", headers=JSON)
+
+    assert (proven.status, proven.text) == (200, "proven")
+    assert (missing.status, missing.json()["code"], nobody.status) == (403, "not_fresh", 401)
+    assert (page.status, page["location"]) == (303, "/sign_in?return_to=%2Ffactor")
+
+
+async def test_factor_without_fresh_has_no_end(site: _Site) -> None:
+    """It counts for as long as the session, also in a remembered one."""
+    remembered = await site.auth.sign_in(site.user, factor="totp", remember=True)
+    site.auth.clock.advance(2 * HOUR)
+
+    assert (await ask(site.app, "GET", "/factor", cookie=f"user_session={remembered.cookie}")).text == "proven"
+
+
+async def test_factor_with_fresh_must_be_proven_lately(site: _Site) -> None:
+    """The age of this factor counts, not that of another one."""
+    totp = await site.auth.sign_in(site.user, factor="totp")
+    other = await ask(site.app, "GET", "/fresh-factor", cookie=f"user_session={totp.cookie}")
+    site.auth.clock.advance(HOUR)
+    fresh = await ask(site.app, "GET", "/fresh-factor", cookie=site.cookie)
+    site.auth.clock.advance(timedelta(microseconds=1))
+    stale = await ask(site.app, "GET", "/fresh-factor", cookie=site.cookie, headers=JSON)
+
+    assert (other.status, fresh.text) == (403, "proven")
+    assert (stale.status, stale.json()["code"]) == (403, "not_fresh")
+
+
+async def test_fresh_proof_of_another_factor_is_not_enough(site: _Site) -> None:
+    """A session in which both were proven: the age of the named one counts."""
+    now = site.auth.clock()
+    session = replace(site.token.session, factors={"password": now - 2 * HOUR, "totp": now})
+    state = AuthState(site.user, session, "session", ("authenticated",), None, site.auth)
+    connection = HTTPConnection({**_scope_of(site.user, site.token, site.auth), "asgi_auth": state})
+
+    assert require(fresh=HOUR).check(connection) is None
+    assert require(fresh=HOUR, factor="totp").check(connection) is None
+    reason = require(fresh=HOUR, factor="password").check(connection)
+    assert reason is not None
+    assert reason.code == "not_fresh"
 
 
 # --- as a dependency ------------------------------------------------------------------------------------------------
@@ -310,11 +561,20 @@ def test_guard_is_nothing_but_itself_without_fastapi(monkeypatch: pytest.MonkeyP
 
     assert not hasattr(require(), "__wrapped__")
     assert require().__class__ is Require
+    assert inspect.unwrap(require()(_plain)) is _plain
+    with pytest.raises(HTTPException):
+        require()(HTTPConnection(make_scope("GET", "/"))).close()
+    with pytest.raises(WebSocketException):
+        require()(HTTPConnection(make_scope("GET", "/", type="websocket"))).close()
+
+
+async def _plain(request: Request) -> None: ...
 
 
 def test_the_same_arguments_give_the_same_object() -> None:
     """So that ``dependency_overrides`` finds it."""
-    assert require("a", fresh=HOUR) is require("a", fresh=HOUR)
+    assert require("a", fresh=HOUR, factor="totp") is require("a", fresh=HOUR, factor="totp")
+    assert require(factor="totp") is not require(factor="password")
     assert require("a") is not require("b")
     assert isinstance(require(), Require)
 
@@ -326,6 +586,9 @@ def test_arguments_that_cannot_be_meant() -> None:
             require(redirect=redirect)
     with pytest.raises(ConfigurationError, match="fresh"):
         require(fresh=5)  # type: ignore[arg-type]  # as if it were seconds
+    for factor in ("", timedelta(1)):
+        with pytest.raises(ConfigurationError, match="factor must be the name of a strategy"):
+            require(factor=factor)  # type: ignore[arg-type]  # as if it were ``fresh``
 
 
 def test_forgotten_parentheses() -> None:
@@ -339,7 +602,7 @@ def test_an_endpoint_needs_a_name_to_be_found_by() -> None:
 
     async def endpoint(connection: Request) -> None: ...
 
-    with pytest.raises(TypeError, match="neither 'request' nor 'websocket'"):
+    with pytest.raises(TypeError, match=r"neither 'request' nor 'websocket'; .* guards=\[require\(\)\]"):
         require()(endpoint)
 
 

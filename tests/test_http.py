@@ -188,7 +188,19 @@ async def test_unless_gone_lets_a_cancellation_through() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "localhost:1", "LOCALHOST", "127.0.0.1:8000", "127.9.9.9", "[::1]:8000", "testserver"]
+    "host",
+    [
+        "localhost",
+        "localhost:1",
+        "LOCALHOST",
+        "app.localhost",
+        "a.b.localhost:8000",
+        "App.LOCALHOST",
+        "127.0.0.1:8000",
+        "127.9.9.9",
+        "[::1]:8000",
+        "testserver",
+    ],
 )
 def test_check_host_takes_local_ones(tmp_path: Path, host: str) -> None:
     """A local instance answers to local names, on every port."""
@@ -200,6 +212,8 @@ def test_check_host_takes_local_ones(tmp_path: Path, host: str) -> None:
     [
         ["evil.example"],
         ["localhost.evil.example"],
+        ["evillocalhost"],
+        ["app.testserver"],
         ["localhost@evil.example"],
         [""],
         ["192.0.2.1"],

@@ -586,6 +586,16 @@ async def test_session_is_fresh_for_a_while(auth: LocalAuthentication, seconds: 
     assert auth.sessions.is_fresh(token.session, timedelta(seconds=600)) is fresh
 
 
+@pytest.mark.parametrize(
+    ("factor", "seconds", "fresh"), [("password", 600, True), ("password", 601, False), ("totp", 0, False)]
+)
+async def test_session_is_fresh_by_a_factor(auth: LocalAuthentication, factor: str, seconds: int, fresh: bool) -> None:
+    """With a factor, only the proof of that factor counts."""
+    _, token = await register(auth)
+    auth.clock.advance(timedelta(seconds=seconds))
+    assert auth.sessions.is_fresh(token.session, timedelta(seconds=600), factor) is fresh
+
+
 async def test_session_without_a_proof_of_its_own_is_never_fresh(auth: LocalAuthentication) -> None:
     """SE-10: a remembered session is never fresh, nor one in which nothing was proven."""
     user = await auth.accounts.create({"email": EMAIL})

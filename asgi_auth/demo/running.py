@@ -5,7 +5,6 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from secrets import token_hex
 from tempfile import NamedTemporaryFile
@@ -16,6 +15,7 @@ from asgi_auth.add_ons import Confirmation, Invitation
 from asgi_auth.demo.drawing import APP_NAME
 from asgi_auth.demo.forms import FRESH
 from asgi_auth.demo.site import make_app
+from asgi_auth.protocol.loopback import is_loopback
 from asgi_auth.senders import ConsoleSender
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies import Password, Resettable
@@ -71,9 +71,9 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigurationError: *host* is not this machine alone, or the port cannot be had.
     """
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise ConfigurationError(f"the demo is for this machine only, not for {host}: use 127.0.0.1, ::1 or localhost")
-    address = "127.0.0.1" if host == "localhost" else host
+    address = "127.0.0.1" if host.lower().endswith("localhost") else host
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         listening = socket.create_server((address, port), family=family)
@@ -82,13 +82,6 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as exc:
         why = os.strerror(exc.errno or 0)
         raise ConfigurationError(f"cannot listen on port {port}: {why}; choose another --port, 0 for any") from exc
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def run(*, host: str, port: int, directory: Path, ready: Callable[[str], None]) -> None:

@@ -18,17 +18,33 @@ _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s\[\]@:/?#\\%]+)(?::([0-9]
 _ORIGIN_OF_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_MAX_HOST = 253
+
+_SHELL_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*", re.IGNORECASE)
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_APP_HOSTS = {
+    "capacitor": _SHELL_HOST,
+    "ionic": _SHELL_HOST,
+    "tauri": _SHELL_HOST,
+    "chrome-extension": re.compile(r"[a-p]{32}", re.IGNORECASE),
+    "moz-extension": _UUID,
+}
+"""The schemes of app shells and of browser extensions, and what follows each. None of them has a port."""
 
 
-def parse_origin(text: str, *, parameter: str) -> str:
+def parse_origin(text: str, *, parameter: str, apps: bool = False) -> str:
     """A configured origin in the one form that browsers send it in (RFC 6454 section 6.2).
 
     >>> parse_origin("HTTPS://Example.com:443", parameter="base_url")
     'https://example.com'
+    >>> parse_origin("capacitor://localhost", parameter="allowed_origins", apps=True)
+    'capacitor://localhost'
 
     Args:
         text: ``https://example.com``: scheme, host, optional port, nothing else.
         parameter: What the application calls it, for the message.
+        apps: Also accept the page of an app shell (``capacitor``, ``ionic``, ``tauri``) or of a browser extension
+            (``chrome-extension``, ``moz-extension``). RFC 6454 section 4 gives such a scheme an origin like any other.
 
     Returns:
         Lower case, without the default port, the host as A-labels.
@@ -36,9 +52,13 @@ def parse_origin(text: str, *, parameter: str) -> str:
     Raises:
         ConfigurationError: It is something else; names the parameter.
     """
-    match = _ORIGIN.fullmatch(text or "")  # None: an environment variable that is not set
+    text = text or ""  # None: an environment variable that is not set
+    if apps and _is_app(text):
+        return text.lower()
+    match = _ORIGIN.fullmatch(text)
     if match is None:
-        raise ConfigurationError(f"{parameter} must be scheme://host or scheme://host:port with http or https")
+        also = f", or of an app or extension: {', '.join(_APP_HOSTS)}" if apps else ""
+        raise ConfigurationError(f"{parameter} must be scheme://host or scheme://host:port with http or https{also}")
     scheme, number = match[1].lower(), int(match[3] or 0)
     try:
         host = _host(match[2].lower())
@@ -47,6 +67,12 @@ def parse_origin(text: str, *, parameter: str) -> str:
     if match[3] is not None and not 0 < number < 65536:
         raise ConfigurationError(f"{parameter} has no valid port")
     return f"{scheme}://{host}" + (f":{number}" if number and number != _DEFAULT_PORTS[scheme] else "")
+
+
+def _is_app(text: str) -> bool:
+    scheme, _, host = text.partition("://")
+    pattern = _APP_HOSTS.get(scheme.lower())
+    return pattern is not None and len(host) <= _MAX_HOST and pattern.fullmatch(host) is not None
 
 
 def _host(host: str) -> str:
@@ -58,7 +84,7 @@ def _host(host: str) -> str:
     labels = host.split(".")
     if labels[-1].isdecimal():  # a browser reads such a host as an IPv4 address, in notations of its own
         return str(IPv4Address(host))
-    if len(host) > 253 or not all(len(label) < 64 and _LABEL.fullmatch(label) for label in labels):
+    if len(host) > _MAX_HOST or not all(len(label) < 64 and _LABEL.fullmatch(label) for label in labels):
         raise ValueError("not a host name")
     return host
 

@@ -1,16 +1,19 @@
-"""require: the guard of an endpoint, as a decorator under Starlette and as a dependency under FastAPI."""
+"""require: the guard of an endpoint: a decorator under Starlette, a dependency of FastAPI, a guard of Litestar."""
 
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Annotated, Any, NoReturn, TypeVar, overload
 from urllib.parse import quote
+from weakref import WeakSet
 
+from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
+from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from asgi_auth.authentication import Authentication
@@ -23,9 +26,10 @@ from asgi_auth.errors import (
     MalformedRequestError,
     NotFreshError,
 )
-from asgi_auth.protocol.bearer import challenge
+from asgi_auth.protocol.bearer import challenge, shows_bearer
 from asgi_auth.protocol.paths import public_path
 from asgi_auth.protocol.return_to import MAX_CHARACTERS, safe_return_to
+from asgi_auth.recognition import AUTHENTICATED
 from asgi_auth.runtime.jobs import logger
 from asgi_auth.types import AuthState, Session
 from asgi_auth.web.answers import problem, reason_headers, wants_json
@@ -40,58 +44,141 @@ _WITHOUT_DEPENDS = (
     "require() guards nothing without Depends: write Annotated[User, Depends(require())] for a parameter, or "
     "dependencies=[Depends(require())]"
 )
+_NO_REQUEST = (
+    "{!r} takes neither 'request' nor 'websocket'; under FastAPI write dependencies=[Depends(require())], under "
+    "Litestar guards=[require()]"
+)
+_NO_ENDPOINT = (
+    "{!r} is neither an HTTPEndpoint nor a WebSocketEndpoint of Starlette; under Litestar write guards=[require()]"
+)
 
 
-def require(*scopes: str, redirect: str | None = None, fresh: timedelta | None = None) -> "Require":
-    """Let in only who is signed in, has every scope, and if asked has proven it lately.
+class _Unwrapped:
+    """What FastAPI must not be given without ``Depends``, and refuses with a message if it is.
 
-    The same arguments give the same object, so that FastAPI's ``dependency_overrides`` finds it.
+    FastAPI asks a default value and the parts of ``Annotated`` only whether they are its markers. Any other object
+    would be a plain default, in whose place any client may send a value.
+    """
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def __class__(self) -> Any:
+        """The type; where FastAPI is loaded, its marker of a dependency, so that it goes on to read ``dependency``.
+
+        Raises:
+            TypeError: FastAPI looks at a parameter. Of several markers it would take the last and drop this one.
+        """
+        if "fastapi.params" not in sys.modules:
+            return type(self)
+        asking = sys._getframe(1)  # of analyze_param, or of a comprehension in it
+        name = asking.f_code.co_qualname
+        if name.startswith("analyze_param") and asking.f_globals.get("__name__") == "fastapi.dependencies.utils":
+            raise TypeError(_WITHOUT_DEPENDS)
+        return sys.modules["fastapi.params"].Depends
+
+    @property
+    def dependency(self) -> NoReturn:
+        """Raises: TypeError: FastAPI was given this object itself, not ``Depends(require(…))``."""
+        raise TypeError(_WITHOUT_DEPENDS)
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> NoReturn:
+        """Raises: TypeError: the same, as a type or inside of one."""
+        raise TypeError(_WITHOUT_DEPENDS)
+
+
+class Guards(_Unwrapped):
+    """``require(*scopes, redirect=None, fresh=None, factor=None)`` lets a user in who meets every condition.
+
+    The user must be signed in and have every scope. The same arguments give the same object, so that FastAPI's
+    ``dependency_overrides`` finds it.
 
     >>> require("admin") is require("admin")
     True
 
     Args:
-        scopes: What must be in ``request.auth.scopes``; ``authenticated`` goes without saying.
-        redirect: A local path, such as a sign-in page, to send browsers to instead of 401 and of "not fresh";
-            ``return_to`` is added to its query. Both as the browser sees them, with the prefix of a proxy.
+        scopes: What must be in ``request.auth.scopes``. None: ``authenticated``, which a credential with scopes of its
+            own does not have.
+        redirect: A local path, such as a sign-in page. Browsers are sent there instead of 401 and of "not fresh";
+            ``return_to`` is added to its query. Both are as the browser sees them, with the prefix of a proxy. A client
+            that prefers JSON or shows a bearer token is never redirected.
         fresh: A factor must have been proven in this session no longer ago. A remembered session is never fresh.
+        factor: This factor must have been proven in this session, by name of the strategy; with *fresh*, no longer ago
+            than that. Otherwise the answer is that of "not fresh".
 
     Raises:
-        ConfigurationError: *redirect* leads away, or *fresh* is no timedelta.
+        ConfigurationError: *redirect* leads away, *fresh* is no timedelta, or *factor* is no name.
         TypeError: a scope is not text: the parentheses of ``@require()`` were forgotten.
     """
-    if not all(isinstance(scope, str) for scope in scopes):
-        raise TypeError("scopes are text; without any it is @require(), with parentheses")
-    if redirect is not None and safe_return_to(redirect) is None:
-        raise ConfigurationError("require: redirect must be a local path, such as '/sign_in'")
-    if fresh is not None and not isinstance(fresh, timedelta):
-        raise ConfigurationError("require: fresh must be a timedelta")
-    return _required(scopes, redirect, fresh)
+
+    __name__ = "require"
+
+    def __call__(
+        self,
+        *scopes: str,
+        # The marker makes FastAPI refuse Depends(require), without parentheses, when the route is declared.
+        redirect: Annotated[str | None, _Unwrapped()] = None,
+        fresh: timedelta | None = None,
+        factor: str | None = None,
+    ) -> "Require":
+        """The guard of these conditions, as the class says."""
+        if not all(isinstance(scope, str) for scope in scopes):
+            raise TypeError("scopes are text; without any it is @require(), with parentheses")
+        if redirect is not None and safe_return_to(redirect) is None:
+            raise ConfigurationError("require: redirect must be a local path, such as '/sign_in'")
+        if fresh is not None and not isinstance(fresh, timedelta):
+            raise ConfigurationError("require: fresh must be a timedelta")
+        if factor == "" or (factor is not None and not isinstance(factor, str)):
+            raise ConfigurationError("require: factor must be the name of a strategy, such as 'password'")
+        return _required(scopes, redirect, fresh, factor)
+
+
+require = Guards()
 
 
 @functools.cache
-def _required(scopes: tuple[str, ...], redirect: str | None, fresh: timedelta | None) -> "Require":
-    return Require(scopes, redirect, fresh)
+def _required(scopes: tuple[str, ...], redirect: str | None, fresh: timedelta | None, factor: str | None) -> "Require":
+    return Require(scopes, redirect, fresh, factor)
 
 
-class Require:
-    """What :func:`require` returns. ``@require(…)`` guards an endpoint; ``Depends(require(…))`` returns the user."""
+class Require(_Unwrapped):
+    """What ``require(…)`` returns.
 
-    def __init__(self, scopes: tuple[str, ...], redirect: str | None, fresh: timedelta | None) -> None:
-        self._scopes, self._redirect, self._fresh = scopes, redirect, fresh
+    ``@require(…)`` guards an endpoint of Starlette: a function, a class, or a method of one; or a handler of Litestar.
+    ``Depends(require(…))`` is a dependency of FastAPI, which returns the user. ``guards=[require(…)]`` is a guard of
+    Litestar.
+    """
+
+    def __init__(
+        self, scopes: tuple[str, ...], redirect: str | None, fresh: timedelta | None, factor: str | None
+    ) -> None:
+        # A credential with scopes of its own, such as an API key, is not "authenticated": it opens only what asks for
+        # one of its scopes.
+        self._scopes = scopes or (AUTHENTICATED,)
+        self._redirect, self._fresh, self._factor = redirect, fresh, factor
+        # Litestar looks here to find out whether a guard is async. It would run any other in a thread.
+        self.__call__ = self._admitted  # type: ignore[method-assign, assignment]
 
     @overload
     def __call__(self, connection: HTTPConnection) -> Coroutine[Any, Any, Any]: ...
     @overload
     def __call__(self, connection: F) -> F: ...
-    def __call__(self, connection: Any) -> Any:
-        """Guard an endpoint, or, as a dependency, one request.
+    @overload
+    def __call__(self, connection: Any, route_handler: Any) -> Coroutine[Any, Any, Any]: ...
+    def __call__(self, connection: Any, route_handler: Any = None) -> Any:
+        """Guard an endpoint; or, as a dependency or guard, one request.
 
-        As a dependency the check is made before anything is awaited, so that it cannot be forgotten.
+        As a dependency or guard, the check is made before anything is awaited, so that it cannot be forgotten.
+
+        Raises:
+            TypeError: the endpoint cannot be guarded: it takes no ``request`` or ``websocket``, or is a class of
+                another kind.
+            HTTPException, WebSocketException: of Starlette, of FastAPI where it is loaded, or of Litestar: the request
+                may not pass.
         """
-        if not isinstance(connection, HTTPConnection):
-            return self._guard(connection)
-        return self._admitted(self._check_dependency(connection))
+        if isinstance(connection, HTTPConnection):
+            return self._admitted(self._check_dependency(connection))
+        if route_handler is not None:
+            return self._admitted(self._check_litestar(connection))
+        return self._guard(connection)
 
     @staticmethod
     async def _admitted(user: Any) -> Any:
@@ -101,31 +188,64 @@ class Require:
         reason = self.check(connection)
         if reason is None:
             return connection.scope["asgi_auth"].user
+        if "fastapi" in sys.modules:
+            from asgi_auth.frameworks import fastapi
+
+            raise self._refusal(connection, reason, fastapi.http_refusal, fastapi.websocket_refusal)
+        raise self._refusal(connection, reason, HTTPException, WebSocketException)
+
+    def _check_litestar(self, connection: Any) -> Any:
+        reason = self.check(connection)
+        if reason is not None:
+            raise self._litestar_refusal(connection, reason)
+
+    def _litestar_refusal(self, connection: Any, reason: AuthError) -> Exception:
+        from asgi_auth.frameworks import litestar
+
+        return self._refusal(connection, reason, litestar.http_refusal, litestar.websocket_refusal)
+
+    def _refusal(
+        self,
+        connection: HTTPConnection,
+        reason: AuthError,
+        http: Callable[[int, str | None, dict[str, str]], Exception],
+        websocket: Callable[[int], Exception],
+    ) -> Exception:
         if connection.scope["type"] == "websocket":
-            raise WebSocketException(POLICY_VIOLATION)
-        if self._redirects(reason):
-            raise HTTPException(303, headers={"Location": self._sign_in_url(connection)})
-        headers = reason_headers(reason, connection.scope, realm=_realm(connection))
-        raise HTTPException(reason.status, detail=reason.title, headers=headers)
+            return websocket(POLICY_VIOLATION)
+        if self._redirects(reason, connection.scope):
+            return http(303, None, {"Location": self._sign_in_url(connection)})
+        return http(reason.status, reason.title, reason_headers(reason, connection.scope, realm=_realm(connection)))
 
     # --- deciding
 
     def check(self, connection: HTTPConnection) -> AuthError | None:
         """Why this request may not pass; None if it may. Reads the scope only."""
         state = connection.scope.get("asgi_auth")
-        if not isinstance(state, AuthState) or state.session is None:
+        if not isinstance(state, AuthState) or state.method is None:
             return _why_anonymous(state)
-        missing = self._scopes and set(self._scopes) - set(connection.auth.scopes)
+        missing = set(self._scopes) - set(connection.scope["auth"].scopes)
         if missing:
             needed = challenge(realm=_realm(connection), error="insufficient_scope", scope=" ".join(self._scopes))
             return ForbiddenError(f"missing scopes: {sorted(missing)}", headers={"WWW-Authenticate": needed})
-        if self._fresh is not None and not _is_fresh(connection, state.session, self._fresh):
+        return self._check_proof(connection, state.session)
+
+    def _check_proof(self, connection: HTTPConnection, session: Session | None) -> AuthError | None:
+        if self._factor is None and self._fresh is None:
+            return None
+        if session is None:
+            return ForbiddenError("the credential has no session, in which a factor could be proven")
+        if self._factor is not None and self._factor not in session.factors:
+            return NotFreshError(f"the factor {self._factor!r} was not proven in this session")
+        if self._fresh is not None and not _is_fresh(connection, session, self._fresh, self._factor):
             return NotFreshError("the last proof is too old")
         return None
 
-    def _redirects(self, reason: AuthError) -> bool:
-        known_but_not_allowed = isinstance(reason, ForbiddenError) and not isinstance(reason, NotFreshError)
-        return self._redirect is not None and not known_but_not_allowed
+    def _redirects(self, reason: AuthError, scope: Scope) -> bool:
+        """Whether to send the client to a page, which only a browser can show."""
+        if self._redirect is None or wants_json(scope) or shows_bearer(scope["headers"]):
+            return False
+        return not isinstance(reason, ForbiddenError) or isinstance(reason, NotFreshError)
 
     def _sign_in_url(self, connection: HTTPConnection) -> str:
         """The sign-in page with a way back, if the request is one that can be repeated."""
@@ -140,7 +260,9 @@ class Require:
         return f"{page}{'&' if '?' in page else '?'}return_to={quote(here, safe='')}"
 
     def _refuse(self, request: Request, reason: AuthError) -> Response:
-        if self._redirects(reason):
+        if not isinstance(request, HTTPConnection):
+            raise self._litestar_refusal(request, reason)
+        if self._redirects(reason, request.scope):
             return AfterBody(RedirectResponse(self._sign_in_url(request), 303), request)
         response = problem(reason, json=wants_json(request.scope))
         response.headers.update(reason_headers(reason, request.scope, realm=_realm(request)))
@@ -148,12 +270,42 @@ class Require:
 
     # --- as a decorator
 
-    def _guard(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    def _guard(self, endpoint: Any) -> Any:
+        if isinstance(endpoint, staticmethod | classmethod):
+            return type(endpoint)(self._guard(endpoint.__func__))
+        if isinstance(endpoint, type):
+            return self._guard_class(endpoint)
+        return self._guard_function(endpoint)
+
+    def _guard_class(self, endpoint: type) -> type:
+        if not issubclass(endpoint, HTTPEndpoint | WebSocketEndpoint):
+            raise TypeError(_NO_ENDPOINT.format(endpoint))
+
+        def wait(instance: Any) -> Generator[Any, None, None]:
+            reason = self.check(HTTPConnection(instance.scope))
+            # The class may have a guard already, which is asked in its turn.
+            answer: Any = super(guarded, instance) if reason is None else self._refuse_instance(instance, reason)
+            yield from answer.__await__()
+
+        # A class of its own: the endpoint may be in another route with another guard, or with none.
+        copied = {name: getattr(endpoint, name) for name in ("__doc__", "__module__", "__qualname__")}
+        guarded: Any = type(endpoint.__name__, (endpoint,), {**copied, "__await__": wait})
+        return guarded  # type: ignore[no-any-return]
+
+    async def _refuse_instance(self, endpoint: HTTPEndpoint | WebSocketEndpoint, reason: AuthError) -> None:
+        scope, receive, send = endpoint.scope, endpoint.receive, endpoint.send
+        if isinstance(endpoint, WebSocketEndpoint):
+            await WebSocket(scope, receive, send).close(POLICY_VIOLATION)
+        else:
+            await self._refuse(Request(scope, receive), reason)(scope, receive, send)
+
+    def _guard_function(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
         names = list(inspect.signature(endpoint).parameters)
         name = next((name for name in ("request", "websocket") if name in names), None)
         if name is None:
-            raise TypeError(f"{endpoint!r} takes neither 'request' nor 'websocket'")
+            raise TypeError(_NO_REQUEST.format(endpoint))
         index = names.index(name)
+        _guarded.add(endpoint)
         if name == "websocket":
             return self._guard_websocket(endpoint, index)
         if inspect.iscoroutinefunction(endpoint):
@@ -191,25 +343,6 @@ class Require:
 
     # --- as a dependency of FastAPI
 
-    @property  # type: ignore[misc]  # nobody sets it
-    def __class__(self) -> Any:
-        """The type; where FastAPI is loaded, its marker of a dependency, so that it reads ``dependency`` of a guard.
-
-        FastAPI asks a default value and the parts of ``Annotated`` only whether they are such markers. A guard that is
-        none would be a mere default, in whose place any client may send a value.
-        """
-        params = sys.modules.get("fastapi.params")
-        return type(self) if params is None else params.Depends
-
-    @property
-    def dependency(self) -> NoReturn:
-        """Raises: TypeError: FastAPI was given the guard itself, not ``Depends(require(…))``."""
-        raise TypeError(_WITHOUT_DEPENDS)
-
-    def __get_pydantic_core_schema__(self, source: object, handler: object) -> NoReturn:
-        """Raises: TypeError: the same, in an ``Annotated`` where FastAPI looks at another marker."""
-        raise TypeError(_WITHOUT_DEPENDS)
-
     @property
     def __wrapped__(self) -> Any:
         """FastAPI looks through this to find out that the dependency is async and which security scheme it documents.
@@ -218,25 +351,34 @@ class Require:
         """
         if "fastapi" not in sys.modules:
             raise AttributeError("__wrapped__")
-        return _security_scheme()
+        from asgi_auth.frameworks.fastapi import security_scheme
+
+        return security_scheme()
 
 
-@functools.cache
-def _security_scheme() -> Any:
-    from fastapi.openapi.models import HTTPBearer
-    from fastapi.security.base import SecurityBase
+_guarded: WeakSet[Any] = WeakSet()
+"""Every function that has a guard. A route that leads to one of them itself leads past the guard."""
 
-    class BearerScheme(SecurityBase):
-        """What OpenAPI shows; never called."""
 
-        def __init__(self) -> None:
-            self.model = HTTPBearer(bearerFormat="JWT", description="The token of a sign-in")
-            self.scheme_name = "asgi_auth"
+def open_routes(app: object) -> Iterator[str]:
+    """What to tell of each route of an application that leads past the guard of its endpoint.
 
-        async def __call__(self, connection: HTTPConnection) -> Any:
-            """Only its signature is read."""
-
-    return BearerScheme()
+    ``@require()`` above ``@api.get(…)`` guards a function that the route does not know.
+    """
+    routes = getattr(app, "routes", None)
+    if routes is None:
+        for name in ("app", "original_router"):  # what wraps another application, and what FastAPI includes
+            if (inner := getattr(app, name, None)) is not None:
+                yield from open_routes(inner)
+    for route in routes or ():
+        endpoint = getattr(route, "endpoint", None)
+        if inspect.isfunction(endpoint) and endpoint in _guarded:
+            path = getattr(route, "path", "")
+            yield (
+                f"require: the route {path} calls {endpoint.__qualname__} without its guard: write @require() below "
+                "the decorator of the route"
+            )
+        yield from open_routes(route)
 
 
 def _authentication(connection: HTTPConnection) -> Authentication[Any] | None:
@@ -245,9 +387,9 @@ def _authentication(connection: HTTPConnection) -> Authentication[Any] | None:
     return found if isinstance(found, Authentication) else None
 
 
-def _is_fresh(connection: HTTPConnection, session: Session, within: timedelta) -> bool:
+def _is_fresh(connection: HTTPConnection, session: Session, within: timedelta, factor: str | None) -> bool:
     auth = _authentication(connection)
-    return auth is not None and auth.sessions.is_fresh(session, within)
+    return auth is not None and auth.sessions.is_fresh(session, within, factor)
 
 
 def _realm(connection: HTTPConnection) -> str:

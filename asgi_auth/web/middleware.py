@@ -24,6 +24,7 @@ from asgi_auth.runtime.jobs import logger
 from asgi_auth.types import AuthState, Session
 from asgi_auth.web.answers import unavailable
 from asgi_auth.web.bodies import AfterBody
+from asgi_auth.web.guards import open_routes
 
 _TRY_AGAIN_LATER = 1013
 """The WebSocket close code for a server that cannot serve now."""
@@ -213,6 +214,8 @@ async def serve_lifespan(
     application has no lifespan". A store that cannot be closed is logged, and the server hears of the end all the same.
     """
     first = await receive()
+    for advice in open_routes(scope.get("app", app)):
+        auth.services.telling.once(logging.WARNING, advice, advice)
     running = AsyncExitStack()
     try:
         await running.enter_async_context(auth.running())

@@ -138,7 +138,8 @@ async def test_a_cross_site_request_has_no_effect(tmp_path: Path, auth: LocalAut
 
 FOREIGN = "the page's origin is neither base_url, http://localhost:8000, nor in allowed_origins"
 NOT_LOCAL = (
-    "with base_url http://localhost:8000 only localhost and loopback addresses are served; to serve another name, give "
+    "with base_url http://localhost:8000 only localhost, names below it and loopback addresses are served; to serve "
+    "another name, give "
     "base_url that name, with https"
 )
 

@@ -19,7 +19,7 @@ from asgi_auth.stores.sql import REVOKE_SESSIONS_BY_SECRET, SQLScopedStore
 from asgi_auth.strategies.password import Password
 from asgi_auth.types import AccessToken, User
 from asgi_auth.web.plug import AuthPlug
-from tests.asgi import ask, post, seen_user, site, tables
+from tests.asgi import BROWSER, ask, post, seen_user, site, tables
 from tests.second_factor import Code
 from tests.support import (
     EMAIL,
@@ -193,7 +193,7 @@ async def test_clear_session_ends_a_pending_sign_in(factored: LocalAuthenticatio
     pending = await first_factor(plug)
     await plug.clear_session(Request({"type": "http", "headers": [(b"cookie", pending.encode())]}), response)
 
-    assert response.headers.getlist("set-cookie") == [f"{name}{DROPPED}" for name in ("user_session", "user_pending")]
+    assert response.headers.getlist("set-cookie") == [f"{name}{DROPPED}" for name in ("user_pending", "user_session")]
     assert await second_factor(plug, pending) == 401
 
 

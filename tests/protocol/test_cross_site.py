@@ -1,5 +1,7 @@
 """Origins, Fetch Metadata, websocket handshakes."""
 
+from functools import partial
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -89,6 +91,94 @@ def test_parse_origin_refuses(text: str) -> None:
     """Anything but scheme, host and port, by the parameter's name."""
     with pytest.raises(ConfigurationError, match="base_url"):
         parse_origin(text, parameter="base_url")
+
+
+EXTENSION = "chrome-extension://abcdefghijklmnopabcdefghijklmnop"
+ADD_ON = "moz-extension://2c127fa4-62c7-7e4f-90e5-472b45eecfdc"
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("ionic://localhost", "ionic://localhost"),
+        ("tauri://localhost", "tauri://localhost"),
+        ("Capacitor://LocalHost", "capacitor://localhost"),
+        ("capacitor://my-app.example.org", "capacitor://my-app.example.org"),
+        (EXTENSION, EXTENSION),
+        (ADD_ON, ADD_ON),
+        (ADD_ON.upper(), ADD_ON),
+        ("HTTPS://Example.com:443", "https://example.com"),
+    ],
+)
+def test_parse_origin_takes_apps_and_extensions_where_asked(text: str, origin: str) -> None:
+    """RFC 6454 section 4: the origin of a page in an app shell or an extension is its scheme and its host."""
+    assert origin == parse_origin(text, parameter="allowed_origins", apps=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "capacitor://",
+        "capacitor:localhost",
+        "capacitor://localhost/",
+        "capacitor://localhost/index.html",
+        "capacitor://localhost:8100",
+        "capacitor://localhost?x",
+        "capacitor://localhost#x",
+        "capacitor://user@localhost",
+        "capacitor://*",
+        "capacitor://*.example.org",
+        "capacitor://.localhost",
+        "capacitor://-localhost",
+        "capacitor://a..b",
+        "capacitor://localhost\n",
+        " capacitor://localhost",
+        "capacitor://" + "a" * 254,
+        "capacitor://bücher",
+        "chrome-extension://*",
+        EXTENSION[:-1],
+        EXTENSION + "a",
+        EXTENSION[:-1] + "q",
+        EXTENSION + "/",
+        "moz-extension://add-on",
+        ADD_ON.replace("-62c7", "62c7"),
+        ADD_ON + "0",
+        "extension://" + "a" * 32,
+        "file://",
+        "file://localhost",
+        "data://x",
+        "javascript://localhost",
+        "ws://localhost",
+        "ftp://localhost",
+        "htps://localhost",
+        "null",
+        "*",
+        "",
+    ],
+    ids=repr,
+)
+def test_parse_origin_refuses_what_is_no_origin_of_an_app(text: str) -> None:
+    """Each scheme has hosts of its own form. Nothing follows the host. Other schemes are refused."""
+    with pytest.raises(ConfigurationError, match=r"^allowed_origins must be .* capacitor, ionic, tauri, chrome-ext"):
+        parse_origin(text, parameter="allowed_origins", apps=True)
+
+
+@pytest.mark.parametrize("text", ["capacitor://localhost", "tauri://localhost", EXTENSION, ADD_ON])
+def test_parse_origin_knows_http_only_by_default(text: str) -> None:
+    """The application itself is served by http or https."""
+    with pytest.raises(ConfigurationError, match=r"^base_url must be scheme://host or .* with http or https$"):
+        parse_origin(text, parameter="base_url")
+
+
+def test_listed_app_passes() -> None:
+    """The page of a listed app may send what it likes; that of another app may not."""
+    allowed = ALLOWED | {"capacitor://localhost"}
+    judge = partial(is_cross_site, "POST", sec_fetch_site="cross-site", referers=[], allowed=allowed)
+
+    assert not judge(origins=["capacitor://localhost"], authorization=False, own_cookie=True)
+    assert judge(origins=["ionic://localhost"], authorization=False, own_cookie=True)
+    assert websocket_allowed(["capacitor://localhost"], allowed)
 
 
 @given(st.one_of(st.text(), st.text().map("https://".__add__)))
