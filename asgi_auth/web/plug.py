@@ -401,7 +401,7 @@ class AuthPlug(Generic[U]):
 
     async def _asked(self, request: Request, incoming: Incoming, phase: Phase) -> PhaseRequest:
         state, pending = self.auth.recognition.anonymous, None
-        if phase.who in ("known", "session"):
+        if phase.who in ("known", "session") and not incoming.is_foreign:
             state = await self.auth.recognition.every_state(request.scope)
         if phase.who == "session":
             if state.session is None:

@@ -1,0 +1,257 @@
+"""What a phase says of itself: methods, who may use it, freshness, other sites; and sign-ins of several factors."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_auth.errors import ConfigurationError, ForbiddenError
+from asgi_auth.phases import Accepted, Form, Outcome, Phase, PhaseRequest, Redirect
+from asgi_auth.services import Services
+from asgi_auth.strategies import Password
+from asgi_auth.web.plug import AuthPlug
+from tests.asgi import BROWSER, JSON, PAGE, ask, post
+from tests.second_factor import Code
+from tests.support import EMAIL, LocalAuthentication, credentials, make_auth, register
+
+pytestmark = pytest.mark.anyio
+
+HERE = "/auth/steps/act"
+CODE = {"code": f"code-{EMAIL}"}
+MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """A strategy that is its own actions."""
+
+    phases: Sequence[Phase]
+    name: str = "steps"
+
+    def bind(self, services: Services[Any]) -> "Steps":
+        return self
+
+
+class Seen(list[PhaseRequest]):
+    """A phase that keeps what it was asked, and answers *outcome*."""
+
+    outcome: Outcome | Exception = Accepted()
+
+    async def __call__(self, request: PhaseRequest) -> Outcome:
+        self.append(request)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+def stepping(directory: Path, seen: Seen, **options: Any) -> LocalAuthentication:
+    """An ``Authentication`` with the one phase /auth/steps/act."""
+    return make_auth(directory, strategies=[Password(), Steps(phases=[Phase("act", seen, **options)])])
+
+
+# --- what contradicts itself ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"methods": frozenset()}, "methods are GET, POST or both"),
+        ({"methods": frozenset({"PUT"})}, "methods are GET, POST or both"),
+        ({"page": True}, "a page needs a form, or GET"),
+        ({"fresh": MINUTE}, "fresh needs who='session'"),
+        ({"fresh": MINUTE, "who": "known"}, "fresh needs who='session'"),
+        ({"cross_site": True}, "cross_site needs GET and POST"),
+    ],
+    ids=str,
+)
+def test_phase_that_contradicts_itself_is_refused(options: dict[str, Any], rule: str) -> None:
+    """At start, by name."""
+    with pytest.raises(ConfigurationError, match=f"the phase 'act': {rule}"):
+        Phase("act", Seen(), **options)
+
+
+# --- who -------------------------------------------------------------------------------------------------------------
+
+
+async def test_phase_for_a_fresh_session(tmp_path: Path) -> None:
+    """SE-10: the session must have a proof that recent; the phase is not asked otherwise."""
+    seen = Seen()
+    auth = stepping(tmp_path, seen, who="session", fresh=MINUTE)
+    async with auth.running():
+        _, token = await register(auth)
+        cookie = f"user_session={token.cookie}"
+        nobody = await post(AuthPlug(auth), HERE, headers=JSON)
+        auth.clock.advance(MINUTE)
+        fresh = await post(AuthPlug(auth), HERE, headers=JSON, cookie=cookie)
+        auth.clock.advance(timedelta(microseconds=1))
+        stale = await post(AuthPlug(auth), HERE, headers=JSON, cookie=cookie)
+
+    assert (nobody.json()["code"], fresh.status, stale.json()["code"]) == ("authentication_failed", 200, "not_fresh")
+    assert len(seen) == 1
+    assert seen[0].state.session == token.session
+
+
+async def test_phase_for_a_pending_sign_in_is_not_asked_without_one(tmp_path: Path) -> None:
+    """Neither by cookie nor by parameter, of whatever type; two cookies are none (SE-8)."""
+    seen = Seen()
+    auth = stepping(tmp_path, seen, who="pending")
+    async with auth.running():
+        plug = AuthPlug(auth)
+        answers = [
+            await post(plug, HERE),
+            await post(plug, HERE, {"pending_token": ""}),
+            await ask(plug, "POST", HERE, body=b'{"pending_token": 1}', headers={"content-type": "application/json"}),
+            await post(plug, HERE, cookie="user_pending=a; user_pending=b"),
+        ]
+        await post(plug, HERE, {"pending_token": "by parameter"})
+        await post(plug, HERE, {"pending_token": "by parameter"}, cookie="user_pending=by_cookie")
+
+    assert [answer.status for answer in answers] == [401] * 4
+    assert [request.pending for request in seen] == ["by parameter", "by_cookie"]
+
+
+# --- another site ---------------------------------------------------------------------------------------------------
+
+
+async def test_cross_site_post_reads_no_cookie(tmp_path: Path) -> None:
+    """CF-1: a provider makes the browser post; nobody is known, no cookie is read, and the flow ends at a GET."""
+    seen = Seen()
+    seen.outcome = Redirect(f"{HERE}?state=x")
+    auth = stepping(tmp_path, seen, methods=frozenset({"GET", "POST"}), cross_site=True, who="known")
+    async with auth.running():
+        _, token = await register(auth)
+        cookie = f"user_session={token.cookie}; user_pending=p; user_flow_{'0' * 16}=f"
+        foreign = {"Origin": "https://provider.example", "Sec-Fetch-Site": "cross-site"}
+        posted = await post(AuthPlug(auth), HERE, {"state": "x"}, headers=foreign, cookie=cookie)
+        await post(
+            AuthPlug(auth), HERE, {"state": "x"}, cookie=cookie
+        )  # an old browser, which says nothing of the site
+        await ask(AuthPlug(auth), "GET", HERE, headers=foreign, cookie=cookie)
+
+    by_post, by_old_post, by_get = seen
+    assert (posted.status, posted["location"], posted["set-cookie"]) == (303, f"{HERE}?state=x", None)
+    for request in (by_post, by_old_post):
+        assert (request.state.method, request.browser.read("flow"), request.browser.read("pending")) == (
+            None,
+            None,
+            None,
+        )
+        assert (request.client.session_hashes, request.client.pending_hashes) == ((), ())
+    assert (by_get.state.method, by_get.browser.read("flow")) == ("session", "f")
+
+
+# --- cookies of a step ----------------------------------------------------------------------------------------------
+
+
+async def test_failure_changes_cookies_too(tmp_path: Path) -> None:
+    """OA-19: a flow that came back and was refused leaves no cookie."""
+
+    async def refuse(request: PhaseRequest) -> Outcome:
+        request.browser.drop("flow", "mine")
+        raise ForbiddenError("refused")
+
+    auth = make_auth(tmp_path, strategies=[Steps(phases=[Phase("act", refuse, methods=frozenset({"GET"}))])])
+    async with auth.running():
+        cookie = f"user_flow_{'0' * 16}=mine; user_flow_{'1' * 16}=other"
+        answer = await ask(AuthPlug(auth), "GET", HERE, cookie=cookie)
+
+    assert answer.status == 403
+    assert [line.partition(";")[0] for line in answer.all("set-cookie")] == [f"user_flow_{'0' * 16}="]
+
+
+async def test_too_many_cookies_are_told_of_without_changing_any(tmp_path: Path) -> None:
+    """DO-4: there is an answer, and no cookie goes."""
+    auth = stepping(tmp_path, Seen(), who="pending")
+    async with auth.running():
+        answer = await post(AuthPlug(auth), HERE, cookie="a=1; " * 301)
+
+    assert (answer.status, answer["set-cookie"]) == (400, None)
+
+
+# --- several factors ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def factored(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """Alice has a second factor."""
+    auth = make_auth(tmp_path, strategies=[Password(), Code(enrolled=frozenset({EMAIL}))])
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL}, password=credentials()["password"])
+        yield auth
+
+
+async def test_script_finishes_with_the_token_of_the_answer(factored: LocalAuthentication) -> None:
+    """A client that is no browser gets the pending token in the body, and no cookie; what it gets is a bearer token."""
+    plug = AuthPlug(factored)
+    first = await post(plug, "/auth/password/sign_in", credentials(), headers=JSON)
+    token = first.json()["pending_token"]
+    wrong = await post(plug, "/auth/code/verify", {"code": "x", "pending_token": token}, headers=JSON)
+    second = await post(plug, "/auth/code/verify", {**CODE, "pending_token": token}, headers=JSON)
+    again = await post(plug, "/auth/code/verify", {**CODE, "pending_token": token}, headers=JSON)
+
+    assert (first.status, first.json()["code"], first["set-cookie"]) == (401, "factor_required", None)
+    assert (wrong.json()["code"], second.status, again.json()["code"]) == (
+        "authentication_failed",
+        200,
+        "invalid_token",
+    )
+    loaded = await factored.sessions.load_bearer(second.json()["token"])
+    assert set(loaded.session.factors) == {"password", "code"}
+
+
+async def test_browser_is_sent_to_the_page_of_the_factor(factored: LocalAuthentication) -> None:
+    """A page, not JSON, for a browser that asks for one; the token is in the cookie and nowhere else."""
+    plug = AuthPlug(factored)
+    first = await post(plug, "/auth/password/sign_in", credentials(), headers=PAGE)
+    cookie = f"user_pending={first.cookie('user_pending')}"
+    page = await ask(plug, "GET", "/auth/code/verify", headers=PAGE, cookie=cookie)
+    wrong = await post(plug, "/auth/code/verify", {"code": "x"}, headers=PAGE, cookie=cookie)
+    second = await post(plug, "/auth/code/verify", CODE, headers=PAGE, cookie=cookie)
+
+    assert (first.status, first["location"]) == (303, "/auth/code/verify")
+    assert "www-authenticate" not in dict(first.headers)
+    assert (page.status, "<h1>Enter your code</h1>" in page.text) == (200, True)
+    assert (wrong.status, wrong.all("set-cookie")) == (401, [])
+    assert second.status == 200
+    names = [line.partition("=")[0] for line in second.all("set-cookie")]
+    assert sorted(names) == ["user_pending", "user_session"]
+
+
+async def test_browser_is_told_where_a_factor_has_no_page(tmp_path: Path) -> None:
+    """A page that says so, with the status of the error."""
+    auth = make_auth(tmp_path, strategies=[Password(), Code(name="code", enrolled=frozenset({EMAIL}))])
+    phases = {route: phase for route, phase in auth.routes.items() if route[0] != "code"}
+    auth.routes = phases
+    async with auth.running():
+        await auth.accounts.create({"email": EMAIL}, password=credentials()["password"])
+        answer = await post(AuthPlug(auth), "/auth/password/sign_in", credentials(), headers=PAGE)
+
+    assert (answer.status, answer.text) == (401, "Another factor is needed")
+    assert "user_pending" in str(answer.all("set-cookie"))
+
+
+async def test_failure_of_a_factor_is_no_failed_sign_in_for_the_callbacks(factored: LocalAuthentication) -> None:
+    """``handle_challenge`` is told of a missing factor, and ``handle_failure`` is not."""
+    told: list[Any] = []
+
+    class Plug(AuthPlug[Any]):
+        async def handle_challenge(self, request: Any, activity: Any, data: Any) -> Any:
+            told.append(data)
+            return await super().handle_challenge(request, activity, data)
+
+        async def handle_failure(self, request: Any, activity: Any, reason: Any) -> Any:
+            raise AssertionError(reason)
+
+    await post(Plug(factored), "/auth/password/sign_in", credentials(), headers=BROWSER)
+    assert told == [{"factors": ["code"]}]
+
+
+async def test_form_of_a_phase_is_served_only_where_it_has_a_page(tmp_path: Path) -> None:
+    """A form without a page is for callbacks to draw."""
+    auth = stepping(tmp_path, Seen(), form=Form(title="Act"))
+    async with auth.running():
+        answer = await ask(AuthPlug(auth), "GET", HERE, headers=PAGE)
+    assert (answer.status, answer["allow"]) == (405, "POST")
