@@ -116,11 +116,9 @@ async def test_signed_in_means_recognised(tmp_path: Path) -> None:
     async def look(scope: Any, receive: Any, send: Any) -> None:
         states.append((auth.user(scope), auth.state(scope).session, auth.state(scope).scopes))
 
-    await BearerUserMiddleware(look, auth)(
-        {"type": "http", "method": "GET", "headers": [(b"x-api-key", b"key-x")]}, None, None
-    )  # type: ignore[arg-type]
-    key = [(b"x-api-key", f"key-{EMAIL}".encode())]
-    await BearerUserMiddleware(look, auth)({"type": "http", "method": "GET", "headers": key}, None, None)  # type: ignore[arg-type]
+    for address in (OTHER_EMAIL, EMAIL):
+        scope = make_scope("GET", "/", {"x-api-key": f"key-{address}"})
+        await BearerUserMiddleware(look, auth)(scope, silence, _nothing)
     known = await post(AuthPlug(auth), "/auth/api_keys/known", headers=KEY)
     mine = await post(AuthPlug(auth), "/auth/api_keys/mine", headers=KEY)
     both = await post(AuthPlug(auth), "/auth/api_keys/mine", headers=KEY, cookie=f"user_session={token.cookie}")
