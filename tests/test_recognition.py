@@ -20,7 +20,7 @@ from asgi_auth.services import Services
 from asgi_auth.web.guards import require
 from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.web.plug import AuthPlug
-from tests.asgi import JSON, ask, post, whoami
+from tests.asgi import JSON, ask, make_scope, post, silence, whoami
 from tests.support import EMAIL, OTHER_EMAIL, LocalAuthentication, make_auth, register
 
 pytestmark = pytest.mark.anyio
