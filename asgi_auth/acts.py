@@ -37,7 +37,7 @@ class Draft:
     """Set by the hook that found an invitation: opens a registration that is otherwise by invitation only."""
     spend: Spend | None = field(default=None, repr=False)
     """Consumes what opened the registration, in its transaction, before the user is written."""
-    settle: "Callable[[Work[Any], Found[Any]], Awaitable[None]] | None" = field(default=None, repr=False)
+    follow_up: "Callable[[Work[Any], Found[Any]], Awaitable[None]] | None" = field(default=None, repr=False)
     """What follows from it, in the same transaction, once the user is written."""
     notes: Mapping[str, Any] = field(default=EMPTY, repr=False)
     """What a hook wants to find again in ``within``, by its own name."""

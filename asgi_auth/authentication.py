@@ -216,7 +216,7 @@ class Authentication(Generic[U]):
             sessions=sessions,
             passwords=passwords,
             registration=registration,
-            taken_answers=SourceLimiter(limiter, "identity_taken", taken_answers),
+            identity_taken=SourceLimiter(limiter, "identity_taken", taken_answers),
             special_use=not self.secure,
         )
         return Services(

@@ -8,11 +8,13 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from asgi_auth.accounts import Accounts
+from asgi_auth.claims import Claims
 from asgi_auth.errors import ConfigurationError, ValidationError
 from asgi_auth.events import DeliveryFailed
 from asgi_auth.hooks import Commit, Hook
 from asgi_auth.limits import Limiter
 from asgi_auth.passwords import Passwords
+from asgi_auth.registration import Registrations
 from asgi_auth.runtime.failures import reason_of, traceback_of
 from asgi_auth.runtime.jobs import logger
 from asgi_auth.runtime.telling import Telling
@@ -54,6 +56,16 @@ class Services(Generic[U]):
     """Every sender in use, with what the application calls the option."""
     sender_threads: SenderThreads = field(default_factory=SenderThreads, repr=False)
     """Where plain senders run."""
+
+    @property
+    def registrations(self) -> Registrations[U]:
+        """Creates users, for every strategy."""
+        return self.accounts.registrations
+
+    @property
+    def claims(self) -> Claims[U]:
+        """Gives an account, or only its address, to who has proven the mailbox; inside a transaction."""
+        return self.accounts.claims
 
     @property
     def telling(self) -> Telling:
@@ -142,7 +154,7 @@ class Services(Generic[U]):
         Anything else that a sender reaches somebody by is its own key.
         """
         try:
-            return self.accounts.identity("email", address)[1]
+            return self.accounts.normalise("email", address)[1]
         except ValidationError:
             return address
 

@@ -21,7 +21,7 @@ from asgi_auth.events import SessionsRevoked, SignInSucceeded
 from asgi_auth.hooks import Commit, Hook
 from asgi_auth.phases import SignedIn
 from asgi_auth.protocol.keys import derive_key
-from asgi_auth.store import Loaded, ScopedStore, Work
+from asgi_auth.store import Loaded, ScopedStore, Work, id_of
 from asgi_auth.tokens import BASE64_OF_32_BYTES, REMEMBERED_LIMIT, IssuedToken, Tokens, hash_token, new_stamp
 from asgi_auth.types import EMPTY, AccessToken, Account, Client, Clock, Session
 
@@ -265,9 +265,9 @@ class Sessions(Generic[U]):
             raise InvalidTokenError("the session of the access token is over")
         return loaded
 
-    async def list(self, user_id: str) -> Sequence[Session]:
-        """The live sessions of a user, last seen first."""
-        return await self._store.sessions.list(user_id, now=self._clock())
+    async def list(self, user: U | str) -> Sequence[Session]:
+        """The live sessions of a user, named by object or by id, last seen first."""
+        return await self._store.sessions.list(id_of(self._store.users, user), now=self._clock())
 
     def is_fresh(self, session: Session, within: timedelta) -> bool:
         """True if a factor was proven in *session* no longer ago than *within*; a remembered one is never fresh."""
@@ -330,12 +330,17 @@ class Sessions(Generic[U]):
 
         return bool(client.session_hashes or client.pending_hashes) and await self._commit(act)
 
-    async def revoke_all(self, user_id: str, *, except_: Session | None = None) -> None:
+    async def revoke_all(self, user: U | str, *, except_: Session | None = None) -> None:
         """Log out everywhere, or everywhere but here: every other session, mail token and sign-in in flight is dead.
+
+        Args:
+            user: Whose, named by object or by id.
+            except_: The session that lives on; None: none does.
 
         Raises:
             InvalidTokenError: *except_* has ended in the meantime; nothing was changed.
         """
+        user_id = id_of(self._store.users, user)
 
         async def act(work: Work[U]) -> None:
             await self.renew_stamp(work, user_id, acting=except_)

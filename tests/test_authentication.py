@@ -344,10 +344,10 @@ async def test_refusal_is_logged_and_becomes_an_event(tmp_path: Path, caplog: py
     assert (event.strategy, event.client, event.reason, event.user_id) == (
         "password",
         client,
-        "unknown identity",
+        "unknown user",
         None,
     )
-    assert caplog.messages[-1] == "password.sign_in refused: unknown identity"
+    assert caplog.messages[-1] == "password.sign_in refused: unknown user"
     assert "typed" not in caplog.text + repr(event)
     await auth.close()
 

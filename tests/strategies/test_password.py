@@ -497,7 +497,7 @@ async def test_sign_in_failures_look_the_same(auth: LocalAuthentication) -> None
         (AuthenticationFailedError, "authentication_failed", 401, "Access denied")
     }
     assert [error.reason for error in refused] == [
-        "unknown identity",
+        "unknown user",
         "wrong password",
         "no password",
         "the account is disabled",

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asgi_auth.accounts import address_freed, as_of
+from asgi_auth.accounts import as_of
 from asgi_auth.acts import Proof
 from asgi_auth.add_ons.confirmation.hook import ConfirmationHook
+from asgi_auth.changes import hold
+from asgi_auth.claims import address_freed, is_moved
 from asgi_auth.errors import (
     AuthenticationFailedError,
     InvalidTokenError,
@@ -16,7 +18,6 @@ from asgi_auth.errors import (
 )
 from asgi_auth.phases import Accepted, Form, Outcome, Phase, PhaseRequest, SignedIn
 from asgi_auth.protocol.fields import read_texts
-from asgi_auth.registration import is_moved
 from asgi_auth.services import Services
 from asgi_auth.store import Found, TokenRecord, Work
 from asgi_auth.types import Account, Client, Session
@@ -121,7 +122,7 @@ class ConfirmationActions(ConfirmationHook):
 
     async def _hold(self, work: Work[Any], record: TokenRecord) -> Found[Any]:
         """The user of a token, held before it is consumed, so that two tokens of one user never wait in a circle."""
-        held = await work.users.update(record.user_id or "", {}, {})
+        held = await hold(work, record.user_id or "")
         if held is None:
             raise InvalidTokenError("the user of the token is gone")
         return held
@@ -133,9 +134,9 @@ class ConfirmationActions(ConfirmationHook):
         if self._services.values(held.user).get("email") != record.extra_data["email"]:
             raise InvalidTokenError("the link was for another address")  # AC-4
         if own is None and is_moved(held.account):
-            await self._services.accounts.free(work, record.extra_data["email"], strategy=self.name, client=client)
+            await self._services.claims.free(work, record.extra_data["email"], strategy=self.name, client=client)
             return None
-        claimed = await self._services.accounts.claim(
+        claimed = await self._services.claims.claim(
             work,
             Found(held.user, as_of(held.account, record.stamp)),
             acting=own,
@@ -174,7 +175,7 @@ class ConfirmationActions(ConfirmationHook):
         """
         texts = read_texts(params, optional=["email"]) if self._options.confirms_email else {}
         if "email" in texts:
-            self._services.accounts.identity("email", texts["email"])
+            self._services.accounts.normalise("email", texts["email"])
             return Accepted(then=partial(self._resend_to, texts["email"]))
         if user is None:
             raise ValidationError("nobody to mail to", fields={"email": "is needed"})
@@ -241,7 +242,7 @@ class ConfirmationActions(ConfirmationHook):
         if session is not None and not self._services.sessions.is_fresh(session, self._options.change_fresh):
             raise NotFreshError("the last proof is too old")
         address = read_texts(params, required=["email"])["email"]
-        self._services.accounts.identity("email", address)
+        self._services.accounts.normalise("email", address)
         found = await self._services.accounts.get(self._services.accounts.user_id(user))
         if found is None or (session is not None and session.stamp != found.account.stamp):
             raise InvalidTokenError("the acting session ended in the meantime")

@@ -89,7 +89,7 @@ class ConfirmationHook(Hook):
 
     def _normal(self, field: str, value: Any) -> Any:
         return (
-            self._services.accounts.identity(field, value)[0] if field == "email" and isinstance(value, str) else value
+            self._services.accounts.normalise(field, value)[0] if field == "email" and isinstance(value, str) else value
         )
 
     # --- a registration with an address that is taken

@@ -8,8 +8,8 @@ The purposes in ``opts``: the add-on's name (prove this address), ``<field>_chan
 from typing import TYPE_CHECKING, Any
 
 from asgi_auth.accounts import as_of
+from asgi_auth.claims import is_moved
 from asgi_auth.limits import Limit
-from asgi_auth.registration import is_moved
 from asgi_auth.services import Services
 from asgi_auth.store import Found, TokenRecord
 from asgi_auth.tokens import IssuedToken

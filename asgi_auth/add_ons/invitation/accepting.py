@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from asgi_auth.acts import Draft
 from asgi_auth.add_ons.invitation.machine import Machine
 from asgi_auth.add_ons.invitation.mail import TOKEN, is_owned, proves_addresses
+from asgi_auth.changes import hold
 from asgi_auth.errors import ForbiddenError, IdentityTakenError, InvalidTokenError, ValidationError
 from asgi_auth.phases import Accepted, Form, View
 from asgi_auth.protocol.fields import read_texts
@@ -79,8 +80,7 @@ class Accepting:
 
     async def _join(self, invitation: InvitationRecord, user_id: str, client: Client, work: Work[Any]) -> None:
         await self._machine.accept(work, invitation, accepted_by=user_id)
-        # Held, not only read: the address must not change between the look and the commit.
-        found = await work.users.update(user_id, {}, {})
+        found = await hold(work, user_id)  # the address must not change between the look and the commit
         if found is None or not self._fits(found, invitation) or found.account.confirmed_at is None:
             raise ForbiddenError("not the account that was invited", fields={"account": _OTHER_ACCOUNT})
         await self._machine.grant(work, found, invitation, client)
@@ -94,7 +94,7 @@ class Accepting:
         if not isinstance(address, str):
             return False
         try:
-            return self._services.accounts.identity("email", address)[1] == invitation.email_key
+            return self._services.accounts.normalise("email", address)[1] == invitation.email_key
         except ValidationError:
             return False
 
@@ -163,7 +163,7 @@ class Accepting:
         found = await services.store.users.find("email", invitation.email_key)
         if found is not None and is_owned(self._services, found.account):
             return "sign_in"
-        return "closed" if services.accounts.registration == "closed" else "register"
+        return "closed" if services.registrations.mode == "closed" else "register"
 
     # --- registering
 
@@ -180,7 +180,7 @@ class Accepting:
             addressed,
             invited=True,
             spend=partial(self._spend, invitation, draft.strategy, "email" in addressed.fields),
-            settle=partial(self._settle, invitation, draft.strategy, draft.client),
+            follow_up=partial(self._follow_up, invitation, draft.strategy, draft.client),
         )
 
     def _addressed(self, draft: Draft, invitation: InvitationRecord) -> Draft:
@@ -196,14 +196,14 @@ class Accepting:
 
     async def _spend(self, invitation: InvitationRecord, strategy: str, claims: bool, work: Work[Any]) -> None:
         await self._machine.accept(work, invitation, accepted_via=strategy)
-        await self._services.accounts.free(work, invitation.email, strategy=strategy)
+        await self._services.claims.free(work, invitation.email, strategy=strategy)
         found = await work.users.find("email", invitation.email_key)
         # Who has an account signs in with its factors. An empty shell gives way only to who gets its address at once:
         # the second mail to an address that another account has would never come.
         if found is not None and (not claims or is_owned(self._services, found.account)):
             raise IdentityTakenError("the invited address is taken", fields={"email": _TAKEN})
 
-    async def _settle(
+    async def _follow_up(
         self, invitation: InvitationRecord, strategy: str, client: Client, work: Work[Any], found: Found[Any]
     ) -> None:
         await work.invitations.attribute(invitation.id, found.account.user_id)

@@ -106,7 +106,7 @@ class Inviting:
     def _address(self, address: object) -> tuple[str, str]:
         if not isinstance(address, str):
             raise ValidationError("the address is no text", fields={"email": "must be text"})
-        return self._services.accounts.identity("email", address)
+        return self._services.accounts.normalise("email", address)
 
     async def _check_policy(self, inviter: Any, wanted: InvitationRecord) -> None:
         if inviter is APPLICATION or await self._options.allows(inviter, wanted.email, wanted.grant, wanted.scope):

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from asgi_auth.registration import is_moved
+from asgi_auth.claims import is_moved
 from asgi_auth.services import Services
 from asgi_auth.store import InvitationRecord
 from asgi_auth.tokens import IssuedToken

@@ -109,7 +109,7 @@ class PasswordActions(Resetting):
         told = {name: value for name, value in params.items() if name not in _PASSWORDS}
         draft = Draft(act="create", strategy=self._options.name, fields=fields, params=told, client=client)
         began = self._services.clock()
-        found = await self._services.accounts.register(draft, password=password, identity=identity)
+        found = await self._services.registrations.register(draft, password=password, identity=identity)
         if found is None:
             return Accepted()
         return SignedIn(found.user, self._proof(found, began), registered=True, settled=True)
@@ -165,7 +165,7 @@ class PasswordActions(Resetting):
         verified = await self._services.passwords.verify(password, stored, client=client.address)
         if found is None or not verified.valid:
             raise AuthenticationFailedError(
-                "unknown identity" if found is None else "no password" if stored is None else "wrong password"
+                "unknown user" if found is None else "no password" if stored is None else "wrong password"
             )
         if verified.replacement is not None:
             await self._services.accounts.rehash(found.account, verified.replacement)

@@ -42,7 +42,7 @@ class Resetting:
         """
         field = self._options.identity_field
         text = read_texts(params, required=[field])[field]
-        self._services.accounts.identity(field, text)
+        self._services.accounts.normalise(field, text)
         return Accepted(then=partial(self._send_reset, field, text))
 
     async def _send_reset(self, field: str, text: str) -> None:
