@@ -18,6 +18,7 @@ from asgi_auth.events import SignInFailed
 from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import Commit, Hook
 from asgi_auth.limits import Limit, Limiter, SourceLimiter
+from asgi_auth.mailing import Mailing
 from asgi_auth.passwords import Bcrypt, HashProvider, PasswordPolicy, Passwords
 from asgi_auth.phases import Accepted, Challenge, Outcome, Phase, SignedIn, TokenIssued
 from asgi_auth.protocol.client import parse_proxies
@@ -219,6 +220,16 @@ class Authentication(Generic[U]):
             identity_taken=SourceLimiter(limiter, "identity_taken", taken_answers),
             special_use=not self.secure,
         )
+        mailing = Mailing(
+            app_name=self.app_name,
+            root=f"{self.base_url}{self.mount_path}",
+            local=not self.secure,
+            clock=clock,
+            commit=commit,
+            tokens=tokens,
+            accounts=accounts,
+            limiter=limiter,
+        )
         return Services(
             app_name=self.app_name,
             base_url=self.base_url,
@@ -233,6 +244,7 @@ class Authentication(Generic[U]):
             accounts=accounts,
             passwords=passwords,
             hooks=self._hooks,
+            mailing=mailing,
             limiter=limiter,
             digest=digest,
         )

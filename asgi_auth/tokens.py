@@ -186,18 +186,18 @@ class Tokens(Generic[U]):
         account: Account | None,
         lifetime: timedelta,
         extra_data: Mapping[str, Any] = EMPTY,
-        lasting: bool = False,
+        outlives_changes: bool = False,
     ) -> IssuedToken:
         """A fresh token that nobody knows yet: keep its record to bring it to life.
 
-        A *lasting* one outlives whatever changes on the account: only for what takes such a change back.
+        With *outlives_changes* a change of the account does not end it: only for what takes such a change back.
         """
         token, now = secrets.token_urlsafe(32), self._clock()
         record = TokenRecord(
             token_hash=hash_token(token),
             purpose=purpose,
             user_id=account.user_id if account else None,
-            stamp=account.stamp if account and not lasting else None,
+            stamp=account.stamp if account and not outlives_changes else None,
             created_at=now,
             expires_at=now + lifetime,
             extra_data=extra_data,

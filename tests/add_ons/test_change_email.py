@@ -403,7 +403,7 @@ async def test_resent_change_dies_with_what_ends_the_first(auth: LocalAuthentica
     take(auth)
     auth.clock.advance(MINUTE)
     await auth.sessions.revoke_all(user.id)
-    await hook._letters.ask_again(await found_of(auth), record)
+    await hook._mails.ask_again(await found_of(auth), record)
     with pytest.raises(InvalidTokenError):
         await confirm(auth, links(auth)[CHANGE])
 

@@ -656,7 +656,7 @@ async def test_owner_who_goes_meanwhile(auth: LocalAuthentication) -> None:
     account = Account(user_id="", stamp=b"")
     draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
     assert await hook.taken(draft, account)
-    await hook._answer_rival(draft, "0")  # type: ignore[attr-defined]  # the job, whose user went as well
+    await hook._watching._answer_rival(draft, "0")  # type: ignore[attr-defined]  # the job, whose user went as well
     assert mails(auth) == []
 
 

@@ -252,7 +252,7 @@ async def test_mails_are_counted_in_transactions_that_are_rolled_back(
 ) -> None:
     """RL-6: a mail that was sent counts, although the application undoes what asked for it."""
     sender = MemorySender()
-    password = Password(resettable=Resettable(sender=sender, mails=2))
+    password = Password(resettable=Resettable(sender=sender, mails=Limit(2, timedelta(hours=1))))
     auth = make_auth(tmp_path, store=store, sender=sender, strategies=[password])
     await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
     for _ in range(4):

@@ -25,6 +25,7 @@ from asgi_auth.errors import (
     ValidationError,
 )
 from asgi_auth.hooks import Hook
+from asgi_auth.limits import Limit
 from asgi_auth.passwords import Bcrypt, PasswordPolicy
 from asgi_auth.phases import Accepted, Challenge, PhaseRequest, SignedIn, TokenIssued
 from asgi_auth.senders import ConsoleSender, MemorySender
@@ -146,9 +147,8 @@ def test_options_that_do_not_do_are_named(options: dict[str, Any], message: str)
     [
         ({"token_lifetime": timedelta(0)}, "resettable.token_lifetime must be positive and at most 1 day"),
         ({"token_lifetime": timedelta(hours=25)}, "resettable.token_lifetime"),
-        ({"mails": 0}, "resettable.mails must be a positive number"),
-        ({"mails": True}, "resettable.mails must be a positive number"),
-        ({"mails": None}, "resettable.mails must be a positive number"),
+        ({"mails": 5}, r"resettable.mails must be a Limit\(count, window\)"),
+        ({"mails": Limit(5, timedelta(hours=2))}, "resettable.mails: its window must not be over token_lifetime"),
         ({"url": "/reset"}, "resettable.url must be an absolute URL"),
         ({"url": "reset"}, "resettable.url must be an absolute URL"),
     ],
@@ -163,7 +163,7 @@ def test_reset_options_that_do_not_do_are_named(options: dict[str, Any], message
 def test_options_have_the_documented_defaults() -> None:
     """Safe by default: address, confirmation, a minute for a sign-in token, an hour for a link, no sign-in by reset."""
     options, reset = Password(), Resettable(sender=NO_SENDER)
-    assert (options.name, options.identity_field, options.confirmation_required) == ("password", "email", True)
+    assert (options.name, options.identity_field, options.repeat_password) == ("password", "email", True)
     assert (options.sign_in_token_lifetime, options.resettable, tuple(options.register_fields)) == (
         timedelta(seconds=60),
         None,
@@ -227,11 +227,11 @@ def test_phases_name_their_secrets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("confirmation_required", "fields"), [(True, ["password", "password_confirmation"]), (False, ["password"])]
+    ("repeat_password", "fields"), [(True, ["password", "password_confirmation"]), (False, ["password"])]
 )
-def test_reset_has_a_page(tmp_path: Path, confirmation_required: bool, fields: list[str]) -> None:
+def test_reset_has_a_page(tmp_path: Path, repeat_password: bool, fields: list[str]) -> None:
     """The link of the mail opens a form that carries the token and asks for the new password."""
-    auth = with_password(tmp_path, confirmation_required=confirmation_required, resettable=Resettable(sender=NO_SENDER))
+    auth = with_password(tmp_path, repeat_password=repeat_password, resettable=Resettable(sender=NO_SENDER))
     form = auth.routes["password", "reset"].form
     assert form is not None
     assert form.token == "reset_token"
@@ -291,7 +291,7 @@ async def test_register_wants_the_password_twice(tmp_path: Path, auth: LocalAuth
     with pytest.raises(ValidationError) as refused:
         await actions(auth).register({**registration(), "password_confirmation": PASSWORD + "x"})
     assert list(refused.value.fields) == ["password_confirmation"]
-    once = with_password(tmp_path, confirmation_required=False)
+    once = with_password(tmp_path, repeat_password=False)
     user, _ = await actions(once).register(credentials())
     assert user.email == EMAIL
 

@@ -5,17 +5,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgi_auth.accounts import as_of
-from asgi_auth.acts import Proof
-from asgi_auth.add_ons.confirmation.hook import ConfirmationHook
+from asgi_auth.acts import Attempt, Draft, FactorRequired, Proof
+from asgi_auth.add_ons.confirmation.mails import ConfirmationMails
+from asgi_auth.add_ons.confirmation.watching import Watching
 from asgi_auth.changes import hold
 from asgi_auth.claims import address_freed, is_moved
 from asgi_auth.errors import (
     AuthenticationFailedError,
+    ConfigurationError,
     InvalidTokenError,
     NotFreshError,
     OverloadedError,
     ValidationError,
 )
+from asgi_auth.events import Event
+from asgi_auth.hooks import Hook
 from asgi_auth.phases import Accepted, Form, Outcome, Phase, PhaseRequest, SignedIn
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.services import Services
@@ -39,12 +43,26 @@ _UNDO = Form(
 )
 
 
-class ConfirmationActions(ConfirmationHook):
+class ConfirmationActions(Hook):
     """What the add-on does, with or without HTTP."""
 
     def __init__(self, options: "Confirmation", services: Services[Any]) -> None:
-        super().__init__(options, services)
+        self.name, self.needs = options.name, options.needs
+        self.proves_addresses = options.confirms_email and options.required and options.confirm_on_create
+        self._options, self._services = options, services
+        self._check()
+        self._mails = ConfirmationMails(options, services)
+        self._watching = Watching(options, services, self._mails)
         self.phases = self._make_phases()
+
+    def _check(self) -> None:
+        options = self._options
+        if options.confirms_email and "email" not in self._services.store.users.identity_fields:
+            raise ConfigurationError("confirmation.monitor_fields: the store cannot find users by email")
+        for hook in self._services.hooks:
+            if isinstance(hook, ConfirmationActions):
+                for field in set(hook._options.monitor_fields) & set(options.monitor_fields):
+                    raise ConfigurationError(f"confirmation.monitor_fields: {hook.name!r} has {field!r} already")
 
     def _make_phases(self) -> list[Phase]:
         phases = [
@@ -66,6 +84,28 @@ class ConfirmationActions(ConfirmationHook):
             secrets, handle = frozenset({"current_password"}), self._change_email_phase
             phases.append(Phase(name="change_email", method="POST", handle=handle, secrets=secrets, signed_in=True))
         return phases
+
+    # --- as a hook
+
+    async def prepare(self, draft: Draft) -> Draft:
+        """Keep back what has to be proven first."""
+        return await self._watching.prepare(draft)
+
+    async def taken(self, draft: Draft, account: Account) -> bool:
+        """Say nothing to who registers; tell the owner of the address."""
+        return await self._watching.taken(draft, account)
+
+    async def is_contested(self, found: Found[Any], work: Work[Any]) -> bool:
+        """Whether the address was registered more than once, with different passwords."""
+        return await self._watching.is_contested(found, work)
+
+    async def admit(self, attempt: Attempt) -> FactorRequired | None:
+        """Refuse who has not proven their address, where that is required."""
+        return await self._watching.admit(attempt)
+
+    async def within(self, event: Event, work: Work[Any]) -> None:
+        """Make the tokens of what waits for a proof; mail them once the act is committed."""
+        await self._watching.within(event, work)
 
     # --- confirm
 
@@ -102,7 +142,7 @@ class ConfirmationActions(ConfirmationHook):
         async def act(work: Work[Any]) -> Found[Any] | None:
             held = await self._hold(work, record)
             await self._services.tokens.consume(work, record.purpose, token)
-            effect = self._claim if record.purpose == self._letters.first else self._confirm_change
+            effect = self._claim if record.purpose == self._mails.first else self._confirm_change
             return await effect(work, held, record, own, client)
 
         found = await self._services.commit(act)
@@ -113,7 +153,7 @@ class ConfirmationActions(ConfirmationHook):
         return Accepted(user=found.user)
 
     async def _peek(self, token: str) -> TokenRecord:
-        for purpose in (self._letters.first, *self._letters.changes.values()):
+        for purpose in (self._mails.first, *self._mails.changes.values()):
             try:
                 return await self._services.tokens.peek(purpose, token)
             except InvalidTokenError:
@@ -188,7 +228,7 @@ class ConfirmationActions(ConfirmationHook):
 
     async def _ask_again(self, found: Found[Any]) -> None:
         if found.account.confirmed_at is None and found.account.disabled_at is None:
-            await self._letters.ask(found.user, found.account)
+            await self._mails.ask(found.user, found.account)
 
     async def _resend_all(self, user_id: str) -> None:
         found = await self._services.accounts.get(user_id)
@@ -197,7 +237,7 @@ class ConfirmationActions(ConfirmationHook):
         if self._options.confirms_email:
             await self._ask_again(found)
         for record in await self._waiting(user_id):
-            await self._letters.ask_again(found, record)
+            await self._mails.ask_again(found, record)
 
     # --- a pending change
 
@@ -208,12 +248,12 @@ class ConfirmationActions(ConfirmationHook):
 
     async def _waiting(self, user_id: str) -> list[TokenRecord]:
         tokens, now = self._services.store.tokens, self._services.clock()
-        records = [await tokens.latest(purpose, user_id, now=now) for purpose in self._letters.changes.values()]
+        records = [await tokens.latest(purpose, user_id, now=now) for purpose in self._mails.changes.values()]
         return [record for record in records if record is not None]
 
     async def cancel(self, user: Any, *, client: Client = Client()) -> Accepted:
         """Drop what waits for a proof; its links are dead. StoreUnavailableError: nothing was changed."""
-        for purpose in self._letters.changes.values():
+        for purpose in self._mails.changes.values():
             await self._services.store.tokens.retire(purpose, self._services.accounts.user_id(user))
         return Accepted(user=user)
 
@@ -287,7 +327,7 @@ class ConfirmationActions(ConfirmationHook):
             ValidationError: there is no token.
             StoreUnavailableError: nothing was changed; the token stays usable.
         """
-        token, purpose = read_texts(params, required=["undo_token"])["undo_token"], self._letters.undoing
+        token, purpose = read_texts(params, required=["undo_token"])["undo_token"], self._mails.undoing
         record = await self._services.tokens.peek(purpose, token)
 
         async def act(work: Work[Any]) -> Found[Any]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from asgi_auth.add_ons.invitation.actions import InvitationActions
-from asgi_auth.add_ons.invitation.machine import answer
+from asgi_auth.add_ons.invitation.states import answer
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.limits import Limit
 from asgi_auth.sender import Sender, SenderFunction

@@ -1,8 +1,7 @@
-"""What the password strategy does, but for resets: register, sign_in, sign_in_with_token, reauthenticate."""
+"""What the password strategy does: register, sign_in, sign_in_with_token, reauthenticate, reset_request, reset."""
 
 from collections.abc import Mapping
 from datetime import datetime
-from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,12 +9,13 @@ from asgi_auth.accounts import as_of
 from asgi_auth.acts import Draft, Proof
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError, ValidationError
 from asgi_auth.events import SessionsRevoked
-from asgi_auth.passwords import normalise_password
 from asgi_auth.phases import Accepted, Outcome, Phase, PhaseRequest, SignedIn, TokenIssued
 from asgi_auth.protocol.fields import read_flag, read_texts
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
 from asgi_auth.strategies.password.forms import registration_form, reset_form
+from asgi_auth.strategies.password.own_tokens import OwnTokens
+from asgi_auth.strategies.password.params import PASSWORDS, check_password, read_new_password
 from asgi_auth.strategies.password.resetting import Resetting
 from asgi_auth.types import Client, Session
 
@@ -28,16 +28,18 @@ SIGN_IN = "sign_in"
 EXTRA_FIELD_LIMIT = 254
 """Characters of an extra field at registration: it may be an address (RFC 5321 section 4.5.3.1.3, erratum 1690)."""
 
-_PASSWORDS = frozenset({"password", "password_confirmation"})
 
-
-class PasswordActions(Resetting):
+class PasswordActions:
     """What the strategy does, with or without HTTP."""
 
     def __init__(self, options: "Password", services: Services[Any]) -> None:
         if options.identity_field not in services.store.users.identity_fields:
             raise ConfigurationError(f"identity_field: the store cannot find users by {options.identity_field}")
-        super().__init__(options, services)
+        self._options, self._services = options, services
+        self._tokens = OwnTokens(options.name, services)
+        self._reset: Resetting | None = None
+        if options.resettable is not None:
+            self._reset = Resetting(options, options.resettable, services)
         self.phases = self._make_phases()
 
     def _make_phases(self) -> list[Phase]:
@@ -50,12 +52,12 @@ class PasswordActions(Resetting):
                     handle=self._register_phase,
                     hashes=True,
                     registers=registration_form(options),
-                    secrets=_PASSWORDS | {"invitation_token"},
+                    secrets=PASSWORDS | {"invitation_token"},
                 )
             )
         if options.sign_in_enabled:
             phases += [
-                Phase(name="sign_in", method="POST", handle=self._sign_in_phase, hashes=True, secrets=_PASSWORDS),
+                Phase(name="sign_in", method="POST", handle=self._sign_in_phase, hashes=True, secrets=PASSWORDS),
                 Phase(
                     name="sign_in_with_token",
                     method="POST",  # a GET changes nothing (RFC 9110 section 9.2.1), and its URL would be logged
@@ -67,7 +69,7 @@ class PasswordActions(Resetting):
                     method="POST",
                     handle=self._reauthenticate_phase,
                     hashes=True,
-                    secrets=_PASSWORDS,
+                    secrets=PASSWORDS,
                     signed_in=True,
                 ),
             ]
@@ -80,7 +82,7 @@ class PasswordActions(Resetting):
                     handle=self._reset_phase,
                     hashes=True,
                     form=reset_form(options),
-                    secrets=_PASSWORDS | {"reset_token"},
+                    secrets=PASSWORDS | {"reset_token"},
                 ),
             ]
         return phases
@@ -103,10 +105,10 @@ class PasswordActions(Resetting):
             RateLimitedError: this client was told too often that an identity is taken.
             OverloadedError, StoreUnavailableError: nothing was created.
         """
-        password = self._new_password(params)
+        password = read_new_password(params, repeated=self._options.repeat_password)
         identity = self._options.identity_field
         fields = read_texts(params, optional=[identity]) | await self._extra_fields(params)
-        told = {name: value for name, value in params.items() if name not in _PASSWORDS}
+        told = {name: value for name, value in params.items() if name not in PASSWORDS}
         draft = Draft(act="create", strategy=self._options.name, fields=fields, params=told, client=client)
         began = self._services.clock()
         found = await self._services.registrations.register(draft, password=password, identity=identity)
@@ -153,7 +155,7 @@ class PasswordActions(Resetting):
         """
         field = self._options.identity_field
         texts = read_texts(params, required=[field, "password"])
-        _normal(texts["password"])
+        check_password(texts["password"])
         began = self._services.clock()
         found = await self._verified(await self._services.accounts.find(field, texts[field]), texts["password"], client)
         remember = read_flag(params, "remember_me")
@@ -190,9 +192,9 @@ class PasswordActions(Resetting):
             ValidationError: there is none.
         """
         token = read_texts(params, required=["token"])["token"]
-        found, data = await self._owner(SIGN_IN, token)
+        found, data = await self._tokens.owner(SIGN_IN, token)
         proof = self._proof(found, datetime.fromisoformat(data["at"]))
-        spend = partial(self._spend, SIGN_IN, token)
+        spend = self._tokens.spend(SIGN_IN, token)
         return SignedIn(found.user, proof, remember=data["remember"], spend=spend)
 
     async def reauthenticate(
@@ -214,7 +216,7 @@ class PasswordActions(Resetting):
             OverloadedError, StoreUnavailableError: nothing happened.
         """
         password = read_texts(params, required=["password"])["password"]
-        _normal(password)
+        check_password(password)
         began = self._services.clock()
         found = await self._verified(await self._services.accounts.get(session.user_id), password, client)
         account = as_of(found.account, session.stamp)  # what changed since it began has ended the session
@@ -226,6 +228,46 @@ class PasswordActions(Resetting):
 
         proof = Proof(account=account, factor=self._options.name, at=began, earlier=session.factors)
         return SignedIn(found.user, proof, spend=spend)
+
+    # --- reset
+
+    async def reset_request(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
+        """Send a link to the user whom the address or user name names, after the response; nothing if there is none.
+
+        Args:
+            params: The identity field.
+            client: Who asks.
+
+        Raises:
+            ValidationError: the field is missing or cannot be one.
+            ConfigurationError: this strategy resets no passwords.
+        """
+        return await self._resetting().request(params)
+
+    async def reset(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted | SignedIn:
+        """Set a new password with the token of a mailed link; every session of the user ends.
+
+        Args:
+            params: ``reset_token``, ``password`` and ``password_confirmation``.
+            client: Who asks.
+
+        Raises:
+            InvalidTokenError: the token is not live.
+            ValidationError: the new password is refused; the token stays usable.
+            OverloadedError, StoreUnavailableError: nothing was changed; the token stays usable.
+            ConfigurationError: this strategy resets no passwords.
+        """
+        return await self._resetting().reset(params, client=client)
+
+    def _resetting(self) -> Resetting:
+        if self._reset is None:
+            raise ConfigurationError("resettable: this strategy cannot reset passwords")
+        return self._reset
+
+    # --- parts
+
+    def _proof(self, found: Found[Any], began: datetime) -> Proof:
+        return Proof(account=found.account, factor=self._options.name, at=began)
 
     # --- phases
 
@@ -248,10 +290,3 @@ class PasswordActions(Resetting):
 
     async def _reset_phase(self, request: PhaseRequest) -> Outcome:
         return await self.reset(request.params, client=request.client)
-
-
-def _normal(password: str) -> None:
-    try:
-        normalise_password(password)
-    except ValueError as exc:
-        raise ValidationError("password refused", fields={"password": str(exc)}) from exc
