@@ -31,6 +31,31 @@ class Limit:
             raise ConfigurationError("Limit: window must be a positive timedelta")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every limit of an ``Authentication``. Those of mails and of one add-on are options of the strategy or add-on.
+
+    Args:
+        identity_taken: How often one client address may be told by registering that an address or user name is taken,
+            whatever the strategy; from then on it cannot register until the window ends.
+
+    Raises:
+        ConfigurationError: one of them is not a ``Limit``.
+    """
+
+    identity_taken: Limit = Limit(20, timedelta(hours=1))
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            check_limit(f"Limits: {name}", getattr(self, name))
+
+
+def check_limit(parameter: str, limit: object) -> None:
+    """ConfigurationError, by the name of the *parameter*, for anything but a ``Limit``."""
+    if not isinstance(limit, Limit):
+        raise ConfigurationError(f"{parameter} must be a Limit(count, window)")
+
+
 class Limiter:
     """Counts by name and key; of a key, an address perhaps, only a keyed hash is kept."""
 

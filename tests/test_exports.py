@@ -28,6 +28,8 @@ PUBLIC = {
         "Hook",
         "IdentityTakenError",
         "InvalidTokenError",
+        "Limit",
+        "Limits",
         "MalformedRequestError",
         "MediaTypeError",
         "MethodNotAllowedError",

@@ -309,6 +309,26 @@ async def test_a_mail_that_failed_does_not_count_for_an_address(tmp_path: Path) 
     await auth.close()
 
 
+async def test_invitation_that_came_second_does_not_count_for_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two invitations to one scope at once one is kept; the other sends no mail, and uses none up."""
+    auth = make_inviting(tmp_path, invitation={"per_address": Limit(2, timedelta(days=1))})
+    add_on = auth.add_on("invitation")
+    await add_on.invite(APPLICATION, EMAIL)
+
+    async def find(*_: Any, **__: Any) -> None:
+        """As before the first one was committed."""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(auth.services.store.invitations, "find", find)
+        await add_on.invite(APPLICATION, EMAIL)
+    await add_on.invite(APPLICATION, EMAIL, scope="walrus")
+
+    assert [opts["scope"] for _, _, opts in auth.sender.messages] == [None, "walrus"]
+    await auth.close()
+
+
 async def broken(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
     """A sender that never sends."""
     raise OSError("no mail server")
