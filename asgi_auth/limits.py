@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
+from asgi_auth.checks import check_count, check_duration
 from asgi_auth.errors import ConfigurationError, RateLimitedError
 from asgi_auth.protocol.client import client_network
 from asgi_auth.store import Counted, ScopedStore
@@ -23,12 +24,8 @@ class Limit:
     window: timedelta
 
     def __post_init__(self) -> None:
-        count: object = self.count
-        window: object = self.window
-        if type(count) is not int or count < 1:
-            raise ConfigurationError("Limit: count must be a positive number")
-        if not isinstance(window, timedelta) or window <= timedelta(0):
-            raise ConfigurationError("Limit: window must be a positive timedelta")
+        check_count("Limit: count", self.count)
+        check_duration("Limit: window", self.window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -447,8 +447,8 @@ def test_remembered_tokens_are_bounded(tokens: Tokens[User]) -> None:
     for token in issued:
         tokens.verify_access(token)
     assert len(tokens._verified) == 4096
-    digests = [hashlib.sha256(token.encode()).digest() for token in (issued[0], issued[1], issued[4096])]
-    assert [digest in tokens._verified for digest in digests] == [False, True, True]
+    known = [tokens._verified.get(token) is not None for token in (issued[0], issued[1], issued[4096])]
+    assert known == [False, True, True]
 
 
 def test_refused_tokens_are_not_remembered(tokens: Tokens[User], clock: FakeClock) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
+from asgi_auth.checks import check_duration, check_mail_url
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.limits import Limit
+from asgi_auth.limits import Limit, check_limit
 from asgi_auth.sender import Sender, SenderFunction
 from asgi_auth.services import Services
 from asgi_auth.strategies.password.actions import PasswordActions
@@ -42,13 +42,12 @@ class Resettable:
     sign_in: bool = False
 
     def __post_init__(self) -> None:
-        _check_lifetime("resettable.token_lifetime", self.token_lifetime, timedelta(days=1))
-        if not isinstance(self.mails, Limit | None):
-            raise ConfigurationError("resettable.mails must be a Limit(count, window)")
-        if self.mails is not None and self.mails.window > self.token_lifetime:
-            raise ConfigurationError("resettable.mails: its window must not be over token_lifetime")
-        if self.url is not None and not urlsplit(self.url).netloc:
-            raise ConfigurationError("resettable.url must be an absolute URL: it goes into a mail")
+        check_duration("resettable.token_lifetime", self.token_lifetime, longest=timedelta(days=1))
+        if self.mails is not None:
+            check_limit("resettable.mails", self.mails)
+            if self.mails.window > self.token_lifetime:
+                raise ConfigurationError("resettable.mails: its window must not be over token_lifetime")
+        check_mail_url("resettable.url", self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +95,7 @@ class Password:
         mailless = self.identity_field == "username" and "email" not in self.register_fields
         if self.resettable is not None and mailless and self.registration_enabled:
             raise ConfigurationError("register_fields must have 'email' for resettable to mail to")
-        _check_lifetime("sign_in_token_lifetime", self.sign_in_token_lifetime, timedelta(minutes=2))
+        check_duration("sign_in_token_lifetime", self.sign_in_token_lifetime, longest=timedelta(minutes=2))
 
     @property
     def needs(self) -> frozenset[str]:
@@ -106,10 +105,3 @@ class Password:
     def bind(self, services: Services[Any]) -> PasswordActions:
         """Called once at start by ``Authentication``."""
         return PasswordActions(self, services)
-
-
-def _check_lifetime(name: str, lifetime: object, longest: timedelta) -> None:
-    if not isinstance(lifetime, timedelta):
-        raise ConfigurationError(f"{name} must be a timedelta")
-    if not timedelta(0) < lifetime <= longest:
-        raise ConfigurationError(f"{name} must be positive and at most {longest}")
