@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, timedelta
 from pathlib import Path
 from secrets import token_hex
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from asgi_auth import upkeep
-from asgi_auth.acts import Attempt, FactorRequired
+from asgi_auth.acts import FactorRequired
 from asgi_auth.authentication import Authentication, Finished, utc_now
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, StoreUnavailableError
 from asgi_auth.events import SignInFailed
@@ -28,6 +28,7 @@ from asgi_auth.services import Services
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.types import Activity, AnonymousUser, AuthState, Client, User
+from tests.gate import Gatekeeper
 from tests.support import (
     EMAIL,
     HASHER,
@@ -48,14 +49,6 @@ from tests.support import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication with the defaults of the tests."""
-    auth = make_auth(tmp_path)
-    yield auth
-    await auth.close()
 
 
 # --- configuration ---------------------------------------------------------------------------------------------------
@@ -370,16 +363,6 @@ async def test_perform_opens_the_store_when_it_is_needed(auth: LocalAuthenticati
 # --- sign_in, state, user --------------------------------------------------------------------------------------------
 
 
-class Gate(Hook):
-    """Answers every sign-in as the test says."""
-
-    name = "gate"
-    answer: FactorRequired | None = None
-
-    async def admit(self, attempt: Attempt) -> FactorRequired | None:
-        return self.answer
-
-
 async def test_sign_in_of_a_user_whom_the_application_knows(auth: LocalAuthentication) -> None:
     """Code that has established the user signs in, remembered or not, with a factor of its own name."""
     user = await auth.accounts.create({"email": EMAIL})
@@ -393,7 +376,7 @@ async def test_sign_in_of_a_user_whom_the_application_knows(auth: LocalAuthentic
 
 async def test_sign_in_of_a_user_asks_every_gate(tmp_path: Path) -> None:
     """AC-3: a locked, deleted user, or one who owes a factor, is refused."""
-    gate = Gate()
+    gate = Gatekeeper()
     auth = make_auth(tmp_path, add_ons=[gate])
     user = await auth.accounts.create({"email": EMAIL})
     gate.answer = FactorRequired(("code",))

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,10 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 import bcrypt
 import pytest
 
-from asgi_auth.acts import Attempt, FactorRequired
+from asgi_auth.acts import FactorRequired
 from asgi_auth.errors import (
     AuthenticationFailedError,
-    AuthError,
     ConfigurationError,
     ForbiddenError,
     IdentityTakenError,
@@ -31,6 +30,7 @@ from asgi_auth.phases import Accepted, Challenge, PhaseRequest, SignedIn, TokenI
 from asgi_auth.senders import ConsoleSender, MemorySender
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.types import Client, User
+from tests.gate import Gatekeeper
 from tests.support import (
     EMAIL,
     HASHER,
@@ -52,14 +52,6 @@ pytestmark = pytest.mark.anyio
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture
-async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication with the defaults of the strategy, and with resets."""
-    auth = make_auth(tmp_path)
-    yield auth
-    await auth.close()
-
-
 def with_password(directory: Path, *, add_ons: tuple[Hook, ...] = (), **options: Any) -> LocalAuthentication:
     """An Authentication with these options of the strategy."""
     return make_auth(directory, strategies=[Password(**options)], add_ons=add_ons)
@@ -67,18 +59,6 @@ def with_password(directory: Path, *, add_ons: tuple[Hook, ...] = (), **options:
 
 def actions(auth: LocalAuthentication) -> Any:
     return auth.strategy("password")
-
-
-class Gate(Hook):
-    """Refuses, or asks for a factor, as the test says."""
-
-    name = "gate"
-    answer: AuthError | FactorRequired | None = None
-
-    async def admit(self, attempt: Attempt) -> FactorRequired | None:
-        if isinstance(self.answer, AuthError):
-            raise self.answer
-        return self.answer
 
 
 async def end(auth: LocalAuthentication, change: str, user: User) -> None:
@@ -418,7 +398,7 @@ async def test_register_of_a_taken_address_does_the_same_work(tmp_path: Path) ->
 
 async def test_register_of_somebody_who_is_not_admitted_is_no_failure(tmp_path: Path) -> None:
     """Registered but not let in, as unconfirmed say, or while the store is down: the user is there, without a token."""
-    gate = Gate()
+    gate = Gatekeeper()
     auth = make_auth(tmp_path, add_ons=[gate])
     for number, answer in enumerate((AuthenticationFailedError("unconfirmed"), StoreUnavailableError("locked"))):
         gate.answer = answer
@@ -433,7 +413,7 @@ async def test_register_of_somebody_who_is_not_admitted_is_no_failure(tmp_path: 
 
 async def test_register_may_owe_a_factor(tmp_path: Path) -> None:
     """A gate may ask for a factor right after a registration, too."""
-    gate = Gate()
+    gate = Gatekeeper()
     gate.answer = FactorRequired(("code",))
     auth = make_auth(tmp_path, add_ons=[gate])
     challenge = await actions(auth).register(registration())
@@ -699,7 +679,7 @@ async def test_sign_in_token_dies_with_a_change(auth: LocalAuthentication, chang
 
 async def test_sign_in_token_asks_the_gates_twice(tmp_path: Path) -> None:
     """AC-3: a gate is asked when the token is issued and again when it is redeemed; refused, it is not spent."""
-    gate = Gate()
+    gate = Gatekeeper()
     auth = make_auth(tmp_path, add_ons=[gate])
     await register(auth)
     gate.answer = AuthenticationFailedError("unconfirmed")
@@ -993,7 +973,7 @@ async def test_reset_of_ten_racers_sets_one_password(auth: LocalAuthentication) 
 
 async def test_reset_may_sign_in_but_passes_every_gate(tmp_path: Path) -> None:
     """AC-10: with the option a reset signs in; whom a gate refuses has a new password and no session."""
-    sender, gate = MemorySender(), Gate()
+    sender, gate = MemorySender(), Gatekeeper()
     reset = Resettable(sender=sender, sign_in=True)
     auth = make_auth(tmp_path, sender=sender, strategies=[Password(resettable=reset)], add_ons=[gate])
     user, _ = await register(auth)
