@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from asgi_auth.acts import Draft, Spend
+from asgi_auth.acts import Draft, Spend, Way
 from asgi_auth.changes import Changes, hold
 from asgi_auth.claims import Claims, address_freed, is_moved
 from asgi_auth.drafts import Drafts
@@ -43,7 +43,8 @@ class Accounts(Generic[U]):
         special_use: bool,
     ) -> None:
         """Args: special_use: Whether addresses such as ``a@x.test`` are accepted: on loopback only."""
-        self._store, self._clock, self._commit, self._sessions = store, clock, commit, sessions
+        self._store, self._clock, self._commit, self._hooks = store, clock, commit, hooks
+        self._sessions = sessions
         self._drafts = Drafts(store, hooks=hooks, passwords=passwords, special_use=special_use)
         self._changes = Changes(store, clock=clock, sessions=sessions, drafts=self._drafts)
         self.claims = Claims(
@@ -82,6 +83,20 @@ class Accounts(Generic[U]):
     def user_id(self, user: U | str) -> str:
         """The id of *user* as text."""
         return id_of(self._store.users, user)
+
+    async def ways_in(self, user: U | str) -> Sequence[Way]:
+        """Every way in that a user has, by all strategies and add-ons, at one instant; none if they are gone.
+
+        Whether the user is disabled, or a gate would refuse them, makes no difference.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        async with self._store.transaction() as work:
+            found = await work.users.get(self.user_id(user))
+            if found is None:
+                return ()
+            return [way for hook in self._hooks for way in await hook.ways_in(found, work)]
 
     # --- creating
 

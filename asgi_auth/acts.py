@@ -1,4 +1,4 @@
-"""What is about to be done: Draft, Proof, Attempt. No behaviour."""
+"""What is about to be done: Draft, Proof, Attempt; and Way, what may be. No behaviour."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -79,3 +79,19 @@ class FactorRequired:
     """One more factor is needed: any of these strategies."""
 
     strategies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One way in that a user has, as ``Hook.ways_in`` names it."""
+
+    name: str
+    """Of the strategy that takes it."""
+    factor: str
+    """What a session notes once it was proven."""
+    first: bool
+    """True if a sign-in can begin with it; False if it only follows another factor."""
+    label: str
+    """What to call it on an account page. The user may have chosen it."""
+    since: datetime | None = None
+    """Since when the user has it; None if that is not known."""

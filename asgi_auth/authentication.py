@@ -258,7 +258,7 @@ class Authentication(Generic[U]):
             self._add_hook(hook)
 
     def _add_hook(self, hook: Hook) -> None:
-        methods = ("prepare", "taken", "is_contested", "admit", "within", "prune")
+        methods = ("prepare", "taken", "is_contested", "admit", "within", "ways_in", "prune")
         require_async(hook, *methods, parameter="strategies, add_ons")
         self._hooks.append(hook)
 

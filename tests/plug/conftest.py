@@ -1,6 +1,5 @@
 """An Authentication that is open, and its plug."""
 
-
 import pytest
 
 from asgi_auth.types import User

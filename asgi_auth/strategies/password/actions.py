@@ -1,14 +1,15 @@
 """What the password strategy does: register, sign_in, sign_in_with_token, reauthenticate, reset_request, reset."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_auth.accounts import as_of
-from asgi_auth.acts import Draft, Proof
+from asgi_auth.acts import Draft, Proof, Way
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, InvalidTokenError, ValidationError
 from asgi_auth.events import SessionsRevoked
+from asgi_auth.hooks import Hook
 from asgi_auth.phases import Accepted, Outcome, Phase, PhaseRequest, SignedIn, TokenIssued
 from asgi_auth.protocol.fields import read_flag, read_texts
 from asgi_auth.services import Services
@@ -29,12 +30,13 @@ EXTRA_FIELD_LIMIT = 254
 """Characters of an extra field at registration: it may be an address (RFC 5321 section 4.5.3.1.3, erratum 1690)."""
 
 
-class PasswordActions:
+class PasswordActions(Hook):
     """What the strategy does, with or without HTTP."""
 
     def __init__(self, options: "Password", services: Services[Any]) -> None:
         if options.identity_field not in services.store.users.identity_fields:
             raise ConfigurationError(f"identity_field: the store cannot find users by {options.identity_field}")
+        self.name = options.name
         self._options, self._services = options, services
         self._tokens = OwnTokens(options.name, services)
         self._reset: Resetting | None = None
@@ -263,6 +265,15 @@ class PasswordActions:
         if self._reset is None:
             raise ConfigurationError("resettable: this strategy cannot reset passwords")
         return self._reset
+
+    # --- as a hook
+
+    async def ways_in(self, found: Found[Any], work: Work[Any]) -> Sequence[Way]:
+        """The password, if the user has one and what it is asked together with."""
+        known_by = self._services.values(found.user).get(self._options.identity_field)
+        if not self._options.sign_in_enabled or known_by is None or found.account.password_hash is None:
+            return ()
+        return [Way(name=self.name, factor=self.name, first=True, label="Password")]
 
     # --- parts
 
