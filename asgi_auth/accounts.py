@@ -147,7 +147,7 @@ class Accounts(Generic[U]):
         it back until it is. None takes an address or name away.
 
         Raises:
-            ValidationError: a field does not do, or the user is gone.
+            ValidationError: a field is invalid, or the user is gone.
             IdentityTakenError: another user has this address or name.
             InvalidTokenError: *acting* has ended since it was loaded, by a reset perhaps; nothing was written.
         """
@@ -275,7 +275,7 @@ class Accounts(Generic[U]):
                 password: who reads the mail of an address is not for that alone the owner of such an account.
 
         Raises:
-            ValidationError: the password does not do; the token stays usable.
+            ValidationError: the password is rejected; the token stays usable.
             InvalidTokenError: the account fell back to an earlier address, which ``fields`` tells the client; or the
                 token is spent, *acting* has ended, or the account changed in the meantime.
             OverloadedError, StoreUnavailableError: nothing was changed.

@@ -62,7 +62,7 @@ class Inviting:
 
         Raises:
             ForbiddenError: the policy says no, or *inviter* is nobody.
-            ValidationError: the address, grant, scope or strategies do not do.
+            ValidationError: the address, grant, scope or strategies are invalid.
             RateLimitedError: too many, or too soon after the last one.
             StoreUnavailableError: the database does not answer.
         """
@@ -144,7 +144,7 @@ class Inviting:
 
         Raises:
             ForbiddenError: there is no such invitation, or it is not the actor's.
-            ValidationError: it is not pending any more, or the reason does not do.
+            ValidationError: it is not pending any more, or the reason is invalid.
             StoreUnavailableError: the database does not answer.
         """
         _check_text("reason", reason)

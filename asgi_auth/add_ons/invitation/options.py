@@ -50,7 +50,7 @@ class Invitation:
         name: The path segment of the phases and ``auth.add_on(name)``.
 
     Raises:
-        ConfigurationError: an option does not do; names it.
+        ConfigurationError: an option is invalid; the message names it.
     """
 
     sender: Sender | SenderFunction

@@ -99,7 +99,7 @@ class PasswordActions(Hook):
             client: Who asks.
 
         Raises:
-            ValidationError: a field or the password does not do.
+            ValidationError: a field or the password is rejected.
             IdentityTakenError: there is such a user already; told only after the work of a registration was done, and
                 not at all where an address has to be confirmed: then it is ``Accepted``, like any other.
             InvalidTokenError: there is an ``invitation_token`` that is not live.

@@ -67,7 +67,7 @@ class Password:
         resettable: None: there is no way to reset a password.
 
     Raises:
-        ConfigurationError: an option does not do; names it.
+        ConfigurationError: an option is invalid; the message names it.
     """
 
     name: str = "password"

@@ -71,7 +71,7 @@ class Resetting:
 
         Raises:
             InvalidTokenError: the token is not live.
-            ValidationError: the new password does not do; the token stays usable.
+            ValidationError: the new password is rejected; the token stays usable.
             OverloadedError, StoreUnavailableError: nothing was changed; the token stays usable.
         """
         token = read_texts(params, required=["reset_token"])["reset_token"]
