@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from asgi_auth.acts import Draft, Spend, Way
-from asgi_auth.changes import Changes, hold
+from asgi_auth.changes import Changes, hold_as
 from asgi_auth.claims import Claims, address_freed, is_moved
 from asgi_auth.drafts import Drafts
 from asgi_auth.errors import InvalidTokenError, StoreUnavailableError, ValidationError
@@ -18,7 +18,7 @@ from asgi_auth.registration import Registration, Registrations
 from asgi_auth.runtime.jobs import logger
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import Found, ScopedStore, Work, id_of
-from asgi_auth.types import EMPTY, Account, Client, Clock, Session
+from asgi_auth.types import Account, Client, Clock, Session
 
 U = TypeVar("U")
 
@@ -164,7 +164,7 @@ class Accounts(Generic[U]):
         written = self._drafts.normalise_fields(draft.fields)
 
         async def act(work: Work[U]) -> Found[U]:
-            held = await self._hold(work, user_id, None)
+            held = await hold_as(work, user_id)
             return await self._changes.write(work, held, draft, written, acting=acting)
 
         return (await self._commit(act)).user
@@ -176,80 +176,6 @@ class Accounts(Generic[U]):
         if found is None:
             raise ValidationError("the user is gone")
         return found.user
-
-    async def confirm_change(
-        self,
-        work: Work[U],
-        user_id: str,
-        fields: Mapping[str, Any],
-        *,
-        stamp: bytes | None,
-        acting: Session | None = None,
-        strategy: str | None = None,
-        client: Client | None = None,
-    ) -> Found[U]:
-        """Write what was kept back until its owner proved it, inside a transaction; a proven address is confirmed.
-
-        Args:
-            stamp: That of the account when the change was asked for.
-            acting: The session that may live on, though the address changes.
-
-        Raises:
-            IdentityTakenError: another user has this address or name by now.
-            InvalidTokenError: the account changed since.
-        """
-        now, client = self._clock(), client or Client()
-        held = await self._hold(work, user_id, stamp)
-        draft = Draft(act="change", strategy=strategy, fields=fields, user=held.user, client=client, confirmed_at=now)
-        changes = {"confirmed_at": now} if "email" in fields else EMPTY
-        if changes:
-            await self.claims.free(work, fields["email"], strategy=strategy, client=client)
-        found = await self._changes.write(
-            work, held, draft, self._drafts.normalise_fields(fields), acting=acting, stamp=stamp, changes=changes
-        )
-        if changes:
-            claimed = held.account.confirmed_at is None
-            work.emit(UserConfirmed(at=now, user_id=user_id, strategy=strategy, client=client, claimed=claimed))
-        return found
-
-    async def revert_change(
-        self, work: Work[U], user_id: str, email: str, *, strategy: str | None = None, client: Client | None = None
-    ) -> Found[U]:
-        """Give an account back to the owner of its earlier address, inside a transaction.
-
-        Whoever changed it knew the password, so that it goes, with every session, mail token and pending change. An
-        account that has taken this address meanwhile, and never proven it, loses it.
-
-        Raises:
-            IdentityTakenError: another user has proven this address by now.
-            ValidationError: the user is gone.
-        """
-        now, fields = self._clock(), {"email": email}
-        held = await self._hold(work, user_id, None)
-        draft = Draft(
-            act="change",
-            strategy=strategy,
-            fields=fields,
-            user=held.user,
-            client=client or Client(),
-            confirmed_at=now,
-        )
-        # Else a thief would register the earlier address of a stolen account, and nothing could be taken back.
-        other = await self._changes.owner_of(work, email)
-        if other is not None and other.account.user_id != user_id and other.account.confirmed_at is None:
-            await self.claims.take_address(work, other, strategy, draft.client)
-        changes = {"confirmed_at": now, "password_hash": None}
-        return await self._changes.write(
-            work, held, draft, self._drafts.normalise_fields(fields), changes=changes, reverted=True
-        )
-
-    async def _hold(self, work: Work[U], user_id: str, stamp: bytes | None) -> Found[U]:
-        held = await hold(work, user_id)
-        if held is None:
-            raise ValidationError("the user is gone")
-        if stamp is not None and held.account.stamp != stamp:
-            raise InvalidTokenError("the account changed in the meantime")
-        return held
 
     # --- passwords
 
@@ -282,7 +208,7 @@ class Accounts(Generic[U]):
         """
         client, now = client or Client(), self._clock()
         if proves_mailbox and is_moved(found.account):
-            await self._commit(partial(self._free_held, found, strategy, client))
+            await self._commit(partial(self.claims.fall_back, found, strategy, client))
             raise address_freed()
         password_hash = await self._drafts.hash(password, self._store.users.values(found.user), client)
         claims = proves_mailbox and found.account.confirmed_at is None
@@ -311,10 +237,6 @@ class Accounts(Generic[U]):
         changes = {"password_hash": password_hash}
         renewed = await self._sessions.renew_stamp(work, user_id, acting=acting, changes=changes, expected=expected)
         return None if renewed is None else await work.users.get(user_id)
-
-    async def _free_held(self, found: Found[U], strategy: str | None, client: Client, work: Work[U]) -> None:
-        held = await self._hold(work, found.account.user_id, found.account.stamp)
-        await self.claims.take_address(work, held, strategy, client)
 
     async def rehash(self, account: Account, replacement: str) -> None:
         """Keep a newer hash of the password that was just verified; if the hash changed in the meantime, do not.

@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 from asgi_auth.acts import Draft
 from asgi_auth.drafts import Drafts, Fields, as_told
-from asgi_auth.errors import InvalidTokenError
+from asgi_auth.errors import InvalidTokenError, ValidationError
 from asgi_auth.events import UserChanged
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import Found, ScopedStore, Work
@@ -18,6 +18,21 @@ async def hold(work: Work[U], user_id: str) -> Found[U] | None:
     """The user, whom nobody else writes until the end of the transaction; None if there is none."""
     # An update that writes nothing, not a look: else what somebody else writes meanwhile would pass for unchanged.
     return await work.users.update(user_id, {}, {})
+
+
+async def hold_as(work: Work[U], user_id: str, stamp: bytes | None = None) -> Found[U]:
+    """As ``hold``, where the user must be there, and have this *stamp* (None: any).
+
+    Raises:
+        ValidationError: the user is gone.
+        InvalidTokenError: the stamp is another one.
+    """
+    held = await hold(work, user_id)
+    if held is None:
+        raise ValidationError("the user is gone")
+    if stamp is not None and held.account.stamp != stamp:
+        raise InvalidTokenError("the account changed in the meantime")
+    return held
 
 
 class Changes(Generic[U]):

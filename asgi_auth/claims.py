@@ -1,23 +1,23 @@
 """Claims: what the first proof of a mailbox makes of the account that has its address, inside a transaction."""
 
-from collections.abc import Sequence
-from typing import Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from asgi_auth.acts import Draft
-from asgi_auth.changes import Changes, hold
+from asgi_auth.changes import Changes, hold, hold_as
 from asgi_auth.drafts import Drafts, Fields
 from asgi_auth.errors import InvalidTokenError, ValidationError
 from asgi_auth.events import UserConfirmed
 from asgi_auth.hooks import Hook
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import Found, ScopedStore, Work
-from asgi_auth.types import Account, Client, Clock, Session
+from asgi_auth.types import EMPTY, Account, Client, Clock, Session
 
 U = TypeVar("U")
 
 
 class Claims(Generic[U]):
-    """Gives an account, or only its address, to who has proven the mailbox."""
+    """Gives an account, or only its address, to who has proven the mailbox; and takes a change of it back."""
 
     def __init__(
         self,
@@ -102,6 +102,72 @@ class Claims(Generic[U]):
             required = {name: values[name] for name in exc.fields}
             await work.users.replace(held.account.user_id, *self._drafts.normalise_fields({**kept, **required}))
 
+    async def confirm_change(
+        self,
+        work: Work[U],
+        user_id: str,
+        fields: Mapping[str, Any],
+        *,
+        stamp: bytes | None,
+        acting: Session | None = None,
+        strategy: str | None = None,
+        client: Client | None = None,
+    ) -> Found[U]:
+        """Write what was kept back until its owner proved it, inside a transaction; a proven address is confirmed.
+
+        Args:
+            stamp: That of the account when the change was asked for.
+            acting: The session that may live on, though the address changes.
+
+        Raises:
+            IdentityTakenError: another user has this address or name by now.
+            InvalidTokenError: the account changed since.
+        """
+        now, client = self._clock(), client or Client()
+        held = await hold_as(work, user_id, stamp)
+        draft = Draft(act="change", strategy=strategy, fields=fields, user=held.user, client=client, confirmed_at=now)
+        changes = {"confirmed_at": now} if "email" in fields else EMPTY
+        if changes:
+            await self.free(work, fields["email"], strategy=strategy, client=client)
+        found = await self._changes.write(
+            work, held, draft, self._drafts.normalise_fields(fields), acting=acting, stamp=stamp, changes=changes
+        )
+        if changes:
+            claimed = held.account.confirmed_at is None
+            work.emit(UserConfirmed(at=now, user_id=user_id, strategy=strategy, client=client, claimed=claimed))
+        return found
+
+    async def revert_change(
+        self, work: Work[U], user_id: str, email: str, *, strategy: str | None = None, client: Client | None = None
+    ) -> Found[U]:
+        """Give an account back to the owner of its earlier address, inside a transaction.
+
+        Whoever changed it knew the password, so that it goes, with every session, mail token and pending change. An
+        account that has taken this address meanwhile, and never proven it, loses it.
+
+        Raises:
+            IdentityTakenError: another user has proven this address by now.
+            ValidationError: the user is gone.
+        """
+        now, fields = self._clock(), {"email": email}
+        held = await hold_as(work, user_id)
+        draft = Draft(
+            act="change",
+            strategy=strategy,
+            fields=fields,
+            user=held.user,
+            client=client or Client(),
+            confirmed_at=now,
+        )
+        # Else a thief would register the earlier address of a stolen account, and nothing could be taken back.
+        other = await self._changes.owner_of(work, email)
+        if other is not None and other.account.user_id != user_id and other.account.confirmed_at is None:
+            await self.take_address(work, other, strategy, draft.client)
+        changes = {"confirmed_at": now, "password_hash": None}
+        return await self._changes.write(
+            work, held, draft, self._drafts.normalise_fields(fields), changes=changes, reverted=True
+        )
+
     async def free(
         self, work: Work[U], email: str, *, strategy: str | None = None, client: Client | None = None
     ) -> None:
@@ -114,6 +180,15 @@ class Claims(Generic[U]):
         found = await self._changes.owner_of(work, email)
         if found is not None and is_moved(found.account):
             await self.take_address(work, found, strategy, client or Client())
+
+    async def fall_back(self, found: Found[U], strategy: str | None, client: Client, work: Work[U]) -> None:
+        """Take its unproven address from an account, which must be as it was when the proof began.
+
+        Raises:
+            InvalidTokenError: the account changed since.
+        """
+        held = await hold_as(work, found.account.user_id, found.account.stamp)
+        await self.take_address(work, held, strategy, client)
 
     async def take_address(
         self,

@@ -14,6 +14,7 @@ from asgi_auth.errors import (
     ForbiddenError,
     InvalidTokenError,
     RateLimitedError,
+    StoreUnavailableError,
     ValidationError,
 )
 from asgi_auth.events import InvitationAccepted, InvitationEnded, InvitationSent
@@ -326,6 +327,25 @@ async def test_invitation_that_came_second_does_not_count_for_an_address(
     await add_on.invite(APPLICATION, EMAIL, scope="walrus")
 
     assert [opts["scope"] for _, _, opts in auth.sender.messages] == [None, "walrus"]
+    await auth.close()
+
+
+async def test_mail_whose_recipient_cannot_be_looked_up_does_not_count_for_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FT-1: the database may fail between the answer and the mail; no mail is used up by that."""
+    auth = make_inviting(tmp_path, invitation={"per_address": Limit(1, timedelta(days=1))})
+    add_on = auth.add_on("invitation")
+
+    async def find(*_: Any) -> None:
+        raise StoreUnavailableError("sqlite: SQLITE_IOERR")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(auth.services.store.users, "find", find)
+        await add_on.invite(APPLICATION, EMAIL)
+    await add_on.invite(APPLICATION, EMAIL, scope="walrus")
+
+    assert [opts["scope"] for _, _, opts in auth.sender.messages] == ["walrus"]
     await auth.close()
 
 

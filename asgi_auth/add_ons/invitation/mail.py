@@ -36,8 +36,13 @@ class InvitationMail:
 
         The mail was counted before the answer.
         """
-        services, options = self._services, self._options
-        found = await services.store.users.find("email", invitation.email_key)
+        services, options, quota = self._services, self._options, self.quota(invitation)
+        try:
+            found = await services.store.users.find("email", invitation.email_key)
+            inviter = await self.inviter_name(invitation)
+        except Exception:
+            await services.mailing.give_back(quota)
+            raise
         owner = found.user if found is not None and is_owned(services, found.account) else None
         sent = await services.mailing.send(
             self._sender,
@@ -46,12 +51,8 @@ class InvitationMail:
             address=invitation.email,
             token=issued,
             link=self._link,
-            counted=[self.quota(invitation)],
-            details={
-                "inviter": await self.inviter_name(invitation),
-                "scope": invitation.scope,
-                "registered": owner is not None,
-            },
+            counted=[quota],
+            details={"inviter": inviter, "scope": invitation.scope, "registered": owner is not None},
         )
         note = services.store.invitations.note_delivery
         await note(invitation.id, invitation.version, "sent" if sent else "failed")
