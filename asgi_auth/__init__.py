@@ -28,6 +28,7 @@ from asgi_auth.errors import (
     ValidationError,
 )
 from asgi_auth.hooks import Hook
+from asgi_auth.limits import Limit, Limits
 from asgi_auth.passwords import Bcrypt, PasswordPolicy
 from asgi_auth.runtime.lanes import Outbox
 from asgi_auth.sender import Sender
@@ -57,6 +58,8 @@ __all__ = [
     "Hook",
     "IdentityTakenError",
     "InvalidTokenError",
+    "Limit",
+    "Limits",
     "MalformedRequestError",
     "MediaTypeError",
     "MethodNotAllowedError",

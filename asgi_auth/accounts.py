@@ -1,29 +1,139 @@
-"""The only writer of users: create, register, claim (in ``registration``), change, set_password, confirm, delete."""
+"""The only writer of users: creates, changes, confirms, disables and deletes them, and sets their passwords."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from asgi_auth.acts import Draft, Spend
+from asgi_auth.acts import Draft, Spend, Way
+from asgi_auth.changes import Changes, hold_as
+from asgi_auth.claims import Claims, address_freed, is_moved
+from asgi_auth.drafts import Drafts
 from asgi_auth.errors import InvalidTokenError, StoreUnavailableError, ValidationError
-from asgi_auth.events import PasswordSet, UserChanged, UserConfirmed, UserDeleted, UserDisabled, UserEnabled
-from asgi_auth.registration import Registrations, as_told, is_moved
+from asgi_auth.events import PasswordSet, UserConfirmed, UserDeleted, UserDisabled, UserEnabled
+from asgi_auth.hooks import Commit, Hook
+from asgi_auth.limits import SourceLimiter
+from asgi_auth.passwords import Passwords
+from asgi_auth.registration import Registration, Registrations
 from asgi_auth.runtime.jobs import logger
-from asgi_auth.store import Found, Work
-from asgi_auth.types import EMPTY, Account, Client, Session
+from asgi_auth.sessions import Sessions
+from asgi_auth.store import Found, ScopedStore, Work, id_of
+from asgi_auth.types import Account, Client, Clock, Session
 
 U = TypeVar("U")
 
 
-class Accounts(Registrations[U]):
-    """The users of one ``Authentication``, and what the library knows of each."""
+class Accounts(Generic[U]):
+    """The users of one ``Authentication``, and what the library knows of each.
+
+    Where a method takes a *user*, it takes the application's own user object or the user's id.
+    """
+
+    def __init__(
+        self,
+        store: ScopedStore[U],
+        *,
+        clock: Clock,
+        commit: Commit[U],
+        hooks: Sequence[Hook],
+        sessions: Sessions[U],
+        passwords: Passwords,
+        registration: Registration,
+        identity_taken: SourceLimiter,
+        special_use: bool,
+    ) -> None:
+        """Args: special_use: Whether addresses such as ``a@x.test`` are accepted: on loopback only."""
+        self._store, self._clock, self._commit, self._hooks = store, clock, commit, hooks
+        self._sessions = sessions
+        self._drafts = Drafts(store, hooks=hooks, passwords=passwords, special_use=special_use)
+        self._changes = Changes(store, clock=clock, sessions=sessions, drafts=self._drafts)
+        self.claims = Claims(
+            store, clock=clock, hooks=hooks, sessions=sessions, drafts=self._drafts, changes=self._changes
+        )
+        self.registrations = Registrations(
+            store,
+            clock=clock,
+            commit=commit,
+            hooks=hooks,
+            passwords=passwords,
+            drafts=self._drafts,
+            claims=self.claims,
+            mode=registration,
+            taken=identity_taken,
+        )
+
+    # --- reading
+
+    def normalise(self, field: str, text: str) -> tuple[str, str]:
+        """An address or user name as it is kept, and the key by which it is compared.
+
+        Raises:
+            ValidationError: it is not one; ``fields`` says why.
+        """
+        return self._drafts.normalise(field, text)
+
+    async def find(self, field: str, text: str) -> Found[U] | None:
+        """The user with this address or user name, however it is spelled. ValidationError as ``normalise``."""
+        return await self._store.users.find(field, self.normalise(field, text)[1])
+
+    async def get(self, user: U | str) -> Found[U] | None:
+        """A user and their account as they are now; None if they are gone."""
+        return await self._store.users.get(self.user_id(user))
+
+    def user_id(self, user: U | str) -> str:
+        """The id of *user* as text."""
+        return id_of(self._store.users, user)
+
+    async def ways_in(self, user: U | str) -> Sequence[Way]:
+        """Every way in that a user has, by all strategies and add-ons, at one instant; none if they are gone.
+
+        Whether the user is disabled, or a gate would refuse them, makes no difference.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        async with self._store.transaction() as work:
+            found = await work.users.get(self.user_id(user))
+            if found is None:
+                return ()
+            return [way for hook in self._hooks for way in await hook.ways_in(found, work)]
+
+    # --- creating
+
+    async def create(
+        self,
+        fields: Mapping[str, Any],
+        *,
+        password: str | None = None,
+        password_hash: str | None = None,
+        confirmed: bool = False,
+    ) -> U:
+        """Create a user for the application itself, whatever the registration mode is.
+
+        Args:
+            fields: ``email`` or ``username``, and extra fields of the application's choice.
+            password: None: the user cannot sign in by password until a reset, unless there is a hash.
+            password_hash: In place of a password, the hash that another system made of it, kept as it is. Only what
+                the hasher can verify: bcrypt, unless the application has a hasher of its own.
+            confirmed: True if the application vouches for the address.
+
+        Raises:
+            TypeError: both a password and a hash.
+            ValidationError: a field or the password is invalid, or the hash cannot be verified.
+            IdentityTakenError: there is a user with this address or name.
+            StoreUnavailableError: the database does not answer.
+        """
+        if password is not None and password_hash is not None:
+            raise TypeError("a password or its hash, not both")
+        confirmed_at = self._clock() if confirmed else None
+        draft = Draft(act="create", strategy=None, fields=fields, confirmed_at=confirmed_at)
+        return (await self.registrations.create(draft, password=password, password_hash=password_hash)).user
 
     # --- changing
 
     async def change(
         self,
-        user: U,
+        user: U | str,
         fields: Mapping[str, Any],
         *,
         acting: Session | None = None,
@@ -37,7 +147,7 @@ class Accounts(Registrations[U]):
         it back until it is. None takes an address or name away.
 
         Raises:
-            ValidationError: a field does not do, or the user is gone.
+            ValidationError: a field is invalid, or the user is gone.
             IdentityTakenError: another user has this address or name.
             InvalidTokenError: *acting* has ended since it was loaded, by a reset perhaps; nothing was written.
         """
@@ -46,134 +156,26 @@ class Accounts(Registrations[U]):
             act="change",
             strategy=strategy,
             fields=fields,
-            user=user,
+            user=await self._user(user),
             client=client or Client(),
             confirmed_at=self._clock() if confirmed else None,
         )
-        draft = await self._prepare(draft)
-        written = self._normalise(draft.fields)
+        draft = await self._drafts.prepare(draft)
+        written = self._drafts.normalise_fields(draft.fields)
 
         async def act(work: Work[U]) -> Found[U]:
-            held = await self._hold(work, user_id, None)
-            return await self._write(work, held, draft, written, acting=acting)
+            held = await hold_as(work, user_id)
+            return await self._changes.write(work, held, draft, written, acting=acting)
 
         return (await self._commit(act)).user
 
-    async def confirm_change(
-        self,
-        work: Work[U],
-        user_id: str,
-        fields: Mapping[str, Any],
-        *,
-        stamp: bytes | None,
-        acting: Session | None = None,
-        strategy: str | None = None,
-        client: Client | None = None,
-    ) -> Found[U]:
-        """Write what was kept back until its owner proved it, inside a transaction; a proven address is confirmed.
-
-        Args:
-            stamp: That of the account when the change was asked for.
-            acting: The session that may live on, though the address changes.
-
-        Raises:
-            IdentityTakenError: another user has this address or name by now.
-            InvalidTokenError: the account changed since.
-        """
-        now, client = self._clock(), client or Client()
-        held = await self._hold(work, user_id, stamp)
-        draft = Draft(act="change", strategy=strategy, fields=fields, user=held.user, client=client, confirmed_at=now)
-        changes = {"confirmed_at": now} if "email" in fields else EMPTY
-        if changes:
-            await self.free(work, fields["email"], strategy=strategy, client=client)
-        found = await self._write(
-            work, held, draft, self._normalise(fields), acting=acting, stamp=stamp, changes=changes
-        )
-        if changes:
-            claimed = held.account.confirmed_at is None
-            work.emit(UserConfirmed(at=now, user_id=user_id, strategy=strategy, client=client, claimed=claimed))
-        return found
-
-    async def revert_change(
-        self, work: Work[U], user_id: str, email: str, *, strategy: str | None = None, client: Client | None = None
-    ) -> Found[U]:
-        """Give an account back to the owner of its earlier address, inside a transaction.
-
-        Whoever changed it knew the password, so that it goes, with every session, mail token and pending change. An
-        account that has taken this address meanwhile, and never proven it, loses it.
-
-        Raises:
-            IdentityTakenError: another user has proven this address by now.
-            ValidationError: the user is gone.
-        """
-        now, fields = self._clock(), {"email": email}
-        held = await self._hold(work, user_id, None)
-        draft = Draft(
-            act="change",
-            strategy=strategy,
-            fields=fields,
-            user=held.user,
-            client=client or Client(),
-            confirmed_at=now,
-        )
-        # Else a thief would register the earlier address of a stolen account, and nothing could be taken back.
-        other = await self._owner_of(work, email)
-        if other is not None and other.account.user_id != user_id and other.account.confirmed_at is None:
-            await self._take_address(work, other, strategy, draft.client)
-        changes = {"confirmed_at": now, "password_hash": None}
-        return await self._write(work, held, draft, self._normalise(fields), changes=changes, reverted=True)
-
-    async def _hold(self, work: Work[U], user_id: str, stamp: bytes | None) -> Found[U]:
-        """The user as nobody else writes it from here to the end of the transaction."""
-        # Held, not only read: else an address that somebody else writes meanwhile would pass for unchanged.
-        held = await work.users.update(user_id, {}, {})
-        if held is None:
+    async def _user(self, user: U | str) -> U:
+        if not isinstance(user, str):
+            return user
+        found = await self.get(user)
+        if found is None:
             raise ValidationError("the user is gone")
-        if stamp is not None and held.account.stamp != stamp:
-            raise InvalidTokenError("the account changed in the meantime")
-        return held
-
-    async def _write(
-        self,
-        work: Work[U],
-        held: Found[U],
-        draft: Draft,
-        written: tuple[dict[str, Any], dict[str, str]],
-        *,
-        acting: Session | None = None,
-        stamp: bytes | None = None,
-        changes: Mapping[str, Any] = EMPTY,
-        reverted: bool = False,
-    ) -> Found[U]:
-        values, keys = written
-        user_id, before = held.account.user_id, _identities_before(self._store.users.values(held.user), values)
-        if "email" in before:
-            changes = {"confirmed_at": draft.confirmed_at, **changes}
-            proven = changes["confirmed_at"] is not None
-            changes["proven_email"] = None if proven else _proven_last(held.account, before["email"])
-        if before or changes:
-            expected = EMPTY if stamp is None else {"stamp": stamp}
-            renewed = await self._sessions.renew_stamp(work, user_id, acting=acting, changes=changes, expected=expected)
-            if renewed is None:
-                raise InvalidTokenError("the account changed in the meantime")
-        else:
-            await self._sessions.acting(work, acting, user_id)
-        found = await work.users.update(user_id, values, keys) or held  # held, so that it is still there
-        work.emit(
-            UserChanged(
-                at=self._clock(),
-                user_id=user_id,
-                strategy=draft.strategy,
-                client=draft.client,
-                user=found.user,
-                account=found.account,
-                draft=as_told(draft),
-                before=before,
-                was_confirmed=held.account.confirmed_at is not None,
-                reverted=reverted,
-            )
-        )
-        return found
+        return found.user
 
     # --- passwords
 
@@ -199,16 +201,16 @@ class Accounts(Registrations[U]):
                 password: who reads the mail of an address is not for that alone the owner of such an account.
 
         Raises:
-            ValidationError: the password does not do; the token stays usable.
+            ValidationError: the password is rejected; the token stays usable.
             InvalidTokenError: the account fell back to an earlier address, which ``fields`` tells the client; or the
                 token is spent, *acting* has ended, or the account changed in the meantime.
             OverloadedError, StoreUnavailableError: nothing was changed.
         """
         client, now = client or Client(), self._clock()
         if proves_mailbox and is_moved(found.account):
-            await self._commit(partial(self._free_held, found, strategy, client))
+            await self._commit(partial(self.claims.fall_back, found, strategy, client))
             raise address_freed()
-        password_hash = await self._hash(password, self._store.users.values(found.user), client)
+        password_hash = await self._drafts.hash(password, self._store.users.values(found.user), client)
         claims = proves_mailbox and found.account.confirmed_at is None
 
         async def act(work: Work[U]) -> Found[U]:
@@ -216,7 +218,7 @@ class Accounts(Registrations[U]):
                 await spend(work)
             user_id = found.account.user_id
             if claims:
-                changed = await self.claim(
+                changed = await self.claims.claim(
                     work, found, password_hash=password_hash, acting=acting, strategy=strategy, client=client
                 )
             else:
@@ -236,10 +238,6 @@ class Accounts(Registrations[U]):
         renewed = await self._sessions.renew_stamp(work, user_id, acting=acting, changes=changes, expected=expected)
         return None if renewed is None else await work.users.get(user_id)
 
-    async def _free_held(self, found: Found[U], strategy: str | None, client: Client, work: Work[U]) -> None:
-        held = await self._hold(work, found.account.user_id, found.account.stamp)
-        await self._take_address(work, held, strategy, client)
-
     async def rehash(self, account: Account, replacement: str) -> None:
         """Keep a newer hash of the password that was just verified; if the hash changed in the meantime, do not.
 
@@ -256,9 +254,9 @@ class Accounts(Registrations[U]):
 
     # --- states
 
-    async def confirm(self, user_id: str) -> bool:
+    async def confirm(self, user: U | str) -> bool:
         """The application vouches for the address; True for the one call that confirmed it."""
-        now = self._clock()
+        user_id, now = self.user_id(user), self._clock()
 
         async def act(work: Work[U]) -> bool:
             changes = {"confirmed_at": now, "proven_email": None}
@@ -269,9 +267,9 @@ class Accounts(Registrations[U]):
 
         return await self._commit(act)
 
-    async def disable(self, user_id: str) -> bool:
+    async def disable(self, user: U | str) -> bool:
         """Lock a user out at once, everywhere; True if they were not locked before."""
-        now = self._clock()
+        user_id, now = self.user_id(user), self._clock()
 
         async def act(work: Work[U]) -> bool:
             account = await self._sessions.renew_stamp(
@@ -283,8 +281,9 @@ class Accounts(Registrations[U]):
 
         return await self._commit(act)
 
-    async def enable(self, user_id: str) -> bool:
+    async def enable(self, user: U | str) -> bool:
         """Let a locked user in again; nothing from before the lock comes back. True if they were locked."""
+        user_id = self.user_id(user)
 
         async def act(work: Work[U]) -> bool:
             found = await work.users.get(user_id)
@@ -299,8 +298,9 @@ class Accounts(Registrations[U]):
 
         return await self._commit(act)
 
-    async def delete(self, user_id: str) -> bool:
+    async def delete(self, user: U | str) -> bool:
         """Delete a user and everything that hangs on them; True for the one call that did."""
+        user_id = self.user_id(user)
 
         async def act(work: Work[U]) -> bool:
             deleted = await work.users.delete(user_id)
@@ -309,26 +309,6 @@ class Accounts(Registrations[U]):
             return deleted
 
         return await self._commit(act)
-
-
-def address_freed() -> InvalidTokenError:
-    """What to tell the user who proved an address that an account had only changed to: that account is not theirs."""
-    text = (
-        "This address was never confirmed for the account that used it. The account has its earlier address again: sign"
-        " in with that one. If you have no account, you can register with this address now."
-    )
-    return InvalidTokenError("the account had changed to this address without a proof", fields={"email": text})
-
-
-def _identities_before(values: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
-    """The identities that *written* changes, as they are."""
-    identities = ("email", "username")
-    return {name: values.get(name) for name in identities if name in written and written[name] != values.get(name)}
-
-
-def _proven_last(account: Account, email: str | None) -> str | None:
-    """The address of *account*, which has *email*, that was proven last; None if none was."""
-    return account.proven_email if account.confirmed_at is None else email
 
 
 def as_of(account: Account, stamp: bytes | None) -> Account:

@@ -1,4 +1,4 @@
-"""What is about to be done: Draft, Proof, Attempt. No behaviour."""
+"""What is about to be done: Draft, Proof, Attempt; and Way, what may be. No behaviour."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class Draft:
     """Set by the hook that found an invitation: opens a registration that is otherwise by invitation only."""
     spend: Spend | None = field(default=None, repr=False)
     """Consumes what opened the registration, in its transaction, before the user is written."""
-    settle: "Callable[[Work[Any], Found[Any]], Awaitable[None]] | None" = field(default=None, repr=False)
+    follow_up: "Callable[[Work[Any], Found[Any]], Awaitable[None]] | None" = field(default=None, repr=False)
     """What follows from it, in the same transaction, once the user is written."""
     notes: Mapping[str, Any] = field(default=EMPTY, repr=False)
     """What a hook wants to find again in ``within``, by its own name."""
@@ -83,3 +83,19 @@ class FactorRequired:
     """One more factor is needed: any of these, by the names of their strategies."""
 
     factors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One way in that a user has, as ``Hook.ways_in`` names it."""
+
+    name: str
+    """Of the strategy that takes it."""
+    factor: str
+    """What a session notes once it was proven."""
+    first: bool
+    """True if a sign-in can begin with it; False if it only follows another factor."""
+    label: str
+    """What to call it on an account page. The user may have chosen it."""
+    since: datetime | None = None
+    """Since when the user has it; None if that is not known."""

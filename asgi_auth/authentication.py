@@ -3,7 +3,6 @@
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from inspect import isclass
@@ -15,7 +14,8 @@ from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, Unav
 from asgi_auth.events import SignInFailed
 from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import Commit, Hook
-from asgi_auth.limits import Limit, Limiter, SourceLimiter
+from asgi_auth.limits import Limiter, Limits, SourceLimiter
+from asgi_auth.mailing import Mailing
 from asgi_auth.passwords import Bcrypt, HashProvider, PasswordPolicy, Passwords
 from asgi_auth.phases import Accepted, Outcome, Phase, SignedIn, TokenIssued
 from asgi_auth.protocol.client import parse_proxies
@@ -76,8 +76,7 @@ class Authentication(Generic[U]):
         subject_name: The kind of user, when there are several ``Authentication``s; part of every key and row.
         mount_path: Where the plug is mounted, for links.
         registration: ``open``, ``invite_only`` (needs an add-on that opens it) or ``closed``.
-        taken_answers: How often one client address may be told by registering that an identity is taken, whatever the
-            strategy; from then on it cannot register until the window ends.
+        limits: How often something may happen, whatever the strategy.
         allowed_origins: Further origins whose pages may send requests with our cookies. Also the pages of app shells
             and browser extensions, such as ``capacitor://localhost`` and ``chrome-extension://…``.
         allowed_return_to: Absolute URLs that ``return_to`` may name besides local paths.
@@ -89,8 +88,6 @@ class Authentication(Generic[U]):
         outbox: How much mail may wait to be sent, and how long the end of the application waits for it.
         hasher: How passwords are hashed.
         password_policy: What a new password must be.
-        password_pepper: An optional key list of its own, newest first, mixed into every password hash. Whoever loses
-            one loses the passwords that were set under it.
         scopes: Returns what a user may do in the application, for ``require("orders:read")``; plain or async. Asked at
             every request of a user who is signed in. None: nothing beside being signed in.
         clock: Returns the current aware UTC instant.
@@ -111,7 +108,7 @@ class Authentication(Generic[U]):
         subject_name: str = "user",
         mount_path: str = "/auth",
         registration: Registration = "open",
-        taken_answers: Limit = Limit(20, timedelta(hours=1)),
+        limits: Limits = Limits(),
         allowed_origins: Iterable[str] = (),
         allowed_return_to: Iterable[str] = (),
         trusted_proxies: Sequence[str] = (),
@@ -120,12 +117,11 @@ class Authentication(Generic[U]):
         outbox: Outbox = Outbox(),
         hasher: HashProvider = Bcrypt(),
         password_policy: PasswordPolicy = PasswordPolicy(),
-        password_pepper: Secret | None = None,
         scopes: Scopes | None = None,
         clock: Clock = utc_now,
     ) -> None:
         _check_kinds(store, [*_listed("strategies", strategies), *_listed("add_ons", add_ons)], hasher)
-        _check_options(session, password_policy, taken_answers, outbox, clock)
+        _check_options(session, password_policy, limits, outbox, clock)
         keys = check_secret(secret)
         self.subject_name = _check_name("subject_name", subject_name)
         self.mount_path = _check_mount_path(mount_path)
@@ -135,8 +131,7 @@ class Authentication(Generic[U]):
         self.allowed_return_to = _check_urls("allowed_return_to", allowed_return_to)
         self.trusted_proxies = parse_proxies(trusted_proxies, header=forwarded_header)
         self.session_options, self.password_policy, self.registration = session, password_policy, registration
-        self.hasher = hasher if password_pepper is None else _peppered(hasher, password_pepper)
-        self.clock = clock
+        self.hasher, self.clock = hasher, clock
         if scopes is not None and not callable(scopes):
             raise ConfigurationError("scopes must be a function of the user, plain or async")
         if registration not in ("open", "invite_only", "closed"):
@@ -146,7 +141,7 @@ class Authentication(Generic[U]):
         self._scoped: ScopedStore[U] = store.scope(subject_name)
         self._check_capabilities([*strategies, *add_ons])
         self._pool = HashingPool()
-        self._services = self._make_services(keys, password_policy, registration, taken_answers, outbox)
+        self._services = self._make_services(keys, password_policy, registration, limits, outbox)
         self._strategies, self._add_ons = dict[str, Actions](), dict[str, Hook]()
         self._bind(strategies, add_ons)
         if registration == "invite_only" and not any(hook.opens_registration for hook in self._hooks):
@@ -165,7 +160,7 @@ class Authentication(Generic[U]):
     def _check_capabilities(self, users: Sequence[Any]) -> None:
         needs = [(user.name, NEEDS | getattr(user, "needs", frozenset())) for user in users]
         if self.registration == "open":  # whichever strategy it is that registers
-            needs.append(("taken_answers", frozenset({"counters"})))
+            needs.append(("limits.identity_taken", frozenset({"counters"})))
         for name, needed in needs:
             for need in sorted(needed):
                 if not hasattr(self._scoped, need):
@@ -177,7 +172,7 @@ class Authentication(Generic[U]):
         keys: tuple[bytes, ...],
         policy: PasswordPolicy,
         registration: Registration,
-        taken_answers: Limit,
+        limits: Limits,
         outbox: Outbox,
     ) -> Services[U]:
         store, clock = self._scoped, self.clock
@@ -205,8 +200,18 @@ class Authentication(Generic[U]):
             sessions=sessions,
             passwords=passwords,
             registration=registration,
-            taken_answers=SourceLimiter(limiter, "identity_taken", taken_answers),
+            identity_taken=SourceLimiter(limiter, "identity_taken", limits.identity_taken),
             special_use=not self.secure,
+        )
+        mailing = Mailing(
+            app_name=self.app_name,
+            root=f"{self.base_url}{self.mount_path}",
+            local=not self.secure,
+            clock=clock,
+            commit=commit,
+            tokens=tokens,
+            accounts=accounts,
+            limiter=limiter,
         )
         return Services(
             app_name=self.app_name,
@@ -222,6 +227,7 @@ class Authentication(Generic[U]):
             accounts=accounts,
             passwords=passwords,
             hooks=self._hooks,
+            mailing=mailing,
             limiter=limiter,
             digest=digest,
         )
@@ -245,7 +251,7 @@ class Authentication(Generic[U]):
             self._add_hook(hook)
 
     def _add_hook(self, hook: Hook) -> None:
-        methods = ("prepare", "taken", "is_contested", "admit", "within", "prune")
+        methods = ("prepare", "taken", "is_contested", "admit", "within", "ways_in", "prune")
         require_async(hook, *methods, parameter="strategies, add_ons")
         self._hooks.append(hook)
 
@@ -434,12 +440,6 @@ class FinishingActions:
         return result
 
 
-def _peppered(hasher: HashProvider, pepper: Secret) -> HashProvider:
-    if not isinstance(hasher, Bcrypt) or hasher.pepper:
-        raise ConfigurationError("password_pepper: this hasher takes none, or has its own")
-    return replace(hasher, pepper=check_secret(pepper, parameter="password_pepper"))
-
-
 def _listed(parameter: str, parts: object) -> Sequence[Any]:
     if isinstance(parts, str) or not isinstance(parts, Sequence):
         raise ConfigurationError(f"{parameter} must be a list")
@@ -459,15 +459,13 @@ def _check_kinds(store: object, parts: Sequence[object], hasher: object) -> None
         refuse_async(f"hasher.{name}", getattr(hasher, name))
 
 
-def _check_options(
-    session: object, password_policy: object, taken_answers: object, outbox: object, clock: object
-) -> None:
+def _check_options(session: object, password_policy: object, limits: object, outbox: object, clock: object) -> None:
     if not isinstance(session, SessionOptions):
         raise ConfigurationError("session must be a SessionOptions(…)")
     if not isinstance(password_policy, PasswordPolicy):
         raise ConfigurationError("password_policy must be a PasswordPolicy(…)")
-    if not isinstance(taken_answers, Limit):
-        raise ConfigurationError("taken_answers must be a Limit(count, window)")
+    if not isinstance(limits, Limits):
+        raise ConfigurationError("limits must be a Limits(…)")
     if not isinstance(outbox, Outbox):
         raise ConfigurationError("outbox must be an Outbox(…)")
     _check_clock(clock)

@@ -107,7 +107,7 @@ def _check_reset(auth: Authentication[Any]) -> Iterator[Finding]:
 
 
 def _check_senders(auth: Authentication[Any]) -> Iterator[Finding]:
-    for parameter, sender in auth.services.senders:
+    for parameter, sender in auth.services.mailing.senders:
         name = type(sender).__name__
         if getattr(sender, "local_only", False):
             yield Finding(True, parameter, f"{name} shows links to whoever reads the log; use SMTPSender or your own")

@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from asgi_auth.acts import Attempt, Draft, FactorRequired
+from asgi_auth.acts import Attempt, Draft, FactorRequired, Way
 from asgi_auth.events import Event, JobDropped
 from asgi_auth.phases import Phase
 from asgi_auth.runtime.jobs import Jobs
@@ -80,6 +80,13 @@ class Hook:
 
         Mail and listeners belong in ``work.after_commit``.
         """
+
+    async def ways_in(self, found: Found[Any], work: Work[Any]) -> Sequence[Way]:
+        """The ways in that a user has and this hook owns; asked by ``Accounts.ways_in``.
+
+        The transaction is only for looking: write nothing, and emit nothing.
+        """
+        return ()
 
     async def prune(self, *, now: datetime, limit: int) -> int:
         """Tidy up to *limit* rows of its own that are over; how many. Called again until it says 0."""

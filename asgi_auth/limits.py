@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
+from asgi_auth.checks import check_count, check_duration
 from asgi_auth.errors import ConfigurationError, RateLimitedError
 from asgi_auth.protocol.client import client_network
 from asgi_auth.store import Counted, ScopedStore
@@ -23,12 +24,33 @@ class Limit:
     window: timedelta
 
     def __post_init__(self) -> None:
-        count: object = self.count
-        window: object = self.window
-        if type(count) is not int or count < 1:
-            raise ConfigurationError("Limit: count must be a positive number")
-        if not isinstance(window, timedelta) or window <= timedelta(0):
-            raise ConfigurationError("Limit: window must be a positive timedelta")
+        check_count("Limit: count", self.count)
+        check_duration("Limit: window", self.window)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every limit of an ``Authentication``. Those of mails and of one add-on are options of the strategy or add-on.
+
+    Args:
+        identity_taken: How often one client address may be told by registering that an address or user name is taken,
+            whatever the strategy; from then on it cannot register until the window ends.
+
+    Raises:
+        ConfigurationError: one of them is not a ``Limit``.
+    """
+
+    identity_taken: Limit = Limit(20, timedelta(hours=1))
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            check_limit(f"Limits: {name}", getattr(self, name))
+
+
+def check_limit(parameter: str, limit: object) -> None:
+    """ConfigurationError, by the name of the *parameter*, for anything but a ``Limit``."""
+    if not isinstance(limit, Limit):
+        raise ConfigurationError(f"{parameter} must be a Limit(count, window)")
 
 
 class Limiter:

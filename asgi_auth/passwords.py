@@ -15,7 +15,7 @@ from functools import partial
 from hmac import digest as hmac_digest
 from inspect import isawaitable
 from types import NoneType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import bcrypt
 from zxcvbn_rs_py import zxcvbn
@@ -23,6 +23,7 @@ from zxcvbn_rs_py import zxcvbn
 from asgi_auth.errors import ConfigurationError, UnavailableError
 from asgi_auth.hashing import HashingPool
 from asgi_auth.protocol.client import client_network
+from asgi_auth.protocol.keys import check_secret
 from asgi_auth.protocol.password_hashes import (
     MAX_COST,
     StoredHash,
@@ -143,18 +144,23 @@ class Bcrypt:
 
     cost: int = 12
     """4 to 15; each step doubles the time, 12 takes about a quarter of a second. Under 10 is for tests only."""
-    pepper: tuple[bytes, ...] = field(default=(), repr=False)
-    """Keys of at least 32 bytes kept outside the database, newest first: the first hashes, all verify.
+    pepper: str | bytes | Sequence[str | bytes] = field(default=(), repr=False)
+    """Keys kept outside the database, newest first: the first hashes, all verify. They must be as strong as a
+    ``secret``, and are kept as a tuple of bytes.
 
     Whoever loses a key loses every password that was hashed with it.
     """
 
     def __post_init__(self) -> None:
-        """Raises: ConfigurationError: ``cost`` or ``pepper`` is out of range."""
+        """Raises: ConfigurationError: ``cost`` is out of range, or a key of ``pepper`` is weak."""
         if self.cost not in range(4, MAX_COST + 1):
             raise ConfigurationError(f"cost: bcrypt takes 4 to {MAX_COST} here, and 10 or more outside tests")
-        if not all(map(_is_key, self.pepper)):
-            raise ConfigurationError("pepper: a tuple of keys, each of at least 32 bytes, is needed")
+        keys = () if self.pepper in ((), []) else check_secret(self.pepper, parameter="pepper")
+        object.__setattr__(self, "pepper", keys)
+
+    @property
+    def _keys(self) -> tuple[bytes, ...]:
+        return cast("tuple[bytes, ...]", self.pepper)
 
     @property
     def weak(self) -> bool:
@@ -163,7 +169,7 @@ class Bcrypt:
 
     def hash(self, password: bytes) -> str:
         """A new hash of *password*: our marker, then ``$2b$…`` with a random salt."""
-        newest = next(iter(self.pepper), None)
+        newest = next(iter(self._keys), None)
         return self._marker() + bcrypt.hashpw(_prehash(password, newest), bcrypt.gensalt(self.cost)).decode()
 
     def verify(self, password: bytes, stored: str) -> bool:
@@ -178,7 +184,7 @@ class Bcrypt:
 
     def can_verify(self, stored: str) -> bool:
         """Whether *stored* is a bcrypt hash of a cost up to 15, without a pepper or with one that is in ``pepper``."""
-        return can_be_verified(stored, [_pepper_id(key) for key in self.pepper])
+        return can_be_verified(stored, [_pepper_id(key) for key in self._keys])
 
     def needs_rehash(self, stored: str) -> bool:
         """Whether *stored* is of another scheme, cost or pepper than new hashes."""
@@ -198,7 +204,7 @@ class Bcrypt:
 
     def _marker(self) -> str:
         """What is in front of a new hash."""
-        return marker(next(map(_pepper_id, self.pepper), None))
+        return marker(next(map(_pepper_id, self._keys), None))
 
     def _secret(self, password: bytes, stored: StoredHash) -> bytes | None:
         """What was given to bcrypt if *password* is right; None if it cannot be."""
@@ -207,12 +213,8 @@ class Bcrypt:
             return password if len(password) <= 72 and b"\0" not in password else None
         if stored.pepper_id is None:
             return _prehash(password, None)
-        keys = (key for key in self.pepper if _pepper_id(key) == stored.pepper_id)
+        keys = (key for key in self._keys if _pepper_id(key) == stored.pepper_id)
         return next((_prehash(password, key) for key in keys), None)
-
-
-def _is_key(value: object) -> bool:
-    return isinstance(value, bytes) and len(value) >= 32
 
 
 def _prehash(password: bytes, pepper: bytes | None) -> bytes:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from asgi_auth.checks import takes
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.runtime.callables import is_async
 from asgi_auth.runtime.threads import SenderThreads
@@ -23,7 +24,7 @@ class Sender(Protocol):
             user: The application's own user object; None where there is none yet.
             token: The secret to deliver; None for a notice.
             opts: At least ``purpose``, ``address`` (the mailbox, exactly as stored), ``app_name`` and, with a token,
-                ``url`` (the link) and ``expires_at`` (aware UTC ``datetime``).
+                ``expires_at`` (aware UTC ``datetime``) and, unless the token is typed in, ``url`` (the link).
 
         Raises:
             SenderError: it was not handed over; the text is logged, so it must hold no address, token or password.
@@ -47,7 +48,7 @@ def as_sender(sender: Sender | SenderFunction, *, parameter: str, threads: Sende
         ConfigurationError: it is neither, or it takes other arguments.
     """
     function: Any = getattr(sender, "send", sender)
-    arity = None if inspect.isclass(sender) else _arity(function)
+    arity = None if inspect.isclass(sender) else next((count for count in (3, 2) if takes(function, count)), None)
     if arity is None:
         raise ConfigurationError(
             f"{parameter}: {sender!r} is no sender; give an object with send(user, token, opts) or a function of"
@@ -56,25 +57,6 @@ def as_sender(sender: Sender | SenderFunction, *, parameter: str, threads: Sende
     if arity == 3 and function is not sender and is_async(function) and isinstance(sender, Sender):
         return sender
     return _FunctionSender(function, arity, threads)
-
-
-def _arity(function: object) -> int | None:
-    """How many of (user, token, opts) *function* takes: 3 or 2; None if it can be called with neither."""
-    if not callable(function):
-        return None
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some built-ins do not tell
-        return None
-    return next((count for count in (3, 2) if _accepts(signature, count)), None)
-
-
-def _accepts(signature: inspect.Signature, count: int) -> bool:
-    try:
-        signature.bind(*[None] * count)
-    except TypeError:
-        return False
-    return True
 
 
 class _FunctionSender:

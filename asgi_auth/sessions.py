@@ -9,20 +9,21 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any, Generic, TypeVar, cast
 from uuid import uuid4
 
 from itsdangerous import BadSignature, Signer
 
 from asgi_auth.acts import Attempt, Proof, Spend
+from asgi_auth.checks import check_duration
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, FactorRequiredError, InvalidTokenError
 from asgi_auth.events import SessionsRevoked, SignInPending, SignInSucceeded
 from asgi_auth.hooks import Commit, Hook
 from asgi_auth.phases import SignedIn
 from asgi_auth.protocol.keys import derive_key
-from asgi_auth.store import Loaded, ScopedStore, Work
-from asgi_auth.tokens import BASE64_OF_32_BYTES, REMEMBERED_LIMIT, Tokens, hash_token, new_stamp
+from asgi_auth.remembered import Remembered
+from asgi_auth.store import Loaded, ScopedStore, Work, id_of
+from asgi_auth.tokens import BASE64_OF_32_BYTES, Tokens, hash_token, new_stamp
 from asgi_auth.types import EMPTY, AccessToken, Account, Client, Clock, Session
 
 U = TypeVar("U")
@@ -56,8 +57,7 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if not isinstance(getattr(self, name), timedelta) or getattr(self, name) <= timedelta(0):
-                raise ConfigurationError(f"session: {name} must be a positive timedelta")
+            check_duration(f"session: {name}", getattr(self, name))
         if self.idle_lifetime > self.lifetime:
             raise ConfigurationError("session: idle_lifetime must not be over lifetime")
         if self.touch_interval >= self.idle_lifetime:
@@ -115,7 +115,7 @@ class Sessions(Generic[U]):
             digest_method="sha256",
             key_derivation="hmac",
         )
-        self._verified: dict[bytes, bytes] = {}
+        self._verified = Remembered[bytes]()
 
     # --- minting
 
@@ -295,13 +295,10 @@ class Sessions(Generic[U]):
         A cookie that passed is remembered by its full SHA-256, so that the next request does not pay for the
         signature again; whether its session is alive is always read.
         """
-        digest = sha256(cookie.encode("utf-8", "replace")).digest()
-        secret_hash = self._verified.get(digest)
+        secret_hash = self._verified.get(cookie)
         if secret_hash is None:
             secret_hash = self._check_signature(cookie)
-            if len(self._verified) >= REMEMBERED_LIMIT:
-                del self._verified[next(iter(self._verified))]
-            self._verified[digest] = secret_hash
+            self._verified.keep(cookie, secret_hash)
         return secret_hash
 
     def _check_signature(self, cookie: str) -> bytes:
@@ -339,9 +336,9 @@ class Sessions(Generic[U]):
             raise InvalidTokenError("the session of the access token is over")
         return loaded
 
-    async def list(self, user_id: str) -> Sequence[Session]:
-        """The live sessions of a user, last seen first."""
-        return await self._store.sessions.list(user_id, now=self._clock())
+    async def list(self, user: U | str) -> Sequence[Session]:
+        """The live sessions of a user, named by object or by id, last seen first."""
+        return await self._store.sessions.list(id_of(self._store.users, user), now=self._clock())
 
     def is_fresh(self, session: Session, within: timedelta, factor: str | None = None) -> bool:
         """True if a factor was proven in *session* no longer ago than *within*; a remembered one is never fresh.
@@ -401,12 +398,17 @@ class Sessions(Generic[U]):
 
         return bool(client.session_hashes or client.pending_hashes) and await self._commit(act)
 
-    async def revoke_all(self, user_id: str, *, except_: Session | None = None) -> None:
+    async def revoke_all(self, user: U | str, *, except_: Session | None = None) -> None:
         """Log out everywhere, or everywhere but here: every other session, mail token and sign-in in flight is dead.
+
+        Args:
+            user: Whose, named by object or by id.
+            except_: The session that lives on; None: none does.
 
         Raises:
             InvalidTokenError: *except_* has ended in the meantime; nothing was changed.
         """
+        user_id = id_of(self._store.users, user)
 
         async def act(work: Work[U]) -> None:
             await self.renew_stamp(work, user_id, acting=except_)

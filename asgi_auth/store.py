@@ -472,3 +472,8 @@ class Store(Protocol[U]):
     def scope(self, subject_name: str) -> ScopedStore[U]:
         """The same store, for one kind of user."""
         ...
+
+
+def id_of(users: UserStore[U], user: U | str) -> str:
+    """The id of a user who is named by object or by id."""
+    return user if isinstance(user, str) else users.user_id(user)

@@ -16,6 +16,7 @@ import jwt
 
 from asgi_auth.errors import InvalidTokenError
 from asgi_auth.protocol.keys import derive_key, key_id
+from asgi_auth.remembered import Remembered
 from asgi_auth.store import ScopedStore, TokenRecord, Work
 from asgi_auth.types import EMPTY, Account, Clock, Session
 
@@ -26,8 +27,6 @@ ACCESS_LIFETIME = timedelta(days=7)
 LEEWAY = 30
 """Seconds that another machine's clock may be ahead of ours (RFC 7519 section 4.1.5)."""
 TOKEN_BYTES_LIMIT = 4096
-REMEMBERED_LIMIT = 4096
-"""Verified tokens that are remembered: about 2 MiB at worst."""
 
 _CLAIMS = ("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "purpose")
 _TEXT_CLAIMS = ("iss", "aud", "sub", "sid", "jti", "purpose")
@@ -86,7 +85,7 @@ class Tokens(Generic[U]):
         self._kid = key_id(derived[0])
         self._issuer, self._audience = base_url, f"{base_url}/{subject_name}"
         self._subject_name = subject_name
-        self._verified: dict[bytes, AccessClaims] = {}
+        self._verified = Remembered[AccessClaims]()
 
     # --- access tokens
 
@@ -125,17 +124,14 @@ class Tokens(Generic[U]):
         Raises:
             InvalidTokenError: altered, foreign, expired, not yet valid, or made for something else.
         """
-        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
-        known = self._verified.get(digest)
+        known = self._verified.get(token)
         claims, seconds = known or self._decode(token), (now or self._clock()).timestamp()
         if seconds >= claims.exp:
             raise InvalidTokenError(f"access token expired {seconds - claims.exp:.0f} s ago")
         if seconds + LEEWAY < claims.nbf:
             raise InvalidTokenError(f"access token begins in {claims.nbf - seconds:.0f} s, by the clock that issued it")
         if known is None:
-            if len(self._verified) >= REMEMBERED_LIMIT:
-                del self._verified[next(iter(self._verified))]
-            self._verified[digest] = claims
+            self._verified.keep(token, claims)
         return claims
 
     def _decode(self, token: str) -> AccessClaims:
@@ -186,18 +182,18 @@ class Tokens(Generic[U]):
         account: Account | None,
         lifetime: timedelta,
         extra_data: Mapping[str, Any] = EMPTY,
-        lasting: bool = False,
+        outlives_changes: bool = False,
     ) -> IssuedToken:
         """A fresh token that nobody knows yet: keep its record to bring it to life.
 
-        A *lasting* one outlives whatever changes on the account: only for what takes such a change back.
+        With *outlives_changes* a change of the account does not end it: only for what takes such a change back.
         """
         token, now = secrets.token_urlsafe(32), self._clock()
         record = TokenRecord(
             token_hash=hash_token(token),
             purpose=purpose,
             user_id=account.user_id if account else None,
-            stamp=account.stamp if account and not lasting else None,
+            stamp=account.stamp if account and not outlives_changes else None,
             created_at=now,
             expires_at=now + lifetime,
             extra_data=extra_data,

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from asgi_auth.runtime.jobs import Jobs
 from tests.postgres import database
-from tests.support import PATIENCE
+from tests.support import PATIENCE, LocalAuthentication, make_auth
 from tests.workers import CACHED, DSN, SESSION_CACHE, OnPostgres, OnSQLite
 
 # The same examples in every run: a red test is red for everybody. `ci` repeats the properties on further Pythons.
@@ -26,6 +26,14 @@ settings.load_profile("default")
 def anyio_backend() -> str:
     """Asyncio: the drivers of the stores know no other loop."""
     return "asyncio"
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """An ``Authentication`` with the defaults of the tests; it opens by itself, and is closed at the end."""
+    auth = make_auth(tmp_path)
+    yield auth
+    await auth.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

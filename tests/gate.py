@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgi_auth.acts import Draft
+from asgi_auth.acts import Attempt, Draft, FactorRequired
+from asgi_auth.errors import AuthError
 from asgi_auth.hooks import Hook
 from asgi_auth.passwords import Bcrypt
 from asgi_auth.types import Account
@@ -66,6 +67,20 @@ class GatedBcrypt(Bcrypt):
         """Once the gate lets it."""
         self.gate.enter("verify", password)
         return Bcrypt.verify(self, password, stored)
+
+
+class Gatekeeper(Hook):
+    """Refuses a sign-in, or asks for a factor, as the test says."""
+
+    name = "gatekeeper"
+
+    def __init__(self, answer: AuthError | FactorRequired | None = None) -> None:
+        self.answer = answer
+
+    async def admit(self, attempt: Attempt) -> FactorRequired | None:
+        if isinstance(self.answer, AuthError):
+            raise self.answer
+        return self.answer
 
 
 class Lingering(Hook):

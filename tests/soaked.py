@@ -1,6 +1,7 @@
 """What the workers of the soak run: the application of ``tests.served`` on either database, and mail in a folder."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from asgi_auth.limits import Limit
 from asgi_auth.strategies.password import Password, Resettable
 from tests.served import application, real_auth
 from tests.workers import store_of_all
@@ -40,7 +42,7 @@ async def hello(websocket: WebSocket) -> None:  # pragma: no cover - see make_ap
 def make_app() -> Starlette:  # pragma: no cover - the workers run it, and a signal ends them
     """What every worker serves."""
     # A few people forget their passwords all the time.
-    strategy = Password(resettable=Resettable(sender=deliver, mails=1_000_000))
+    strategy = Password(resettable=Resettable(sender=deliver, mails=Limit(1_000_000, timedelta(hours=1))))
     app = application(real_auth(Path(), store=store_of_all(), strategies=[strategy]))
     app.router.routes.append(WebSocketRoute("/hello", hello))
     return app

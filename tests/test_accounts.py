@@ -233,7 +233,7 @@ async def test_create_and_register_reject_a_hash_that_cannot_be_verified(
     draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
     for call in (
         auth.accounts.create({"email": EMAIL}, password_hash=password_hash),
-        auth.accounts.register(draft, password=None, password_hash=password_hash),
+        auth.services.registrations.register(draft, password=None, password_hash=password_hash),
     ):
         with pytest.raises(ValidationError) as refused:
             await call
@@ -372,9 +372,9 @@ async def test_register_demands_the_identity_of_the_strategy(auth: LocalAuthenti
     """A strategy that signs people in by name needs a name, whatever else there is."""
     draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
     with pytest.raises(ValidationError) as refused:
-        await auth.accounts.register(draft, password=None, identity="username")
+        await auth.services.registrations.register(draft, password=None, identity="username")
     assert dict(refused.value.fields) == {"username": "is needed"}
-    found = await auth.accounts.register(draft, password=None, identity="email")
+    found = await auth.services.registrations.register(draft, password=None, identity="email")
     assert found is not None
     assert found.user.email == EMAIL
 
@@ -651,6 +651,30 @@ async def test_deleted_user_cannot_be_signed_in(auth: LocalAuthentication) -> No
     await auth.accounts.delete(user.id)
     with pytest.raises(AuthError, match="the user is gone"):
         await auth.sign_in(user)
+
+
+async def test_user_is_named_by_object_or_by_id(auth: LocalAuthentication) -> None:
+    """Accounts and sessions take either; what nobody has is said of an id as of an object."""
+    user, token = await register(auth)
+    for named in (user, user.id):
+        found = await auth.accounts.get(named)
+        assert found is not None
+        assert found.user.id == user.id
+        changed = await auth.accounts.change(named, {"plan": str(named is user)})
+        assert changed.data["plan"] == str(named is user)
+        assert [await auth.accounts.disable(named), await auth.accounts.enable(named)] == [True, True]
+        assert await auth.accounts.confirm(named) is (named is user)
+        assert await auth.sessions.list(named) == []
+        await auth.sign_in(user)
+        assert len(await auth.sessions.list(named)) == 1
+        await auth.sessions.revoke_all(named)
+        assert await auth.sessions.list(named) == []
+    assert [await auth.accounts.delete(named) for named in (user, user.id)] == [True, False]
+    assert await auth.accounts.get(user) is None
+    for named in (user, user.id):
+        with pytest.raises(ValidationError, match="the user is gone"):
+            await auth.accounts.change(named, {"plan": "gold"})
+    assert not await is_alive(auth, token)
 
 
 async def test_account_as_of_a_token_has_the_stamp_of_the_token(auth: LocalAuthentication) -> None:

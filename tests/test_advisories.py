@@ -8,7 +8,6 @@ import hmac
 import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -45,14 +44,6 @@ NEW = {"password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
 SIGN_IN, RESET = "/auth/password/sign_in", "/auth/password/reset"
 PHASES = ("register", "sign_in", "sign_in_with_token", "reauthenticate", "reset_request", "reset")
 PATHS = [*(f"/auth/password/{phase}" for phase in PHASES), "/auth/sign_out"]
-
-
-@pytest.fixture
-async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """Opened, closed at the end."""
-    auth = make_auth(tmp_path)
-    async with auth.running():
-        yield auth
 
 
 @pytest.fixture

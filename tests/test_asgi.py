@@ -1,7 +1,7 @@
 """A lint for ASGI 3 around and inside of everything that is an application: order and types of every message."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +142,6 @@ LAYERS: dict[str, Callable[[ASGIApp, Any], ASGIApp]] = {
     "bearer": BearerUserMiddleware,
     "plug": lambda app, auth: AuthPlug(auth, app),
 }
-
-
-@pytest.fixture
-async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """Opened, closed at the end."""
-    auth = make_auth(tmp_path)
-    async with auth.running():
-        yield auth
 
 
 @pytest.fixture(params=LAYERS)

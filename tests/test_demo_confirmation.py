@@ -10,9 +10,9 @@ import pytest
 
 from asgi_auth.add_ons import APPLICATION
 from asgi_auth.errors import AuthenticationFailedError
-from asgi_auth.hooks import Hook
 from tests import demos
 from tests.demos import confirming, is_signed_in, sign_in, sign_up, visit, where
+from tests.gate import Gatekeeper
 from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, LocalAuthentication, mailed_token, registration
 
 pytestmark = pytest.mark.anyio
@@ -256,18 +256,9 @@ async def test_old_form_does_no_harm_to_who_is_signed_in(auth: LocalAuthenticati
         assert await is_signed_in(browser)
 
 
-class Closed(Hook):
-    """Lets nobody in."""
-
-    name = "closed"
-
-    async def admit(self, attempt: object) -> None:
-        raise AuthenticationFailedError("closed")
-
-
 async def test_invited_registration_without_a_session_leads_to_the_sign_in_page(tmp_path: Path) -> None:
     """An account that a gate does not admit was made all the same."""
-    auth = demos.make_auth(tmp_path, more=[Closed()])
+    auth = demos.make_auth(tmp_path, more=[Gatekeeper(AuthenticationFailedError("closed"))])
     async with visit(auth) as browser:
         await auth.add_on("invitation").invite(APPLICATION, EMAIL)
         token = mailed_token(auth, parameter="invitation_token")

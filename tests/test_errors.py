@@ -53,8 +53,8 @@ def test_errors_have_codes_of_their_own() -> None:
 
 def test_error_keeps_the_reason_from_what_is_shown() -> None:
     """The reason is kept for the log; title and code are the same for every cause."""
-    unknown, wrong = AuthenticationFailedError("unknown identity"), AuthenticationFailedError("wrong password")
-    assert (unknown.reason, wrong.reason) == ("unknown identity", "wrong password")
+    unknown, wrong = AuthenticationFailedError("unknown user"), AuthenticationFailedError("wrong password")
+    assert (unknown.reason, wrong.reason) == ("unknown user", "wrong password")
     assert (unknown.title, unknown.code) == (wrong.title, wrong.code) == ("Access denied", "authentication_failed")
     assert not unknown.fields
     assert not unknown.headers

@@ -29,6 +29,8 @@ PUBLIC = {
         "Hook",
         "IdentityTakenError",
         "InvalidTokenError",
+        "Limit",
+        "Limits",
         "MalformedRequestError",
         "MediaTypeError",
         "MethodNotAllowedError",

@@ -1,7 +1,6 @@
 """Who asks: cookies and bearer tokens, on http and websocket."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -55,14 +54,6 @@ pytestmark = pytest.mark.anyio
 UPGRADE = {"origin": BASE_URL}
 DENIED = [{"type": "websocket.close", "code": 1008}]
 ACCEPTED = [{"type": "websocket.accept", "headers": []}]
-
-
-@pytest.fixture
-async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """Opened, closed at the end."""
-    auth = make_auth(tmp_path)
-    async with auth.running():
-        yield auth
 
 
 def _cookie(token: Any, name: str = "user_session") -> str:

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from statistics import median
+from typing import Any
 
 import bcrypt
 import pytest
@@ -17,7 +18,7 @@ from asgi_auth.passwords import Bcrypt, PasswordPolicy, Passwords, Verified, nor
 GOOD = "correct horse battery"
 CONTEXT = ["alice.smith@example.com", "Alice O'Smith"]
 NFC, NFD = "caf\u00e9 au lait, deux", "cafe\u0301 au lait, deux"
-K1, K2 = b"1" * 32, b"2" * 32
+K1, K2 = b"7eQm-0vZ.walrus:Kx93!tGd_Yb2^Hn4", b"Rc8;otter+Lp61~Wf?Zs0%Vj5&Ta7*Ud3"
 PLANTS = ["", "x", "$2b$12$short", "$2b$31$" + "." * 53]
 CHEAP = Bcrypt(cost=4)
 
@@ -182,11 +183,18 @@ def test_bcrypt_needs_rehash_for_another_cost(cost: int, expected: bool) -> None
     assert Bcrypt(cost=cost).needs_rehash(CHEAP.hash(b"words")) is expected
 
 
-@pytest.mark.parametrize("pepper", [(b"1" * 31,), (K1, b""), ("1" * 32,), K1])
-def test_bcrypt_refuses_short_peppers(pepper: tuple[bytes, ...]) -> None:
-    """A pepper of less than 32 bytes, or one that is not in a tuple, is a ConfigurationError."""
-    with pytest.raises(ConfigurationError, match="pepper"):
+@pytest.mark.parametrize("pepper", [K1[:31], (K1, b""), "1" * 32, [K1, K2.hex() + "\n"], "", None])
+def test_bcrypt_refuses_weak_peppers(pepper: Any) -> None:
+    """A key that is short, easy to guess, or has a line end, is a ConfigurationError as for a secret."""
+    with pytest.raises(ConfigurationError, match=r"^pepper "):
         Bcrypt(pepper=pepper)
+
+
+@pytest.mark.parametrize("pepper", [K2.hex(), [K2.hex()], (K2.hex().encode(),)], ids=["text", "list", "bytes"])
+def test_bcrypt_keeps_peppers_as_bytes(pepper: Any) -> None:
+    """One key or several, text or bytes: as a secret is given."""
+    assert Bcrypt(pepper=pepper) == Bcrypt(pepper=(K2.hex().encode(),))
+    assert Bcrypt(pepper=[]) == Bcrypt()
 
 
 def test_bcrypt_rotates_peppers() -> None:

@@ -65,7 +65,7 @@ class ClaimingActions:
     async def come(self, email: str) -> SignedIn | None:
         """Somebody whom the provider calls by this address."""
         draft = Draft(act="create", strategy=self._name, fields={"email": email}, provided=True)
-        found = await self._services.accounts.register(draft, password=None)
+        found = await self._services.registrations.register(draft, password=None)
         return None if found is None else self._signed_in(found, registered=True)
 
     async def link(self, user: Any) -> SignedIn:

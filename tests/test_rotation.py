@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asgi_auth.errors import InvalidTokenError
+from asgi_auth.passwords import Bcrypt
 from asgi_auth.testing import FakeClock
 from asgi_auth.types import AccessToken
 from tests.support import (
@@ -92,8 +94,8 @@ async def test_mail_tokens_and_passwords_do_not_depend_on_the_secret(tmp_path: P
 async def test_pepper_is_a_list_of_its_own(tmp_path: Path) -> None:
     """PW-8: a pepper is rotated beside the secret: old hashes verify while their key is known, and are re-hashed."""
     clock = FakeClock()
-    peppers = (OTHER_SECRET, [THIRD_SECRET, OTHER_SECRET], THIRD_SECRET)
-    first, second, third = (make_auth(tmp_path, password_pepper=pepper, clock=clock) for pepper in peppers)
+    peppers: tuple[Any, ...] = (OTHER_SECRET, [THIRD_SECRET, OTHER_SECRET], THIRD_SECRET)
+    first, second, third = (make_auth(tmp_path, hasher=Bcrypt(cost=4, pepper=key), clock=clock) for key in peppers)
     await register(first)
     assert await is_alive(second, await sign_in(second))
     assert await is_alive(third, await sign_in(third))

@@ -50,7 +50,7 @@ class _Scenario:
         self.auth = make_auth(
             directory,
             secret=[SECRET, OTHER_SECRET],
-            password_pepper="p" + SECRET[::-1],
+            hasher=Bcrypt(cost=4, pepper="p" + SECRET[::-1]),
             strategies=[Password(resettable=resettable)],
         )
         self.app = site(self.auth)

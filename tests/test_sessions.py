@@ -19,6 +19,7 @@ from asgi_auth.sessions import PENDING_FACTOR, SessionOptions
 from asgi_auth.store import Work
 from asgi_auth.tokens import hash_token
 from asgi_auth.types import AccessToken, Client, User
+from tests.gate import Gatekeeper
 from tests.support import (
     EMAIL,
     OTHER_EMAIL,
@@ -249,16 +250,10 @@ async def test_pending_of_a_user_who_is_gone(tmp_path: Path) -> None:
     await auth.close()
 
 
-class Closed(Hook):
-    """Refuses everybody."""
-
-    name = "closed"
-
-    async def admit(self, attempt: Attempt) -> FactorRequired | None:
-        raise AuthenticationFailedError("closed")
+CLOSED = Gatekeeper(AuthenticationFailedError("closed"))
 
 
-@pytest.mark.parametrize("add_ons", [[Gate(), Closed()], [Closed(), Gate()]], ids=["factor_first", "refusal_first"])
+@pytest.mark.parametrize("add_ons", [[Gate(), CLOSED], [CLOSED, Gate()]], ids=["factor_first", "refusal_first"])
 async def test_refusal_wins_over_a_missing_factor(tmp_path: Path, add_ons: list[Hook]) -> None:
     """AC-3: every gate is asked, so that nobody is told that the first factor was right who may not come in."""
     auth = make_auth(tmp_path, add_ons=add_ons)

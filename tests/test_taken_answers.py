@@ -12,7 +12,7 @@ import pytest
 from asgi_auth.acts import Draft
 from asgi_auth.errors import IdentityTakenError
 from asgi_auth.hooks import Hook
-from asgi_auth.limits import Limit
+from asgi_auth.limits import Limit, Limits
 from asgi_auth.strategies.password import Password
 from asgi_auth.types import EMPTY, Account
 from asgi_auth.web.plug import AuthPlug
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 REGISTER = "/auth/password/register"
 HERE, ELSEWHERE = "192.0.2.1", "192.0.2.2"
-ONCE, TWICE = Limit(1, timedelta(hours=1)), Limit(2, timedelta(hours=1))
+ONCE, TWICE = (Limits(identity_taken=Limit(count, timedelta(hours=1))) for count in (1, 2))
 
 
 async def enter(
@@ -64,7 +64,7 @@ def counted(directory: Path) -> int:
 @pytest.mark.parametrize("headers", [{}, JSON, PAGE], ids=["plain", "json", "page"])
 async def test_used_up_answers_are_refused_alike(tmp_path: Path, headers: Headers) -> None:
     """EN-4, RL-2: 429 with Retry-After, to the byte the same for a taken and a free address, until the window ends."""
-    auth = make_auth(tmp_path, taken_answers=TWICE)
+    auth = make_auth(tmp_path, limits=TWICE)
     async with auth.running():
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
         assert await statuses(auth, [EMAIL, free(0), EMAIL.upper()], headers=headers) == [422, 200, 422]
@@ -80,7 +80,7 @@ async def test_used_up_answers_are_refused_alike(tmp_path: Path, headers: Header
 
 async def test_answers_are_counted_by_source(tmp_path: Path) -> None:
     """EN-4: another address is another client, but all of a /64 are one; signing in has nothing to do with it."""
-    auth = make_auth(tmp_path, taken_answers=ONCE)
+    auth = make_auth(tmp_path, limits=ONCE)
     async with auth.running():
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
         assert await statuses(auth, [EMAIL, EMAIL]) == [422, 429]
@@ -94,7 +94,7 @@ async def test_answers_are_counted_by_source(tmp_path: Path) -> None:
 async def test_used_up_answers_are_refused_before_hashing(tmp_path: Path) -> None:
     """RL-2: what is refused costs no hash, and a weak password is not looked at either."""
     hasher = GatedBcrypt()
-    auth = make_auth(tmp_path, taken_answers=ONCE, hasher=hasher)
+    auth = make_auth(tmp_path, limits=ONCE, hasher=hasher)
     async with auth.running():
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
         assert "identity_taken" in (await enter(auth, headers=JSON)).text
@@ -109,13 +109,13 @@ async def test_used_up_answers_are_refused_before_hashing(tmp_path: Path) -> Non
 async def test_answers_that_are_used_up_meanwhile_are_refused_alike(tmp_path: Path) -> None:
     """EN-4: whoever waits for a hash while others use up what may be told learns no more than who comes later."""
     hasher = GatedBcrypt()
-    auth = make_auth(tmp_path, taken_answers=ONCE, hasher=hasher)
+    auth = make_auth(tmp_path, limits=ONCE, hasher=hasher)
     async with auth.running():
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
         hasher.gate.close("hash")
         waiting = [asyncio.create_task(enter(auth, email)) for email in (EMAIL, free(0), free(1), EMAIL)]
         await hasher.gate.arrived()
-        await auth.services.limiter.take("identity_taken", HERE, ONCE)
+        await auth.services.limiter.take("identity_taken", HERE, ONCE.identity_taken)
         hasher.gate.open()
         answers = await asyncio.gather(*waiting)
         assert answers == [await enter(auth)] * 4
@@ -127,7 +127,7 @@ async def test_answers_that_are_used_up_meanwhile_are_refused_alike(tmp_path: Pa
 
 async def test_honest_registrations_leave_no_trace(tmp_path: Path) -> None:
     """A registration that is done, or refused for another reason, is not counted; nor is the application's own."""
-    auth = make_auth(tmp_path, taken_answers=ONCE)
+    auth = make_auth(tmp_path, limits=ONCE)
     async with auth.running():
         assert await statuses(auth, [*map(free, range(5)), "nobody", ""]) == [200] * 5 + [422] * 2
         assert (await enter(auth, EMAIL, {"password": "password1"})).status == 422
@@ -142,7 +142,7 @@ async def test_honest_registrations_leave_no_trace(tmp_path: Path) -> None:
 async def test_concealed_answers_are_not_counted(tmp_path: Path) -> None:
     """EN-4: where nobody is told that an address is taken, there is nothing to count; a name is told, and is."""
     strategies = [Password(identity_field="username", register_fields=["email"])]
-    auth = confirming(tmp_path, options={"strategies": strategies, "taken_answers": ONCE})
+    auth = confirming(tmp_path, options={"strategies": strategies, "limits": ONCE})
     async with auth.running():
         answers = [await enter(auth, EMAIL, {"username": f"name{number}"}) for number in range(5)]
         assert answers == [answers[0]] * 5
@@ -155,7 +155,7 @@ async def test_concealed_answers_are_not_counted(tmp_path: Path) -> None:
 
 async def test_invited_people_are_not_counted(tmp_path: Path) -> None:
     """EN-4: whoever holds an invitation knows of its address, and is let in whoever else shares their network."""
-    auth = make_inviting(tmp_path, taken_answers=ONCE)
+    auth = make_inviting(tmp_path, limits=ONCE)
     async with auth.running():
         taken, invited = await invite(auth), await invite(auth, OTHER_EMAIL)
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD, confirmed=True)
@@ -189,7 +189,7 @@ async def test_refused_registrations_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The operator sees that people are kept from registering; whom, the log does not say."""
-    auth = make_auth(tmp_path, taken_answers=ONCE)
+    auth = make_auth(tmp_path, limits=ONCE)
     monkeypatch.setattr(auth.services.telling, "_clock", lambda: 0.0)
     async with auth.running():
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
@@ -202,7 +202,7 @@ async def test_refused_registrations_are_logged(
 async def test_restart_forgives_nothing(tmp_path: Path) -> None:
     """RL-7: what was counted is in the database, and of the source nothing but a keyed hash."""
     for expected in ([422, 422], [429]):
-        auth = make_auth(tmp_path, taken_answers=TWICE)
+        auth = make_auth(tmp_path, limits=TWICE)
         async with auth.running():
             if expected == [422, 422]:
                 await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
@@ -227,7 +227,7 @@ async def test_race_is_told_no_more_than_it_may_be(shared: OnSQLite | OnPostgres
 
 async def test_office_registers_at_once(shared: OnSQLite | OnPostgres) -> None:
     """RL-5: however many of one source register at once with addresses of their own, none is taken for a spy."""
-    async with workers(shared, taken_answers=ONCE) as auths:
+    async with workers(shared, limits=ONCE) as auths:
         answers = await asyncio.gather(*(enter(auths[number % 5], free(number)) for number in range(60)))
         assert {answer.status for answer in answers} == {200}
         assert await shared.count_rows("counters") == 0

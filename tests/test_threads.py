@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from asgi_auth import services
+from asgi_auth import mailing
 from asgi_auth.errors import SenderError
 from asgi_auth.events import DeliveryFailed
 from asgi_auth.runtime.threads import SenderThreads
@@ -57,9 +57,9 @@ async def test_senders_that_hang_hold_up_no_name_look_up(tmp_path: Path) -> None
     # It has a few more threads than the machine has cores, 32 at most; with one, a single sender in it would be enough.
     loop.set_default_executor(ThreadPoolExecutor(1))
     with hanging() as plain:
-        sender = auth.services.sender(plain.send, parameter="mailer")
+        sender = auth.services.mailing.sender(plain.send, parameter="mailer")
         mails = [
-            asyncio.ensure_future(auth.services.deliver(sender, None, purpose="notice", address=EMAIL))
+            asyncio.ensure_future(auth.services.mailing.send(sender, None, purpose="notice", address=EMAIL))
             for _ in range(16)
         ]
         await until(lambda: len(plain.entered) == 12)
@@ -80,12 +80,12 @@ async def test_sender_behind_hanging_ones_fails_in_time_and_is_forgotten(
     auth = make_auth(tmp_path, add_ons=[events])
     async with auth.running():
         with hanging() as plain:
-            threads = auth.services.sender_threads
+            threads = auth.services.mailing.threads
             occupying = [asyncio.ensure_future(threads.run(plain.send, number)) for number in range(12)]
             await until(lambda: len(plain.entered) == 12)
-            monkeypatch.setattr(services, "SENDER_TIMEOUT", timedelta(milliseconds=50))
-            sender = auth.services.sender(plain.send, parameter="mailer")
-            assert not await auth.services.deliver(sender, None, purpose="notice", address=EMAIL)
+            monkeypatch.setattr(mailing, "SENDER_TIMEOUT", timedelta(milliseconds=50))
+            sender = auth.services.mailing.sender(plain.send, parameter="mailer")
+            assert not await auth.services.mailing.send(sender, None, purpose="notice", address=EMAIL)
             plain.released.set()
             await asyncio.gather(*occupying)
             assert await threads.run(len, "next") == 4
@@ -186,18 +186,18 @@ SCRIPT = """
 import asyncio, sys, threading
 from datetime import timedelta
 from pathlib import Path
-from asgi_auth import services
+from asgi_auth import mailing
 from tests.support import make_auth
 
-services.SENDER_TIMEOUT = timedelta(milliseconds=50)
+mailing.SENDER_TIMEOUT = timedelta(milliseconds=50)
 auth = make_auth(Path(sys.argv[1]))
 
 def send(user, token):
     threading.Event().wait()
 
 async def main():
-    sender = auth.services.sender(send, parameter="mailer")
-    print(await auth.services.deliver(sender, None, purpose="notice", address="alice@mail.example.org"))
+    sender = auth.services.mailing.sender(send, parameter="mailer")
+    print(await auth.services.mailing.send(sender, None, purpose="notice", address="alice@mail.example.org"))
 
 asyncio.run(main())
 """

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from asgi_auth.stores import SQLiteStore
 from asgi_auth.testing import FakeClock
 from asgi_auth.tokens import Tokens, hash_token, new_stamp
 from asgi_auth.types import Account, Session, User
-from tests.support import BASE_URL, OTHER_SECRET, SECRET, LocalAuthentication, make_auth, register
+from tests.support import BASE_URL, OTHER_SECRET, SECRET, LocalAuthentication, register
 
 pytestmark = pytest.mark.anyio
 
@@ -69,14 +68,6 @@ def make_tokens(
 ) -> Tokens[User]:
     keys = tuple(secret.encode() for secret in secrets or (SECRET,))
     return Tokens(store, keys=keys, base_url=base_url, subject_name=subject_name, clock=clock)
-
-
-@pytest.fixture
-async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication for what needs a store."""
-    auth = make_auth(tmp_path)
-    yield auth
-    await auth.close()
 
 
 def encode(part: bytes) -> str:
@@ -447,8 +438,8 @@ def test_remembered_tokens_are_bounded(tokens: Tokens[User]) -> None:
     for token in issued:
         tokens.verify_access(token)
     assert len(tokens._verified) == 4096
-    digests = [hashlib.sha256(token.encode()).digest() for token in (issued[0], issued[1], issued[4096])]
-    assert [digest in tokens._verified for digest in digests] == [False, True, True]
+    known = [tokens._verified.get(token) is not None for token in (issued[0], issued[1], issued[4096])]
+    assert known == [False, True, True]
 
 
 def test_refused_tokens_are_not_remembered(tokens: Tokens[User], clock: FakeClock) -> None:

@@ -76,7 +76,7 @@ def _break(auth: LocalAuthentication, part: str, patch: pytest.MonkeyPatch, erro
     async def prune(**_: Any) -> int:
         raise error
 
-    hook = auth.services.hooks[0]
+    hook = auth.services.hooks[1]
     patch.setattr(hook if part == "'tidy'" else getattr(auth.services.store, part), "prune", prune)
 
 

@@ -27,6 +27,7 @@ from asgi_auth.errors import (
     NotFreshError,
 )
 from asgi_auth.protocol.bearer import challenge, shows_bearer
+from asgi_auth.protocol.headers import allowed_lines
 from asgi_auth.protocol.paths import public_path
 from asgi_auth.protocol.return_to import MAX_CHARACTERS, safe_return_to
 from asgi_auth.recognition import AUTHENTICATED
@@ -243,7 +244,7 @@ class Require(_Unwrapped):
 
     def _redirects(self, reason: AuthError, scope: Scope) -> bool:
         """Whether to send the client to a page, which only a browser can show."""
-        if self._redirect is None or wants_json(scope) or shows_bearer(scope["headers"]):
+        if self._redirect is None or wants_json(scope) or shows_bearer(allowed_lines(scope["headers"])):
             return False
         return not isinstance(reason, ForbiddenError) or isinstance(reason, NotFreshError)
 

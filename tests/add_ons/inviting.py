@@ -56,7 +56,7 @@ class ProviderActions:
                 confirmed_at=began if "address" in texts else None,  # the provider vouches for it
                 client=client,
             )
-            found = await accounts.register(draft, password=None)
+            found = await self._services.registrations.register(draft, password=None)
         if found is None:
             return Accepted()
         proof = Proof(account=found.account, factor=self._name, at=began)

@@ -398,12 +398,12 @@ async def test_resent_change_dies_with_what_ends_the_first(auth: LocalAuthentica
     """AC-5, SE-16: a link that is being resent while everybody is signed out does not outlive that."""
     user, token = await confirmed(auth)
     await change_email(auth, (user, token), NEW_EMAIL)
-    hook: Any = auth.services.hooks[0]
+    hook: Any = auth.services.hooks[1]
     [record] = await hook._waiting(user.id)
     take(auth)
     auth.clock.advance(MINUTE)
     await auth.sessions.revoke_all(user.id)
-    await hook._letters.ask_again(await found_of(auth), record)
+    await hook._mails.ask_again(await found_of(auth), record)
     with pytest.raises(InvalidTokenError):
         await confirm(auth, links(auth)[CHANGE])
 

@@ -134,7 +134,7 @@ def test_confirmation_needs_what_the_store_keeps(tmp_path: Path, monkeypatch: py
 )
 def test_confirmation_says_whether_it_proves_addresses(tmp_path: Path, options: dict[str, Any], proves: bool) -> None:
     """Only where an address is asked for and needed is an account without a proof an empty shell."""
-    [hook] = confirming(tmp_path, **options).services.hooks
+    _, hook = confirming(tmp_path, **options).services.hooks
     assert hook.proves_addresses is proves
 
 
@@ -184,7 +184,7 @@ async def test_only_positive_proof_admits(auth: LocalAuthentication, proof: Any)
     account = replace(Account(user_id="1", stamp=b"s"), confirmed_at=proof)
     user = await auth.accounts.create({"email": EMAIL})
     attempt = Attempt(user=user, proof=Proof(account=account, factor="password", at=auth.clock()), client=Client())
-    hook = auth.services.hooks[0]
+    hook = auth.services.hooks[1]
     with pytest.raises(AuthenticationFailedError):
         await hook.admit(attempt)
     proven = replace(attempt, proof=replace(attempt.proof, account=replace(account, confirmed_at=auth.clock())))
@@ -652,11 +652,11 @@ async def test_address_that_nobody_confirms_is_told_to_be_taken(tmp_path: Path) 
 
 async def test_owner_who_goes_meanwhile(auth: LocalAuthentication) -> None:
     """Between the clash and the look nobody may have the address any more: it is still accepted."""
-    hook = auth.services.hooks[0]
+    hook = auth.services.hooks[1]
     account = Account(user_id="", stamp=b"")
     draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
     assert await hook.taken(draft, account)
-    await hook._answer_rival(draft, "0")  # type: ignore[attr-defined]  # the job, whose user went as well
+    await hook._watching._answer_rival(draft, "0")  # type: ignore[attr-defined]  # the job, whose user went as well
     assert mails(auth) == []
 
 

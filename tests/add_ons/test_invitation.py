@@ -14,6 +14,7 @@ from asgi_auth.errors import (
     ForbiddenError,
     InvalidTokenError,
     RateLimitedError,
+    StoreUnavailableError,
     ValidationError,
 )
 from asgi_auth.events import InvitationAccepted, InvitationEnded, InvitationSent
@@ -306,6 +307,45 @@ async def test_a_mail_that_failed_does_not_count_for_an_address(tmp_path: Path) 
         auth.clock.advance(A_MINUTE)
 
     assert [(each.sent_count, each.delivery) for each in await invitations(auth)] == [(2, "failed")]
+    await auth.close()
+
+
+async def test_invitation_that_came_second_does_not_count_for_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two invitations to one scope at once one is kept; the other sends no mail, and uses none up."""
+    auth = make_inviting(tmp_path, invitation={"per_address": Limit(2, timedelta(days=1))})
+    add_on = auth.add_on("invitation")
+    await add_on.invite(APPLICATION, EMAIL)
+
+    async def find(*_: Any, **__: Any) -> None:
+        """As before the first one was committed."""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(auth.services.store.invitations, "find", find)
+        await add_on.invite(APPLICATION, EMAIL)
+    await add_on.invite(APPLICATION, EMAIL, scope="walrus")
+
+    assert [opts["scope"] for _, _, opts in auth.sender.messages] == [None, "walrus"]
+    await auth.close()
+
+
+async def test_mail_whose_recipient_cannot_be_looked_up_does_not_count_for_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FT-1: the database may fail between the answer and the mail; no mail is used up by that."""
+    auth = make_inviting(tmp_path, invitation={"per_address": Limit(1, timedelta(days=1))})
+    add_on = auth.add_on("invitation")
+
+    async def find(*_: Any) -> None:
+        raise StoreUnavailableError("sqlite: SQLITE_IOERR")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(auth.services.store.users, "find", find)
+        await add_on.invite(APPLICATION, EMAIL)
+    await add_on.invite(APPLICATION, EMAIL, scope="walrus")
+
+    assert [opts["scope"] for _, _, opts in auth.sender.messages] == ["walrus"]
     await auth.close()
 
 

@@ -427,7 +427,7 @@ async def test_a_registration_without_an_invitation_has_no_page(auth: LocalAuthe
 async def test_the_page_offers_what_the_invitation_allows(tmp_path: Path, strategies: list[str]) -> None:
     """A form for each strategy that registers with one, each with the parameters that it needs."""
     named = Password(name="by_name", identity_field="username", register_fields=["email", "nick_name"])
-    auth = make_inviting(tmp_path, strategies=[Password(confirmation_required=False), named])
+    auth = make_inviting(tmp_path, strategies=[Password(repeat_password=False), named])
     token = await invite(auth, strategies=strategies)
     page = await look(site(auth), token)
     first = "/auth/password/register"

@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
-from asgi_auth.acts import Attempt, FactorRequired, Proof
+from asgi_auth.acts import FactorRequired, Proof
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
@@ -21,7 +21,6 @@ from asgi_auth.errors import (
     RateLimitedError,
     RouteNotFoundError,
 )
-from asgi_auth.hooks import Hook
 from asgi_auth.phases import (
     Accepted,
     Challenge,
@@ -38,6 +37,7 @@ from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.types import AccessToken, Activity, CookieKind, User
 from asgi_auth.web.plug import AuthPlug
 from tests.asgi import BROWSER, JSON, PAGE, ask, post, seen_user, silence, site, start
+from tests.gate import Gatekeeper
 from tests.support import (
     EMAIL,
     NEW_PASSWORD,
@@ -278,19 +278,12 @@ async def test_a_challenge_is_data(tmp_path: Path) -> None:
 async def test_a_second_factor_is_asked_for_and_then_gone(tmp_path: Path) -> None:
     """SE-3: a sign-in that owes a factor gets a pending cookie and no session; once complete, that cookie goes."""
 
-    class Gate(Hook):
-        name = "gate"
-        asks = True
-
-        async def admit(self, attempt: Attempt) -> FactorRequired | None:
-            return FactorRequired(("totp",)) if self.asks else None
-
-    gate = Gate()
+    gate = Gatekeeper(FactorRequired(("totp",)))
     auth = make_auth(tmp_path, add_ons=[gate])
     async with auth.running():
         plug = AuthPlug(auth)
         pending = await post(plug, "/auth/password/register", registration(), headers=BROWSER)
-        gate.asks = False
+        gate.answer = None
         cookie = f"user_pending={pending.cookie('user_pending')}"
         complete = await post(plug, "/auth/password/sign_in", credentials(), headers=BROWSER, cookie=cookie)
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from asgi_auth.add_ons import Confirmation
 from asgi_auth.errors import IdentityTakenError, RateLimitedError
-from asgi_auth.limits import Limit
+from asgi_auth.limits import Limit, Limits
 from asgi_auth.senders import MemorySender
 from asgi_auth.store import Counted, ScopedStore
 from asgi_auth.stores.sqlalchemy import SQLAlchemyStore
@@ -235,7 +235,7 @@ async def test_limit_holds_in_transactions_that_are_rolled_back(
     engine: AsyncEngine, store: Store, tmp_path: Path
 ) -> None:
     """EN-4, RL-2: an application that undoes a refused registration tells nobody more than one that does not."""
-    auth = make_auth(tmp_path, store=store, taken_answers=Limit(2, timedelta(hours=1)))
+    auth = make_auth(tmp_path, store=store, limits=Limits(identity_taken=Limit(2, timedelta(hours=1))))
     await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
 
     async def register() -> None:
@@ -252,7 +252,7 @@ async def test_mails_are_counted_in_transactions_that_are_rolled_back(
 ) -> None:
     """RL-6: a mail that was sent counts, although the application undoes what asked for it."""
     sender = MemorySender()
-    password = Password(resettable=Resettable(sender=sender, mails=2))
+    password = Password(resettable=Resettable(sender=sender, mails=Limit(2, timedelta(hours=1))))
     auth = make_auth(tmp_path, store=store, sender=sender, strategies=[password])
     await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
     for _ in range(4):

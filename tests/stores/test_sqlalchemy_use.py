@@ -17,7 +17,7 @@ from asgi_auth.stores.sqlalchemy.adopt import BATCH
 from asgi_auth.testing.stores.records import NOW, add_session, add_token, add_user
 from tests.stores.engines import Engines
 from tests.stores.models import IntUser, Note
-from tests.support import HASHER, PASSWORD, DigestHasher, make_auth
+from tests.support import HASHER, OTHER_SECRET, PASSWORD, DigestHasher, make_auth
 
 pytestmark = pytest.mark.anyio
 
@@ -307,7 +307,7 @@ async def test_adopt_calls_plain_functions(engine: AsyncEngine, store: SQLAlchem
 
 async def test_adopt_asks_the_hasher_of_the_application(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
     """A hasher of the application's own, or one with a pepper, says which hashes are supported."""
-    peppered = Bcrypt(cost=4, pepper=(b"p" * 32,))
+    peppered = Bcrypt(cost=4, pepper=OTHER_SECRET)
     hashes = {1: DigestHasher().hash(PASSWORD.encode()), 2: peppered.hash(PASSWORD.encode())}
     async with engine.begin() as connection:
         await connection.execute(insert(IntUser), [{"id": key, "email": f"u{key}@mail.example.org"} for key in hashes])

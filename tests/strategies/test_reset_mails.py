@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from asgi_auth.errors import StoreUnavailableError
+from asgi_auth.limits import Limit
 from asgi_auth.senders import MemorySender
 from asgi_auth.strategies.password import Password, Resettable
 from asgi_auth.web.plug import AuthPlug
@@ -27,7 +28,7 @@ TWICE = 2
 def resettable(directory: Path, mails: int = TWICE, **options: Any) -> LocalAuthentication:
     """An ``Authentication`` that mails an address so often."""
     sender = MemorySender()
-    strategies = [Password(resettable=Resettable(sender=sender, mails=mails))]
+    strategies = [Password(resettable=Resettable(sender=sender, mails=Limit(mails, timedelta(hours=1))))]
     return make_auth(directory, sender=sender, **{"strategies": strategies, **options})
 
 
@@ -72,7 +73,7 @@ async def test_reset_mails_begin_anew_after_the_window(tmp_path: Path) -> None:
 async def test_window_of_reset_mails_is_the_life_of_a_link(tmp_path: Path) -> None:
     """RL-3, RL-6: while a stranger uses up every mail there is, the newest link that the owner got is always good."""
     sender = MemorySender()
-    reset = Resettable(sender=sender, mails=3, token_lifetime=timedelta(minutes=15))
+    reset = Resettable(sender=sender, token_lifetime=timedelta(minutes=15))
     auth = make_auth(tmp_path, sender=sender, strategies=[Password(resettable=reset)])
     async with auth.running():
         await register(auth)
@@ -80,7 +81,7 @@ async def test_window_of_reset_mails_is_the_life_of_a_link(tmp_path: Path) -> No
             await request(auth)
             await auth.services.tokens.peek("reset", mailed_token(auth))
             auth.clock.advance(timedelta(minutes=1))
-        assert len(sender.messages) == 3 * 7
+        assert len(sender.messages) == 5 * 7
 
 
 async def test_link_stays_good_when_mails_are_used_up(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ async def test_spellings_of_an_address_share_a_quota(tmp_path: Path, sent: Mappi
 async def test_address_keeps_its_count_in_another_spelling(tmp_path: Path) -> None:
     """RL-4: who writes their own address differently, or has another user name, gets no more mail for it."""
     sender = MemorySender()
-    reset = Resettable(sender=sender, mails=TWICE)
+    reset = Resettable(sender=sender, mails=Limit(TWICE, timedelta(hours=1)))
     strategy = Password(identity_field="username", register_fields=["email"], resettable=reset)
     auth = make_auth(tmp_path, sender=sender, strategies=[strategy])
     async with auth.running():
@@ -206,7 +207,9 @@ async def test_mails_that_fail_at_once_are_given_back(tmp_path: Path) -> None:
             raise ConnectionRefusedError
         sent.append(token)
 
-    auth = make_auth(tmp_path, strategies=[Password(resettable=Resettable(sender=send, mails=TWICE))])
+    auth = make_auth(
+        tmp_path, strategies=[Password(resettable=Resettable(sender=send, mails=Limit(TWICE, timedelta(hours=1))))]
+    )
     async with auth.running():
         await auth.accounts.create({"email": EMAIL})
         asked = [asyncio.create_task(request(auth)) for _ in range(10)]
@@ -242,7 +245,9 @@ async def _fail(*_: Any, **__: Any) -> None:
 async def test_mail_that_failed_is_given_back(tmp_path: Path, is_up: bool) -> None:
     """RL-6, FT-3: while the mail server takes nothing, nothing is used up; then there are all the mails there were."""
     switch, mailbox, refusing = Switch(), Mailbox(), Refusing()
-    auth = make_auth(tmp_path, strategies=[Password(resettable=Resettable(sender=switch, mails=TWICE))])
+    auth = make_auth(
+        tmp_path, strategies=[Password(resettable=Resettable(sender=switch, mails=Limit(TWICE, timedelta(hours=1))))]
+    )
     async with auth.running(), mail_server(refusing, starttls=False), mail_server(mailbox, starttls=False):
         await register(auth)
         answers = []

@@ -4,19 +4,21 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asgi_auth.accounts import address_freed, as_of
-from asgi_auth.acts import Proof
-from asgi_auth.add_ons.confirmation.hook import ConfirmationHook
+from asgi_auth.acts import Attempt, Draft, FactorRequired
+from asgi_auth.add_ons.confirmation.mails import ConfirmationMails
+from asgi_auth.add_ons.confirmation.proving import Proving
+from asgi_auth.add_ons.confirmation.watching import Watching
 from asgi_auth.errors import (
-    AuthenticationFailedError,
+    ConfigurationError,
     InvalidTokenError,
     NotFreshError,
     OverloadedError,
     ValidationError,
 )
+from asgi_auth.events import Event
+from asgi_auth.hooks import Hook
 from asgi_auth.phases import Accepted, Form, Outcome, Phase, PhaseRequest, SignedIn
 from asgi_auth.protocol.fields import read_texts
-from asgi_auth.registration import is_moved
 from asgi_auth.services import Services
 from asgi_auth.store import Found, TokenRecord, Work
 from asgi_auth.types import Account, Client, Session
@@ -38,12 +40,27 @@ _UNDO = Form(
 )
 
 
-class ConfirmationActions(ConfirmationHook):
+class ConfirmationActions(Hook):
     """What the add-on does, with or without HTTP."""
 
     def __init__(self, options: "Confirmation", services: Services[Any]) -> None:
-        super().__init__(options, services)
+        self.name, self.needs = options.name, options.needs
+        self.proves_addresses = options.confirms_email and options.required and options.confirm_on_create
+        self._options, self._services = options, services
+        self._check()
+        self._mails = ConfirmationMails(options, services)
+        self._watching = Watching(options, services, self._mails)
+        self._proving = Proving(options, services, self._mails)
         self.phases = self._make_phases()
+
+    def _check(self) -> None:
+        options = self._options
+        if options.confirms_email and "email" not in self._services.store.users.identity_fields:
+            raise ConfigurationError("confirmation.monitor_fields: the store cannot find users by email")
+        for hook in self._services.hooks:
+            if isinstance(hook, ConfirmationActions):
+                for field in set(hook._options.monitor_fields) & set(options.monitor_fields):
+                    raise ConfigurationError(f"confirmation.monitor_fields: {hook.name!r} has {field!r} already")
 
     def _make_phases(self) -> list[Phase]:
         phases = [
@@ -66,98 +83,39 @@ class ConfirmationActions(ConfirmationHook):
             phases.append(Phase(name="change_email", handle=handle, secrets=secrets, who="session"))
         return phases
 
-    # --- confirm
+    # --- as a hook
+
+    async def prepare(self, draft: Draft) -> Draft:
+        """Keep back what has to be proven first."""
+        return await self._watching.prepare(draft)
+
+    async def taken(self, draft: Draft, account: Account) -> bool:
+        """Say nothing to who registers; tell the owner of the address."""
+        return await self._watching.taken(draft, account)
+
+    async def is_contested(self, found: Found[Any], work: Work[Any]) -> bool:
+        """Whether the address was registered more than once, with different passwords."""
+        return await self._watching.is_contested(found, work)
+
+    async def admit(self, attempt: Attempt) -> FactorRequired | None:
+        """Refuse who has not proven their address, where that is required."""
+        return await self._watching.admit(attempt)
+
+    async def within(self, event: Event, work: Work[Any]) -> None:
+        """Make the tokens of what waits for a proof; mail them once the act is committed."""
+        await self._watching.within(event, work)
+
+    # --- proofs
 
     async def confirm(
         self, params: Mapping[str, Any], *, session: Session | None = None, client: Client = Client()
     ) -> Accepted | SignedIn:
-        """Let what a mailed link is about take effect.
+        """Let what a mailed link is about take effect, as ``Proving.confirm`` says."""
+        return await self._proving.confirm(params, session=session, client=client)
 
-        The first proof of the mailbox of an account is a claim (AC-1): every session but *session*, every other link
-        and pending change dies. The password and the extra fields stay, unless somebody else may have chosen them: if
-        the address was registered more than once, with different passwords, they go, and the owner sets a password by
-        a reset. An address that an account changed to is proven from a session of that account only; without one the
-        account falls back to the address that it proved last.
-
-        Args:
-            params: ``confirmation_token``.
-            session: Of the user of the link, which lives on.
-            client: Who asks.
-
-        Raises:
-            InvalidTokenError: the token is not live, or the account has changed since; or it fell back to an earlier
-                address, which ``fields`` tells the client.
-            IdentityTakenError: another user has this address by now; nothing was changed.
-            AuthenticationFailedError: the link is only for its user, signed in.
-            ValidationError: there is no token.
-            StoreUnavailableError: nothing was changed; the token stays usable.
-        """
-        token, began = read_texts(params, required=["confirmation_token"])["confirmation_token"], self._services.clock()
-        record = await self._peek(token)
-        own = session if session is not None and session.user_id == record.user_id else None
-        if record.extra_data.get("bound") and own is None:
-            raise AuthenticationFailedError("the link is only for its user, signed in")
-
-        async def act(work: Work[Any]) -> Found[Any] | None:
-            held = await self._hold(work, record)
-            await self._services.tokens.consume(work, record.purpose, token)
-            effect = self._claim if record.purpose == self._letters.first else self._confirm_change
-            return await effect(work, held, record, own, client)
-
-        found = await self._services.commit(act)
-        if found is None:
-            raise address_freed()
-        if self._options.sign_in and own is None:
-            return SignedIn(found.user, Proof(account=found.account, factor=self.name, at=began), settled=True)
-        return Accepted(user=found.user)
-
-    async def _peek(self, token: str) -> TokenRecord:
-        for purpose in (self._letters.first, *self._letters.changes.values()):
-            try:
-                return await self._services.tokens.peek(purpose, token)
-            except InvalidTokenError:
-                continue
-        raise InvalidTokenError("no live confirmation token")
-
-    async def _hold(self, work: Work[Any], record: TokenRecord) -> Found[Any]:
-        """The user of a token, held before it is consumed, so that two tokens of one user never wait in a circle."""
-        held = await work.users.update(record.user_id or "", {}, {})
-        if held is None:
-            raise InvalidTokenError("the user of the token is gone")
-        return held
-
-    async def _claim(
-        self, work: Work[Any], held: Found[Any], record: TokenRecord, own: Session | None, client: Client
-    ) -> Found[Any] | None:
-        """The account, claimed; None if its address was only freed."""
-        if self._services.values(held.user).get("email") != record.extra_data["email"]:
-            raise InvalidTokenError("the link was for another address")  # AC-4
-        if own is None and is_moved(held.account):
-            await self._services.accounts.free(work, record.extra_data["email"], strategy=self.name, client=client)
-            return None
-        claimed = await self._services.accounts.claim(
-            work,
-            Found(held.user, as_of(held.account, record.stamp)),
-            acting=own,
-            strategy=self.name,
-            client=client,
-        )
-        if claimed is None:
-            raise InvalidTokenError("the account is confirmed, or has changed in the meantime")
-        return claimed
-
-    async def _confirm_change(
-        self, work: Work[Any], held: Found[Any], record: TokenRecord, own: Session | None, client: Client
-    ) -> Found[Any]:
-        return await self._services.accounts.confirm_change(
-            work,
-            held.account.user_id,
-            record.extra_data["fields"],
-            stamp=record.stamp,
-            acting=own,
-            strategy=self.name,
-            client=client,
-        )
+    async def undo(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
+        """Take a change of the address back, as ``Proving.undo`` says."""
+        return await self._proving.undo(params, client=client)
 
     # --- resend
 
@@ -174,7 +132,7 @@ class ConfirmationActions(ConfirmationHook):
         """
         texts = read_texts(params, optional=["email"]) if self._options.confirms_email else {}
         if "email" in texts:
-            self._services.accounts.identity("email", texts["email"])
+            self._services.accounts.normalise("email", texts["email"])
             return Accepted(then=partial(self._resend_to, texts["email"]))
         if user is None:
             raise ValidationError("nobody to mail to", fields={"email": "is needed"})
@@ -187,7 +145,7 @@ class ConfirmationActions(ConfirmationHook):
 
     async def _ask_again(self, found: Found[Any]) -> None:
         if found.account.confirmed_at is None and found.account.disabled_at is None:
-            await self._letters.ask(found.user, found.account)
+            await self._mails.ask(found.user, found.account)
 
     async def _resend_all(self, user_id: str) -> None:
         found = await self._services.accounts.get(user_id)
@@ -196,7 +154,7 @@ class ConfirmationActions(ConfirmationHook):
         if self._options.confirms_email:
             await self._ask_again(found)
         for record in await self._waiting(user_id):
-            await self._letters.ask_again(found, record)
+            await self._mails.ask_again(found, record)
 
     # --- a pending change
 
@@ -207,12 +165,12 @@ class ConfirmationActions(ConfirmationHook):
 
     async def _waiting(self, user_id: str) -> list[TokenRecord]:
         tokens, now = self._services.store.tokens, self._services.clock()
-        records = [await tokens.latest(purpose, user_id, now=now) for purpose in self._letters.changes.values()]
+        records = [await tokens.latest(purpose, user_id, now=now) for purpose in self._mails.changes.values()]
         return [record for record in records if record is not None]
 
     async def cancel(self, user: Any, *, client: Client = Client()) -> Accepted:
         """Drop what waits for a proof; its links are dead. StoreUnavailableError: nothing was changed."""
-        for purpose in self._letters.changes.values():
+        for purpose in self._mails.changes.values():
             await self._services.store.tokens.retire(purpose, self._services.accounts.user_id(user))
         return Accepted(user=user)
 
@@ -241,7 +199,7 @@ class ConfirmationActions(ConfirmationHook):
         if session is not None and not self._services.sessions.is_fresh(session, self._options.change_fresh):
             raise NotFreshError("the last proof is too old")
         address = read_texts(params, required=["email"])["email"]
-        self._services.accounts.identity("email", address)
+        self._services.accounts.normalise("email", address)
         found = await self._services.accounts.get(self._services.accounts.user_id(user))
         if found is None or (session is not None and session.stamp != found.account.stamp):
             raise InvalidTokenError("the acting session ended in the meantime")
@@ -266,47 +224,6 @@ class ConfirmationActions(ConfirmationHook):
         if not verified.valid:
             raise ValidationError("wrong current password", fields={"current_password": "is not right"})
         await limiter.give_back(counter, account.user_id)
-
-    # --- undo
-
-    async def undo(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
-        """Take a change of the address back, by the link in the notice to the earlier one.
-
-        That address is in force again, and confirmed. Whoever changed it knew the password, so that it goes, with
-        every session and pending change; the owner sets a new one by a reset. The links by which later changes could
-        be taken back are dead, those of earlier ones are not: nobody can get in between.
-
-        Args:
-            params: ``undo_token``.
-            client: Who asks.
-
-        Raises:
-            InvalidTokenError: the token is not live.
-            IdentityTakenError: another user has proven this address by now; nothing was changed.
-            ValidationError: there is no token.
-            StoreUnavailableError: nothing was changed; the token stays usable.
-        """
-        token, purpose = read_texts(params, required=["undo_token"])["undo_token"], self._letters.undoing
-        record = await self._services.tokens.peek(purpose, token)
-
-        async def act(work: Work[Any]) -> Found[Any]:
-            held = await self._hold(work, record)
-            await self._services.tokens.consume(work, purpose, token)
-            await self._drop_later(work, record)
-            address: str = record.extra_data["email"]
-            return await self._services.accounts.revert_change(
-                work, held.account.user_id, address, strategy=self.name, client=client
-            )
-
-        return Accepted(user=(await self._services.commit(act)).user)
-
-    async def _drop_later(self, work: Work[Any], record: TokenRecord) -> None:
-        """Take away the undo links that whoever has made the change could have had made since."""
-        now, user_id = self._services.clock(), record.user_id or ""
-        while (newest := await work.tokens.latest(record.purpose, user_id, now=now)) is not None:
-            if newest.extra_data["depth"] < record.extra_data["depth"]:
-                return
-            await work.tokens.consume(newest.purpose, newest.token_hash, now=now)
 
     # --- phases
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from asgi_auth.add_ons.confirmation.actions import ConfirmationActions
+from asgi_auth.checks import check_duration, check_mail_url
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.limits import Limit
+from asgi_auth.limits import Limit, check_limit
 from asgi_auth.sender import Sender, SenderFunction
 from asgi_auth.services import Services
 
@@ -40,7 +40,7 @@ class Confirmation:
         name: The path segment of the phases, and ``auth.add_on(name)``.
 
     Raises:
-        ConfigurationError: an option does not do; names it.
+        ConfigurationError: an option is invalid; the message names it.
     """
 
     sender: Sender | SenderFunction
@@ -66,15 +66,11 @@ class Confirmation:
     def __post_init__(self) -> None:
         self._check_fields()
         for name in ("lifetime", "resend_after", "undo_lifetime", "change_fresh"):
-            value: object = getattr(self, name)
-            if not isinstance(value, timedelta) or value <= timedelta(0):
-                raise ConfigurationError(f"confirmation.{name} must be a positive timedelta")
+            check_duration(f"confirmation.{name}", getattr(self, name))
         for name in ("mails", "password_tries"):
-            if not isinstance(getattr(self, name), Limit):
-                raise ConfigurationError(f"confirmation.{name} must be a Limit(count, window)")
+            check_limit(f"confirmation.{name}", getattr(self, name))
         for name in ("url", "undo_url"):
-            if getattr(self, name) is not None and not urlsplit(getattr(self, name)).netloc:
-                raise ConfigurationError(f"confirmation.{name} must be an absolute URL: it goes into a mail")
+            check_mail_url(f"confirmation.{name}", getattr(self, name))
 
     def _check_fields(self) -> None:
         for name in ("monitor_fields", "auto_confirm"):

@@ -1,6 +1,6 @@
 """Invitations: somebody is asked by mail to register, or to join with the account that they have.
 
-``options`` is what the application says, ``machine`` the states of an invitation, ``actions`` what can be done to one.
+``options`` is what the application says, ``states`` the states of an invitation, ``actions`` what can be done to one.
 """
 
 from asgi_auth.add_ons.invitation.inviting import APPLICATION

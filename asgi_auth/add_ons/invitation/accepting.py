@@ -6,8 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgi_auth.acts import Draft
-from asgi_auth.add_ons.invitation.machine import Machine
 from asgi_auth.add_ons.invitation.mail import TOKEN, is_owned, proves_addresses
+from asgi_auth.add_ons.invitation.states import States
+from asgi_auth.changes import hold
 from asgi_auth.errors import ForbiddenError, IdentityTakenError, InvalidTokenError, ValidationError
 from asgi_auth.phases import Accepted, Form, View
 from asgi_auth.protocol.fields import read_texts
@@ -33,8 +34,8 @@ _TAKEN = "There is an account with this address already. Sign in, then open the 
 class Accepting:
     """Whoever shows the token of an invitation reads the mail of its address, and is nothing more by that alone."""
 
-    def __init__(self, options: "Invitation", services: Services[Any], machine: Machine) -> None:
-        self._options, self._services, self._machine = options, services, machine
+    def __init__(self, options: "Invitation", services: Services[Any], states: States) -> None:
+        self._options, self._services, self._states = options, services, states
         form = partial(Form, token=TOKEN)
         self.accept_form = form(
             title="Accept the invitation",
@@ -65,25 +66,24 @@ class Accepting:
             StoreUnavailableError: the database does not answer; nothing was changed.
         """
         token, user_id = read_token(params), self._services.accounts.user_id(user)
-        invitation, version = await self._machine.read(token)
+        invitation, version = await self._states.read(token)
         if not _was_accepted(invitation, version, user_id):
-            self._machine.check_live(invitation, version)
-            await self._machine.check_inviter(invitation)
+            self._states.check_live(invitation, version)
+            await self._states.check_inviter(invitation)
             try:
                 await self._services.commit(partial(self._join, invitation, user_id, client))
             except InvalidTokenError:
-                invitation, _ = await self._machine.read(token)
+                invitation, _ = await self._states.read(token)
                 if not _was_accepted(invitation, version, user_id):  # by the same person, at the same moment
                     raise
         return Accepted(user=user)
 
     async def _join(self, invitation: InvitationRecord, user_id: str, client: Client, work: Work[Any]) -> None:
-        await self._machine.accept(work, invitation, accepted_by=user_id)
-        # Held, not only read: the address must not change between the look and the commit.
-        found = await work.users.update(user_id, {}, {})
+        await self._states.accept(work, invitation, accepted_by=user_id)
+        found = await hold(work, user_id)  # the address must not change between the look and the commit
         if found is None or not self._fits(found, invitation) or found.account.confirmed_at is None:
             raise ForbiddenError("not the account that was invited", fields={"account": _OTHER_ACCOUNT})
-        await self._machine.grant(work, found, invitation, client)
+        await self._states.grant(work, found, invitation, client)
 
     def _fits(self, found: Found[Any], invitation: InvitationRecord) -> bool:
         """Whether an account has the invited address; what a change has yet to be confirmed to does not count."""
@@ -94,14 +94,14 @@ class Accepting:
         if not isinstance(address, str):
             return False
         try:
-            return self._services.accounts.identity("email", address)[1] == invitation.email_key
+            return self._services.accounts.normalise("email", address)[1] == invitation.email_key
         except ValidationError:
             return False
 
     async def decline(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
         """End the invitation; whoever holds the token may. Errors as ``accept``, but for whom it is for."""
-        invitation = await self._machine.live(read_token(params))
-        if not await self._machine.end(invitation, "declined", client=client):
+        invitation = await self._states.live(read_token(params))
+        if not await self._states.end(invitation, "declined", client=client):
             raise InvalidTokenError("the invitation ended, or was sent again, at this moment")
         return Accepted()
 
@@ -121,8 +121,8 @@ class Accepting:
             ValidationError, InvalidTokenError, StoreUnavailableError: as ``accept``.
         """
         token = read_token(params)
-        invitation = await self._machine.live(token)
-        inviter, to_do = await self._machine.inviter_name(invitation), await self._to_do(invitation, user)
+        invitation = await self._states.live(token)
+        inviter, to_do = await self._states.inviter_name(invitation), await self._to_do(invitation, user)
         app_name = self._services.app_name
         text = f"{inviter or app_name} has invited {invitation.email} to {invitation.scope or app_name}."
         return View(
@@ -163,7 +163,7 @@ class Accepting:
         found = await services.store.users.find("email", invitation.email_key)
         if found is not None and is_owned(self._services, found.account):
             return "sign_in"
-        return "closed" if services.accounts.registration == "closed" else "register"
+        return "closed" if services.registrations.mode == "closed" else "register"
 
     # --- registering
 
@@ -171,16 +171,16 @@ class Accepting:
         """Let somebody register who shows a live token: with the invited address, which the token proves."""
         if draft.act != "create" or draft.strategy is None or draft.params.get(TOKEN) in (None, ""):
             return draft
-        invitation = await self._machine.live(read_token(draft.params))
+        invitation = await self._states.live(read_token(draft.params))
         if invitation.strategies and draft.strategy not in invitation.strategies:
             raise ForbiddenError("invited to register by another strategy")
-        await self._machine.check_inviter(invitation)
+        await self._states.check_inviter(invitation)
         addressed = self._addressed(draft, invitation)
         return replace(
             addressed,
             invited=True,
             spend=partial(self._spend, invitation, draft.strategy, "email" in addressed.fields),
-            settle=partial(self._settle, invitation, draft.strategy, draft.client),
+            follow_up=partial(self._follow_up, invitation, draft.strategy, draft.client),
         )
 
     def _addressed(self, draft: Draft, invitation: InvitationRecord) -> Draft:
@@ -195,19 +195,19 @@ class Accepting:
         return replace(draft, fields=fields, confirmed_at=None, pending={**draft.pending, "email": invitation.email})
 
     async def _spend(self, invitation: InvitationRecord, strategy: str, claims: bool, work: Work[Any]) -> None:
-        await self._machine.accept(work, invitation, accepted_via=strategy)
-        await self._services.accounts.free(work, invitation.email, strategy=strategy)
+        await self._states.accept(work, invitation, accepted_via=strategy)
+        await self._services.claims.free(work, invitation.email, strategy=strategy)
         found = await work.users.find("email", invitation.email_key)
         # Who has an account signs in with its factors. An empty shell gives way only to who gets its address at once:
         # the second mail to an address that another account has would never come.
         if found is not None and (not claims or is_owned(self._services, found.account)):
             raise IdentityTakenError("the invited address is taken", fields={"email": _TAKEN})
 
-    async def _settle(
+    async def _follow_up(
         self, invitation: InvitationRecord, strategy: str, client: Client, work: Work[Any], found: Found[Any]
     ) -> None:
         await work.invitations.attribute(invitation.id, found.account.user_id)
-        await self._machine.grant(work, found, replace(invitation, accepted_via=strategy), client)
+        await self._states.grant(work, found, replace(invitation, accepted_via=strategy), client)
 
 
 def read_token(params: Mapping[str, Any]) -> str:

@@ -1,20 +1,21 @@
 """The add-on itself: what can be done to an invitation, with or without HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from asgi_auth.acts import Draft
 from asgi_auth.add_ons.invitation.accepting import Accepting
 from asgi_auth.add_ons.invitation.inviting import Inviting
-from asgi_auth.add_ons.invitation.machine import Machine
 from asgi_auth.add_ons.invitation.mail import TOKEN
+from asgi_auth.add_ons.invitation.states import States
 from asgi_auth.errors import ConfigurationError, ValidationError
 from asgi_auth.hooks import Hook
-from asgi_auth.phases import Outcome, Phase, PhaseRequest, View
+from asgi_auth.phases import Accepted, Outcome, Phase, PhaseRequest, View
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.services import Services
 from asgi_auth.store import InvitationRecord, InvitationStatus
+from asgi_auth.types import Client
 
 if TYPE_CHECKING:
     from asgi_auth.add_ons.invitation.options import Invitation
@@ -24,7 +25,7 @@ LIST_LIMIT = 100
 
 
 class InvitationActions(Hook):
-    """Opens the registration for who was invited. Its verbs are those of ``Inviting`` and ``Accepting``."""
+    """Opens the registration for who was invited. The verbs are explained in ``Inviting`` and ``Accepting``."""
 
     opens_registration = True
 
@@ -34,15 +35,12 @@ class InvitationActions(Hook):
         if "email" not in services.store.users.identity_fields:
             raise ConfigurationError(f"{options.name}: the store cannot find users by email")
         self.name, self.needs = options.name, options.needs
-        self._options, self._machine = options, Machine(options, services)
-        self._inviting = Inviting(options, services, self._machine)
-        self._accepting = Accepting(options, services, self._machine)
-        self.invite, self.resend = self._inviting.invite, self._inviting.resend
-        self.revoke, self.list = self._inviting.revoke, self._inviting.list
-        self.accept, self.decline, self.view = self._accepting.accept, self._accepting.decline, self._accepting.view
+        self._options, self._states = options, States(options, services)
+        self._inviting = Inviting(options, services, self._states)
+        self._accepting = Accepting(options, services, self._states)
         self.phases = self._make_phases()
 
-    def _make_phases(self) -> list[Phase]:
+    def _make_phases(self) -> Sequence[Phase]:
         token = frozenset({TOKEN})
         accept, decline = self._accepting.accept_form, self._accepting.decline_form
         return [
@@ -57,13 +55,69 @@ class InvitationActions(Hook):
             Phase(name="decline", handle=self._decline_phase, form=decline, page=True, secrets=token),
         ]
 
+    # --- for who invites
+
+    async def invite(
+        self,
+        inviter: Any,
+        address: str,
+        *,
+        grant: Mapping[str, Any] | None = None,
+        scope: str | None = None,
+        strategies: Sequence[str] = (),
+        client: Client = Client(),
+    ) -> Accepted:
+        """Invite *address*, as ``Inviting.invite`` says."""
+        return await self._inviting.invite(
+            inviter, address, grant=grant, scope=scope, strategies=strategies, client=client
+        )
+
+    async def resend(self, actor: Any, invitation_id: str, *, client: Client = Client()) -> Accepted:
+        """Send another mail, with a new link, as ``Inviting.resend`` says."""
+        return await self._inviting.resend(actor, invitation_id, client=client)
+
+    async def revoke(
+        self, actor: Any, invitation_id: str, *, reason: str | None = None, client: Client = Client()
+    ) -> Accepted:
+        """Take an invitation back, as ``Inviting.revoke`` says."""
+        return await self._inviting.revoke(actor, invitation_id, reason=reason, client=client)
+
+    async def list(
+        self,
+        actor: Any,
+        *,
+        scope: str | None = None,
+        status: InvitationStatus | None = None,
+        before: InvitationRecord | None = None,
+        limit: int = 50,
+        client: Client = Client(),
+    ) -> Sequence[InvitationRecord]:
+        """The actor's own invitations, as ``Inviting.list`` says."""
+        return await self._inviting.list(actor, scope=scope, status=status, before=before, limit=limit, client=client)
+
+    # --- for who is invited
+
+    async def view(self, params: Mapping[str, Any], *, user: Any = None, client: Client = Client()) -> View:
+        """What the invitation says, as ``Accepting.view`` says."""
+        return await self._accepting.view(params, user=user, client=client)
+
+    async def accept(self, user: Any, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
+        """Join with an account, as ``Accepting.accept`` says."""
+        return await self._accepting.accept(user, params, client=client)
+
+    async def decline(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
+        """End the invitation, as ``Accepting.decline`` says."""
+        return await self._accepting.decline(params, client=client)
+
+    # --- as a hook
+
     async def prepare(self, draft: Draft) -> Draft:
         """Let somebody register who shows a live token: with the invited address, which the token proves."""
         return await self._accepting.prepare(draft)
 
     async def prune(self, *, now: datetime, limit: int) -> int:
         """Write down what has expired; of what is long over forget the address and the grant."""
-        return await self._machine.prune(now, limit)
+        return await self._states.prune(now, limit)
 
     # --- phases
 

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from asgi_auth.add_ons.invitation.machine import Machine
+from asgi_auth.add_ons.invitation.states import States
 from asgi_auth.errors import ForbiddenError, InvalidTokenError, ValidationError
 from asgi_auth.phases import Accepted
 from asgi_auth.services import Services
@@ -33,8 +33,8 @@ APPLICATION = Actor.APPLICATION
 class Inviting:
     """Whoever acts is a user of the application, or ``APPLICATION``; nobody else may."""
 
-    def __init__(self, options: "Invitation", services: Services[Any], machine: Machine) -> None:
-        self._options, self._services, self._machine = options, services, machine
+    def __init__(self, options: "Invitation", services: Services[Any], states: States) -> None:
+        self._options, self._services, self._states = options, services, states
 
     async def invite(
         self,
@@ -62,7 +62,7 @@ class Inviting:
 
         Raises:
             ForbiddenError: the policy says no, or *inviter* is nobody.
-            ValidationError: the address, grant, scope or strategies do not do.
+            ValidationError: the address, grant, scope or strategies are invalid.
             RateLimitedError: too many, or too soon after the last one.
             StoreUnavailableError: the database does not answer.
         """
@@ -70,13 +70,13 @@ class Inviting:
         await self._check_policy(inviter, wanted)
         pending = await self._services.store.invitations.find(scope, wanted.email_key, now=wanted.created_at)
         if pending is not None and pending.inviter_id == wanted.inviter_id and pending.strategies == wanted.strategies:
-            await self._machine.renew(pending, grant=wanted.grant, client=client)
+            await self._states.renew(pending, grant=wanted.grant, client=client)
             return Accepted()
         if wanted.inviter_id is not None:
             limit = self._options.per_inviter
             await self._services.limiter.take(f"{self._options.name}.inviter", wanted.inviter_id, limit)
         if pending is None or await self._manages(inviter, pending):
-            await self._machine.create(wanted, replaces=pending, client=client)
+            await self._states.create(wanted, replaces=pending, client=client)
         return Accepted()
 
     def _wanted(
@@ -106,7 +106,7 @@ class Inviting:
     def _address(self, address: object) -> tuple[str, str]:
         if not isinstance(address, str):
             raise ValidationError("the address is no text", fields={"email": "must be text"})
-        return self._services.accounts.identity("email", address)
+        return self._services.accounts.normalise("email", address)
 
     async def _check_policy(self, inviter: Any, wanted: InvitationRecord) -> None:
         if inviter is APPLICATION or await self._options.allows(inviter, wanted.email, wanted.grant, wanted.scope):
@@ -125,10 +125,10 @@ class Inviting:
         invitation = await self.managed(actor, invitation_id)
         self._check_pending(invitation)
         try:
-            await self._machine.check_inviter(invitation)
+            await self._states.check_inviter(invitation)
         except InvalidTokenError as exc:
             raise ForbiddenError(exc.reason) from exc
-        await self._machine.renew(invitation, client=client)
+        await self._states.renew(invitation, client=client)
         return Accepted()
 
     async def revoke(
@@ -144,13 +144,13 @@ class Inviting:
 
         Raises:
             ForbiddenError: there is no such invitation, or it is not the actor's.
-            ValidationError: it is not pending any more, or the reason does not do.
+            ValidationError: it is not pending any more, or the reason is invalid.
             StoreUnavailableError: the database does not answer.
         """
         _check_text("reason", reason)
         invitation = await self.managed(actor, invitation_id)
         by = self._id(actor)
-        if not await self._machine.end(invitation, "revoked", by=by, reason=reason or "revoked", client=client):
+        if not await self._states.end(invitation, "revoked", by=by, reason=reason or "revoked", client=client):
             raise _ended()
         return Accepted()
 

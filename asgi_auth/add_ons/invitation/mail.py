@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from asgi_auth.registration import is_moved
+from asgi_auth.claims import is_moved
+from asgi_auth.mailing import Link, Quota
 from asgi_auth.services import Services
 from asgi_auth.store import InvitationRecord
 from asgi_auth.tokens import IssuedToken
@@ -18,33 +19,41 @@ NAME_LIMIT = 100
 """Characters of an inviter's name in a mail or on a page: it is their own choice, and no place for a message."""
 
 
-class Mail:
+class InvitationMail:
     """Hands the token of an invitation to the sender, and to nobody else."""
 
     def __init__(self, options: "Invitation", services: Services[Any]) -> None:
         self._options, self._services = options, services
-        self._sender = services.sender(options.sender, parameter=f"{options.name}.sender")
+        self._link = Link(strategy=options.name, phase="view", parameter=TOKEN, url=options.url)
+        self._sender = services.mailing.sender(options.sender, parameter=f"{options.name}.sender")
+
+    def quota(self, invitation: InvitationRecord) -> Quota:
+        """What mails to the invited address are counted by, whoever invites it."""
+        return Quota(f"{self._options.name}.address", invitation.email_key, self._options.per_address)
 
     async def send(self, invitation: InvitationRecord, issued: IssuedToken) -> None:
-        """A job: whether the address is registered is looked up here, where no answer waits for it (IN-3)."""
-        services, options = self._services, self._options
-        found = await services.store.users.find("email", invitation.email_key)
+        """A job: whether the address is registered is looked up here, where no answer waits for it (IN-3).
+
+        The mail was counted before the answer.
+        """
+        services, options, quota = self._services, self._options, self.quota(invitation)
+        try:
+            found = await services.store.users.find("email", invitation.email_key)
+            inviter = await self.inviter_name(invitation)
+        except Exception:
+            await services.mailing.give_back(quota)
+            raise
         owner = found.user if found is not None and is_owned(services, found.account) else None
-        sent = await services.deliver(
+        sent = await services.mailing.send(
             self._sender,
             owner,
             purpose=options.name,
             address=invitation.email,
-            issued=issued,
-            url=services.link(options.url, options.name, "view", **{TOKEN: issued.token}),
-            details={
-                "inviter": await self.inviter_name(invitation),
-                "scope": invitation.scope,
-                "registered": owner is not None,
-            },
+            token=issued,
+            link=self._link,
+            counted=[quota],
+            details={"inviter": inviter, "scope": invitation.scope, "registered": owner is not None},
         )
-        if not sent:  # else a mail server that is down would use up what the address may get
-            await services.limiter.give_back(f"{options.name}.address", invitation.email_key)
         note = services.store.invitations.note_delivery
         await note(invitation.id, invitation.version, "sent" if sent else "failed")
 

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from inspect import signature
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from asgi_auth.add_ons.invitation.actions import InvitationActions
-from asgi_auth.add_ons.invitation.machine import answer
+from asgi_auth.add_ons.invitation.states import answer
+from asgi_auth.checks import check_count, check_duration, check_mail_url, takes
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.limits import Limit
+from asgi_auth.limits import Limit, check_limit
 from asgi_auth.sender import Sender, SenderFunction
 from asgi_auth.services import Services
 from asgi_auth.store import InvitationRecord, Work
@@ -51,7 +50,7 @@ class Invitation:
         name: The path segment of the phases and ``auth.add_on(name)``.
 
     Raises:
-        ConfigurationError: an option does not do; names it.
+        ConfigurationError: an option is invalid; the message names it.
     """
 
     sender: Sender | SenderFunction
@@ -78,27 +77,21 @@ class Invitation:
         for name in ("may_invite", "may_revoke", "grant"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise ConfigurationError(f"invitation.{name} must be a function")
-        if self.may_invite is not None and not (_takes(self.may_invite, 3) or _takes(self.may_invite, 4)):
+        if self.may_invite is not None and not (takes(self.may_invite, 3) or takes(self.may_invite, 4)):
             raise ConfigurationError("invitation.may_invite must take (inviter, address, grant)")
-        if self.url is not None and not urlsplit(self.url).netloc:
-            raise ConfigurationError("invitation.url must be an absolute URL: it goes into a mail")
+        check_mail_url("invitation.url", self.url)
 
     def _check_times(self) -> None:
         for name in ("lifetime", "resend_after", "extends_to", "forget_after"):
-            value = getattr(self, name)
-            if not isinstance(value, timedelta) or value <= timedelta(0):
-                raise ConfigurationError(f"invitation.{name} must be a positive timedelta")
-        if self.lifetime > LONGEST_LIFETIME:
-            raise ConfigurationError(f"invitation.lifetime must be at most {LONGEST_LIFETIME}")
+            check_duration(f"invitation.{name}", getattr(self, name))
+        check_duration("invitation.lifetime", self.lifetime, longest=LONGEST_LIFETIME)
         if self.extends_to < self.lifetime:
             raise ConfigurationError("invitation.extends_to must not be under lifetime")
 
     def _check_limits(self) -> None:
-        if type(self.sent_at_most) is not int or self.sent_at_most < 1:
-            raise ConfigurationError("invitation.sent_at_most must be a positive number")
+        check_count("invitation.sent_at_most", self.sent_at_most)
         for name in ("per_inviter", "per_address"):
-            if not isinstance(getattr(self, name), Limit):
-                raise ConfigurationError(f"invitation.{name} must be a Limit(count, window)")
+            check_limit(f"invitation.{name}", getattr(self, name))
 
     def bind(self, services: Services[Any]) -> InvitationActions:
         """Called once at start by ``Authentication``."""
@@ -107,7 +100,7 @@ class Invitation:
     @property
     def knows_scopes(self) -> bool:
         """Whether the policy is asked about the scope: if not, a client may name none."""
-        return self.may_invite is not None and _takes(self.may_invite, 4)
+        return self.may_invite is not None and takes(self.may_invite, 4)
 
     async def allows(self, inviter: Any, address: str, grant: Mapping[str, Any], scope: str | None) -> bool:
         """Whether *inviter* may invite."""
@@ -119,11 +112,3 @@ class Invitation:
     async def allows_revoking(self, actor: Any, invitation: InvitationRecord) -> bool:
         """Whether *actor* may end an invitation that is not theirs."""
         return self.may_revoke is not None and bool(await answer(self.may_revoke(actor, invitation)))
-
-
-def _takes(function: Callable[..., Any], count: int) -> bool:
-    try:
-        signature(function).bind(*[None] * count)
-    except (TypeError, ValueError):  # some built-ins do not tell
-        return False
-    return True

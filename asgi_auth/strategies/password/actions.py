@@ -1,20 +1,21 @@
-"""What the password strategy does, but for resets: register, sign_in, sign_in_with_token, reauthenticate."""
+"""What the password strategy does: register, sign_in, sign_in_with_token, reauthenticate, reset_request, reset."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_auth.accounts import as_of
-from asgi_auth.acts import Draft, Proof
+from asgi_auth.acts import Draft, Proof, Way
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, ValidationError
-from asgi_auth.passwords import normalise_password
+from asgi_auth.hooks import Hook
 from asgi_auth.phases import Accepted, Outcome, Phase, PhaseRequest, SignedIn, TokenIssued
 from asgi_auth.protocol.fields import read_flag, read_texts
 from asgi_auth.services import Services
-from asgi_auth.store import Found
+from asgi_auth.store import Found, Work
 from asgi_auth.strategies.password.forms import registration_form, reset_form
+from asgi_auth.strategies.password.own_tokens import OwnTokens
+from asgi_auth.strategies.password.params import PASSWORDS, check_password, read_new_password
 from asgi_auth.strategies.password.resetting import Resetting
 from asgi_auth.types import Client, Session
 
@@ -27,16 +28,19 @@ SIGN_IN = "sign_in"
 EXTRA_FIELD_LIMIT = 254
 """Characters of an extra field at registration: it may be an address (RFC 5321 section 4.5.3.1.3, erratum 1690)."""
 
-_PASSWORDS = frozenset({"password", "password_confirmation"})
 
-
-class PasswordActions(Resetting):
+class PasswordActions(Hook):
     """What the strategy does, with or without HTTP."""
 
     def __init__(self, options: "Password", services: Services[Any]) -> None:
         if options.identity_field not in services.store.users.identity_fields:
             raise ConfigurationError(f"identity_field: the store cannot find users by {options.identity_field}")
-        super().__init__(options, services)
+        self.name = options.name
+        self._options, self._services = options, services
+        self._tokens = OwnTokens(options.name, services)
+        self._reset: Resetting | None = None
+        if options.resettable is not None:
+            self._reset = Resetting(options, options.resettable, services)
         self.phases = self._make_phases()
 
     def _make_phases(self) -> list[Phase]:
@@ -48,12 +52,12 @@ class PasswordActions(Resetting):
                     handle=self._register_phase,
                     hashes=True,
                     registers=registration_form(options),
-                    secrets=_PASSWORDS | {"invitation_token"},
+                    secrets=PASSWORDS | {"invitation_token"},
                 )
             )
         if options.sign_in_enabled:
             phases += [
-                Phase(name="sign_in", handle=self._sign_in_phase, hashes=True, secrets=_PASSWORDS),
+                Phase(name="sign_in", handle=self._sign_in_phase, hashes=True, secrets=PASSWORDS),
                 Phase(
                     name="sign_in_with_token",
                     handle=self._sign_in_with_token_phase,
@@ -63,7 +67,7 @@ class PasswordActions(Resetting):
                     name="reauthenticate",
                     handle=self._reauthenticate_phase,
                     hashes=True,
-                    secrets=_PASSWORDS,
+                    secrets=PASSWORDS,
                     who="session",
                 ),
             ]
@@ -76,7 +80,7 @@ class PasswordActions(Resetting):
                     hashes=True,
                     form=reset_form(options),
                     page=True,
-                    secrets=_PASSWORDS | {"reset_token"},
+                    secrets=PASSWORDS | {"reset_token"},
                 ),
             ]
         return phases
@@ -91,7 +95,7 @@ class PasswordActions(Resetting):
             client: Who asks.
 
         Raises:
-            ValidationError: a field or the password does not do.
+            ValidationError: a field or the password is rejected.
             IdentityTakenError: there is such a user already; told only after the work of a registration was done, and
                 not at all where an address has to be confirmed: then it is ``Accepted``, like any other.
             InvalidTokenError: there is an ``invitation_token`` that is not live.
@@ -99,13 +103,13 @@ class PasswordActions(Resetting):
             RateLimitedError: this client was told too often that an identity is taken.
             OverloadedError, StoreUnavailableError: nothing was created.
         """
-        password = self._new_password(params)
+        password = read_new_password(params, repeated=self._options.repeat_password)
         identity = self._options.identity_field
         fields = read_texts(params, optional=[identity]) | await self._extra_fields(params)
-        told = {name: value for name, value in params.items() if name not in _PASSWORDS}
+        told = {name: value for name, value in params.items() if name not in PASSWORDS}
         draft = Draft(act="create", strategy=self._options.name, fields=fields, params=told, client=client)
         began = self._services.clock()
-        found = await self._services.accounts.register(draft, password=password, identity=identity)
+        found = await self._services.registrations.register(draft, password=password, identity=identity)
         if found is None:
             return Accepted()
         return SignedIn(found.user, self._proof(found, began), registered=True, settled=True)
@@ -149,7 +153,7 @@ class PasswordActions(Resetting):
         """
         field = self._options.identity_field
         texts = read_texts(params, required=[field, "password"])
-        _normal(texts["password"])
+        check_password(texts["password"])
         began = self._services.clock()
         found = await self._verified(await self._services.accounts.find(field, texts[field]), texts["password"], client)
         remember = read_flag(params, "remember_me")
@@ -161,7 +165,7 @@ class PasswordActions(Resetting):
         verified = await self._services.passwords.verify(password, stored, client=client.address)
         if found is None or not verified.valid:
             raise AuthenticationFailedError(
-                "unknown identity" if found is None else "no password" if stored is None else "wrong password"
+                "unknown user" if found is None else "no password" if stored is None else "wrong password"
             )
         if verified.replacement is not None:
             await self._services.accounts.rehash(found.account, verified.replacement)
@@ -186,9 +190,9 @@ class PasswordActions(Resetting):
             ValidationError: there is none.
         """
         token = read_texts(params, required=["token"])["token"]
-        found, data = await self._owner(SIGN_IN, token)
+        found, data = await self._tokens.owner(SIGN_IN, token)
         proof = self._proof(found, datetime.fromisoformat(data["at"]))
-        spend = partial(self._spend, SIGN_IN, token)
+        spend = self._tokens.spend(SIGN_IN, token)
         return SignedIn(found.user, proof, remember=data["remember"], spend=spend)
 
     async def reauthenticate(
@@ -210,12 +214,61 @@ class PasswordActions(Resetting):
             OverloadedError, StoreUnavailableError: nothing happened.
         """
         password = read_texts(params, required=["password"])["password"]
-        _normal(password)
+        check_password(password)
         began = self._services.clock()
         found = await self._verified(await self._services.accounts.get(session.user_id), password, client)
         account = as_of(found.account, session.stamp)  # what changed since it began has ended the session
         proof = Proof(account=account, factor=self._options.name, at=began, earlier=session.factors)
         return SignedIn(found.user, proof, spend=self._services.sessions.replacing(session, client))
+
+    # --- reset
+
+    async def reset_request(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
+        """Send a link to the user whom the address or user name names, after the response; nothing if there is none.
+
+        Args:
+            params: The identity field.
+            client: Who asks.
+
+        Raises:
+            ValidationError: the field is missing or cannot be one.
+            ConfigurationError: this strategy resets no passwords.
+        """
+        return await self._resetting().request(params)
+
+    async def reset(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted | SignedIn:
+        """Set a new password with the token of a mailed link; every session of the user ends.
+
+        Args:
+            params: ``reset_token``, ``password`` and ``password_confirmation``.
+            client: Who asks.
+
+        Raises:
+            InvalidTokenError: the token is not live.
+            ValidationError: the new password is refused; the token stays usable.
+            OverloadedError, StoreUnavailableError: nothing was changed; the token stays usable.
+            ConfigurationError: this strategy resets no passwords.
+        """
+        return await self._resetting().reset(params, client=client)
+
+    def _resetting(self) -> Resetting:
+        if self._reset is None:
+            raise ConfigurationError("resettable: this strategy cannot reset passwords")
+        return self._reset
+
+    # --- as a hook
+
+    async def ways_in(self, found: Found[Any], work: Work[Any]) -> Sequence[Way]:
+        """The password, if the user has one and what it is asked together with."""
+        known_by = self._services.values(found.user).get(self._options.identity_field)
+        if not self._options.sign_in_enabled or known_by is None or found.account.password_hash is None:
+            return ()
+        return [Way(name=self.name, factor=self.name, first=True, label="Password")]
+
+    # --- parts
+
+    def _proof(self, found: Found[Any], began: datetime) -> Proof:
+        return Proof(account=found.account, factor=self._options.name, at=began)
 
     # --- phases
 
@@ -238,10 +291,3 @@ class PasswordActions(Resetting):
 
     async def _reset_phase(self, request: PhaseRequest) -> Outcome:
         return await self.reset(request.params, client=request.client)
-
-
-def _normal(password: str) -> None:
-    try:
-        normalise_password(password)
-    except ValueError as exc:
-        raise ValidationError("password refused", fields={"password": str(exc)}) from exc

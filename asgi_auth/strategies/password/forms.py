@@ -36,6 +36,6 @@ def registration_form(options: "Password") -> Form:
 def _password_fields(options: "Password", label: str) -> tuple[FormField, ...]:
     new_password = partial(FormField, type="password", autocomplete="new-password")
     fields = [new_password(name="password", label=label)]
-    if options.confirmation_required:
+    if options.repeat_password:
         fields.append(new_password(name="password_confirmation", label=f"{label}, again"))
     return tuple(fields)

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
+from asgi_auth.checks import check_duration, check_mail_url
 from asgi_auth.errors import ConfigurationError
+from asgi_auth.limits import Limit, check_limit
 from asgi_auth.sender import Sender, SenderFunction
 from asgi_auth.services import Services
 from asgi_auth.strategies.password.actions import PasswordActions
@@ -27,25 +28,26 @@ class Resettable:
     Args:
         sender: Delivers the link, and a notice once the password was changed.
         token_lifetime: How long a link lives; at most a day.
-        mails: How many links one address may get within *token_lifetime*, so that whoever is refused one has one
-            that works; what goes beyond is not sent. The notice is not counted.
+        mails: How many links one address may get, in a window of at most *token_lifetime*: a person who gets no further
+            one has one that works. What goes beyond is not sent. None: five within *token_lifetime*. The notice is not
+            counted.
         url: The application's own page in place of the library's; ``reset_token`` is added to its query.
         sign_in: Sign the user in after the reset, if every gate admits them. Off: a reset signs nobody in.
     """
 
     sender: Sender | SenderFunction
     token_lifetime: timedelta = timedelta(hours=1)
-    mails: int = 5
+    mails: Limit | None = None
     url: str | None = None
     sign_in: bool = False
 
     def __post_init__(self) -> None:
-        _check_lifetime("resettable.token_lifetime", self.token_lifetime, timedelta(days=1))
-        mails: object = self.mails
-        if type(mails) is not int or mails < 1:
-            raise ConfigurationError("resettable.mails must be a positive number")
-        if self.url is not None and not urlsplit(self.url).netloc:
-            raise ConfigurationError("resettable.url must be an absolute URL: it goes into a mail")
+        check_duration("resettable.token_lifetime", self.token_lifetime, longest=timedelta(days=1))
+        if self.mails is not None:
+            check_limit("resettable.mails", self.mails)
+            if self.mails.window > self.token_lifetime:
+                raise ConfigurationError("resettable.mails: its window must not be over token_lifetime")
+        check_mail_url("resettable.url", self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ class Password:
     Args:
         name: The path segment and the factor's name.
         identity_field: What a user is known by, ``email`` or ``username``; also the name of the parameter.
-        confirmation_required: Ask for the new password twice (``password_confirmation``).
+        repeat_password: Ask for the new password twice (``password_confirmation``).
         registration_enabled: Off: there is no register phase, the application creates the users.
         sign_in_enabled: Off: no sign_in phase and no sign-in tokens.
         register_fields: Extra fields that a registration may bring, by name; nothing else that a client sends
@@ -65,12 +67,12 @@ class Password:
         resettable: None: there is no way to reset a password.
 
     Raises:
-        ConfigurationError: an option does not do; names it.
+        ConfigurationError: an option is invalid; the message names it.
     """
 
     name: str = "password"
     identity_field: Literal["email", "username"] = "email"
-    confirmation_required: bool = True
+    repeat_password: bool = True
     registration_enabled: bool = True
     sign_in_enabled: bool = True
     register_fields: Sequence[str] | Mapping[str, RegisterField] = field(default=())
@@ -93,7 +95,7 @@ class Password:
         mailless = self.identity_field == "username" and "email" not in self.register_fields
         if self.resettable is not None and mailless and self.registration_enabled:
             raise ConfigurationError("register_fields must have 'email' for resettable to mail to")
-        _check_lifetime("sign_in_token_lifetime", self.sign_in_token_lifetime, timedelta(minutes=2))
+        check_duration("sign_in_token_lifetime", self.sign_in_token_lifetime, longest=timedelta(minutes=2))
 
     @property
     def needs(self) -> frozenset[str]:
@@ -103,10 +105,3 @@ class Password:
     def bind(self, services: Services[Any]) -> PasswordActions:
         """Called once at start by ``Authentication``."""
         return PasswordActions(self, services)
-
-
-def _check_lifetime(name: str, lifetime: object, longest: timedelta) -> None:
-    if not isinstance(lifetime, timedelta):
-        raise ConfigurationError(f"{name} must be a timedelta")
-    if not timedelta(0) < lifetime <= longest:
-        raise ConfigurationError(f"{name} must be positive and at most {longest}")

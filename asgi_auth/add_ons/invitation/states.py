@@ -19,7 +19,7 @@ from inspect import isawaitable
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from asgi_auth.add_ons.invitation.mail import TOKEN, Mail
+from asgi_auth.add_ons.invitation.mail import TOKEN, InvitationMail
 from asgi_auth.errors import InvalidTokenError, RateLimitedError
 from asgi_auth.events import InvitationAccepted, InvitationEnded, InvitationSent
 from asgi_auth.services import Services
@@ -38,30 +38,34 @@ async def answer(result: Any) -> Any:
     return await result if isawaitable(result) else result
 
 
-class Machine:
+class States:
     """Moves invitations from state to state. It asks no policy but the one that an inviter must still satisfy."""
 
     def __init__(self, options: "Invitation", services: Services[Any]) -> None:
         self._options, self._services = options, services
         self._invitations = services.store.invitations
-        self._mail = Mail(options, services)
+        self._mail = InvitationMail(options, services)
         self.inviter_name = self._mail.inviter_name
 
     # --- to pending
 
     async def create(self, wanted: InvitationRecord, *, replaces: InvitationRecord | None, client: Client) -> None:
         """Keep *wanted* and mail it, in place of *replaces*; nothing if another one has come first."""
-        await self._count_mail(wanted)
-        issued = self._issue(wanted)
+        issued, quota = self._issue(wanted), self._mail.quota(wanted)
 
-        async def act(work: Work[Any]) -> None:
+        async def act(work: Work[Any]) -> bool:
             if replaces is not None:
                 await self._end(work, replaces, "revoked", by=wanted.inviter_id, reason="superseded", client=client)
-            if await work.invitations.insert(wanted):
+            inserted = await work.invitations.insert(wanted)
+            if inserted:
                 await work.tokens.insert(issued.record)
                 self._announce(work, wanted, issued, client)
+            return inserted
 
-        await self._services.commit(act)
+        async with self._services.mailing.counted(quota):
+            inserted = await self._services.commit(act)
+        if not inserted:
+            await self._services.mailing.give_back(quota)
 
     async def renew(
         self, invitation: InvitationRecord, *, grant: Mapping[str, Any] | None = None, client: Client
@@ -73,7 +77,6 @@ class Machine:
         """
         now = self._services.clock()
         self._check_pace(invitation, now)
-        await self._count_mail(invitation)
         expires_at = min(now + self._options.lifetime, invitation.created_at + self._options.extends_to)
         issued = self._issue(replace(invitation, version=invitation.version + 1, expires_at=expires_at))
 
@@ -92,7 +95,8 @@ class Machine:
             await work.tokens.insert(issued.record)
             self._announce(work, renewed, issued, client)
 
-        await self._services.commit(act)
+        async with self._services.mailing.counted(self._mail.quota(invitation)):
+            await self._services.commit(act)
 
     def _check_pace(self, invitation: InvitationRecord, now: datetime) -> None:
         wait = invitation.last_sent_at + self._options.resend_after - now
@@ -100,11 +104,6 @@ class Machine:
             wait = invitation.expires_at - now
         if wait > timedelta(0):
             _refuse_for(wait)
-
-    async def _count_mail(self, invitation: InvitationRecord) -> None:
-        await self._services.limiter.take(
-            f"{self._options.name}.address", invitation.email_key, self._options.per_address
-        )
 
     def _issue(self, invitation: InvitationRecord) -> IssuedToken:
         return self._services.tokens.make(

@@ -9,10 +9,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from asgi_auth.acts import Attempt, Draft, FactorRequired
-from asgi_auth.add_ons.confirmation.letters import Letters
-from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, OverloadedError, ValidationError
+from asgi_auth.add_ons.confirmation.mails import ConfirmationMails
+from asgi_auth.errors import AuthenticationFailedError, OverloadedError, ValidationError
 from asgi_auth.events import Event, UserChanged, UserConfirmed, UserCreated
-from asgi_auth.hooks import Hook
 from asgi_auth.runtime.lanes import Notice
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
@@ -25,24 +24,11 @@ RIVALS_REMEMBERED = timedelta(days=365)
 """For how long it is known that an unproven address was registered more than once."""
 
 
-class ConfirmationHook(Hook):
-    """The half of a ``Confirmation`` that the others do not notice."""
+class Watching:
+    """Answers what a ``Confirmation`` is asked as a hook."""
 
-    def __init__(self, options: "Confirmation", services: Services[Any]) -> None:
-        self.name, self.needs = options.name, options.needs
-        self.proves_addresses = options.confirms_email and options.required and options.confirm_on_create
-        self._options, self._services = options, services
-        self._check()
-        self._letters = Letters(options, services)
-
-    def _check(self) -> None:
-        options = self._options
-        if options.confirms_email and "email" not in self._services.store.users.identity_fields:
-            raise ConfigurationError("confirmation.monitor_fields: the store cannot find users by email")
-        for hook in self._services.hooks:
-            if isinstance(hook, ConfirmationHook):
-                for field in set(hook._options.monitor_fields) & set(options.monitor_fields):
-                    raise ConfigurationError(f"confirmation.monitor_fields: {hook.name!r} has {field!r} already")
+    def __init__(self, options: "Confirmation", services: Services[Any], mails: ConfirmationMails) -> None:
+        self._options, self._services, self._mails = options, services, mails
 
     # --- before an act
 
@@ -84,13 +70,12 @@ class ConfirmationHook(Hook):
             draft,
             fields={field: value for field, value in draft.fields.items() if field not in given},
             pending={**draft.pending, **pending},
-            notes={**draft.notes, self.name: tuple(pending)},
+            notes={**draft.notes, self._options.name: tuple(pending)},
         )
 
     def _normal(self, field: str, value: Any) -> Any:
-        return (
-            self._services.accounts.identity(field, value)[0] if field == "email" and isinstance(value, str) else value
-        )
+        is_address = field == "email" and isinstance(value, str)
+        return self._services.accounts.normalise(field, value)[0] if is_address else value
 
     # --- a registration with an address that is taken
 
@@ -118,9 +103,9 @@ class ConfirmationHook(Hook):
         if not self._options.required:
             return  # whoever registered was told
         if proven:
-            await self._letters.tell_registered(found)
+            await self._mails.tell_registered(found)
         else:
-            await self._letters.ask(found.user, found.account)
+            await self._mails.ask(found.user, found.account)
 
     async def _is_same_password(self, draft: Draft, account: Account) -> bool:
         """Whether somebody registers twice who knows the password of the first time: no rival, but the same person."""
@@ -130,8 +115,8 @@ class ConfirmationHook(Hook):
 
     def _rivals(self, account: Account, address: str) -> tuple[str, bytes]:
         # Not keyed: a new secret must not forget them. The id is random, and the address is kept beside it anyway.
-        key = f"{account.user_id} {self._services.address_key(address)}"
-        return f"{self.name}.rivals", sha256(key.encode("utf-8", "surrogatepass")).digest()
+        key = f"{account.user_id} {self._services.mailing.address_key(address)}"
+        return f"{self._options.name}.rivals", sha256(key.encode("utf-8", "surrogatepass")).digest()
 
     async def is_contested(self, found: Found[Any], work: Work[Any]) -> bool:
         """Whether the address was registered more than once, with different passwords."""
@@ -157,7 +142,7 @@ class ConfirmationHook(Hook):
         if self._services.values(attempt.user).get("email") is not None:
             return False
         account, tokens = attempt.proof.account, self._services.store.tokens
-        record = await tokens.latest(self._letters.changes["email"], account.user_id, now=self._services.clock())
+        record = await tokens.latest(self._mails.changes["email"], account.user_id, now=self._services.clock())
         return record is not None and record.stamp == account.stamp and record.extra_data.get("bound") is True
 
     # --- within an act
@@ -175,14 +160,14 @@ class ConfirmationHook(Hook):
                 self._ask_if_unproven(event, work)
         elif isinstance(event, UserConfirmed) and event.claimed:
             # Whoever had the account before the owner of its mailbox must not take it back.
-            await work.tokens.retire(self._letters.undoing, event.user_id or "")
+            await work.tokens.retire(self._mails.undoing, event.user_id or "")
 
     def _ask_if_unproven(self, event: UserCreated | UserChanged, work: Work[Any]) -> None:
         if self._options.confirms_email and event.account.confirmed_at is None:
-            work.after_commit(partial(self._letters.ask, event.user, event.account))
+            work.after_commit(partial(self._mails.ask, event.user, event.account))
 
     async def _keep_pending(self, event: UserCreated | UserChanged, work: Work[Any]) -> None:
-        kept_back = event.draft.notes.get(self.name, ())
+        kept_back = event.draft.notes.get(self._options.name, ())
         for field in self._options.monitor_fields:
             if field not in event.draft.pending:
                 continue
@@ -190,15 +175,15 @@ class ConfirmationHook(Hook):
             if field not in kept_back:  # another hook did so: only the browser that it was about may complete it
                 data["bound"] = True
             issued = self._services.tokens.make(
-                self._letters.changes[field],
+                self._mails.changes[field],
                 account=event.account,
                 lifetime=self._options.lifetime,
                 extra_data=data,
             )
             await work.tokens.insert(issued.record)
-            work.after_commit(partial(self._letters.ask_about_change, event.user, issued))
+            work.after_commit(partial(self._mails.ask_about_change, event.user, issued))
             if field == "email" and event.draft.act == "change" and event.account.confirmed_at is not None:
-                told = partial(self._letters.tell_asked, Found(event.user, event.account))
+                told = partial(self._mails.tell_asked, Found(event.user, event.account))
                 work.after_commit(Notice(told, event.account.user_id))
 
     async def _offer_undo(self, event: UserChanged, work: Work[Any]) -> None:
@@ -206,14 +191,14 @@ class ConfirmationHook(Hook):
         earlier, vouched = event.before["email"], event.draft.strategy is None and event.draft.confirmed_at is not None
         if earlier is None or not event.was_confirmed or vouched:
             return
-        purpose, now = self._letters.undoing, self._services.clock()
+        purpose, now = self._mails.undoing, self._services.clock()
         newest = await work.tokens.latest(purpose, event.account.user_id, now=now)
         issued = self._services.tokens.make(
             purpose,
             account=event.account,
             lifetime=self._options.undo_lifetime,
             extra_data={"email": earlier, "depth": 0 if newest is None else newest.extra_data["depth"] + 1},
-            lasting=True,
+            outlives_changes=True,
         )
         await work.tokens.insert(issued.record)
-        work.after_commit(Notice(partial(self._letters.offer_undo, event.user, issued), event.account.user_id))
+        work.after_commit(Notice(partial(self._mails.offer_undo, event.user, issued), event.account.user_id))

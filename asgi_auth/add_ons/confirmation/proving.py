@@ -1,0 +1,160 @@
+"""For who follows a mailed link: confirm, undo."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from asgi_auth.accounts import as_of
+from asgi_auth.acts import Proof
+from asgi_auth.add_ons.confirmation.mails import ConfirmationMails
+from asgi_auth.changes import hold
+from asgi_auth.claims import address_freed, is_moved
+from asgi_auth.errors import AuthenticationFailedError, InvalidTokenError
+from asgi_auth.phases import Accepted, SignedIn
+from asgi_auth.protocol.fields import read_texts
+from asgi_auth.services import Services
+from asgi_auth.store import Found, TokenRecord, Work
+from asgi_auth.types import Client, Session
+
+if TYPE_CHECKING:
+    from asgi_auth.add_ons.confirmation.options import Confirmation
+
+
+class Proving:
+    """Whoever shows the token of a link reads the mail of its address."""
+
+    def __init__(self, options: "Confirmation", services: Services[Any], mails: ConfirmationMails) -> None:
+        self._options, self._services, self._mails = options, services, mails
+
+    async def confirm(
+        self, params: Mapping[str, Any], *, session: Session | None = None, client: Client = Client()
+    ) -> Accepted | SignedIn:
+        """Let what a mailed link is about take effect.
+
+        The first proof of the mailbox of an account is a claim (AC-1): every session but *session*, every other link
+        and pending change dies. The password and the extra fields stay, unless somebody else may have chosen them: if
+        the address was registered more than once, with different passwords, they go, and the owner sets a password by
+        a reset. An address that an account changed to is proven from a session of that account only; without one the
+        account falls back to the address that it proved last.
+
+        Args:
+            params: ``confirmation_token``.
+            session: Of the user of the link, which lives on.
+            client: Who asks.
+
+        Raises:
+            InvalidTokenError: the token is not live, or the account has changed since; or it fell back to an earlier
+                address, which ``fields`` tells the client.
+            IdentityTakenError: another user has this address by now; nothing was changed.
+            AuthenticationFailedError: the link is only for its user, signed in.
+            ValidationError: there is no token.
+            StoreUnavailableError: nothing was changed; the token stays usable.
+        """
+        token, began = read_texts(params, required=["confirmation_token"])["confirmation_token"], self._services.clock()
+        record = await self._peek(token)
+        own = session if session is not None and session.user_id == record.user_id else None
+        if record.extra_data.get("bound") and own is None:
+            raise AuthenticationFailedError("the link is only for its user, signed in")
+
+        async def act(work: Work[Any]) -> Found[Any] | None:
+            held = await self._hold(work, record)
+            await self._services.tokens.consume(work, record.purpose, token)
+            effect = self._claim if record.purpose == self._mails.first else self._confirm_change
+            return await effect(work, held, record, own, client)
+
+        found = await self._services.commit(act)
+        if found is None:
+            raise address_freed()
+        if self._options.sign_in and own is None:
+            return SignedIn(found.user, Proof(account=found.account, factor=self._options.name, at=began), settled=True)
+        return Accepted(user=found.user)
+
+    async def _peek(self, token: str) -> TokenRecord:
+        for purpose in (self._mails.first, *self._mails.changes.values()):
+            try:
+                return await self._services.tokens.peek(purpose, token)
+            except InvalidTokenError:
+                continue
+        raise InvalidTokenError("no live confirmation token")
+
+    async def _hold(self, work: Work[Any], record: TokenRecord) -> Found[Any]:
+        """The user of a token, held before it is consumed, so that two tokens of one user never wait in a circle."""
+        held = await hold(work, record.user_id or "")
+        if held is None:
+            raise InvalidTokenError("the user of the token is gone")
+        return held
+
+    async def _claim(
+        self, work: Work[Any], held: Found[Any], record: TokenRecord, own: Session | None, client: Client
+    ) -> Found[Any] | None:
+        """The account, claimed; None if its address was only freed."""
+        if self._services.values(held.user).get("email") != record.extra_data["email"]:
+            raise InvalidTokenError("the link was for another address")  # AC-4
+        if own is None and is_moved(held.account):
+            await self._services.claims.free(
+                work, record.extra_data["email"], strategy=self._options.name, client=client
+            )
+            return None
+        claimed = await self._services.claims.claim(
+            work,
+            Found(held.user, as_of(held.account, record.stamp)),
+            acting=own,
+            strategy=self._options.name,
+            client=client,
+        )
+        if claimed is None:
+            raise InvalidTokenError("the account is confirmed, or has changed in the meantime")
+        return claimed
+
+    async def _confirm_change(
+        self, work: Work[Any], held: Found[Any], record: TokenRecord, own: Session | None, client: Client
+    ) -> Found[Any]:
+        return await self._services.claims.confirm_change(
+            work,
+            held.account.user_id,
+            record.extra_data["fields"],
+            stamp=record.stamp,
+            acting=own,
+            strategy=self._options.name,
+            client=client,
+        )
+
+    # --- undo
+
+    async def undo(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
+        """Take a change of the address back, by the link in the notice to the earlier one.
+
+        That address is in force again, and confirmed. Whoever changed it knew the password, so that it goes, with
+        every session and pending change; the owner sets a new one by a reset. The links by which later changes could
+        be taken back are dead, those of earlier ones are not: nobody can get in between.
+
+        Args:
+            params: ``undo_token``.
+            client: Who asks.
+
+        Raises:
+            InvalidTokenError: the token is not live.
+            IdentityTakenError: another user has proven this address by now; nothing was changed.
+            ValidationError: there is no token.
+            StoreUnavailableError: nothing was changed; the token stays usable.
+        """
+        token, purpose = read_texts(params, required=["undo_token"])["undo_token"], self._mails.undoing
+        record = await self._services.tokens.peek(purpose, token)
+
+        async def act(work: Work[Any]) -> Found[Any]:
+            held = await self._hold(work, record)
+            await self._services.tokens.consume(work, purpose, token)
+            await self._drop_later(work, record)
+            address: str = record.extra_data["email"]
+            return await self._services.claims.revert_change(
+                work, held.account.user_id, address, strategy=self._options.name, client=client
+            )
+
+        return Accepted(user=(await self._services.commit(act)).user)
+
+    async def _drop_later(self, work: Work[Any], record: TokenRecord) -> None:
+        """Take away the undo links that whoever has made the change could have had made since."""
+        now, user_id = self._services.clock(), record.user_id or ""
+        while (newest := await work.tokens.latest(record.purpose, user_id, now=now)) is not None:
+            if newest.extra_data["depth"] < record.extra_data["depth"]:
+                return
+            await work.tokens.consume(newest.purpose, newest.token_hash, now=now)

@@ -1,0 +1,115 @@
+"""Changes of users: who is held, what is written, and the event of it; always inside the caller's transaction."""
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from asgi_auth.acts import Draft
+from asgi_auth.drafts import Drafts, Fields, as_told
+from asgi_auth.errors import InvalidTokenError, ValidationError
+from asgi_auth.events import UserChanged
+from asgi_auth.sessions import Sessions
+from asgi_auth.store import Found, ScopedStore, Work
+from asgi_auth.types import EMPTY, Account, Clock, Session
+
+U = TypeVar("U")
+
+
+async def hold(work: Work[U], user_id: str) -> Found[U] | None:
+    """The user, whom nobody else writes until the end of the transaction; None if there is none."""
+    # An update that writes nothing, not a look: else what somebody else writes meanwhile would pass for unchanged.
+    return await work.users.update(user_id, {}, {})
+
+
+async def hold_as(work: Work[U], user_id: str, stamp: bytes | None = None) -> Found[U]:
+    """As ``hold``, where the user must be there, and have this *stamp* (None: any).
+
+    Raises:
+        ValidationError: the user is gone.
+        InvalidTokenError: the stamp is another one.
+    """
+    held = await hold(work, user_id)
+    if held is None:
+        raise ValidationError("the user is gone")
+    if stamp is not None and held.account.stamp != stamp:
+        raise InvalidTokenError("the account changed in the meantime")
+    return held
+
+
+class Changes(Generic[U]):
+    """Writes fields of a user who is held."""
+
+    def __init__(self, store: ScopedStore[U], *, clock: Clock, sessions: Sessions[U], drafts: Drafts[U]) -> None:
+        self._store, self._clock, self._sessions, self._drafts = store, clock, sessions, drafts
+
+    async def owner_of(self, work: Work[U], email: str) -> Found[U] | None:
+        """The user who has this address."""
+        return await work.users.find("email", self._drafts.normalise("email", email)[1])
+
+    async def write(
+        self,
+        work: Work[U],
+        held: Found[U],
+        draft: Draft,
+        fields: Fields,
+        *,
+        acting: Session | None = None,
+        stamp: bytes | None = None,
+        changes: Mapping[str, Any] = EMPTY,
+        reverted: bool = False,
+    ) -> Found[U]:
+        """Write *fields*. A new address or user name, and any of *changes*, ends all sessions but the *acting* one.
+
+        Args:
+            work: The transaction.
+            held: The user, held in it.
+            draft: What was asked for, and by whom.
+            fields: Of the draft, normalised.
+            acting: The session that may live on.
+            stamp: What the account must have still; None: whatever it has.
+            changes: What else is written of the account.
+            reverted: True if an earlier address comes back.
+
+        Raises:
+            IdentityTakenError: another user has this address or name.
+            InvalidTokenError: *acting* has ended, or the account changed.
+        """
+        values, keys = fields
+        user_id, before = held.account.user_id, _names_before(self._store.users.values(held.user), values)
+        if "email" in before:
+            proven = changes.get("confirmed_at", draft.confirmed_at) is not None
+            proven_email = None if proven else _proven_last(held.account, before["email"])
+            changes = {"confirmed_at": draft.confirmed_at, "proven_email": proven_email, **changes}
+        if before or changes:
+            expected = EMPTY if stamp is None else {"stamp": stamp}
+            renewed = await self._sessions.renew_stamp(work, user_id, acting=acting, changes=changes, expected=expected)
+            if renewed is None:
+                raise InvalidTokenError("the account changed in the meantime")
+        else:
+            await self._sessions.acting(work, acting, user_id)
+        found = await work.users.update(user_id, values, keys) or held  # held, so that it is still there
+        work.emit(
+            UserChanged(
+                at=self._clock(),
+                user_id=user_id,
+                strategy=draft.strategy,
+                client=draft.client,
+                user=found.user,
+                account=found.account,
+                draft=as_told(draft),
+                before=before,
+                was_confirmed=held.account.confirmed_at is not None,
+                reverted=reverted,
+            )
+        )
+        return found
+
+
+def _names_before(values: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """The address and user name that *written* changes, as they are."""
+    names = ("email", "username")
+    return {name: values.get(name) for name in names if name in written and written[name] != values.get(name)}
+
+
+def _proven_last(account: Account, email: str | None) -> str | None:
+    """The address of *account*, which has *email*, that was proven last; None if none was."""
+    return account.proven_email if account.confirmed_at is None else email

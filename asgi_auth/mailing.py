@@ -1,0 +1,203 @@
+"""Mailing: counts a message, hands it to its sender, and gives the count back if it is not sent."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import urlencode
+
+from asgi_auth.accounts import Accounts
+from asgi_auth.errors import ConfigurationError, ValidationError
+from asgi_auth.events import DeliveryFailed
+from asgi_auth.hooks import Commit
+from asgi_auth.limits import Limit, Limiter
+from asgi_auth.runtime.failures import reason_of, traceback_of
+from asgi_auth.runtime.jobs import logger
+from asgi_auth.runtime.threads import SenderThreads
+from asgi_auth.sender import Sender, SenderFunction, as_sender
+from asgi_auth.tokens import IssuedToken, Tokens
+from asgi_auth.types import EMPTY, Clock, FrozenDict
+
+U = TypeVar("U")
+
+SENDER_TIMEOUT = timedelta(seconds=60)
+"""A sender that takes longer has failed."""
+
+Token = IssuedToken | Callable[[], Awaitable[IssuedToken]]
+"""A token that a transaction has kept, or what issues one once the message is counted."""
+
+
+class Quota(NamedTuple):
+    """How many messages there may be, by the key that they are counted by."""
+
+    counter: str
+    key: str
+    limit: Limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """Where the link of a mail leads."""
+
+    strategy: str
+    """Or the add-on."""
+    phase: str
+    parameter: str
+    """Of the query; it has the token."""
+    url: str | None = None
+    """The application's own page; None: the page of the phase."""
+
+
+class Mailing(Generic[U]):
+    """Sends what strategies and add-ons have to say to a person."""
+
+    def __init__(
+        self,
+        *,
+        app_name: str,
+        root: str,
+        local: bool,
+        clock: Clock,
+        commit: Commit[U],
+        tokens: Tokens[U],
+        accounts: Accounts[U],
+        limiter: Limiter,
+    ) -> None:
+        """Args: root: The public address of the plug. local: Whether this is a local instance."""
+        self._app_name, self._root, self._local, self._clock = app_name, root, local, clock
+        self._commit, self._tokens, self._accounts, self._limiter = commit, tokens, accounts, limiter
+        self.senders: list[tuple[str, Sender | SenderFunction]] = []
+        """Every sender in use, with what the application calls the option."""
+        self.threads = SenderThreads()
+        """Where plain senders run."""
+
+    def sender(self, sender: Sender | SenderFunction, *, parameter: str) -> Sender:
+        """A sender or a function as a ``Sender``.
+
+        Raises:
+            ConfigurationError: it is neither, or it shows messages locally and this is not a local instance.
+        """
+        adapted = as_sender(sender, parameter=parameter, threads=self.threads)
+        if getattr(sender, "local_only", False) and not self._local:
+            raise ConfigurationError(f"{parameter}: {type(sender).__name__} is for local use, not for https")
+        self.senders.append((parameter, sender))
+        return adapted
+
+    def quota(self, counter: str, address: str, limit: Limit) -> Quota:
+        """A limit for one address, whatever its spelling (RL-4)."""
+        return Quota(counter, self.address_key(address), limit)
+
+    def address_key(self, address: str) -> str:
+        """One key for every spelling of *address*. Anything else that a sender reaches somebody by is its own key."""
+        try:
+            return self._accounts.normalise("email", address)[1]
+        except ValidationError:
+            return address
+
+    @asynccontextmanager
+    async def counted(self, quota: Quota) -> AsyncIterator[None]:
+        """Count a message that this block brings about; the count is given back if the block fails.
+
+        Pass the quota to ``send`` as *counted*, so that it is also given back if the message is not sent.
+
+        Raises:
+            RateLimitedError: there were enough.
+            StoreUnavailableError: the database does not answer.
+        """
+        await self._limiter.take(*quota)
+        try:
+            yield
+        except Exception:  # not a cancellation: an act that is under way is finished, and its message sent
+            # A job: the database may be what failed, and the client does not wait for it twice.
+            await self._commit.jobs.schedule(partial(self.give_back, quota))
+            raise
+
+    async def give_back(self, quota: Quota) -> None:
+        """Take back what was counted for a message that is not sent."""
+        await self._limiter.give_back(quota.counter, quota.key)
+
+    async def send(
+        self,
+        sender: Sender,
+        user: U | None,
+        *,
+        purpose: str,
+        address: str,
+        token: Token | None = None,
+        link: Link | None = None,
+        quotas: Sequence[Quota] = (),
+        counted: Sequence[Quota] = (),
+        details: Mapping[str, Any] = EMPTY,
+        retires: bool = True,
+    ) -> bool:
+        """Send one message, unless there were too many. Meant to be a job: it takes as long as it takes.
+
+        A failure of the sender becomes a line of the log and an event. What was counted is given back unless the
+        message was sent. The user's older tokens of the purpose are retired once the sender has returned.
+
+        Args:
+            sender: Who hands it over.
+            user: Whom it is for; None where there is no user yet.
+            purpose: What it is about, for ``opts``.
+            address: Where it goes.
+            token: What the message bears; None for a notice.
+            link: Where its link leads; None for a code or a notice.
+            quotas: What is counted before anything else is done. Nothing is sent if one of them is used up.
+            counted: What the caller has counted already.
+            details: What else the sender is told in ``opts``.
+            retires: False if the older tokens of the purpose stay usable beside this one.
+
+        Returns:
+            Whether it was sent.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        sent, taken = False, [*counted]
+        try:
+            for quota in quotas:
+                if not await self._limiter.allows(*quota):
+                    return False
+                taken.append(quota)
+            issued = await token() if callable(token) else token
+            opts: dict[str, Any] = {**details, "purpose": purpose, "address": address, "app_name": self._app_name}
+            if issued is not None:
+                opts["expires_at"] = issued.record.expires_at
+                if link is not None:
+                    opts["url"] = self._url(link, issued.token)
+            sent = await self._deliver(sender, user, issued and issued.token, opts)
+        finally:
+            if not sent:  # else a mail server that is down would use up what the address may get
+                for quota in taken:
+                    await self.give_back(quota)
+        if sent and issued is not None and retires:
+            await self._tokens.retire_older(issued.record)
+        return sent
+
+    def _url(self, link: Link, token: str) -> str:
+        if link.url is None:
+            return phase_url(self._root, link.strategy, link.phase, **{link.parameter: token})
+        return f"{link.url}{'&' if '?' in link.url else '?'}{urlencode({link.parameter: token})}"
+
+    async def _deliver(self, sender: Sender, user: U | None, token: str | None, opts: dict[str, Any]) -> bool:
+        limit, purpose = asyncio.timeout(SENDER_TIMEOUT.total_seconds()), opts["purpose"]
+        try:
+            async with limit:
+                await sender.send(user, token, FrozenDict(opts))
+        except Exception as exc:  # anybody's code
+            reason = f"no end within {SENDER_TIMEOUT.total_seconds():g} s" if limit.expired() else reason_of(exc)
+            traceback = traceback_of(exc, local=self._local)
+            logger.error("a %s message could not be sent: %s", purpose, reason, exc_info=traceback)
+            user_id = None if user is None else self._accounts.user_id(user)
+            await self._commit.note(DeliveryFailed(at=self._clock(), user_id=user_id, purpose=purpose, reason=reason))
+            return False
+        return True
+
+
+def phase_url(root: str, strategy: str, phase: str, **query: str) -> str:
+    """The address of a phase below *root*."""
+    url = f"{root}/{strategy}/{phase}"
+    return f"{url}?{urlencode(query)}" if query else url
