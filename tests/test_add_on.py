@@ -108,7 +108,7 @@ async def club(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
 
 
 def hook_of(auth: LocalAuthentication) -> Club:
-    [hook] = auth.services.hooks
+    _, hook = auth.services.hooks
     assert isinstance(hook, Club)
     return hook
 

@@ -281,7 +281,7 @@ def test_add_ons_are_bound_and_routed(tmp_path: Path) -> None:
     auth = make_auth(tmp_path, strategies=[Password(registration_enabled=False)], add_ons=[Bound()])
     password = [("password", phase) for phase in ("sign_in", "sign_in_with_token", "reauthenticate")]
     assert list(auth.routes) == [*password, ("bound", "act")]
-    [hook] = auth.services.hooks
+    _, hook = auth.services.hooks
     assert isinstance(hook, Bound)
     assert hook.services is auth.services
 
