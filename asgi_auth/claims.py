@@ -63,7 +63,7 @@ class Claims(Generic[U]):
             The account as it is now; None, and nothing is written, if it is confirmed or has changed since *found*.
 
         Raises:
-            IdentityTakenError: another user has an identity of *registration*.
+            IdentityTakenError: another user has the address or user name of *registration*.
             ValidationError: a field may not be empty, has no default, and *registration* does not give it.
             InvalidTokenError: *acting* has ended.
         """

@@ -47,7 +47,7 @@ class Registrations(Generic[U]):
         mode: Registration,
         taken: SourceLimiter,
     ) -> None:
-        """Args: mode: Who may register. taken: Limits how often a client is told that an identity is taken."""
+        """Args: mode: Who may register. taken: Limits how often a client is told that a name is taken."""
         self._store, self._clock, self._commit, self._hooks = store, clock, commit, hooks
         self._passwords, self._drafts, self._claims = passwords, drafts, claims
         self._mode, self._taken = mode, taken
@@ -62,7 +62,7 @@ class Registrations(Generic[U]):
         return await self._add(await self._candidate(draft, password=password, password_hash=password_hash))
 
     async def register(
-        self, draft: Draft, *, password: str | None, password_hash: str | None = None, identity: str | None = None
+        self, draft: Draft, *, password: str | None, password_hash: str | None = None, required: str | None = None
     ) -> Found[U] | None:
         """The one function that creates users, for every strategy.
 
@@ -70,7 +70,7 @@ class Registrations(Generic[U]):
             draft: Whom to create, before the hooks have looked at it.
             password: None: no password, unless there is a hash.
             password_hash: Of another system, as in ``create``.
-            identity: The field that must be there once they have; None: any.
+            required: The field that must be there once they have, ``email`` or ``username``; None: either.
 
         Returns:
             The new user; None if the address is taken and nobody but its owner is to know (EN-4): answer ``Accepted``,
@@ -80,10 +80,10 @@ class Registrations(Generic[U]):
             ValidationError, IdentityTakenError, StoreUnavailableError: as ``create``.
             ForbiddenError: registration is closed, or by invitation only and no hook found one.
             InvalidTokenError: the invitation is not live.
-            RateLimitedError: this client was told too often that an identity is taken (EN-4); nothing was created.
+            RateLimitedError: this client was told too often that a name is taken (EN-4); nothing was created.
             OverloadedError: too many passwords wait to be hashed.
         """
-        candidate = await self._candidate(draft, password=password, password_hash=password_hash, identity=identity)
+        candidate = await self._candidate(draft, password=password, password_hash=password_hash, required=required)
         candidate = candidate._replace(draft=replace(candidate.draft, is_password_of=self._comparing(password, draft)))
         await self._check_source(candidate.draft)  # again: many may have waited to be hashed since it was first asked
         # Whoever hangs up must not keep the rest from being done: the answer is counted, the owner is told.
@@ -108,14 +108,14 @@ class Registrations(Generic[U]):
             return None
 
     async def _candidate(
-        self, draft: Draft, *, password: str | None, password_hash: str | None, identity: str | None = None
+        self, draft: Draft, *, password: str | None, password_hash: str | None, required: str | None = None
     ) -> _Candidate:
         self._drafts.check_hash(password_hash)
         draft = await self._drafts.prepare(draft)
         self._check_registration(draft)
         values, keys = self._drafts.normalise_fields(draft.fields)
-        if not keys or (identity is not None and identity not in keys):
-            raise ValidationError("no identity", fields={identity or "email": "is needed"})
+        if not keys or (required is not None and required not in keys):
+            raise ValidationError("no address or user name", fields={required or "email": "is needed"})
         await self._check_source(draft)
         if password is not None:
             password_hash = await self._drafts.hash(password, values, draft.client)
@@ -171,7 +171,7 @@ class Registrations(Generic[U]):
         )
 
     async def _answer_taken(self, candidate: _Candidate, error: IdentityTakenError) -> None:
-        """Tell that an identity is taken, and count it; return if nobody but the owner of the address is to know."""
+        """Tell that a name is taken, and count it; return if nobody but the owner of the address is to know."""
         disclosed = await self._disclosed(candidate, error)
         if disclosed is not None:
             # Only what is told is counted, before it is told (RL-5). Counting all registrations while they last would

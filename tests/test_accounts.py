@@ -372,9 +372,9 @@ async def test_register_demands_the_identity_of_the_strategy(auth: LocalAuthenti
     """A strategy that signs people in by name needs a name, whatever else there is."""
     draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
     with pytest.raises(ValidationError) as refused:
-        await auth.services.registrations.register(draft, password=None, identity="username")
+        await auth.services.registrations.register(draft, password=None, required="username")
     assert dict(refused.value.fields) == {"username": "is needed"}
-    found = await auth.services.registrations.register(draft, password=None, identity="email")
+    found = await auth.services.registrations.register(draft, password=None, required="email")
     assert found is not None
     assert found.user.email == EMAIL
 

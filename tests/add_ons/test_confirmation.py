@@ -660,6 +660,17 @@ async def test_owner_who_goes_meanwhile(auth: LocalAuthentication) -> None:
     assert mails(auth) == []
 
 
+async def test_owner_who_gives_the_address_up_meanwhile(auth: LocalAuthentication) -> None:
+    """Between the clash and the notice the account may have lost its address: nobody is mailed."""
+    hook: Any = auth.services.hooks[1]
+    user = await auth.accounts.create({"email": EMAIL, "username": "alice"}, confirmed=True)
+    draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
+    await auth.accounts.change(user, {"email": None}, confirmed=True)
+    mails(auth)
+    await hook._watching._answer_rival(draft, user.id)
+    assert mails(auth) == []
+
+
 # --- over HTTP -------------------------------------------------------------------------------------------------------
 
 

@@ -91,7 +91,7 @@ class PasswordActions(Hook):
         """Create a user with a password; they are signed in if every gate admits them.
 
         Args:
-            params: The identity field, ``password``, ``password_confirmation`` and the declared extra fields.
+            params: The field of ``identity_field``, ``password``, ``password_confirmation`` and declared extra fields.
             client: Who asks.
 
         Raises:
@@ -100,16 +100,16 @@ class PasswordActions(Hook):
                 not at all where an address has to be confirmed: then it is ``Accepted``, like any other.
             InvalidTokenError: there is an ``invitation_token`` that is not live.
             ForbiddenError: registration is not open.
-            RateLimitedError: this client was told too often that an identity is taken.
+            RateLimitedError: this client was told too often that an address or user name is taken.
             OverloadedError, StoreUnavailableError: nothing was created.
         """
         password = read_new_password(params, repeated=self._options.repeat_password)
-        identity = self._options.identity_field
-        fields = read_texts(params, optional=[identity]) | await self._extra_fields(params)
+        known_by = self._options.identity_field
+        fields = read_texts(params, optional=[known_by]) | await self._extra_fields(params)
         told = {name: value for name, value in params.items() if name not in PASSWORDS}
         draft = Draft(act="create", strategy=self._options.name, fields=fields, params=told, client=client)
         began = self._services.clock()
-        found = await self._services.registrations.register(draft, password=password, identity=identity)
+        found = await self._services.registrations.register(draft, password=password, required=known_by)
         if found is None:
             return Accepted()
         return SignedIn(found.user, self._proof(found, began), registered=True, settled=True)
@@ -139,10 +139,10 @@ class PasswordActions(Hook):
         client: Client = Client(),
         token_type: Literal["access", "sign_in"] = "access",
     ) -> SignedIn | TokenIssued:
-        """Whoever the identity and the password name.
+        """Check the address or user name and the password, and return the user.
 
         Args:
-            params: The identity field, ``password`` and, if wanted, ``remember_me``.
+            params: The field of ``identity_field``, ``password`` and, if wanted, ``remember_me``.
             client: Who asks.
             token_type: ``sign_in`` issues a token for ``sign_in_with_token`` instead of a session.
 
@@ -227,7 +227,7 @@ class PasswordActions(Hook):
         """Send a link to the user whom the address or user name names, after the response; nothing if there is none.
 
         Args:
-            params: The identity field.
+            params: The field of ``identity_field``.
             client: Who asks.
 
         Raises:

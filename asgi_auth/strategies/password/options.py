@@ -62,7 +62,7 @@ class Password:
         sign_in_enabled: Off: no sign_in phase and no sign-in tokens.
         register_fields: Extra fields that a registration may bring, by name; nothing else that a client sends
             reaches the row. As a mapping, with a function that turns the text (None: nothing was sent) into what is
-            stored and refuses with ``ValueError(message)``. ``email`` may be one where ``username`` is the identity.
+            stored and refuses with ``ValueError(message)``. ``email`` may be one if people sign in by user name.
         sign_in_token_lifetime: How long the token of ``sign_in(…, token_type="sign_in")`` lives; at most two minutes.
         resettable: None: there is no way to reset a password.
 

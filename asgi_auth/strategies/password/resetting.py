@@ -37,10 +37,10 @@ class Resetting:
         self._tokens = OwnTokens(options.name, services)
 
     async def request(self, params: Mapping[str, Any]) -> Accepted:
-        """Send a link to whom the identity names, after the response; do nothing, silently, if it names nobody.
+        """Send a link to the user whom the address or user name names, after the response; nothing if there is none.
 
         Raises:
-            ValidationError: the identity is missing or cannot be one.
+            ValidationError: the field is missing or cannot be one.
         """
         field = self._options.identity_field
         text = read_texts(params, required=[field])[field]
