@@ -18,7 +18,7 @@ from asgi_auth.registration import Registration, Registrations
 from asgi_auth.runtime.jobs import logger
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import Found, ScopedStore, Work, id_of
-from asgi_auth.types import Account, Client, Clock, Session
+from asgi_auth.types import Account, Activity, Client, Clock, Session
 
 U = TypeVar("U")
 
@@ -26,7 +26,8 @@ U = TypeVar("U")
 class Accounts(Generic[U]):
     """The users of one ``Authentication``, and what the library knows of each.
 
-    Where a method takes a *user*, it takes the application's own user object or the user's id.
+    Where a method takes a *user*, it takes the application's own user object or the user's id. So it does with the
+    *actor*, who does it, for the events; None is the application itself.
     """
 
     def __init__(
@@ -84,6 +85,9 @@ class Accounts(Generic[U]):
         """The id of *user* as text."""
         return id_of(self._store.users, user)
 
+    def _actor(self, actor: U | str | None) -> str | None:
+        return None if actor is None else self.user_id(actor)
+
     async def ways_in(self, user: U | str) -> Sequence[Way]:
         """Every way in that a user has, by all strategies and add-ons, at one instant; none if they are gone.
 
@@ -107,6 +111,7 @@ class Accounts(Generic[U]):
         password: str | None = None,
         password_hash: str | None = None,
         confirmed: bool = False,
+        actor: U | str | None = None,
     ) -> U:
         """Create a user for the application itself, whatever the registration mode is.
 
@@ -127,7 +132,8 @@ class Accounts(Generic[U]):
             raise TypeError("a password or its hash, not both")
         confirmed_at = self._clock() if confirmed else None
         draft = Draft(act="create", strategy=None, fields=fields, confirmed_at=confirmed_at)
-        return (await self.registrations.create(draft, password=password, password_hash=password_hash)).user
+        with self._commit.acting(Activity(None, "create"), actor=self._actor(actor)):
+            return (await self.registrations.create(draft, password=password, password_hash=password_hash)).user
 
     # --- changing
 
@@ -140,6 +146,7 @@ class Accounts(Generic[U]):
         client: Client | None = None,
         strategy: str | None = None,
         confirmed: bool = False,
+        actor: U | str | None = None,
     ) -> U:
         """Write fields of a user. A new address or name ends every session but the *acting* one, and every mail token.
 
@@ -167,14 +174,14 @@ class Accounts(Generic[U]):
             held = await hold_as(work, user_id)
             return await self._changes.write(work, held, draft, written, acting=acting)
 
-        return (await self._commit(act)).user
+        return (await self._commit(act, verb="change", client=client, actor=self._actor(actor))).user
 
     async def _user(self, user: U | str) -> U:
         if not isinstance(user, str):
             return user
         found = await self.get(user)
         if found is None:
-            raise ValidationError("the user is gone")
+            raise ValidationError("the user is gone", cause="unknown_user")
         return found.user
 
     # --- passwords
@@ -189,6 +196,7 @@ class Accounts(Generic[U]):
         strategy: str | None = None,
         spend: Spend | None = None,
         proves_mailbox: bool = False,
+        actor: U | str | None = None,
     ) -> Found[U]:
         """Set a password; every other session, mail token and sign-in in flight of the user dies with the old one.
 
@@ -218,17 +226,15 @@ class Accounts(Generic[U]):
                 await spend(work)
             user_id = found.account.user_id
             if claims:
-                changed = await self.claims.claim(
-                    work, found, password_hash=password_hash, acting=acting, strategy=strategy, client=client
-                )
+                changed = await self.claims.claim(work, found, password_hash=password_hash, acting=acting)
             else:
                 changed = await self._replace_password(work, found, password_hash, acting)
             if changed is None:
-                raise InvalidTokenError("the account changed in the meantime")
-            work.emit(PasswordSet(at=now, user_id=user_id, strategy=strategy, client=client, user=changed.user))
+                raise InvalidTokenError("the account changed in the meantime", cause="account_changed")
+            work.emit(PasswordSet(at=now, user_id=user_id, user=changed.user))
             return changed
 
-        return await self._commit(act)
+        return await self._commit(act, verb="set_password", client=client, actor=self._actor(actor))
 
     async def _replace_password(
         self, work: Work[U], found: Found[U], password_hash: str, acting: Session | None
@@ -254,7 +260,7 @@ class Accounts(Generic[U]):
 
     # --- states
 
-    async def confirm(self, user: U | str) -> bool:
+    async def confirm(self, user: U | str, *, actor: U | str | None = None) -> bool:
         """The application vouches for the address; True for the one call that confirmed it."""
         user_id, now = self.user_id(user), self._clock()
 
@@ -265,9 +271,9 @@ class Accounts(Generic[U]):
                 work.emit(UserConfirmed(at=now, user_id=user_id))
             return account is not None
 
-        return await self._commit(act)
+        return await self._commit(act, verb="confirm", actor=self._actor(actor))
 
-    async def disable(self, user: U | str) -> bool:
+    async def disable(self, user: U | str, *, actor: U | str | None = None) -> bool:
         """Lock a user out at once, everywhere; True if they were not locked before."""
         user_id, now = self.user_id(user), self._clock()
 
@@ -279,9 +285,9 @@ class Accounts(Generic[U]):
                 work.emit(UserDisabled(at=now, user_id=user_id))
             return account is not None
 
-        return await self._commit(act)
+        return await self._commit(act, verb="disable", actor=self._actor(actor))
 
-    async def enable(self, user: U | str) -> bool:
+    async def enable(self, user: U | str, *, actor: U | str | None = None) -> bool:
         """Let a locked user in again; nothing from before the lock comes back. True if they were locked."""
         user_id = self.user_id(user)
 
@@ -296,9 +302,9 @@ class Accounts(Generic[U]):
                 work.emit(UserEnabled(at=self._clock(), user_id=user_id))
             return account is not None
 
-        return await self._commit(act)
+        return await self._commit(act, verb="enable", actor=self._actor(actor))
 
-    async def delete(self, user: U | str) -> bool:
+    async def delete(self, user: U | str, *, actor: U | str | None = None) -> bool:
         """Delete a user and everything that hangs on them; True for the one call that did."""
         user_id = self.user_id(user)
 
@@ -308,7 +314,7 @@ class Accounts(Generic[U]):
                 work.emit(UserDeleted(at=self._clock(), user_id=user_id))
             return deleted
 
-        return await self._commit(act)
+        return await self._commit(act, verb="delete", actor=self._actor(actor))
 
 
 def as_of(account: Account, stamp: bytes | None) -> Account:

@@ -4,14 +4,26 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
-from asgi_auth.types import EMPTY, Account, Client
+from asgi_auth.types import EMPTY, Account, Activity, Client
 
 if TYPE_CHECKING:
     from asgi_auth.store import Found, Work
 
 Spend = Callable[["Work[Any]"], Awaitable[None]]
 """Consumes the token that was shown, in the transaction of what it is shown for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """One thing that is done, by whom and from where. Every event of it bears its id."""
+
+    id: str = field(default_factory=lambda: str(uuid4()))
+    activity: Activity
+    client: Client = Client()
+    actor: str | None = None
+    """The id of the user who does it; None: nobody who is signed in, or the application."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,14 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from asgi_auth.accounts import Accounts
 from asgi_auth.acts import Proof
-from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, UnavailableError
-from asgi_auth.events import SignInFailed
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    ConfigurationError,
+    FactorRequiredError,
+    UnavailableError,
+)
+from asgi_auth.events import ActAccepted, ActFailed
 from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import Commit, Hook
 from asgi_auth.limits import Limiter, Limits, SourceLimiter
@@ -33,7 +39,8 @@ from asgi_auth.site import make_site
 from asgi_auth.store import ScopedStore, Store
 from asgi_auth.strategy import Actions, AddOn, Strategy
 from asgi_auth.tokens import Tokens
-from asgi_auth.types import AccessToken, Activity, AuthState, Client, Clock
+from asgi_auth.tries import Tries
+from asgi_auth.types import EMPTY, AccessToken, Activity, AuthState, Client, Clock
 from asgi_auth.upkeep import Upkeep
 
 U = TypeVar("U")
@@ -228,6 +235,7 @@ class Authentication(Generic[U]):
             passwords=passwords,
             hooks=self._hooks,
             mailing=mailing,
+            tries=Tries(limiter, limits),
             limiter=limiter,
             digest=digest,
         )
@@ -327,7 +335,7 @@ class Authentication(Generic[U]):
         """
         found = await self._scoped.users.get(self._scoped.users.user_id(user))
         if found is None:
-            raise AuthenticationFailedError("the user is gone")
+            raise AuthenticationFailedError("the user is gone", cause="unknown_user")
         proof = Proof(account=found.account, factor=factor, at=self.clock())
         return await self.sessions.mint(SignedIn(found.user, proof, remember=remember), client)
 
@@ -347,22 +355,46 @@ class Authentication(Generic[U]):
     # --- acts
 
     async def perform(
-        self, activity: Activity, act: Callable[[], Awaitable[Any]], client: Client
+        self,
+        activity: Activity,
+        act: Callable[[], Awaitable[Any]],
+        client: Client,
+        *,
+        params: Mapping[str, Any] = EMPTY,
+        actor: str | None = None,
     ) -> Finished | Outcome | Any:
         """Run an action and finish what it decides; used by the plug and by ``strategy(name)`` alike.
 
-        A refusal becomes an event and a line of the log, then goes on to the caller.
+        Every hook is asked ``before``. A refusal becomes an event and a line of the log, then goes on to the caller.
+
+        Args:
+            activity: What is done.
+            act: The action.
+            client: Who asks.
+            params: What was sent, without its secrets.
+            actor: The id of the user who is signed in; None: nobody is, or that is not known.
         """
         running_loop()
         if not self._upkeep.opened:
             await self.open()
-        try:
-            return await self.finish(await act(), client)
-        except AuthenticationFailedError as exc:
-            logger.info("%s.%s refused: %s", activity.strategy, activity.phase, exc.reason)
-            event = SignInFailed(at=self.clock(), strategy=activity.strategy, client=client, reason=exc.reason)
-            await self._services.commit.note(event)
-            raise
+        commit = self._services.commit
+        with commit.acting(activity, client=client, actor=actor) as acting:
+            try:
+                for hook in self._hooks:
+                    await hook.before(activity, client, params)
+                outcome = await self.finish(await act(), client)
+            except (ConfigurationError, FactorRequiredError, UnavailableError):
+                raise  # nothing was refused
+            except AuthError as exc:
+                if isinstance(exc, AuthenticationFailedError):
+                    logger.info("%s.%s refused: %s", activity.strategy, activity.phase, exc.reason)
+                failed = ActFailed(at=self.clock(), code=exc.code, cause=exc.cause, user_id=exc.user_id)
+                await commit.note(failed)
+                raise
+            if isinstance(outcome, Accepted | TokenIssued) and not acting.told:
+                user_id = None if outcome.user is None else self.accounts.user_id(outcome.user)
+                await commit.note(ActAccepted(at=self.clock(), user_id=user_id))
+            return outcome
 
     async def finish(self, outcome: Any, client: Client) -> Finished | Outcome | Any:
         """Turn what an action decided into its effect: a sign-in into a session, by ``sessions.mint`` alone."""
@@ -432,12 +464,19 @@ class FinishingActions:
     async def _call(self, verb: str, action: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
         client = options.get("client") or Client()
         act = partial(action, *args, **options)
-        result = await self._auth.perform(Activity(self._name, verb), act, client)
+        params = self._shown(verb, next((sent for sent in args if isinstance(sent, Mapping)), EMPTY))
+        actor = getattr(options.get("session"), "user_id", None)
+        result = await self._auth.perform(Activity(self._name, verb), act, client, params=params, actor=actor)
         if isinstance(result, TokenIssued):
             return Finished(result.user, result.token)
         if isinstance(result, Accepted):
             return Finished(result.user, None)
         return result
+
+    def _shown(self, verb: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        phase = self._auth.routes.get((self._name, verb))
+        secrets = frozenset() if phase is None else phase.secrets
+        return {name: value for name, value in params.items() if name not in secrets}
 
 
 def _listed(parameter: str, parts: object) -> Sequence[Any]:

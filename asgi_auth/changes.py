@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 from asgi_auth.acts import Draft
 from asgi_auth.drafts import Drafts, Fields, as_told
 from asgi_auth.errors import InvalidTokenError, ValidationError
-from asgi_auth.events import UserChanged
+from asgi_auth.events import UserChangeAsked, UserChanged
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import Found, ScopedStore, Work
 from asgi_auth.types import EMPTY, Account, Clock, Session
@@ -29,9 +29,9 @@ async def hold_as(work: Work[U], user_id: str, stamp: bytes | None = None) -> Fo
     """
     held = await hold(work, user_id)
     if held is None:
-        raise ValidationError("the user is gone")
+        raise ValidationError("the user is gone", cause="unknown_user")
     if stamp is not None and held.account.stamp != stamp:
-        raise InvalidTokenError("the account changed in the meantime")
+        raise InvalidTokenError("the account changed in the meantime", cause="account_changed")
     return held
 
 
@@ -83,24 +83,26 @@ class Changes(Generic[U]):
             expected = EMPTY if stamp is None else {"stamp": stamp}
             renewed = await self._sessions.renew_stamp(work, user_id, acting=acting, changes=changes, expected=expected)
             if renewed is None:
-                raise InvalidTokenError("the account changed in the meantime")
+                raise InvalidTokenError("the account changed in the meantime", cause="account_changed")
         else:
             await self._sessions.acting(work, acting, user_id)
         found = await work.users.update(user_id, values, keys) or held  # held, so that it is still there
-        work.emit(
-            UserChanged(
-                at=self._clock(),
-                user_id=user_id,
-                strategy=draft.strategy,
-                client=draft.client,
-                user=found.user,
-                account=found.account,
-                draft=as_told(draft),
-                before=before,
-                was_confirmed=held.account.confirmed_at is not None,
-                reverted=reverted,
+        now, told = self._clock(), as_told(draft)
+        if values or changes:
+            work.emit(
+                UserChanged(
+                    at=now,
+                    user_id=user_id,
+                    user=found.user,
+                    account=found.account,
+                    draft=told,
+                    before=before,
+                    was_confirmed=held.account.confirmed_at is not None,
+                    reverted=reverted,
+                )
             )
-        )
+        if draft.pending:
+            work.emit(UserChangeAsked(at=now, user_id=user_id, user=found.user, account=found.account, draft=told))
         return found
 
 

@@ -40,8 +40,6 @@ class Claims(Generic[U]):
         registration: Fields | None = None,
         password_hash: str | None = None,
         acting: Session | None = None,
-        strategy: str | None = None,
-        client: Client | None = None,
     ) -> Found[U] | None:
         """The first proof of the mailbox of an account that was never confirmed, inside a transaction (AC-1).
 
@@ -56,8 +54,6 @@ class Claims(Generic[U]):
             registration: The fields of the registration that ends in this claim, and their keys; None: there is none.
             password_hash: Of the password that was chosen with the proof; None: none was.
             acting: The session that may live on.
-            strategy: By which the proof was given.
-            client: Who gave it.
 
         Returns:
             The account as it is now; None, and nothing is written, if it is confirmed or has changed since *found*.
@@ -87,7 +83,7 @@ class Claims(Generic[U]):
             await work.users.replace(user_id, *registration)
         elif contested:
             await self._forget_fields(work, held)
-        work.emit(UserConfirmed(at=now, user_id=user_id, strategy=strategy, client=client or Client(), claimed=first))
+        work.emit(UserConfirmed(at=now, user_id=user_id, claimed=first))
         return await work.users.get(user_id)
 
     async def _is_contested(self, work: Work[U], found: Found[U]) -> bool:
@@ -134,7 +130,7 @@ class Claims(Generic[U]):
         )
         if changes:
             claimed = held.account.confirmed_at is None
-            work.emit(UserConfirmed(at=now, user_id=user_id, strategy=strategy, client=client, claimed=claimed))
+            work.emit(UserConfirmed(at=now, user_id=user_id, claimed=claimed))
         return found
 
     async def revert_change(
@@ -237,4 +233,6 @@ def address_freed() -> InvalidTokenError:
         "This address was never confirmed for the account that used it. The account has its earlier address again: sign"
         " in with that one. If you have no account, you can register with this address now."
     )
-    return InvalidTokenError("the account had changed to this address without a proof", fields={"email": text})
+    return InvalidTokenError(
+        "the account had changed to this address without a proof", fields={"email": text}, cause="unproven_address"
+    )

@@ -22,7 +22,32 @@ happened and is for the log only: an answer that carried it would tell a strange
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+Cause = Literal[
+    "account_changed",
+    "cross_site",
+    "dead_token",
+    "disabled",
+    "identity_taken",
+    "internal",
+    "invalid_parameters",
+    "malformed",
+    "no_password",
+    "not_admitted",
+    "not_allowed",
+    "not_fresh",
+    "not_signed_in",
+    "other_factor",
+    "session_ended",
+    "too_many_tries",
+    "unavailable",
+    "unknown_user",
+    "unproven_address",
+    "wrong_code",
+    "wrong_password",
+]
+"""Why an act was refused, in one word. Only the log and events have it."""
 
 
 class AuthError(Exception):
@@ -32,6 +57,8 @@ class AuthError(Exception):
         reason: What happened, for the log; never shown to a client.
         fields: Messages by the name of the parameter that they are about; shown to the client.
         headers: HTTP headers that the answer must carry.
+        cause: The same as *reason* in one word, for events; None: that of the class.
+        user_id: Whom it is about, for events; None if that is not known.
     """
 
     code: ClassVar[str] = "auth_error"
@@ -40,6 +67,7 @@ class AuthError(Exception):
     """The HTTP status of the answer."""
     title: ClassVar[str] = "Something went wrong"
     """One public sentence, the same for every cause."""
+    cause: Cause = "internal"
 
     def __init__(
         self,
@@ -47,9 +75,12 @@ class AuthError(Exception):
         *,
         fields: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        cause: Cause | None = None,
+        user_id: str | None = None,
     ) -> None:
         super().__init__(reason or self.title)
         self.reason = reason or self.title
+        self.cause, self.user_id = cause or type(self).cause, user_id
         self.fields: Mapping[str, str] = dict(fields or {})
         self.headers: Mapping[str, str] = dict(headers or {})
 
@@ -67,6 +98,7 @@ class RequestError(AuthError):
     code = "request_error"
     status = 400
     title = "The request cannot be served"
+    cause: Cause = "malformed"
 
 
 class MalformedRequestError(RequestError):
@@ -131,6 +163,7 @@ class ValidationError(AuthError):
     code = "validation_failed"
     status = 422
     title = "Some fields need another look"
+    cause: Cause = "invalid_parameters"
 
 
 class IdentityTakenError(ValidationError):
@@ -138,6 +171,7 @@ class IdentityTakenError(ValidationError):
 
     code = "identity_taken"
     title = "There is an account with this address or name already"
+    cause: Cause = "identity_taken"
 
 
 class AuthenticationFailedError(AuthError):
@@ -146,6 +180,7 @@ class AuthenticationFailedError(AuthError):
     code = "authentication_failed"
     status = 401
     title = "Access denied"
+    cause: Cause = "not_admitted"
 
 
 class InvalidTokenError(AuthenticationFailedError):
@@ -156,6 +191,7 @@ class InvalidTokenError(AuthenticationFailedError):
 
     code = "invalid_token"
     title = "The link or token is not valid any more"
+    cause: Cause = "dead_token"
 
 
 class FactorRequiredError(AuthError):
@@ -169,6 +205,7 @@ class FactorRequiredError(AuthError):
     code = "factor_required"
     status = 401
     title = "Another factor is needed"
+    cause: Cause = "other_factor"
 
     def __init__(self, factors: Sequence[str], pending_token: str = "") -> None:
         super().__init__(f"another factor is needed: {' or '.join(factors)}")
@@ -181,6 +218,7 @@ class ForbiddenError(AuthError):
     code = "forbidden"
     status = 403
     title = "This is not allowed"
+    cause: Cause = "not_allowed"
 
 
 class CrossSiteError(ForbiddenError):
@@ -188,6 +226,7 @@ class CrossSiteError(ForbiddenError):
 
     code = "cross_site"
     title = "The request came from another site"
+    cause: Cause = "cross_site"
 
 
 class NotFreshError(ForbiddenError):
@@ -195,6 +234,7 @@ class NotFreshError(ForbiddenError):
 
     code = "not_fresh"
     title = "Please sign in again to do this"
+    cause: Cause = "not_fresh"
 
 
 class RateLimitedError(AuthError):
@@ -203,6 +243,7 @@ class RateLimitedError(AuthError):
     code = "rate_limited"
     status = 429
     title = "Too many tries, please wait"
+    cause: Cause = "too_many_tries"
 
 
 class UnavailableError(AuthError):
@@ -211,6 +252,7 @@ class UnavailableError(AuthError):
     code = "unavailable"
     status = 503
     title = "The service is busy, please try again"
+    cause: Cause = "unavailable"
 
     def __init__(self, reason: str = "", *, retry_after: int = 1) -> None:
         """Args: retry_after: Seconds for the Retry-After header (RFC 9110 section 10.2.3)."""

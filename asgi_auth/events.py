@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgi_auth.acts import Draft
-from asgi_auth.types import EMPTY, Account, Client, Session
+from asgi_auth.errors import Cause
+from asgi_auth.types import EMPTY, Account, Activity, Client, Session
 
 if TYPE_CHECKING:
     from asgi_auth.store import InvitationRecord
@@ -18,9 +19,15 @@ class Event:
 
     name: ClassVar[str] = "event"
     at: datetime
-    user_id: str | None = None
-    strategy: str | None = None
+    act_id: str = ""
+    """The same for all that happens in one act. This and the next three are filled in when the event is told."""
+    activity: Activity = Activity(None, None)
+    """Which strategy and phase; of what the application does by itself None and the name of the call."""
+    actor: str | None = None
+    """The id of the user who did it; None: nobody who was signed in, or the application."""
     client: Client = Client()
+    user_id: str | None = None
+    """To whom it happened; None if that is nobody, or not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +55,23 @@ class UserChanged(Event):
     """Whether the address had been proven before."""
     reverted: bool = False
     """True where the owner of the earlier address has taken the change back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserChangeAsked(Event):
+    """A change was asked for that waits for its proof; nothing is written yet. ``draft.pending`` has the fields."""
+
+    name: ClassVar[str] = "user.change_asked"
+    user: Any
+    account: Account
+    draft: Draft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserChangeCancelled(Event):
+    """A user dropped what waited for its proof."""
+
+    name: ClassVar[str] = "user.change_cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +117,8 @@ class SignInSucceeded(Event):
 
     name: ClassVar[str] = "sign_in.succeeded"
     session: Session
+    factor: str
+    """What was proven last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +131,21 @@ class SignInPending(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignInFailed(Event):
-    """Credentials were refused. ``reason`` is for the log; the identity that was typed is not in it (AU-4)."""
+class ActAccepted(Event):
+    """An act was done of which there is nothing else to tell yet, such as a reset that was asked for."""
 
-    name: ClassVar[str] = "sign_in.failed"
-    reason: str
+    name: ClassVar[str] = "act.accepted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActFailed(Event):
+    """An act was refused. Nothing that a client typed is in it (AU-4)."""
+
+    name: ClassVar[str] = "act.failed"
+    code: str
+    """What the client was told: the code of the error."""
+    cause: Cause
+    """What really happened, for the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +166,7 @@ class InvitationSent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvitationAccepted(Event):
-    """Somebody who was invited has registered or joined; ``strategy`` is None for who had an account."""
+    """An invited person has registered or joined; ``invitation.accepted_via`` is None for who had an account."""
 
     name: ClassVar[str] = "invitation.accepted"
     invitation: "InvitationRecord"

@@ -1,17 +1,20 @@
 """What an add-on may do around an act, and how an act is committed: its change, its hooks, its events, its jobs."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
-from asgi_auth.acts import Attempt, Draft, FactorRequired, Way
+from asgi_auth.acts import Act, Attempt, Draft, FactorRequired, Way
 from asgi_auth.events import Event, JobDropped
 from asgi_auth.phases import Phase
 from asgi_auth.runtime.jobs import Jobs
 from asgi_auth.runtime.lanes import Note
 from asgi_auth.store import Found, ScopedStore, Work
-from asgi_auth.types import Account, Clock
+from asgi_auth.types import Account, Activity, Client, Clock
 
 if TYPE_CHECKING:
     from asgi_auth.recognition import Recogniser
@@ -40,6 +43,17 @@ class Hook:
     def bind(self, services: "Services[Any]") -> Self:
         """Called once at start with everything that the library offers; what is returned is used from then on."""
         return self
+
+    async def before(self, activity: Activity, client: Client, params: Mapping[str, Any]) -> None:
+        """Asked before an act begins and any secret is checked: for a rule of the application's own, or a CAPTCHA.
+
+        Raise an ``AuthError`` to refuse.
+
+        Args:
+            activity: What is about to be done.
+            client: Who asks.
+            params: What was sent, without the secrets of the phase.
+        """
 
     async def prepare(self, draft: Draft) -> Draft:
         """Look at a user about to be created or changed, before validation and hashing, outside any transaction.
@@ -93,6 +107,18 @@ class Hook:
         return 0
 
 
+@dataclass(slots=True)
+class Acting:
+    """An act that is under way."""
+
+    act: Act
+    told: int = 0
+    """How many events of it hooks were told."""
+
+
+_acting: ContextVar[Acting | None] = ContextVar("asgi_auth_act", default=None)
+
+
 class Commit(Generic[U]):
     """Commits acts: ``await commit(act)``.
 
@@ -106,26 +132,64 @@ class Commit(Generic[U]):
         self.jobs = jobs
         self.jobs.on_drop = self._note_dropped
 
-    async def __call__(self, act: Callable[[Work[U]], Awaitable[T]]) -> T:
+    @contextmanager
+    def acting(self, activity: Activity, *, client: Client | None = None, actor: str | None = None) -> Iterator[Acting]:
+        """Within this block whatever happens belongs to one act, and so do its jobs. Inside of an act: to that one.
+
+        Args:
+            activity: What is done.
+            client: Who asks; None: the application.
+            actor: The id of the user who does it; None: nobody who is signed in, or the application.
+        """
+        known = _acting.get()
+        if known is not None:
+            yield known
+            return
+        token = _acting.set(Acting(Act(activity=activity, client=client or Client(), actor=actor)))
+        try:
+            yield cast("Acting", _acting.get())
+        finally:
+            _acting.reset(token)
+
+    async def __call__(
+        self,
+        act: Callable[[Work[U]], Awaitable[T]],
+        *,
+        verb: str | None = None,
+        client: Client | None = None,
+        actor: str | None = None,
+    ) -> T:
         """Run *act* in a transaction and commit it; whatever it or a hook raises rolls everything back.
+
+        Args:
+            act: What is done.
+            verb: What the application does by itself, where this is not part of an act; with *client* and *actor* as in
+                ``acting``.
+            client: Who asks.
+            actor: Who does it.
 
         Raises:
             StoreUnavailableError: the database does not answer; nothing was changed.
         """
-        return await self.jobs.shielded(self._transact(act))
+        with self.acting(Activity(None, verb), client=client, actor=actor) as acting:
+            return await self.jobs.shielded(self._transact(act, acting))
 
-    async def _transact(self, act: Callable[[Work[U]], Awaitable[T]]) -> T:
+    async def _transact(self, act: Callable[[Work[U]], Awaitable[T]], acting: Acting) -> T:
         async with self._store.transaction() as work:
             result = await act(work)
             for event in work.events:  # grows while it is walked: a hook may emit too
+                acting.told += 1
+                told = _told(event, acting.act)
                 for hook in self._hooks:
-                    await hook.within(event, work)
+                    await hook.within(told, work)
         for job in work.jobs:
             self.jobs.schedule(job)
         return result
 
     async def note(self, event: Event) -> None:
         """Tell the hooks of a failure, in a short transaction of its own, after the response; never raises."""
+        if (acting := _acting.get()) is not None:
+            acting.told += 1
         if self._is_heard():
             await self.jobs.schedule(Note(partial(self._note, event)))
 
@@ -141,3 +205,8 @@ class Commit(Generic[U]):
     async def _note_dropped(self, count: int) -> None:
         if self._is_heard():
             await self._note(JobDropped(at=self._clock(), count=count))
+
+
+def _told(event: Event, act: Act) -> Event:
+    actor = event.actor or act.actor
+    return replace(event, act_id=act.id, activity=act.activity, actor=actor, client=act.client)

@@ -9,7 +9,7 @@ from asgi_auth.acts import Draft
 from asgi_auth.claims import Claims
 from asgi_auth.drafts import Drafts, as_told
 from asgi_auth.errors import ForbiddenError, IdentityTakenError, ValidationError
-from asgi_auth.events import UserCreated
+from asgi_auth.events import ActFailed, UserCreated
 from asgi_auth.hooks import Commit, Hook
 from asgi_auth.limits import SourceLimiter
 from asgi_auth.passwords import Passwords
@@ -147,8 +147,6 @@ class Registrations(Generic[U]):
             UserCreated(
                 at=self._clock(),
                 user_id=found.account.user_id,
-                strategy=draft.strategy,
-                client=draft.client,
                 user=found.user,
                 account=found.account,
                 draft=as_told(draft),
@@ -157,7 +155,7 @@ class Registrations(Generic[U]):
         return found
 
     async def _claim_unproven(self, work: Work[U], candidate: _Candidate) -> Found[U] | None:
-        draft, values, keys, account = candidate
+        _, values, keys, account = candidate
         found = await work.users.find("email", keys.get("email", ""))
         if found is None or account.confirmed_at is None or not any(hook.proves_addresses for hook in self._hooks):
             return None
@@ -166,8 +164,6 @@ class Registrations(Generic[U]):
             found,
             registration=(values, keys),
             password_hash=account.password_hash,
-            strategy=draft.strategy,
-            client=draft.client,
         )
 
     async def _answer_taken(self, candidate: _Candidate, error: IdentityTakenError) -> None:
@@ -178,6 +174,8 @@ class Registrations(Generic[U]):
             # refuse many of one office that come at once, though none of them has learnt anything.
             await self._taken.take(candidate.draft.client.address)
             raise disclosed
+        # The client is told nothing; the log of events is.
+        await self._commit.note(ActFailed(at=self._clock(), code=error.code, cause=error.cause))
 
     async def _disclosed(self, candidate: _Candidate, error: IdentityTakenError) -> IdentityTakenError | None:
         """What whoever registers may know of *error*; None: nothing."""

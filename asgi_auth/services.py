@@ -15,6 +15,7 @@ from asgi_auth.runtime.telling import Telling
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import ScopedStore
 from asgi_auth.tokens import Tokens
+from asgi_auth.tries import Tries
 from asgi_auth.types import Clock, Digest
 
 U = TypeVar("U")
@@ -39,6 +40,8 @@ class Services(Generic[U]):
     passwords: Passwords
     hooks: Sequence[Hook]
     mailing: Mailing[U]
+    tries: Tries
+    """Counts guesses at secrets; as the limiter, it needs the store's ``counters``."""
     limiter: Limiter
     """For a strategy or an add-on that ``needs`` the store's ``counters``."""
     digest: Digest = field(repr=False)

@@ -129,7 +129,8 @@ class Sessions(Generic[U]):
             AuthenticationFailedError: the account is disabled, or a hook refuses, whatever the others ask for.
         """
         if outcome.proof.account.disabled_at is not None:
-            raise AuthenticationFailedError("the account is disabled")
+            account = outcome.proof.account
+            raise AuthenticationFailedError("the account is disabled", cause="disabled", user_id=account.user_id)
         attempt = Attempt(
             user=outcome.user,
             proof=outcome.proof,
@@ -160,20 +161,19 @@ class Sessions(Generic[U]):
         async def act(work: Work[U]) -> None:
             if outcome.spend is not None:
                 await outcome.spend(work)
-            await self._end_shown(work, client.session_hashes, client)
+            await self._end_shown(work, client.session_hashes)
             await self._end_pending(work, client)
             await work.sessions.insert(session, hash_token(secret))
             work.emit(
                 SignInSucceeded(
                     at=session.created_at,
                     user_id=session.user_id,
-                    strategy=outcome.proof.factor,
-                    client=client,
                     session=session,
+                    factor=outcome.proof.factor,
                 )
             )
 
-        await self._commit(act)
+        await self._commit(act, verb="sign_in", client=client)
         token, expires_at = self._tokens.issue_access(session)
         return AccessToken(token, cookie=self._sign(secret), session=session, expires_at=expires_at)
 
@@ -194,12 +194,12 @@ class Sessions(Generic[U]):
             remembered=outcome.remember,
         )
 
-    async def _end_shown(self, work: Work[U], secret_hashes: Sequence[bytes], client: Client) -> bool:
+    async def _end_shown(self, work: Work[U], secret_hashes: Sequence[bytes]) -> bool:
         """End the sessions whose cookies were shown; True if one was alive."""
         now = self._clock()
         ended = await work.sessions.revoke_by_secrets(secret_hashes, now=now) if secret_hashes else ()
         for session in ended:
-            work.emit(SessionsRevoked(at=now, user_id=session.user_id, client=client, session_id=session.id))
+            work.emit(SessionsRevoked(at=now, user_id=session.user_id, session_id=session.id))
         return bool(ended)
 
     async def _end_pending(self, work: Work[U], client: Client) -> None:
@@ -207,7 +207,7 @@ class Sessions(Generic[U]):
         for token_hash in client.pending_hashes:
             await work.tokens.consume(PENDING_FACTOR, token_hash, now=self._clock())
 
-    def replacing(self, session: Session, client: Client) -> Spend:
+    def replacing(self, session: Session) -> Spend:
         """For a rise in privilege: the ``spend`` of a sign-in that takes the place of *session*, whose tokens are dead.
 
         It raises InvalidTokenError where *session* has ended in the meantime; then there is no new one.
@@ -217,7 +217,7 @@ class Sessions(Generic[U]):
             now = self._clock()
             if not await work.sessions.revoke(session.id, now=now):
                 raise _ended()
-            work.emit(SessionsRevoked(at=now, user_id=session.user_id, client=client, session_id=session.id))
+            work.emit(SessionsRevoked(at=now, user_id=session.user_id, session_id=session.id))
 
         return spend
 
@@ -247,13 +247,11 @@ class Sessions(Generic[U]):
                 SignInPending(
                     at=issued.record.created_at,
                     user_id=proof.account.user_id,
-                    strategy=proof.factor,
-                    client=client,
                     factors=required,
                 )
             )
 
-        await self._commit(act)
+        await self._commit(act, verb="sign_in", client=client)
         return issued.token
 
     async def pending(self, token: str | None) -> PendingSignIn[U]:
@@ -266,7 +264,7 @@ class Sessions(Generic[U]):
         record = await self._tokens.peek(PENDING_FACTOR, token or "")
         found = await self._store.users.get(record.user_id or "")
         if found is None or record.stamp is None:
-            raise InvalidTokenError("the user of the pending sign-in is gone")
+            raise InvalidTokenError("the user of the pending sign-in is gone", cause="unknown_user")
         proof: Proof | None = None
         for name, at in record.extra_data["proven"]:
             # The stamp of the token, not of now: what has changed since then has ended the sign-in.
@@ -370,10 +368,10 @@ class Sessions(Generic[U]):
         async def act(work: Work[U]) -> bool:
             ended = await work.sessions.revoke(session_id, user_id=user_id, now=now)
             if ended:
-                work.emit(SessionsRevoked(at=now, user_id=user_id, client=client or Client(), session_id=session_id))
+                work.emit(SessionsRevoked(at=now, user_id=user_id, session_id=session_id))
             return ended
 
-        return await self._commit(act)
+        return await self._commit(act, verb="revoke", client=client)
 
     async def revoke_cookie(self, cookie: str, *, client: Client | None = None) -> bool:
         """End the session that *cookie* opens; True if it was alive, False for any cookie that is not ours, too."""
@@ -381,7 +379,7 @@ class Sessions(Generic[U]):
             secret_hash = self.cookie_hash(cookie)
         except InvalidTokenError:
             return False
-        return await self._commit(lambda work: self._end_shown(work, [secret_hash], client or Client()))
+        return await self._commit(lambda work: self._end_shown(work, [secret_hash]), verb="revoke", client=client)
 
     async def revoke_shown(self, client: Client) -> bool:
         """End every session and every pending sign-in whose cookie *client* showed; True if a session was alive.
@@ -394,12 +392,19 @@ class Sessions(Generic[U]):
 
         async def act(work: Work[U]) -> bool:
             await self._end_pending(work, client)
-            return await self._end_shown(work, client.session_hashes, client)
+            return await self._end_shown(work, client.session_hashes)
 
-        return bool(client.session_hashes or client.pending_hashes) and await self._commit(act)
+        if not (client.session_hashes or client.pending_hashes):
+            return False
+        return await self._commit(act, verb="sign_out", client=client)
 
-    async def revoke_all(self, user: U | str, *, except_: Session | None = None) -> None:
+    async def revoke_all(self, user: U | str, *, except_: Session | None = None, actor: U | str | None = None) -> None:
         """Log out everywhere, or everywhere but here: every other session, mail token and sign-in in flight is dead.
+
+        Args:
+            user: Whose sessions, by object or by id.
+            except_: The session that may live on.
+            actor: Who does it, for the events; None: the application itself.
 
         Args:
             user: Whose, named by object or by id.
@@ -413,7 +418,7 @@ class Sessions(Generic[U]):
         async def act(work: Work[U]) -> None:
             await self.renew_stamp(work, user_id, acting=except_)
 
-        await self._commit(act)
+        await self._commit(act, verb="revoke_all", actor=None if actor is None else id_of(self._store.users, actor))
 
     async def renew_stamp(
         self,

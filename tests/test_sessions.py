@@ -538,7 +538,7 @@ async def test_a_rise_in_privilege_replaces_a_session(auth: LocalAuthentication,
     events.take()
     auth.clock.advance(timedelta(minutes=5))
     proof = Proof(account=(await found_of(auth)).account, factor="code", at=auth.clock(), earlier=old.session.factors)
-    spend = auth.sessions.replacing(old.session, Client())
+    spend = auth.sessions.replacing(old.session)
     new = await auth.sessions.mint(SignedIn(user, proof, spend=spend), Client())
     assert new.session.id != old.session.id
     assert new.session.factors == {"password": NOW, "code": NOW + timedelta(minutes=5)}
@@ -554,7 +554,7 @@ async def test_a_rise_in_privilege_by_cookie_tells_once(auth: LocalAuthenticatio
     old = await auth.sign_in(user, remember=True)
     events.take()
     browser = Client(session_hashes=(auth.sessions.cookie_hash(old.cookie),))
-    spend = auth.sessions.replacing(old.session, browser)
+    spend = auth.sessions.replacing(old.session)
     await auth.sessions.mint(SignedIn(user, await proof_of(auth), spend=spend), browser)
     assert [event.name for event in events.take()] == ["sessions.revoked", "sign_in.succeeded"]
 

@@ -31,7 +31,7 @@ from asgi_auth.errors import (
     ValidationError,
 )
 from asgi_auth.pages import form_page, message_page, view_page
-from asgi_auth.phases import Accepted, Challenge, Form, Phase, PhaseRequest, Redirect, TokenIssued, View
+from asgi_auth.phases import Accepted, Challenge, Form, Outcome, Phase, PhaseRequest, Redirect, TokenIssued, View
 from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.caching import CACHED, PREFETCHED, is_speculative
 from asgi_auth.protocol.cross_site import SAFE_METHODS
@@ -378,8 +378,9 @@ class AuthPlug(Generic[U]):
         return None
 
     async def _sign_out(self, request: Request, incoming: Incoming) -> Response:
-        await self.revoke_bearer_tokens(request)
-        await self.revoke_session_tokens(request)
+        with self.auth.services.commit.acting(SIGN_OUT, client=incoming.client):
+            await self.revoke_bearer_tokens(request)
+            await self.revoke_session_tokens(request)
         response = await answered(self.handle_sign_out(request), self.handle_sign_out)
         incoming.browser.drop_sign_in()
         clear_site_data(response, *self._cleared)
@@ -390,9 +391,11 @@ class AuthPlug(Generic[U]):
         # Before the store is asked, and before any task is made, each of which would wait for those of a whole crowd.
         with self.auth.services.passwords.place(client.address) if phase.hashes else nullcontext():
             asked = await self._asked(request, incoming, phase)
-            act = partial(phase.handle, asked)
+            actor = None if asked.state.method is None else self.auth.accounts.user_id(asked.state.user)
+            act = partial(self._handle, phase, asked)
+            acting = self.auth.perform(activity, act, client, params=incoming.shown, actor=actor)
             try:
-                outcome = await unless_gone(request.receive, self.auth.perform(activity, act, client))
+                outcome = await unless_gone(request.receive, acting)
             except FactorRequiredError as reason:
                 return await self._ask_for_factor(request, incoming, reason)
         if isinstance(outcome, Finished):
@@ -403,16 +406,9 @@ class AuthPlug(Generic[U]):
         state, pending = self.auth.recognition.anonymous, None
         if phase.who in ("known", "session") and not incoming.is_foreign:
             state = await self.auth.recognition.every_state(request.scope)
-        if phase.who == "session":
-            if state.session is None:
-                raise state.error or AuthenticationFailedError("nobody is signed in")
-            if phase.fresh is not None and not self.auth.sessions.is_fresh(state.session, phase.fresh):
-                raise NotFreshError("the last proof is too old")
         if phase.who == "pending":
             sent = incoming.params.get("pending_token")
             pending = incoming.browser.read("pending") or (sent if isinstance(sent, str) else None)
-            if not pending:
-                raise AuthenticationFailedError("no sign-in waits for this factor")
         return PhaseRequest(
             method=request.method,
             params=incoming.params,
@@ -422,6 +418,18 @@ class AuthPlug(Generic[U]):
             pending=pending,
             state=state,
         )
+
+    async def _handle(self, phase: Phase, asked: PhaseRequest) -> Outcome:
+        """Run a phase, if this client may; a refusal is one of the act."""
+        session = asked.state.session
+        if phase.who == "session":
+            if session is None:
+                raise asked.state.error or AuthenticationFailedError("nobody is signed in", cause="not_signed_in")
+            if phase.fresh is not None and not self.auth.sessions.is_fresh(session, phase.fresh):
+                raise NotFreshError("the last proof is too old", user_id=session.user_id)
+        if phase.who == "pending" and not asked.pending:
+            raise AuthenticationFailedError("no sign-in waits for this factor", cause="not_signed_in")
+        return await phase.handle(asked)
 
     async def _ask_for_factor(self, request: Request, incoming: Incoming, reason: FactorRequiredError) -> Response:
         """A browser keeps the pending token as a cookie only; any other client is told it."""

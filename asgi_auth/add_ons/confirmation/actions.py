@@ -9,13 +9,13 @@ from asgi_auth.add_ons.confirmation.mails import ConfirmationMails
 from asgi_auth.add_ons.confirmation.proving import Proving
 from asgi_auth.add_ons.confirmation.watching import Watching
 from asgi_auth.errors import (
+    AuthenticationFailedError,
     ConfigurationError,
     InvalidTokenError,
     NotFreshError,
-    OverloadedError,
     ValidationError,
 )
-from asgi_auth.events import Event
+from asgi_auth.events import Event, UserChangeCancelled
 from asgi_auth.hooks import Hook
 from asgi_auth.phases import Accepted, Form, Outcome, Phase, PhaseRequest, SignedIn
 from asgi_auth.protocol.fields import read_texts
@@ -170,8 +170,14 @@ class ConfirmationActions(Hook):
 
     async def cancel(self, user: Any, *, client: Client = Client()) -> Accepted:
         """Drop what waits for a proof; its links are dead. StoreUnavailableError: nothing was changed."""
-        for purpose in self._mails.changes.values():
-            await self._services.store.tokens.retire(purpose, self._services.accounts.user_id(user))
+        user_id = self._services.accounts.user_id(user)
+
+        async def act(work: Work[Any]) -> None:
+            for purpose in self._mails.changes.values():
+                await work.tokens.retire(purpose, user_id)
+            work.emit(UserChangeCancelled(at=self._services.clock(), user_id=user_id))
+
+        await self._services.commit(act)
         return Accepted(user=user)
 
     # --- change the address
@@ -202,7 +208,7 @@ class ConfirmationActions(Hook):
         self._services.accounts.normalise("email", address)
         found = await self._services.accounts.get(self._services.accounts.user_id(user))
         if found is None or (session is not None and session.stamp != found.account.stamp):
-            raise InvalidTokenError("the acting session ended in the meantime")
+            raise InvalidTokenError("the acting session ended in the meantime", cause="session_ended")
         if found.account.password_hash is not None:
             await self._check_password(found.account, params, client)
         await self._services.accounts.change(
@@ -211,19 +217,17 @@ class ConfirmationActions(Hook):
         return Accepted(user=found.user)
 
     async def _check_password(self, account: Account, params: Mapping[str, Any], client: Client) -> None:
-        password = read_texts(params, required=["current_password"])["current_password"]
-        limiter, counter = self._services.limiter, f"{self.name}.password"
-        await limiter.take(counter, account.user_id, self._options.password_tries)
+        password, user_id = read_texts(params, required=["current_password"])["current_password"], account.user_id
         try:
-            verified = await self._services.passwords.verify(password, account.password_hash, client=client.address)
+            async with self._services.tries.attempt("current_password", [user_id]):
+                verified = await self._services.passwords.verify(password, account.password_hash, client=client.address)
+                if not verified.valid:
+                    raise AuthenticationFailedError("wrong current password", cause="wrong_password", user_id=user_id)
         except ValueError as exc:
             raise ValidationError("current password refused", fields={"current_password": str(exc)}) from exc
-        except OverloadedError:
-            await limiter.give_back(counter, account.user_id)  # it was not looked at, so that it was no try
-            raise
-        if not verified.valid:
-            raise ValidationError("wrong current password", fields={"current_password": "is not right"})
-        await limiter.give_back(counter, account.user_id)
+        except AuthenticationFailedError as exc:  # who is signed in is told which field it is
+            fields = {"current_password": "is not right"}
+            raise ValidationError(exc.reason, fields=fields, cause=exc.cause, user_id=user_id) from exc
 
     # --- phases
 

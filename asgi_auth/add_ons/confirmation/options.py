@@ -33,7 +33,6 @@ class Confirmation:
         undo_lifetime: How long the owner of an earlier address can take a change back.
         change_fresh: How long ago somebody may have signed in, at most, to change the address.
         mails: How many mails one address may get, links of changes apart; the notice of a change made is not counted.
-        password_tries: How often the current password may be wrong, by account.
         url: The application's own page in place of the library's; ``confirmation_token`` is added to its query.
         undo_url: The same for taking a change back; ``undo_token`` is added.
         sign_in: Sign in whoever confirms, if every gate admits them. Off: confirming signs nobody in.
@@ -54,7 +53,6 @@ class Confirmation:
     undo_lifetime: timedelta = timedelta(days=7)
     change_fresh: timedelta = timedelta(minutes=15)
     mails: Limit = Limit(5, timedelta(hours=1))
-    password_tries: Limit = Limit(10, timedelta(hours=1))
     url: str | None = None
     undo_url: str | None = None
     sign_in: bool = False
@@ -67,8 +65,7 @@ class Confirmation:
         self._check_fields()
         for name in ("lifetime", "resend_after", "undo_lifetime", "change_fresh"):
             check_duration(f"confirmation.{name}", getattr(self, name))
-        for name in ("mails", "password_tries"):
-            check_limit(f"confirmation.{name}", getattr(self, name))
+        check_limit("confirmation.mails", self.mails)
         for name in ("url", "undo_url"):
             check_mail_url(f"confirmation.{name}", getattr(self, name))
 

@@ -53,7 +53,9 @@ class Proving:
         record = await self._peek(token)
         own = session if session is not None and session.user_id == record.user_id else None
         if record.extra_data.get("bound") and own is None:
-            raise AuthenticationFailedError("the link is only for its user, signed in")
+            raise AuthenticationFailedError(
+                "the link is only for its user, signed in", cause="not_signed_in", user_id=record.user_id
+            )
 
         async def act(work: Work[Any]) -> Found[Any] | None:
             held = await self._hold(work, record)
@@ -80,7 +82,7 @@ class Proving:
         """The user of a token, held before it is consumed, so that two tokens of one user never wait in a circle."""
         held = await hold(work, record.user_id or "")
         if held is None:
-            raise InvalidTokenError("the user of the token is gone")
+            raise InvalidTokenError("the user of the token is gone", cause="unknown_user")
         return held
 
     async def _claim(
@@ -98,11 +100,9 @@ class Proving:
             work,
             Found(held.user, as_of(held.account, record.stamp)),
             acting=own,
-            strategy=self._options.name,
-            client=client,
         )
         if claimed is None:
-            raise InvalidTokenError("the account is confirmed, or has changed in the meantime")
+            raise InvalidTokenError("the account is confirmed, or has changed in the meantime", cause="account_changed")
         return claimed
 
     async def _confirm_change(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from asgi_auth.acts import Attempt, Draft, FactorRequired
 from asgi_auth.add_ons.confirmation.mails import ConfirmationMails
 from asgi_auth.errors import AuthenticationFailedError, OverloadedError, ValidationError
-from asgi_auth.events import Event, UserChanged, UserConfirmed, UserCreated
+from asgi_auth.events import Event, UserChangeAsked, UserChanged, UserConfirmed, UserCreated
 from asgi_auth.runtime.lanes import Notice
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
@@ -134,7 +134,9 @@ class Watching:
         """Only positive proof admits: an instant, not merely something that is not None."""
         proven = isinstance(attempt.proof.account.confirmed_at, datetime)
         if self._options.required and not proven and not await self._is_completing(attempt):
-            raise AuthenticationFailedError("the address is not confirmed")
+            raise AuthenticationFailedError(
+                "the address is not confirmed", cause="unproven_address", user_id=attempt.proof.account.user_id
+            )
         return None
 
     async def _is_completing(self, attempt: Attempt) -> bool:
@@ -153,8 +155,9 @@ class Watching:
             await self._keep_pending(event, work)
             if self._options.confirm_on_create:
                 self._ask_if_unproven(event, work)
-        elif isinstance(event, UserChanged):
+        elif isinstance(event, UserChangeAsked):
             await self._keep_pending(event, work)
+        elif isinstance(event, UserChanged):
             if self._options.confirms_email and "email" in event.before and not event.reverted:
                 await self._offer_undo(event, work)
                 self._ask_if_unproven(event, work)
@@ -166,7 +169,7 @@ class Watching:
         if self._options.confirms_email and event.account.confirmed_at is None:
             work.after_commit(partial(self._mails.ask, event.user, event.account))
 
-    async def _keep_pending(self, event: UserCreated | UserChanged, work: Work[Any]) -> None:
+    async def _keep_pending(self, event: UserCreated | UserChangeAsked, work: Work[Any]) -> None:
         kept_back = event.draft.notes.get(self._options.name, ())
         for field in self._options.monitor_fields:
             if field not in event.draft.pending:

@@ -115,7 +115,7 @@ class States:
 
     def _announce(self, work: Work[Any], invitation: InvitationRecord, issued: IssuedToken, client: Client) -> None:
         at, user_id = self._services.clock(), invitation.inviter_id
-        work.emit(InvitationSent(at=at, user_id=user_id, client=client, invitation=invitation))
+        work.emit(InvitationSent(at=at, user_id=user_id, invitation=invitation))
         work.after_commit(partial(self._mail.send, invitation, issued))
 
     # --- reading
@@ -193,8 +193,6 @@ class States:
             InvitationAccepted(
                 at=now,
                 user_id=user_id,
-                strategy=invitation.accepted_via,
-                client=client,
                 invitation=replace(invitation, status="accepted", accepted_by=user_id, ended_at=now),
                 user=found.user,
             )
@@ -230,7 +228,7 @@ class States:
         version = invitation.version if status == "declined" else None  # to revoke is to revoke any version
         ended = await work.invitations.end(invitation.id, status, now=now, version=version, ended_by=by, reason=reason)
         if ended is not None:
-            work.emit(InvitationEnded(at=now, user_id=by, client=client, invitation=ended))
+            work.emit(InvitationEnded(at=now, user_id=by, invitation=ended))
         return ended is not None
 
     async def prune(self, now: datetime, limit: int) -> int:

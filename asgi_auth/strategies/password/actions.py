@@ -155,7 +155,10 @@ class PasswordActions(Hook):
         texts = read_texts(params, required=[field, "password"])
         check_password(texts["password"])
         began = self._services.clock()
-        found = await self._verified(await self._services.accounts.find(field, texts[field]), texts["password"], client)
+        key = self._services.accounts.normalise(field, texts[field])[1]
+        async with self._services.tries.attempt("sign_in", [f"{field} {key}"]):
+            found = await self._services.accounts.find(field, texts[field])
+            found = await self._verified(found, texts["password"], client)
         remember = read_flag(params, "remember_me")
         signed_in = SignedIn(found.user, self._proof(found, began), remember=remember)
         return signed_in if token_type == "access" else await self._issue_sign_in_token(signed_in, client)
@@ -164,9 +167,7 @@ class PasswordActions(Hook):
         stored = found and found.account.password_hash
         verified = await self._services.passwords.verify(password, stored, client=client.address)
         if found is None or not verified.valid:
-            raise AuthenticationFailedError(
-                "unknown user" if found is None else "no password" if stored is None else "wrong password"
-            )
+            raise _refusal(found)
         if verified.replacement is not None:
             await self._services.accounts.rehash(found.account, verified.replacement)
         return found
@@ -216,10 +217,11 @@ class PasswordActions(Hook):
         password = read_texts(params, required=["password"])["password"]
         check_password(password)
         began = self._services.clock()
-        found = await self._verified(await self._services.accounts.get(session.user_id), password, client)
+        async with self._services.tries.attempt("current_password", [session.user_id]):
+            found = await self._verified(await self._services.accounts.get(session.user_id), password, client)
         account = as_of(found.account, session.stamp)  # what changed since it began has ended the session
         proof = Proof(account=account, factor=self._options.name, at=began, earlier=session.factors)
-        return SignedIn(found.user, proof, spend=self._services.sessions.replacing(session, client))
+        return SignedIn(found.user, proof, spend=self._services.sessions.replacing(session))
 
     # --- reset
 
@@ -291,3 +293,13 @@ class PasswordActions(Hook):
 
     async def _reset_phase(self, request: PhaseRequest) -> Outcome:
         return await self.reset(request.params, client=request.client)
+
+
+def _refusal(found: Found[Any] | None) -> AuthenticationFailedError:
+    """Says the same to the client, whatever was wrong."""
+    if found is None:
+        return AuthenticationFailedError("unknown user", cause="unknown_user")
+    user_id = found.account.user_id
+    if found.account.password_hash is None:
+        return AuthenticationFailedError("no password", cause="no_password", user_id=user_id)
+    return AuthenticationFailedError("wrong password", cause="wrong_password", user_id=user_id)

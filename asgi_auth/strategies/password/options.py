@@ -100,7 +100,8 @@ class Password:
     @property
     def needs(self) -> frozenset[str]:
         """What the store must keep."""
-        return frozenset() if self.resettable is None else frozenset({"counters"})
+        counts = self.sign_in_enabled or self.resettable is not None
+        return frozenset({"counters"}) if counts else frozenset()
 
     def bind(self, services: Services[Any]) -> PasswordActions:
         """Called once at start by ``Authentication``."""

@@ -28,7 +28,7 @@ class OwnTokens:
             raise InvalidTokenError("the token belongs to another strategy")
         found = None if record.user_id is None else await self._services.accounts.get(record.user_id)
         if found is None:
-            raise InvalidTokenError("the user of the token is gone")
+            raise InvalidTokenError("the user of the token is gone", cause="unknown_user")
         return Found(found.user, as_of(found.account, record.stamp)), record.extra_data
 
     def spend(self, purpose: str, token: str) -> Spend:

@@ -1,0 +1,49 @@
+"""Tries: the counter in front of every secret that a client may guess."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal, cast
+
+from asgi_auth.errors import AuthenticationFailedError
+from asgi_auth.limits import Limit, Limiter, Limits
+
+Kind = Literal["sign_in", "current_password"]
+"""What is guessed, by the name of its limit in ``Limits``."""
+
+
+class Tries:
+    """Counts a try before the secret is looked at, so that tries at once are counted, too."""
+
+    def __init__(self, limiter: Limiter, limits: Limits) -> None:
+        self._limiter, self._limits = limiter, limits
+
+    @asynccontextmanager
+    async def attempt(self, kind: Kind, keys: Sequence[str]) -> AsyncIterator[None]:
+        """Check a secret within this block; raise AuthenticationFailedError there if it is wrong.
+
+        The try is given back unless the block raises that, or is cancelled.
+
+        Args:
+            kind: What is guessed. One without a limit is not counted.
+            keys: By what it is counted, such as the account.
+
+        Raises:
+            RateLimitedError: there were enough; the block is not run.
+            StoreUnavailableError: the database does not answer; the block is not run.
+        """
+        limit: Limit | None = getattr(self._limits, kind)
+        counted = [] if limit is None else [*keys]
+        for key in counted:
+            await self._limiter.take(kind, key, cast("Limit", limit))
+        try:
+            yield
+        except AuthenticationFailedError:
+            raise
+        except Exception:
+            await self._give_back(kind, counted)
+            raise
+        await self._give_back(kind, counted)
+
+    async def _give_back(self, kind: Kind, keys: Sequence[str]) -> None:
+        for key in keys:
+            await self._limiter.give_back(kind, key)
