@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from inspect import isclass
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast, get_args
 
 from asgi_auth.accounts import Accounts
 from asgi_auth.acts import Proof
@@ -39,7 +39,7 @@ from asgi_auth.site import make_site
 from asgi_auth.store import ScopedStore, Store
 from asgi_auth.strategy import Actions, AddOn, Strategy
 from asgi_auth.tokens import Tokens
-from asgi_auth.tries import Tries
+from asgi_auth.tries import Kind, Tries
 from asgi_auth.types import EMPTY, AccessToken, Activity, AuthState, Client, Clock
 from asgi_auth.upkeep import Upkeep
 
@@ -146,7 +146,7 @@ class Authentication(Generic[U]):
 
         self.store = store
         self._scoped: ScopedStore[U] = store.scope(subject_name)
-        self._check_capabilities([*strategies, *add_ons])
+        self._check_capabilities([*strategies, *add_ons], limits)
         self._pool = HashingPool()
         self._services = self._make_services(keys, password_policy, registration, limits, outbox)
         self._strategies, self._add_ons = dict[str, Actions](), dict[str, Hook]()
@@ -164,10 +164,13 @@ class Authentication(Generic[U]):
 
     # --- putting together
 
-    def _check_capabilities(self, users: Sequence[Any]) -> None:
+    def _check_capabilities(self, users: Sequence[Any], limits: Limits) -> None:
         needs = [(user.name, NEEDS | getattr(user, "needs", frozenset())) for user in users]
         if self.registration == "open":  # whichever strategy it is that registers
             needs.append(("limits.identity_taken", frozenset({"counters"})))
+        for kind in get_args(Kind):
+            if getattr(limits, kind) is not None:
+                needs.append((f"limits.{kind}", frozenset({"counters"})))
         for name, needed in needs:
             for need in sorted(needed):
                 if not hasattr(self._scoped, need):

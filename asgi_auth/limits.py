@@ -35,7 +35,8 @@ class Limits:
     Args:
         identity_taken: How often one client address may be told by registering that an address or user name is taken,
             whatever the strategy; from then on it cannot register until the window ends.
-        current_password: How often a user who is signed in may get their current password wrong, by account.
+        current_password: How often a user who is signed in may get their current password wrong, by account. None: it is
+            not limited, which a store without counters needs.
         sign_in: How often the password of a sign-in may be wrong, by the address or user name that is given, whether
             or not there is such an account. None: it is not limited.
 
@@ -44,12 +45,12 @@ class Limits:
     """
 
     identity_taken: Limit = Limit(20, timedelta(hours=1))
-    current_password: Limit = Limit(10, timedelta(hours=1))
+    current_password: Limit | None = Limit(10, timedelta(hours=1))
     sign_in: Limit | None = None
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if name != "sign_in" or self.sign_in is not None:
+            if name == "identity_taken" or getattr(self, name) is not None:
                 check_limit(f"Limits: {name}", getattr(self, name))
 
 

@@ -475,4 +475,4 @@ def _begin(account: Account, proof: Proof | None, factor: str, at: datetime) -> 
 
 
 def _ended() -> InvalidTokenError:
-    return InvalidTokenError("the acting session has ended in the meantime")
+    return InvalidTokenError("the acting session has ended in the meantime", cause="session_ended")

@@ -113,7 +113,8 @@ async def test_create_keeps_what_it_is_given(auth: LocalAuthentication, events: 
     assert auth.accounts.user_id(user) == user.id
     [event] = events.take()
     assert isinstance(event, UserCreated)
-    assert (event.user_id, event.user, event.strategy, event.at) == (user.id, user, None, NOW)
+    assert (event.user_id, event.user, event.at) == (user.id, user, NOW)
+    assert (event.activity, event.actor) == ((None, "create"), None)
     assert await can_sign_in(auth, PASSWORD)
 
 
@@ -397,7 +398,8 @@ async def test_change_of_other_fields_leaves_everybody_signed_in(
     await auth.tokens.peek("reset", mailed_token(auth))
     [event] = events.take()
     assert isinstance(event, UserChanged)
-    assert (event.user, event.client, event.strategy, event.draft.user) == (changed, client, "profile", user)
+    assert (event.user, event.client, event.draft.strategy, event.draft.user) == (changed, client, "profile", user)
+    assert event.activity == (None, "change")
 
 
 @pytest.mark.parametrize(
@@ -497,7 +499,7 @@ async def test_set_password_ends_everything_but_the_acting_session(
         await auth.tokens.peek("reset", mailed_token(auth))
     _, event, *_rest = events.take()
     assert isinstance(event, PasswordSet)
-    assert (event.user_id, event.client, event.strategy) == (user.id, client, "profile")
+    assert (event.user_id, event.client, event.activity) == (user.id, client, (None, "set_password"))
 
 
 async def test_set_password_needs_the_account_as_it_was(auth: LocalAuthentication) -> None:

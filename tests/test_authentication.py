@@ -17,7 +17,7 @@ from asgi_auth import upkeep
 from asgi_auth.acts import FactorRequired
 from asgi_auth.authentication import Authentication, Finished, utc_now
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, FactorRequiredError, StoreUnavailableError
-from asgi_auth.events import SignInFailed
+from asgi_auth.events import ActFailed
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limit
 from asgi_auth.passwords import Bcrypt
@@ -327,13 +327,9 @@ async def test_refusal_is_logged_and_becomes_an_event(tmp_path: Path, caplog: py
     with pytest.raises(AuthenticationFailedError):
         await auth.strategy("password").sign_in(credentials("typed@mail.example.org", "typed-password"), client=client)
     [event] = hook.seen
-    assert isinstance(event, SignInFailed)
-    assert (event.strategy, event.client, event.reason, event.user_id) == (
-        "password",
-        client,
-        "unknown user",
-        None,
-    )
+    assert isinstance(event, ActFailed)
+    assert (event.activity, event.client, event.user_id) == (("password", "sign_in"), client, None)
+    assert (event.code, event.cause) == ("authentication_failed", "unknown_user")
     assert caplog.messages[-1] == "password.sign_in refused: unknown user"
     assert "typed" not in caplog.text + repr(event)
     await auth.close()

@@ -42,6 +42,7 @@ from asgi_auth import (
 )
 from asgi_auth import __main__ as command_line
 from asgi_auth.add_ons import Confirmation, Invitation
+from asgi_auth.errors import Cause
 from asgi_auth.events import Event
 from asgi_auth.phases import Outcome
 from asgi_auth.senders import MemorySender, SMTPSender
@@ -320,6 +321,11 @@ def test_docs_have_every_error() -> None:
     documented = [tuple(row[:3]) for row in rows("errors.md", "## Codes", "code")]
     assert len(documented) == len(set(documented))
     assert set(documented) == set(errors(AuthError))
+
+
+def test_docs_have_every_cause() -> None:
+    """The words that events may have."""
+    assert entries("errors.md", "## Causes", "cause") == list(get_args(Cause))
 
 
 def test_docs_have_every_command_and_its_options() -> None:

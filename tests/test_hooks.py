@@ -10,7 +10,7 @@ import pytest
 
 from asgi_auth.acts import Attempt, Draft, Proof
 from asgi_auth.errors import ForbiddenError, ValidationError
-from asgi_auth.events import Event, SignInFailed, UserCreated
+from asgi_auth.events import ActFailed, Event, UserCreated
 from asgi_auth.hooks import Hook
 from asgi_auth.runtime.jobs import collect_jobs
 from asgi_auth.store import Work
@@ -97,11 +97,11 @@ async def test_commit_tells_hooks_of_what_a_hook_emits(tmp_path: Path) -> None:
 
     async def emit_once(event: Event, work: Work[Any]) -> None:
         if isinstance(event, UserCreated):
-            work.emit(SignInFailed(at=event.at, reason="made up"))
+            work.emit(ActFailed(at=event.at, code="made_up", cause="internal"))
 
     hook.then = emit_once
     await auth.accounts.create({"email": EMAIL})
-    assert hook.log == ["recorder:user.created", "recorder:sign_in.failed"]
+    assert hook.log == ["recorder:user.created", "recorder:act.failed"]
     await auth.close()
 
 
@@ -194,7 +194,7 @@ async def test_commit_finishes_what_was_begun_when_cancelled(tmp_path: Path, poi
     async def act(work: Work[User]) -> None:
         await work.connection.execute("CREATE TABLE own (value TEXT)")
         await reach("act")
-        work.emit(SignInFailed(at=auth.clock(), reason="made up"))
+        work.emit(ActFailed(at=auth.clock(), code="made_up", cause="internal"))
         work.after_commit(lambda: reach("job"))
 
     hook.then = tell
@@ -278,9 +278,9 @@ async def test_note_tells_hooks_and_never_raises(tmp_path: Path, caplog: pytest.
     """LG-1: a failure is noted in a transaction of its own; if that fails, only the log says so."""
     hook = Recorder()
     auth = make_auth(tmp_path, add_ons=[hook], base_url="https://auth.example.org")
-    event = SignInFailed(at=auth.clock(), reason="wrong password")
+    event = ActFailed(at=auth.clock(), code="authentication_failed", cause="wrong_password")
     await auth.services.commit.note(event)
-    assert hook.log == ["recorder:sign_in.failed"]
+    assert hook.log == ["recorder:act.failed"]
 
     async def fail(event: Event, work: Work[Any]) -> None:
         raise RuntimeError("hidden")
@@ -296,7 +296,9 @@ async def test_note_opens_no_transaction_for_nobody(tmp_path: Path) -> None:
     """Where no hook listens, a failure costs no transaction."""
     auth = make_auth(tmp_path, add_ons=[_Silent()])
     with collect_jobs() as jobs:
-        await auth.services.commit.note(SignInFailed(at=auth.clock(), reason="wrong password"))
+        await auth.services.commit.note(
+            ActFailed(at=auth.clock(), code="authentication_failed", cause="wrong_password")
+        )
         assert jobs.jobs == []
     await auth.close()
 

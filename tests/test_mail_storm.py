@@ -144,7 +144,7 @@ async def test_task_of_a_callback_may_outlive_its_request(tmp_path: Path) -> Non
     over.set()
     await asyncio.gather(*tasks)
     assert [opts["purpose"] for _, _, opts in auth.sender.messages] == ["reset"]
-    assert [event.name for event in events.take()] == ["sign_in.succeeded", "sign_in.failed"]
+    assert [event.name for event in events.take()] == ["sign_in.succeeded", "act.accepted", "act.failed"]
     await auth.close()
 
 

@@ -324,6 +324,6 @@ async def test_no_hook_is_told_a_password_and_no_event_a_token(tmp_path: Path) -
     passwords = {PASSWORD, NEW_PASSWORD, WRONG}
     assert len(tokens) == len({"invitation", "confirmation", "change", "reset"})
     happened = {"invitation.sent", "invitation.accepted", "user.created", "user.confirmed", "user.changed"}
-    assert {name for name, _ in kept.events} >= {*happened, "sign_in.succeeded", "sign_in.failed", "password.set"}
+    assert {name for name, _ in kept.events} >= {*happened, "sign_in.succeeded", "act.failed", "password.set"}
     assert [text for text in kept.drafts for secret in passwords if secret in text] == []
     assert [text for _, text in kept.events for secret in passwords | tokens if secret in text] == []

@@ -111,7 +111,8 @@ async def test_mint_keeps_what_is_known_of_the_sign_in(auth: LocalAuthentication
     assert session.factors == {"application": NOW}
     [event] = events.take()
     assert isinstance(event, SignInSucceeded)
-    assert (event.user_id, event.strategy, event.client, event.session) == (user.id, "application", client, session)
+    assert (event.user_id, event.factor, event.client, event.session) == (user.id, "application", client, session)
+    assert event.activity == (None, "sign_in")
 
 
 async def test_mint_makes_a_secret_of_its_own_each_time(auth: LocalAuthentication) -> None:

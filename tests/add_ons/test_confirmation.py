@@ -92,7 +92,6 @@ async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
         ({"undo_lifetime": 7}, "undo_lifetime must be"),
         ({"change_fresh": None}, "change_fresh must be"),
         ({"mails": 5}, "mails must be a Limit"),
-        ({"password_tries": None}, "password_tries must be a Limit"),
         ({"url": "/confirm"}, "url must be an absolute URL"),
         ({"undo_url": "confirm.example"}, "undo_url must be an absolute URL"),
     ],

@@ -17,7 +17,7 @@ from asgi_auth.errors import (
     StoreUnavailableError,
     ValidationError,
 )
-from asgi_auth.events import InvitationAccepted, InvitationEnded, InvitationSent
+from asgi_auth.events import ActAccepted, InvitationAccepted, InvitationEnded, InvitationSent
 from asgi_auth.limits import Limit
 from asgi_auth.senders import MemorySender
 from asgi_auth.stores import SQLiteStore
@@ -680,9 +680,10 @@ async def test_accept_grants_and_signs_nobody_in(auth: LocalAuthentication, even
     for _ in range(2):
         assert await auth.add_on("invitation").accept(user, shown(token)) == (user, None)
 
-    [accepted] = events.take()
+    accepted, again = events.take()
     assert isinstance(accepted, InvitationAccepted)
-    assert (accepted.user_id, accepted.strategy) == (user.id, None)
+    assert isinstance(again, ActAccepted)
+    assert (accepted.user_id, accepted.invitation.accepted_via, again.user_id) == (user.id, None, user.id)
     [record] = await invitations(auth)
     assert (record.status, record.accepted_by, record.accepted_via) == ("accepted", user.id, None)
     assert roles.granted == [(user.id, {"role": "editor"})]

@@ -242,7 +242,8 @@ async def test_registering_with_an_invitation_signs_in_and_is_told(tmp_path: Pat
     assert isinstance(created, UserCreated)
     assert isinstance(accepted, InvitationAccepted)
     assert isinstance(signed_in, SignInSucceeded)
-    assert (accepted.user_id, accepted.strategy, accepted.user) == (user.id, "password", user)
+    assert (accepted.user_id, accepted.activity, accepted.user) == (user.id, ("password", "register"), user)
+    assert len({created.act_id, accepted.act_id, signed_in.act_id}) == 1
     assert (accepted.invitation.status, accepted.invitation.accepted_by) == ("accepted", user.id)
     assert roles.granted == [(user.id, {"role": "editor"})]
     with pytest.raises(InvalidTokenError):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from asgi_auth.limits import Limits
 from asgi_auth.store import ScopedStore, Store, Work
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies import Password
@@ -67,7 +68,9 @@ class TestMinimalStore(StoreSuite):
 async def test_minimal_store_serves_and_is_pruned(tmp_path: Path) -> None:
     """Whoever asks for no more than every store has runs on it, and sweeps what there is."""
     store = MinimalStore(tmp_path / "app.db")
-    auth = make_auth(tmp_path, store=store, strategies=[Password()], registration="closed")
+    auth = make_auth(
+        tmp_path, store=store, strategies=[Password()], registration="closed", limits=Limits(current_password=None)
+    )
     async with auth.running():
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
         for _ in range(2):

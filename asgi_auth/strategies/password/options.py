@@ -100,8 +100,7 @@ class Password:
     @property
     def needs(self) -> frozenset[str]:
         """What the store must keep."""
-        counts = self.sign_in_enabled or self.resettable is not None
-        return frozenset({"counters"}) if counts else frozenset()
+        return frozenset() if self.resettable is None else frozenset({"counters"})
 
     def bind(self, services: Services[Any]) -> PasswordActions:
         """Called once at start by ``Authentication``."""
