@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from asgi_auth.stores.sql import SQLSessions, SQLTokens
 from asgi_auth.stores.sql_counters import SQLCounters
+from asgi_auth.stores.sql_sessions import SQLSessions
+from asgi_auth.stores.sql_tokens import SQLTokens
 from asgi_auth.stores.sqlite_connections import Pool
 from asgi_auth.testing import FakeClock
 from asgi_auth.testing.stores.records import HOUR, NOW

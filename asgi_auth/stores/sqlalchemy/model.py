@@ -21,8 +21,8 @@ from sqlalchemy.exc import NoInspectionAvailable, SQLAlchemyError
 from sqlalchemy.orm import Mapper
 
 from asgi_auth.errors import ConfigurationError, IdentityTakenError, ValidationError
-from asgi_auth.stores.rows import storable
-from asgi_auth.stores.sql import ConflictError
+from asgi_auth.stores.executor import ConflictError
+from asgi_auth.stores.values import storable
 
 Read = Callable[[Any], Any]
 Write = Callable[[Any], Mapping[str, Any]]

@@ -1,0 +1,108 @@
+"""The shared statements in the words of the application's database: its tables, its driver, the type of its ids."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from sqlalchemy import Dialect
+from sqlalchemy.engine import Connection
+
+from asgi_auth.errors import ValidationError
+from asgi_auth.stores.dialects import for_sqlite, question_marks, replace_parameters
+from asgi_auth.stores.sqlalchemy.model import Model
+from asgi_auth.stores.sqlalchemy.tables import Tables
+from asgi_auth.stores.values import NOBODY, Codec, instant, micros, storable
+
+_HINT = re.compile(r"/\*.*?\*/")
+_CAST = re.compile(r"::(timestamptz|uuid|jsonb)\b")
+_CASTS = {"timestamptz": "::bigint", "uuid": "::text", "jsonb": ""}
+"""The library's tables are alike in every database: instants are numbers, its own ids and JSON are text."""
+
+
+class Statement(NamedTuple):
+    """A statement for the driver."""
+
+    text: str
+    bind: Callable[[Sequence[Any]], Any]
+    """What the driver takes, of the values ``$1``, ``$2``, …"""
+
+
+class Native:
+    """Translates the statements, each once."""
+
+    def __init__(self, dialect: Dialect, tables: Tables) -> None:
+        self._dialect, self._preparer = dialect, dialect.identifier_preparer
+        self._tables = {f"asgi_auth_{field.name}": getattr(tables, field.name) for field in fields(tables)}
+        # A table, one of its indexes, or the qualifier of a column.
+        self._name = re.compile(rf"\b({'|'.join(self._tables)})(_\w+)?(\.)?")
+        self._schema = tables.accounts.schema
+        self._translated = lru_cache(maxsize=512)(self._translate)
+
+    def statement(self, sql: str, connection: Connection) -> Statement:
+        """The shared statement *sql* for *connection*, which may have another schema in place of that of the tables."""
+        schemas: Mapping[str | None, str | None] = connection.get_execution_options().get("schema_translate_map") or {}
+        return self._translated(sql, schemas.get(self._schema, self._schema))
+
+    def _translate(self, sql: str, schema: str | None) -> Statement:
+        if self._dialect.name == "sqlite":
+            sql = for_sqlite(sql)
+        else:
+            sql = _CAST.sub(lambda found: _CASTS[found[1]], _HINT.sub("", sql))
+        sql = self._name.sub(lambda found: self._named(schema, *found.groups()), sql)
+        return _FOR_DRIVERS[self._dialect.paramstyle](sql)
+
+    def _named(self, schema: str | None, table: str, suffix: str | None, dot: str | None) -> str:
+        quote, name = self._preparer.quote, self._tables[table].name
+        if suffix is not None:  # an index, which is in the schema of its table
+            return quote(name + suffix) + (dot or "")
+        if dot is not None or schema is None:
+            return quote(name) + (dot or "")
+        return f"{self._preparer.quote_schema(schema)}.{quote(name)}"
+
+
+def _in_order(sql: str) -> Statement:
+    text, order = question_marks(sql)
+    return Statement(text, itemgetter(*order))  # every statement has two parameters or more, so that a tuple is picked
+
+
+def _by_number(sql: str) -> Statement:
+    return Statement(sql, tuple)
+
+
+def _by_name(sql: str) -> Statement:
+    # With names one parameter may be in several places; its type is found where the first one is.
+    text = replace_parameters(sql.replace("%", "%%"), lambda number: f"%(p{number})s")
+    return Statement(text, lambda values: {f"p{number}": value for number, value in enumerate(values, 1)})
+
+
+_FOR_DRIVERS: Mapping[str, Callable[[str], Statement]] = {
+    "qmark": _in_order,  # aiosqlite
+    "numeric_dollar": _by_number,  # asyncpg
+    "pyformat": _by_name,  # psycopg
+}
+
+
+def codec(dialect: Dialect, model: Model, tables: Tables) -> Codec:
+    """How the database keeps values; an id of a user as the type of the application's own primary key has it."""
+    kind = tables.accounts.c.user_id.type.dialect_impl(dialect)
+    bind, result = kind.bind_processor(dialect), kind.result_processor(dialect, None)
+
+    def store_user_id(text: str) -> Any:
+        if not storable(text):
+            return text  # which is refused where it would be stored
+        key = model.to_id(text)
+        if key is None:
+            return NOBODY
+        try:
+            return key if bind is None else bind(key)
+        except (TypeError, ValueError, LookupError):  # a type of the application's does not take it, and may quote it
+            refused = ValidationError("a value cannot be stored")
+        raise refused
+
+    def read_user_id(value: Any) -> str:
+        return str(value if result is None else result(value))
+
+    return Codec(micros, instant, str, str, store_user_id, read_user_id)
