@@ -112,8 +112,10 @@ class Model:
     # --- ids
 
     def _converter(self) -> Callable[[str], Any]:
+        if self._python_type is UUID:
+            return _uuid
         if isinstance(self.id.type, Uuid):
-            return _uuid if self._python_type is UUID else lambda text: str(_uuid(text))
+            return lambda text: str(_uuid(text))
         if self._python_type is int:
             bits = 16 if isinstance(self.id.type, SmallInteger) else 32
             limit = 2 ** ((64 if self._wide or isinstance(self.id.type, BigInteger) else bits) - 1)

@@ -37,7 +37,8 @@ class Native:
         self._dialect, self._preparer = dialect, dialect.identifier_preparer
         self._tables = {f"asgi_auth_{field.name}": getattr(tables, field.name) for field in fields(tables)}
         # A table, one of its indexes, or the qualifier of a column.
-        self._name = re.compile(rf"\b({'|'.join(self._tables)})(_\w+)?(\.)?")
+        longest_first = sorted(self._tables, key=len, reverse=True)
+        self._name = re.compile(rf"\b({'|'.join(longest_first)})(_\w+)?(\.)?")
         self._schema = tables.accounts.schema
         self._translated = lru_cache(maxsize=512)(self._translate)
 

@@ -165,7 +165,7 @@ class SQLAlchemyStore(Generic[U]):
         return next((version for version, first in enumerate(firsts) if first in missing), VERSION)
 
     async def _create(self, tables: Sequence[Table] | None, missing: Sequence[str]) -> None:
-        """What is *missing*: those of *tables* (None: of all that the metadata has), and columns of the library's."""
+        """What is *missing*: *tables* (None: all of the metadata), and columns and indexes of the library's."""
         metadata = self._bound.model.id.table.metadata
 
         def create(connection: Connection) -> None:
@@ -176,6 +176,9 @@ class SQLAlchemyStore(Generic[U]):
                     if f"{table.name}.{column.name}" in missing:
                         definition = CreateColumn(column).compile(dialect=connection.dialect)
                         connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition}")
+                for index in table.indexes:
+                    if index.name in missing:
+                        index.create(connection)
 
         async with self._database.transaction() as transaction:
             await transaction.run(create)
@@ -195,11 +198,19 @@ class SQLAlchemyStore(Generic[U]):
                 else:
                     there = {column["name"] for column in found.get_columns(table.name, schema=table.schema)}
                     missing += [f"{table.name}.{column}" for column in {column.name for column in table.c} - there]
+                    missing += self._missing_indexes(found, table)
             if tables.accounts.name not in missing:
                 self._check_owner(found)
             return sorted(missing)
 
         return await self._database.run(look)
+
+    def _missing_indexes(self, found: Inspector, table: Table) -> set[str]:
+        """Those of a table of the library's. Statements tell SQLite by name which index to use; PostgreSQL chooses."""
+        if not self._database.sqlite or table not in self._bound.tables.every:
+            return set()
+        there = {index["name"] for index in found.get_indexes(table.name, schema=table.schema)}
+        return {str(index.name) for index in table.indexes} - there
 
     def _check_owner(self, found: Inspector) -> None:
         """Refuse tables that were made from another metadata, for another class."""
