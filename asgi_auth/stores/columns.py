@@ -1,7 +1,7 @@
 """The columns of each record, declared once: what is selected, inserted, read and written follows from here.
 
-A record has a column for each field, with the name of the field. Most fields say by their type how they are kept. Ids
-are text in every record, so that the declaration names them.
+A record has a column for each field, with the name of the field. The type of a field says how its values are kept. An
+id is text in every record, so that the declaration names the fields that are ids.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -79,14 +79,14 @@ class Column:
     """Whether it may be None."""
 
     def writer(self, codec: Codec) -> Convert:
-        """What makes a value of the row of a value of the record."""
+        """The function from a value of the record to the value in the row."""
         writers: dict[Kind, Convert] = {kind: write for kind, (write, _) in _JSON.items()}
         writers |= {Kind.INSTANT: codec.store_instant, Kind.ID: codec.store_id, Kind.USER_ID: codec.store_user_id}
         write = writers.get(self.kind, same)
         return partial(or_none, write) if self.optional else write
 
     def reader(self, codec: Codec) -> Convert:
-        """What makes a value of the record of a value of the row that is not None."""
+        """The function from a value in the row, which is not None, to the value of the record."""
         readers: dict[Kind, Convert] = {kind: read for kind, (_, read) in _JSON.items()}
         readers |= {Kind.INSTANT: codec.read_instant, Kind.ID: codec.read_id, Kind.USER_ID: codec.read_user_id}
         readers[Kind.TRUTH] = bool  # SQLite has numbers
@@ -99,7 +99,7 @@ class Columns(Generic[R]):
     Args:
         record: A dataclass.
         names: The column of a field that is not called like the field.
-        kinds: How fields are kept whose type does not say it.
+        kinds: How the fields are kept whose type does not say it.
     """
 
     def __init__(self, record: type[R], *, names: Mapping[str, str] = EMPTY, **kinds: Kind) -> None:
@@ -120,7 +120,7 @@ class Columns(Generic[R]):
     # --- SQL
 
     def selected(self, table: str = "", **elsewhere: str) -> str:
-        """What a statement returns: columns of *table*, and of the tables in *elsewhere* those that it names."""
+        """The list of a SELECT or RETURNING: columns of *table*; for the fields in *elsewhere*, of that table."""
         return ", ".join(self._selected(column, elsewhere.get(column.field, table)) for column in self.every)
 
     def _selected(self, column: Column, table: str) -> str:
@@ -135,7 +135,10 @@ class Columns(Generic[R]):
         return ", ".join(self._value(column, first, typed=column.kind in _JSON) for column in self.every)
 
     def values_of_account(self, first: int) -> str:
-        """Parameters for a SELECT from the accounts, which says no types. The user's id is that of the account."""
+        """Parameters for a SELECT from the accounts, with their types, because no column says them.
+
+        The user's id is the column of the account: its type is the application's.
+        """
         return ", ".join(
             "user_id" if column.kind is Kind.USER_ID else self._value(column, first, typed=True)
             for column in self.every
@@ -147,8 +150,9 @@ class Columns(Generic[R]):
     # --- rows
 
     def reader(self, codec: Codec, *, start: int = 0) -> Callable[[Row], R]:
-        """What makes a record of a row, from the place *start* on; what comes after the record does not matter."""
-        # One expression, made as dataclasses makes __init__: requests wait for it, and a loop takes a quarter longer.
+        """The function from a row, whose columns of the record begin at the place *start*, to the record."""
+        # One expression, made as dataclasses makes __init__: every request waits for it, and a loop takes a quarter
+        # more time.
         names: dict[str, Any] = {"record": self.record}
         arguments = list[str]()
         for place, column in enumerate(self.every, start):
@@ -162,7 +166,7 @@ class Columns(Generic[R]):
         return made
 
     def writers(self, codec: Codec) -> dict[str, Convert]:
-        """For each field what makes a value of the row."""
+        """For each field the function from its value to the value in the row."""
         return {column.field: column.writer(codec) for column in self.every}
 
 
@@ -179,7 +183,7 @@ USER = Columns(User, id=Kind.USER_ID)
 ACCOUNT = Columns(Account, user_id=Kind.USER_ID)
 SESSION = Columns(Session, id=Kind.ID, user_id=Kind.USER_ID)
 TOKEN = Columns(TokenRecord, user_id=Kind.USER_ID)
-# Who is named in an invitation may be gone, or somebody's id of another kind: these are no ids of the table of users.
+# An invitation outlives the users whom it names, so that their ids are kept like the library's own.
 INVITATION = Columns(
     InvitationRecord,
     names={"grant": "grant_data"},  # a reserved word

@@ -1,4 +1,4 @@
-"""What other databases and drivers make of the shared statements, which are written for PostgreSQL and asyncpg."""
+"""The shared statements, which are written for PostgreSQL and asyncpg, for other databases and drivers."""
 
 import re
 from collections.abc import Callable

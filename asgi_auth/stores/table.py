@@ -1,7 +1,9 @@
 """What every capability in SQL is made of: an executor and the subject that its statements are bound to.
 
 The statements are written for PostgreSQL, with a cast where it could not tell the type of a parameter and with the
-locks that many writers need. ``dialects`` has what other databases make of them.
+locks that many writers need. A parameter that is the id of a user has no cast, because its type may be the
+application's: compare it with a column before anything else. Tables and their indexes are called ``asgi_auth_…``. A
+hint for SQLite is a comment. ``dialects`` and ``sqlalchemy.native`` translate the statements.
 """
 
 from collections.abc import Sequence
@@ -29,7 +31,7 @@ class Table:
         return await self._executor.write(sql, (self._subject_name, *values)) if storable(values) else ()
 
     async def _put(self, sql: str, *values: Any) -> Sequence[Row]:
-        """For new *values*: ValidationError for whatever cannot be stored. A row of nobody is not kept."""
+        """For new *values*: ValidationError for whatever cannot be stored. A row of ``NOBODY`` is not kept."""
         if any(value is NOBODY for value in values):
             return ()
         if not storable(values):

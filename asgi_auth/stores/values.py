@@ -18,7 +18,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 NOBODY: Final = object()
-"""What stands for a text that is no id where each value of the id's type could be an id. No row has it."""
+"""The stored form of a text that is no id, where the type of the ids leaves no value free for that. It finds no row."""
 
 
 class Codec(NamedTuple):
@@ -27,11 +27,11 @@ class Codec(NamedTuple):
     store_instant: Callable[[datetime], Any]
     read_instant: Callable[[Any], datetime]
     store_id: Callable[[str], Any]
-    """For an id that the library makes. Of a text that is no id: one that no row has."""
+    """For an id that the library makes. A text that is no id becomes an id that no row has."""
     read_id: Callable[[Any], str]
     store_user_id: Callable[[str], Any]
-    """For an id of the table of users, which may be the application's. Of a text that is no id: one that no user has,
-    or ``NOBODY``."""
+    """For an id of the table of users, which may be the application's. A text that is no id becomes an id that no user
+    has, or ``NOBODY``."""
     read_user_id: Callable[[Any], str]
 
 

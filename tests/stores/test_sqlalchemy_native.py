@@ -108,6 +108,17 @@ def test_statement_is_in_the_words_of_the_driver(dialect: Dialect, expected: str
     assert translated.statement(STATEMENT, connection) is statement
 
 
+@pytest.mark.anyio
+async def test_engine_with_another_style_of_parameters_is_served(tmp_path: Path) -> None:
+    """An engine may have its own statements with named parameters; those of the library are in the driver's style."""
+    async with engines("sqlite", tmp_path) as made:
+        engine = made(paramstyle="named")
+        await make(engine, IntUser)
+        scoped = SQLAlchemyStore(engine, IntUser).scope("user")
+        token = await add_token(scoped, await add_user(scoped))
+        assert await scoped.tokens.consume("reset", token.token_hash, now=NOW) == token
+
+
 @pytest.mark.parametrize("dialect", [SQLITE, ASYNCPG], ids=["sqlite", "postgresql"])
 def test_statement_names_the_tables_of_the_model(dialect: Dialect) -> None:
     """Prefix and schema are in the statement, quoted where they must be; a column or an index has no schema."""

@@ -86,5 +86,4 @@ async def main(name: str, place: str) -> None:
     await store.close()
 
 
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+asyncio.run(main(*sys.argv[1:]))  # always: no module imports this one

@@ -39,7 +39,7 @@ class SQLExecutor:
 
     async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         def act(connection: Connection) -> Sequence[Row]:
-            # Not through SQLAlchemy's compiler, which would add casts of its own and look every statement up.
+            # Not through SQLAlchemy's compiler, which would add casts of its own.
             text, bind = self._native.statement(sql, connection)
             result = connection.exec_driver_sql(text, bind(values))
             return result.all() if result.returns_rows else ()

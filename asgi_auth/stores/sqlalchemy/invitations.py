@@ -2,8 +2,8 @@
 
 from asgi_auth.stores.sql_invitations import Pending, SQLInvitations, pending_statements
 
-# Two unique indexes see to one pending invitation, in place of one over an expression, which Alembic leaves out of the
-# migrations that it writes for SQLite. Both statements have the same parameters.
+# These tables have two unique indexes in place of one over an expression: Alembic leaves an index over an expression
+# out of the migrations that it writes for SQLite.
 _IN_SCOPE = pending_statements(
     "scope = $2", "(subject_name, scope, email_key) WHERE status = 'pending' AND scope IS NOT NULL"
 )

@@ -1,14 +1,15 @@
-"""The shared statements in the words of the application's database: its tables, its driver, the type of its ids."""
+"""The shared statements for the application's database: its tables, its driver, and the type of its users' ids."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Dialect
 from sqlalchemy.engine import Connection
+from sqlalchemy.engine.default import DefaultDialect
 
 from asgi_auth.errors import ValidationError
 from asgi_auth.stores.dialects import for_sqlite, question_marks, replace_parameters
@@ -19,7 +20,7 @@ from asgi_auth.stores.values import NOBODY, Codec, instant, micros, storable
 _HINT = re.compile(r"/\*.*?\*/")
 _CAST = re.compile(r"::(timestamptz|uuid|jsonb)\b")
 _CASTS = {"timestamptz": "::bigint", "uuid": "::text", "jsonb": ""}
-"""The library's tables are alike in every database: instants are numbers, its own ids and JSON are text."""
+"""The types of these tables: instants are numbers; the library's ids and JSON are text."""
 
 
 class Statement(NamedTuple):
@@ -27,7 +28,7 @@ class Statement(NamedTuple):
 
     text: str
     bind: Callable[[Sequence[Any]], Any]
-    """What the driver takes, of the values ``$1``, ``$2``, …"""
+    """The function from the values of ``$1``, ``$2``, … to what the driver takes."""
 
 
 class Native:
@@ -40,6 +41,8 @@ class Native:
         longest_first = sorted(self._tables, key=len, reverse=True)
         self._name = re.compile(rf"\b({'|'.join(longest_first)})(_\w+)?(\.)?")
         self._schema = tables.accounts.schema
+        # The style of the driver, not of the engine, which may have SQLAlchemy's own statements in another one.
+        self._for_driver = _FOR_DRIVERS[cast("DefaultDialect", dialect).default_paramstyle]
         self._translated = lru_cache(maxsize=512)(self._translate)
 
     def statement(self, sql: str, connection: Connection) -> Statement:
@@ -53,7 +56,7 @@ class Native:
         else:
             sql = _CAST.sub(lambda found: _CASTS[found[1]], _HINT.sub("", sql))
         sql = self._name.sub(lambda found: self._named(schema, *found.groups()), sql)
-        return _FOR_DRIVERS[self._dialect.paramstyle](sql)
+        return self._for_driver(sql)
 
     def _named(self, schema: str | None, table: str, suffix: str | None, dot: str | None) -> str:
         quote, name = self._preparer.quote, self._tables[table].name
@@ -74,7 +77,7 @@ def _by_number(sql: str) -> Statement:
 
 
 def _by_name(sql: str) -> Statement:
-    # With names one parameter may be in several places; its type is found where the first one is.
+    # With names a parameter may be in several places, and the first place tells the database its type.
     text = replace_parameters(sql.replace("%", "%%"), lambda number: f"%(p{number})s")
     return Statement(text, lambda values: {f"p{number}": value for number, value in enumerate(values, 1)})
 
@@ -87,21 +90,21 @@ _FOR_DRIVERS: Mapping[str, Callable[[str], Statement]] = {
 
 
 def codec(dialect: Dialect, model: Model, tables: Tables) -> Codec:
-    """How the database keeps values; an id of a user as the type of the application's own primary key has it."""
+    """How the database keeps values. The type of the application's primary key converts the ids of users."""
     kind = tables.accounts.c.user_id.type.dialect_impl(dialect)
     bind, result = kind.bind_processor(dialect), kind.result_processor(dialect, None)
 
     def store_user_id(text: str) -> Any:
         if not storable(text):
-            return text  # which is refused where it would be stored
+            return text  # the caller refuses it
         key = model.to_id(text)
         if key is None:
             return NOBODY
         try:
             return key if bind is None else bind(key)
-        except (TypeError, ValueError, LookupError):  # a type of the application's does not take it, and may quote it
+        except (TypeError, ValueError, LookupError):
             refused = ValidationError("a value cannot be stored")
-        raise refused
+        raise refused  # without the error of the application's type, which may quote the id
 
     def read_user_id(value: Any) -> str:
         return str(value if result is None else result(value))

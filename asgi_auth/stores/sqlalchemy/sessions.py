@@ -19,7 +19,7 @@ from asgi_auth.stores.values import micros, storable
 
 U = TypeVar("U")
 
-# One clock after the other: no column says when a session ended, and SQLite finds no row by an index of one of three.
+# One clock after the other: these tables have no column that says when a session ended.
 _PRUNE = tuple(prune_statement(clock) for clock in ("idle_expires_at", "expires_at", "revoked_at"))
 
 

@@ -275,7 +275,7 @@ class _ScopedStore(Generic[U]):
     def __init__(self, place: Transactions, lasting: Lasting | None, bound: _Bound, subject_name: str) -> None:
         """Args: lasting: What counts; None: *place*, so that a count is part of its transaction."""
         self._place, self._lasting, self._bound, self._subject_name = place, lasting, bound, subject_name
-        executor = SQLExecutor(place, bound.native, bound.rows)
+        executor = self.executor = SQLExecutor(place, bound.native, bound.rows)
         self.users = Users[U](executor, bound.model, bound.tables, subject_name, bound.options)
         self.accounts = Accounts(executor, subject_name)
         self.sessions = Sessions[U](executor, subject_name, bound.look_ups)
@@ -295,7 +295,7 @@ class _ScopedStore(Generic[U]):
                 tokens=bound.tokens,
                 invitations=bound.invitations,
                 counters=bound.counters,
-                connection=transaction.session,
+                connection=bound.executor.connection,
             )
             yield work
             transaction.defer(work.jobs)

@@ -151,13 +151,13 @@ class Users(Generic[U]):
     def _found(self, session: Session, condition: ColumnElement[bool]) -> Found[U] | None:
         accounts = self._tables.accounts
         statement: Select[Any] = (
-            select(self._model.cls, *account_columns(self._tables))
+            select(*account_columns(self._tables), self._model.cls)
             .join(accounts, accounts.c.user_id == self._model.id)
             .where(accounts.c.subject_name == self._subject_name, condition)
             .options(*self._options)
         )
         row = session.execute(statement).unique().first()
-        return None if row is None else Found(row[0], TEXT_ROWS.of(ACCOUNT).read(row[1:]))
+        return None if row is None else Found(row[-1], TEXT_ROWS.of(ACCOUNT).read(row))
 
     def _fresh(self, session: Session, key: Any) -> Found[U]:
         session.expunge_all()  # what the database made of the values, not what was given

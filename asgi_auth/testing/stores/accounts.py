@@ -76,13 +76,16 @@ class AccountTests:
         accounts = store.scope("user").accounts
         assert [await accounts.update(user_id, {"stamp": OTHER}) for user_id in NO_IDS] == [None] * len(NO_IDS)
 
-    async def test_account_update_refuses_unstorable_text(self, store: Store[Any]) -> None:
+    async def test_account_refuses_unstorable_text(self, store: Store[Any]) -> None:
         """RP-8: what no database takes is not written."""
         scoped = store.scope("user")
         user_id = (await add_user(scoped)).account.user_id
         for text in UNSTORABLE:
             with pytest.raises(ValidationError):
                 await scoped.accounts.update(user_id, {"password_hash": text})
+            with pytest.raises(ValidationError):
+                await add_user(scoped, "bob", password_hash=text)
+        assert await scoped.users.find("email", "bob@example.com") is None
 
     async def test_account_highest_bcrypt_cost(self, store: Store[Any]) -> None:
         """The dearest cost up to the limit, wherever in the hash it is; other hashes have none."""
