@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import Enum, auto
 from functools import partial
 from types import NoneType, UnionType
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from asgi_auth.store import Counted, InvitationRecord, TokenRecord
 from asgi_auth.stores.values import (
@@ -63,7 +63,7 @@ _JSON: Mapping[Kind, tuple[Convert, Convert]] = {
     Kind.NAMES: (dump_names, parse_names),
 }
 _TYPES = {Kind.TRUTH: "boolean", Kind.INSTANT: "timestamptz", Kind.ID: "uuid", **dict.fromkeys(_JSON, "text::jsonb")}
-_PLAIN_TYPES = {bytes: "bytea", int: "bigint"}
+_PLAIN_TYPES = {str: "text", bytes: "bytea", int: "bigint"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,8 @@ def _column(field: str, name: str, hint: Any, kind: Kind | None) -> Column:
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     [given] = (option for option in options if option is not NoneType)
     kind = kind or _KINDS.get(given, Kind.PLAIN)
-    return Column(field, name, kind, _TYPES.get(kind) or _PLAIN_TYPES.get(given, "text"), NoneType in options)
+    kept = _TYPES.get(kind) or _PLAIN_TYPES[str if get_origin(given) is Literal else given]
+    return Column(field, name, kind, kept, NoneType in options)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------

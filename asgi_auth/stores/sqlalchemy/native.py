@@ -59,12 +59,10 @@ class Native:
         return self._for_driver(sql)
 
     def _named(self, schema: str | None, table: str, suffix: str | None, dot: str | None) -> str:
-        quote, name = self._preparer.quote, self._tables[table].name
-        if suffix is not None:  # an index, which is in the schema of its table
-            return quote(name + suffix) + (dot or "")
-        if dot is not None or schema is None:
-            return quote(name) + (dot or "")
-        return f"{self._preparer.quote_schema(schema)}.{quote(name)}"
+        name = self._preparer.quote(self._tables[table].name + (suffix or ""))
+        if schema is None or suffix or dot:  # an index is looked for beside its table; a qualifier is the table's name
+            return name + (dot or "")
+        return f"{self._preparer.quote_schema(schema)}.{name}"
 
 
 def _in_order(sql: str) -> Statement:

@@ -263,9 +263,10 @@ class RevocationTests:
         revoked, _ = await add_session(scoped, alice)
         await scoped.sessions.revoke(revoked.id, now=NOW)
         await add_session(scoped, alice, idle_expires_at=NOW)
-        await add_session(scoped, alice, expires_at=NOW - SECOND)
+        for _ in range(2):
+            await add_session(scoped, alice, expires_at=NOW - SECOND)
         pruned = [await scoped.sessions.prune(now=NOW, limit=2) for _ in range(3)]
-        assert pruned == [2, 1, 0]
+        assert pruned == [2, 2, 0]
         assert await scoped.sessions.load(live_hash, now=NOW) is not None
         assert await scoped.sessions.prune(now=live.idle_expires_at, limit=2) == 1
 
