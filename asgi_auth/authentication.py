@@ -168,9 +168,8 @@ class Authentication(Generic[U]):
         needs = [(user.name, NEEDS | getattr(user, "needs", frozenset())) for user in users]
         if self.registration == "open":  # whichever strategy it is that registers
             needs.append(("limits.identity_taken", frozenset({"counters"})))
-        for kind in get_args(Kind):
-            if getattr(limits, kind) is not None:
-                needs.append((f"limits.{kind}", frozenset({"counters"})))
+        counted = [f"limits.{kind}" for kind in get_args(Kind) if getattr(limits, kind) is not None]
+        needs += [(name, frozenset({"counters"})) for name in counted]
         for name, needed in needs:
             for need in sorted(needed):
                 if not hasattr(self._scoped, need):

@@ -35,8 +35,8 @@ class Limits:
     Args:
         identity_taken: How often one client address may be told by registering that an address or user name is taken,
             whatever the strategy; from then on it cannot register until the window ends.
-        current_password: How often a user who is signed in may get their current password wrong, by account. None: it is
-            not limited, which a store without counters needs.
+        current_password: How often a user who is signed in may get their current password wrong, by account. None: it
+            is not limited, which a store without counters needs.
         sign_in: How often the password of a sign-in may be wrong, by the address or user name that is given, whether
             or not there is such an account. None: it is not limited.
 

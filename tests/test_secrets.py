@@ -323,7 +323,7 @@ async def test_no_hook_is_told_a_password_and_no_event_a_token(tmp_path: Path) -
     tokens = {token for _, token, _ in mails.messages if token is not None}
     passwords = {PASSWORD, NEW_PASSWORD, WRONG}
     assert len(tokens) == len({"invitation", "confirmation", "change", "reset"})
-    happened = {"invitation.sent", "invitation.accepted", "user.created", "user.confirmed", "user.changed"}
+    happened = {"invitation.sent", "invitation.accepted", "user.created", "user.confirmed", "user.change_asked"}
     assert {name for name, _ in kept.events} >= {*happened, "sign_in.succeeded", "act.failed", "password.set"}
     assert [text for text in kept.drafts for secret in passwords if secret in text] == []
     assert [text for _, text in kept.events for secret in passwords | tokens if secret in text] == []

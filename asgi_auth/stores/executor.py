@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from asgi_auth.stores.rows import Row, Rows
+from asgi_auth.errors import StoreUnavailableError
+from asgi_auth.stores.columns import Row
+from asgi_auth.stores.rows import Rows
+
+
+class ConflictError(StoreUnavailableError):
+    """A statement would have broken a constraint. ``reason`` names the constraint or its columns, never a value."""
 
 
 class Executor(Protocol):

@@ -8,7 +8,7 @@ lack: no advisory locks, and LISTEN/NOTIFY for cached look-ups alone.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -17,12 +17,15 @@ from asgi_auth.errors import ConfigurationError
 from asgi_auth.runtime.callables import refuse_async
 from asgi_auth.runtime.loop import running_loop
 from asgi_auth.store import ScopedStore
+from asgi_auth.stores.columns import SESSION, Row
 from asgi_auth.stores.postgres_cache import CHANNEL, NOTIFY, Fill, Key, SessionCache
 from asgi_auth.stores.postgres_connections import Connections, Pool, Settings
 from asgi_auth.stores.postgres_dsn import Address, read_dsn
 from asgi_auth.stores.postgres_waits import fetch, transaction
-from asgi_auth.stores.rows import Codec, Row, Rows
-from asgi_auth.stores.sql import LOAD_SESSION, LOAD_SESSION_BY_ID, REVOKE_SESSIONS_BY_SECRET, SQLScopedStore
+from asgi_auth.stores.rows import Rows
+from asgi_auth.stores.sql import SQLScopedStore
+from asgi_auth.stores.sql_sessions import LOAD_SESSION, LOAD_SESSION_BY_ID, REVOKE_SESSIONS_BY_SECRET
+from asgi_auth.stores.values import Codec, same
 from asgi_auth.types import User
 
 
@@ -150,12 +153,8 @@ def _parsed(text: str) -> UUID:
     return value if str(value) == text else _NOBODY
 
 
-def _same(at: datetime) -> datetime:
-    return at
-
-
 # Ids are read by `str`: an application's pool may have a codec of its own for them.
-_ROWS = Rows(Codec(_same, _same, _uuid, str))
+_ROWS = Rows(Codec(same, same, _uuid, str, _uuid, str))
 
 
 # --- executors -------------------------------------------------------------------------------------------------------
@@ -288,11 +287,11 @@ _LONGEST_TEXT = 4096
 
 
 def _keep(cache: SessionCache, fill: Fill, key: Key, row: tuple[Any, ...]) -> None:
-    """Keep a row of ``SESSION`` and ``USER``, to be forgotten by the id of either."""
-    session_id, user_id, _, _, _, idle_expires_at, expires_at = row[:7]
+    """Keep a row that ``Rows.loaded`` reads, to be forgotten by the id of the session or of the user."""
     if sum(len(value) for value in row if isinstance(value, str)) <= _LONGEST_TEXT:
-        ids = (str(session_id), str(user_id))
-        cache.keep(fill, key, row, ids=ids, ends_at=min(idle_expires_at, expires_at))
+        session = _ROWS.of(SESSION).read(row)
+        ends_at = min(session.idle_expires_at, session.expires_at)
+        cache.keep(fill, key, row, ids=(session.id, session.user_id), ends_at=ends_at)
 
 
 class _Changed:
@@ -303,13 +302,13 @@ class _Changed:
         self._cache = cache
 
     def note(self, sql: str, values: Sequence[Any], rows: Sequence[Row]) -> None:
-        """Note what a statement was given, as it may have changed just that; rather too much than too little.
+        """Note the ids that a statement was given: it may have changed these rows. Noting too many is safe.
 
-        Not what was inserted: that there is none is never kept. Nor what was pruned, which had ended: by its clocks,
-        which are judged each time, or by a revocation, which was told of.
+        What was inserted is not noted: that there is no row is never kept. Nor is what was pruned, which had ended: by
+        its clocks, which are judged each time, or by a revocation, which was told of.
         """
         if sql is REVOKE_SESSIONS_BY_SECRET:  # whose ids only the database knows
-            self.ids.update(str(row[0]) for row in rows)
+            self.ids.update(_ROWS.of(SESSION).read(row).id for row in rows)
         elif not sql.lstrip().startswith("INSERT"):
             self.ids.update(str(value) for value in values if isinstance(value, UUID))
 

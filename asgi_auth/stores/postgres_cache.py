@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from asgi_auth.errors import AuthError
-from asgi_auth.stores.rows import Row
+from asgi_auth.stores.columns import Row
 
 logger = logging.getLogger("asgi_auth")
 

@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 
 from asgi_auth.errors import StoreUnavailableError
-from asgi_auth.stores.rows import Row
-from asgi_auth.stores.sql import ConflictError
+from asgi_auth.stores.columns import Row
+from asgi_auth.stores.executor import ConflictError
 
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """What the driver raises when the database does not do as it should; OSError has TimeoutError in it."""

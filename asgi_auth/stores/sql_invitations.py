@@ -8,28 +8,46 @@ it, and misses.
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import count, product
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from asgi_auth.errors import ValidationError
 from asgi_auth.store import InvitationRecord, InvitationStatus
-from asgi_auth.stores.rows import INVITATION, INVITATION_COLUMNS, Row, dump, dump_names, or_none, storable
+from asgi_auth.stores.columns import INVITATION, Row
 from asgi_auth.stores.table import Table
+from asgi_auth.stores.values import dump, or_none, storable
+
+_ONE = "UPDATE asgi_auth_invitations SET {} WHERE subject_name = $1 AND id = $2 AND {}"
+_EXPIRED = "UPDATE asgi_auth_invitations SET status = 'expired', ended_at = expires_at WHERE "
+_RETURNED = INVITATION.selected()
+
+
+class Pending(NamedTuple):
+    """The statements that go by the unique index of what is pending for an address in a scope."""
+
+    replace_expired: str
+    insert: str
+    find: str
+
+
+def pending_statements(in_scope: str, unique: str) -> Pending:
+    """The statements where *in_scope* compares the scope with ``$2``, and *unique* is the target of a conflict."""
+    pending = f"subject_name = $1 AND {in_scope} AND email_key = $3 AND status = 'pending'"
+    return Pending(
+        f"{_EXPIRED} {pending} AND expires_at <= $4",
+        f"""
+INSERT INTO asgi_auth_invitations (subject_name, {INVITATION.listed}) VALUES ($1, {INVITATION.values(2)})
+ON CONFLICT {unique} DO NOTHING
+RETURNING 1""",
+        f"SELECT {_RETURNED} FROM asgi_auth_invitations WHERE {pending} AND expires_at > $4",
+    )
+
 
 # As the unique index has it: no two nulls are equal to a database, but two invitations without a scope are in the same.
 _SCOPE = "coalesce('=' || scope, '')"
-_PENDING = f"subject_name = $1 AND {_SCOPE} = $2 AND email_key = $3 AND status = 'pending'"
-_ONE = "UPDATE asgi_auth_invitations SET {} WHERE subject_name = $1 AND id = $2 AND {}"
-_EXPIRED = "UPDATE asgi_auth_invitations SET status = 'expired', ended_at = expires_at WHERE "
-
-REPLACE_EXPIRED_INVITATION = f"{_EXPIRED} {_PENDING} AND expires_at <= $4"
-INSERT_INVITATION = f"""
-INSERT INTO asgi_auth_invitations (subject_name, {INVITATION_COLUMNS})
-VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7::text::jsonb, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-    $20)
-ON CONFLICT (subject_name, {_SCOPE}, email_key) WHERE status = 'pending' DO NOTHING
-RETURNING 1"""
-GET_INVITATION = f"SELECT {INVITATION} FROM asgi_auth_invitations WHERE subject_name = $1 AND id = $2"
-FIND_INVITATION = f"SELECT {INVITATION} FROM asgi_auth_invitations WHERE {_PENDING} AND expires_at > $4"
+REPLACE_EXPIRED_INVITATION, INSERT_INVITATION, FIND_INVITATION = PENDING = pending_statements(
+    f"{_SCOPE} = $2", f"(subject_name, {_SCOPE}, email_key) WHERE status = 'pending'"
+)
+GET_INVITATION = f"SELECT {_RETURNED} FROM asgi_auth_invitations WHERE subject_name = $1 AND id = $2"
 _LIVE = "status = 'pending' AND expires_at > $4"
 RENEW_INVITATION = (
     _ONE.format(
@@ -37,14 +55,14 @@ RENEW_INVITATION = (
         "grant_data = coalesce($8::text::jsonb, grant_data)",
         f"version = $3 AND {_LIVE} AND last_sent_at <= $6 AND sent_count < $7",
     )
-    + f" RETURNING {INVITATION}"
+    + f" RETURNING {_RETURNED}"
 )
 END_INVITATION = (
     _ONE.format(
         "status = $3, ended_at = $4, accepted_by = $6, accepted_via = $7, ended_by = $8, reason = $9",
         f"{_LIVE} AND ($5::bigint IS NULL OR version = $5::bigint)",
     )
-    + f" RETURNING {INVITATION}"
+    + f" RETURNING {_RETURNED}"
 )
 ATTRIBUTE_INVITATION = _ONE.format("accepted_by = $3", "status = 'accepted' AND accepted_by IS NULL")
 NOTE_DELIVERY = _ONE.format("delivery = $4", "version = $3")
@@ -55,7 +73,7 @@ WITH batch AS MATERIALIZED (
 )
 {_EXPIRED} subject_name = $1 AND id IN (SELECT id FROM batch) RETURNING 1"""
 AGED_INVITATIONS = f"""
-SELECT {INVITATION} FROM asgi_auth_invitations WHERE subject_name = $1 AND ended_at < $2 AND email <> ''
+SELECT {_RETURNED} FROM asgi_auth_invitations WHERE subject_name = $1 AND ended_at < $2 AND email <> ''
 ORDER BY ended_at LIMIT $3"""
 FORGET_INVITATION = _ONE.format("email = '', email_key = $3, grant_data = '{}'", "status <> 'pending'")
 
@@ -66,7 +84,7 @@ def _list(filters: Sequence[str], after: bool) -> str:
     if after:
         guards.append(f" AND (created_at, id) < (${next(numbers)}, ${next(numbers)})")
     return (
-        f"SELECT {INVITATION} FROM asgi_auth_invitations WHERE subject_name = $1{''.join(guards)} "
+        f"SELECT {_RETURNED} FROM asgi_auth_invitations WHERE subject_name = $1{''.join(guards)} "
         f"ORDER BY created_at DESC, id DESC LIMIT ${next(numbers)}"
     )
 
@@ -83,27 +101,20 @@ class SQLInvitations(Table):
     """``InvitationStore``."""
 
     async def insert(self, record: InvitationRecord) -> bool:
-        pending = (_scope_key(record.scope), record.email_key)
+        statements, scope = self._pending(record.scope)
+        values = self._rows.of(INVITATION).write(record)
         async with self._executor.transaction() as executor:
             bound = SQLInvitations(executor, self._subject_name)
-            await bound._change(REPLACE_EXPIRED_INVITATION, *pending, self._instant(record.created_at))
-            return bool(await bound._put(INSERT_INVITATION, *self._values(record)))
-
-    def _values(self, record: InvitationRecord) -> tuple[Any, ...]:
-        return (
-            *(self._id(record.id), record.scope, record.email, record.email_key),
-            *(dump(record.grant), dump_names(record.strategies), or_none(self._id, record.inviter_id)),
-            *(record.status, record.version, self._instant(record.created_at), self._instant(record.expires_at)),
-            *(record.sent_count, self._instant(record.last_sent_at), record.delivery),
-            *(or_none(self._id, record.accepted_by), record.accepted_via),
-            *(or_none(self._instant, record.ended_at), or_none(self._id, record.ended_by), record.reason),
-        )
+            over = (scope, record.email_key, self._instant(record.created_at))
+            await bound._change(statements.replace_expired, *over)
+            return bool(await bound._put(statements.insert, *values))
 
     async def get(self, invitation_id: str) -> InvitationRecord | None:
         return self._first(await self._find(GET_INVITATION, self._id(invitation_id)))
 
     async def find(self, scope: str | None, email_key: str, *, now: datetime) -> InvitationRecord | None:
-        return self._first(await self._find(FIND_INVITATION, _scope_key(scope), email_key, self._instant(now)))
+        statements, parameter = self._pending(scope)
+        return self._first(await self._find(statements.find, parameter, email_key, self._instant(now)))
 
     async def list(
         self,
@@ -118,7 +129,7 @@ class SQLInvitations(Table):
         page = (self._instant(before.created_at), self._id(before.id)) if before else ()
         statement = LIST_INVITATIONS[(*(value is not None for value in filters), before is not None)]
         wanted = [value for value in filters if value is not None]
-        return [self._rows.invitation(row) for row in await self._find(statement, *wanted, *page, limit)]
+        return [self._rows.of(INVITATION).read(row) for row in await self._find(statement, *wanted, *page, limit)]
 
     async def renew(
         self,
@@ -164,14 +175,14 @@ class SQLInvitations(Table):
 
     async def aged(self, *, before: datetime, limit: int) -> Sequence[InvitationRecord]:
         rows = await self._find(AGED_INVITATIONS, self._instant(before), limit)
-        return [self._rows.invitation(row) for row in rows]
+        return [self._rows.of(INVITATION).read(row) for row in rows]
 
     async def forget(self, invitation_id: str, email_key: str) -> None:
         await self._change(FORGET_INVITATION, self._id(invitation_id), email_key)
 
     def _first(self, rows: Sequence[Row]) -> InvitationRecord | None:
-        return self._rows.invitation(rows[0]) if rows else None
+        return self._rows.of(INVITATION).read(rows[0]) if rows else None
 
-
-def _scope_key(scope: str | None) -> str:
-    return "" if scope is None else f"={scope}"
+    def _pending(self, scope: str | None) -> tuple[Pending, str | None]:
+        """The statements for *scope*, and their parameter ``$2``."""
+        return PENDING, "" if scope is None else f"={scope}"

@@ -5,7 +5,6 @@ Each event loop has connections of its own, opened at the first use. Connections
 
 import asyncio
 import os
-import re
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -17,14 +16,13 @@ from typing import Any
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.runtime.loop import running_loop
 from asgi_auth.store import ScopedStore
-from asgi_auth.stores.rows import TEXT_ROWS, Row
+from asgi_auth.stores.columns import Row
+from asgi_auth.stores.dialects import for_sqlite, question_marks
+from asgi_auth.stores.rows import TEXT_ROWS
 from asgi_auth.stores.sql import SQLScopedStore
 from asgi_auth.stores.sqlite_connections import Connection, Pool, fetch
 from asgi_auth.stores.sqlite_file import DatabaseFile
 from asgi_auth.types import User
-
-_PLACEHOLDER = re.compile(r"\$(\d+)")
-_POSTGRES_ONLY = re.compile(r"::\w+| FOR KEY SHARE| FOR UPDATE SKIP LOCKED|/\*|\*/")
 
 
 class SQLiteStore:
@@ -42,7 +40,7 @@ class SQLiteStore:
         busy_timeout: How long a write waits for its turn and for other processes, all in all.
 
     Raises:
-        ConfigurationError: the path is none of a file.
+        ConfigurationError: the path does not name a file.
     """
 
     def __init__(
@@ -105,19 +103,10 @@ class SQLiteStore:
 # --- statements ------------------------------------------------------------------------------------------------------
 
 
-def native(sql: str) -> tuple[str, tuple[int, ...]]:
-    """A statement with plain placeholders and hints, without casts and row locks, and the order of its parameters.
-
-    Not ``?1``: some releases of Python 3.12 take it for a named placeholder and warn.
-    """
-    order = tuple(int(found[1]) - 1 for found in _PLACEHOLDER.finditer(sql))
-    return _PLACEHOLDER.sub("?", _POSTGRES_ONLY.sub("", sql)), order
-
-
 @lru_cache(maxsize=256)
 def _prepared(sql: str) -> tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]]]:
     """The native statement, and what puts its parameters in their order."""
-    text, order = native(sql)
+    text, order = question_marks(for_sqlite(sql))
     # Every statement has two or more (the first is the subject name), so that a tuple is picked.
     return text, itemgetter(*order)
 

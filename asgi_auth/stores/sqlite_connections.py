@@ -13,7 +13,7 @@ import aiosqlite
 
 from asgi_auth.errors import StoreUnavailableError
 from asgi_auth.runtime.jobs import finished
-from asgi_auth.stores.rows import Row
+from asgi_auth.stores.columns import Row
 from asgi_auth.stores.sqlite_file import DatabaseFile, LostFileError, broken, busy, read_only
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
 from asgi_auth.stores import schema
-from asgi_auth.stores.sql import ConflictError
+from asgi_auth.stores.executor import ConflictError
 
 logger = logging.getLogger("asgi_auth")
 

@@ -13,9 +13,10 @@ from starlette.types import ASGIApp
 from asgi_auth.errors import MalformedRequestError
 from asgi_auth.store import ScopedStore
 from asgi_auth.stores import SQLiteStore
+from asgi_auth.stores.columns import Row
 from asgi_auth.stores.executor import Executor
-from asgi_auth.stores.rows import Row
-from asgi_auth.stores.sql import REVOKE_SESSIONS_BY_SECRET, SQLScopedStore
+from asgi_auth.stores.sql import SQLScopedStore
+from asgi_auth.stores.sql_sessions import REVOKE_SESSIONS_BY_SECRET
 from asgi_auth.strategies.password import Password
 from asgi_auth.types import AccessToken, User
 from asgi_auth.web.plug import AuthPlug

@@ -1,15 +1,30 @@
-"""What tests of stores share: ``SQLAlchemyStore`` in an application; a PostgreSQL with another default isolation."""
+"""What tests of stores share: where a file is, whom a store keeps; ``SQLAlchemyStore`` in an application; a PostgreSQL
+with another default isolation."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from asgi_auth.store import ScopedStore, Store
 from asgi_auth.stores import SQLAlchemyStore
 from tests.postgres import another_database
 from tests.stores.engines import Engines, engines, make
 from tests.stores.models import IntUser
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the database is."""
+    return tmp_path / "app.db"
+
+
+@pytest.fixture
+def scoped(store: Store[Any]) -> ScopedStore[Any]:
+    """The users of the store that the test has."""
+    return store.scope("user")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from asgi_auth.stores.sqlite import native
+from asgi_auth.stores.dialects import for_sqlite, question_marks
 from asgi_auth.testing.stores.records import NOW
 from tests.stores.statements import STATEMENTS
 from tests.workers import OnPostgres, OnSQLite
@@ -47,7 +47,7 @@ def _in_sqlite(place: OnSQLite) -> list[Step]:
     with closing(place.connect()) as connection:
         return [
             Step(name, row[3], is_quick_in_sqlite(name, row[3]))
-            for name, (text, order) in ((name, native(text)) for name, text in STATEMENTS.items())
+            for name, (text, order) in ((name, question_marks(for_sqlite(text))) for name, text in STATEMENTS.items())
             for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", [1] * len(order))
         ]
 

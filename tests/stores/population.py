@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from asgi_auth.stores.rows import micros
+from asgi_auth.stores.values import micros
 from asgi_auth.testing.stores.records import NOW
 
 SESSIONS_OF_EACH = 5

@@ -15,7 +15,7 @@ import pytest
 from asgi_auth import stores
 from asgi_auth.errors import ConfigurationError, IdentityTakenError, StoreUnavailableError
 from asgi_auth.stores import PostgresStore
-from asgi_auth.stores.sql import ConflictError
+from asgi_auth.stores.executor import ConflictError
 from asgi_auth.testing import CounterSuite, InvitationSuite, StoreSuite
 from asgi_auth.testing.stores.records import NOW, add_session, add_token, add_user
 from asgi_auth.types import Account

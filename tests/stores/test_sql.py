@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError, ValidationError
 from asgi_auth.store import TokenRecord
-from asgi_auth.stores import sql
-from asgi_auth.stores.rows import TEXT_ROWS, Row, dump, instant, micros, parse, storable
+from asgi_auth.stores.columns import Row
+from asgi_auth.stores.rows import TEXT_ROWS
+from asgi_auth.stores.sql_accounts import SQLAccounts
+from asgi_auth.stores.sql_tokens import SQLTokens
+from asgi_auth.stores.sql_users import HOLD_USER, SQLUsers
+from asgi_auth.stores.values import dump, instant, micros, parse, storable
 from asgi_auth.types import EMPTY, Account
 from tests.stores.statements import STATEMENTS
 
@@ -139,7 +143,7 @@ async def test_account_update_takes_known_columns_only(changes: dict[str, Any], 
     """The name of a column never comes from elsewhere."""
     executor = FakeExecutor()
     with pytest.raises(ConfigurationError, match="stamp, password_hash, confirmed_at, disabled_at"):
-        await sql.SQLAccounts(executor, "user").update("a", changes, expected=expected)
+        await SQLAccounts(executor, "user").update("a", changes, expected=expected)
     assert executor.asked == []
 
 
@@ -147,7 +151,7 @@ async def test_account_update_takes_known_columns_only(changes: dict[str, Any], 
 async def test_account_update_is_one_statement() -> None:
     """Compare-and-set is one statement: nobody gets between the comparison and the write."""
     executor = FakeExecutor(("a", b"t", None, None, None, None))
-    account = await sql.SQLAccounts(executor, "user").update(
+    account = await SQLAccounts(executor, "user").update(
         "a", {"stamp": b"t", "disabled_at": NOW}, expected={"stamp": b"s", "password_hash": None}
     )
     assert account == Account(user_id="a", stamp=b"t")
@@ -165,15 +169,15 @@ async def test_account_update_is_one_statement() -> None:
 async def test_user_update_holds_the_row_first() -> None:
     """What is kept of the old row cannot change before the new one is written."""
     executor = FakeExecutor()
-    assert await sql.SQLUsers(executor, "user").update("a", {"name": "b"}, {}) is None
-    assert executor.asked == [(sql.HOLD_USER, ("user", "a"))]
+    assert await SQLUsers(executor, "user").update("a", {"name": "b"}, {}) is None
+    assert executor.asked == [(HOLD_USER, ("user", "a"))]
 
 
 @pytest.mark.anyio
 async def test_token_consume_is_one_statement() -> None:
     """TK-11: the guard and the deletion are one statement."""
     executor = FakeExecutor((b"h", "reset", None, None, 0, 1, "{}"))
-    record = await sql.SQLTokens(executor, "user").consume("reset", b"h", now=NOW)
+    record = await SQLTokens(executor, "user").consume("reset", b"h", now=NOW)
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     assert record == TokenRecord(
         token_hash=b"h",
@@ -190,9 +194,9 @@ async def test_token_consume_is_one_statement() -> None:
 
 def test_every_statement_is_bound_to_the_subject() -> None:
     """TK-23: no statement reads or changes a row without asking whose it is."""
-    assert len(STATEMENTS) == 58
+    assert len(STATEMENTS) == 59
     for name, text in STATEMENTS.items():
-        if name in ("INSERT_USER", "INSERT_ACCOUNT", "INSERT_INVITATION", "COUNT"):
+        if name in ("INSERT_USER", "INSERT_ACCOUNT", "INSERT_TOKEN", "INSERT_INVITATION", "COUNT"):
             assert "(subject_name, " in text
         else:
             assert "subject_name = $1" in text, name

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from asgi_auth.errors import StoreUnavailableError, ValidationError
 from asgi_auth.store import Counted, InvitationRecord
 from asgi_auth.stores import PostgresStore, SQLiteStore
-from asgi_auth.stores.rows import INVITATION_COLUMNS, dump_names, parse_names
+from asgi_auth.stores.columns import INVITATION
+from asgi_auth.stores.dialects import for_sqlite, question_marks
 from asgi_auth.stores.sql_counters import COUNT, UNCOUNT, SQLCounters
 from asgi_auth.stores.sql_invitations import END_INVITATION, LIST_INVITATIONS, RENEW_INVITATION, SQLInvitations
-from asgi_auth.stores.sqlite import native
+from asgi_auth.stores.values import dump_names, parse_names
 from asgi_auth.testing.stores.records import (
     HOUR,
     NOW,
@@ -99,7 +100,7 @@ async def test_counter_is_one_statement() -> None:
 async def test_sqlite_list_of_invitations_is_never_sorted(tmp_path: Path, filters: tuple[bool, ...]) -> None:
     """Whoever may list has the rows in order by an index: the first page costs as little as it shows."""
     store = SQLiteStore(tmp_path / "app.db")
-    text, order = native(LIST_INVITATIONS[filters])
+    text, order = question_marks(for_sqlite(LIST_INVITATIONS[filters]))
     async with store.scope("user").transaction() as work:
         plan = await work.connection.execute_fetchall(f"EXPLAIN QUERY PLAN {text}", [1] * len(order))
     assert [row[3] for row in plan if "TEMP B-TREE" in row[3]] == []
@@ -147,10 +148,9 @@ RECORDS = st.builds(
 @given(RECORDS)
 def test_invitation_row_is_the_record(record: InvitationRecord) -> None:
     """Whatever an invitation says is in its row, each in its own column, and read from there."""
-    executor = FakeExecutor()
-    row = SQLInvitations(executor, "user")._values(record)
-    assert executor.rows.invitation(row) == record
-    columns = INVITATION_COLUMNS.replace("grant_data", "grant").split(", ")
+    invitations = FakeExecutor().rows.of(INVITATION)
+    assert invitations.read(invitations.write(record)) == record
+    columns = INVITATION.listed.replace("grant_data", "grant").split(", ")
     assert columns == [field.name for field in fields(InvitationRecord)]
 
 

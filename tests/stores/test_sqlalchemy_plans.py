@@ -1,20 +1,27 @@
-"""How SQLite runs the statements of ``SQLAlchemyStore``, which takes what its planner is given, without hints."""
+"""How SQLite runs the statements of ``SQLAlchemyStore``: those of the ORM, and the shared ones on its tables."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import MetaData, event, text
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from asgi_auth.stores import SQLAlchemyStore
-from asgi_auth.testing.stores.records import NOW, add_session, add_token, add_user
+from asgi_auth.stores.sql_invitations import PENDING
+from asgi_auth.stores.sql_sessions import PRUNE_SESSIONS
+from asgi_auth.stores.sqlalchemy import invitations, make_tables, sessions
+from asgi_auth.stores.sqlalchemy.native import Native
+from asgi_auth.testing.stores.records import HOUR, NOW, add_invitation, add_session, add_token, add_user
 from tests.stores.engines import engines, make
-from tests.stores.models import IntUser
+from tests.stores.models import ByValue, IntUser
 from tests.stores.plans import is_quick_in_sqlite
+from tests.stores.statements import STATEMENTS
 
 pytestmark = pytest.mark.anyio
 
@@ -50,8 +57,18 @@ async def do_everything(scoped: Any) -> None:
     assert await sessions.revoke_all(user_id, except_id="x", now=NOW) == 0
     assert await tokens.retire("reset", user_id, older_than=token.token_hash) == 0
     assert await tokens.peek("reset", token.token_hash, now=NOW) == token
+    assert await tokens.latest("reset", user_id, now=NOW) == token
     assert await tokens.consume("reset", token.token_hash, now=NOW) == token
     assert [await store.prune(now=NOW, limit=9) for store in (sessions, tokens)] == [1, 0]
+    for scope in (None, "team"):
+        invitation = await add_invitation(scoped, scope=scope)
+        assert not await scoped.invitations.insert(invitation)
+        assert await scoped.invitations.find(scope, invitation.email_key, now=NOW) == invitation
+        assert await scoped.invitations.list(scope=scope, status="pending") == [invitation]
+        assert await scoped.invitations.end(invitation.id, "revoked", now=NOW)
+    assert await scoped.invitations.expire(now=NOW, limit=9) == 0
+    assert [await scoped.counters.count("mail", b"k", now=NOW, expires_at=NOW + HOUR) for _ in range(2)][1].count == 2
+    assert await scoped.counters.prune(now=NOW + HOUR, limit=9) == 1
 
 
 async def test_sqlalchemy_finds_by_index_in_sqlite(tmp_path: Path) -> None:
@@ -71,3 +88,54 @@ async def test_sqlalchemy_finds_by_index_in_sqlite(tmp_path: Path) -> None:
             if not is_quick_in_sqlite("", row[3])
         ]
     assert slow == ["USE TEMP B-TREE FOR ORDER BY"]
+
+
+OWN: Mapping[str, str] = {
+    **{f"prune {number}": text for number, text in enumerate(sessions._PRUNE)},
+    **{f"in scope {name}": text for name, text in invitations._IN_SCOPE._asdict().items()},
+    **{f"without scope {name}": text for name, text in invitations._WITHOUT_SCOPE._asdict().items()},
+}
+"""What the store has in place of some shared statements."""
+SHARED = {
+    name: text
+    for name, text in STATEMENTS.items()
+    if "asgi_auth_users" not in text and text not in (*PENDING, PRUNE_SESSIONS)
+}
+
+
+async def test_sqlalchemy_finds_by_index_in_sqlite_without_statistics(tmp_path: Path) -> None:
+    """On the tables of the application's metadata the shared statements search as on those of ``SQLiteStore``."""
+    native, slow = Native(SQLiteDialect_aiosqlite(), make_tables(IntUser)), list[tuple[str, str]]()
+    async with engines("sqlite", tmp_path) as made:
+        await make(made(), IntUser)
+        async with made().connect() as connection:
+            asked: Any = connection
+            for name, shared in {**SHARED, **OWN}.items():
+                statement = native.statement(shared, asked.sync_connection).text
+                plan = await asked.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", (1,) * statement.count("?"))
+                slow += [(name, row[3]) for row in plan if not is_quick_in_sqlite(name, row[3])]
+    assert slow == []
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+async def test_tables_in_a_schema_are_served(tmp_path: Path, dialect: str) -> None:
+    """Every statement finds the tables, whatever their names: they are quoted, and in the schema of the model."""
+    async with engines(dialect, tmp_path) as made:
+        engine = made()
+        if dialect == "sqlite":
+            attach = f"ATTACH DATABASE '{tmp_path}/crm.db' AS crm"
+            event.listen(engine.sync_engine, "connect", lambda connection, _: connection.execute(attach))
+        async with engine.connect() as connection:
+            schema = "crm" if dialect == "sqlite" else await connection.scalar(text("SELECT current_schema()"))
+
+        class Base(DeclarativeBase):
+            metadata = MetaData(schema=schema)
+
+        class Member(ByValue, Base):
+            __tablename__ = "members"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            email: Mapped[str]
+
+        store = SQLAlchemyStore(engine, Member, tables=make_tables(Member, prefix="My-"), create_tables=True)
+        await store.open()
+        await do_everything(store.scope("user"))

@@ -205,6 +205,23 @@ async def test_older_tables_are_brought_to_the_newest(tmp_path: Path, dialect: s
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("made_by", ["migrate", "create_tables"])
+async def test_indexes_that_are_missing_are_named(tmp_path: Path, made_by: str) -> None:
+    """Statements name indexes to SQLite: a database that lacks one is refused at open, not at the first request."""
+    async with engines("sqlite", tmp_path) as made:
+        await make(made(), IntUser)
+        async with made().begin() as connection:
+            await connection.execute(text("DROP INDEX asgi_auth_sessions_user_id"))
+        with pytest.raises(ConfigurationError, match="the database has no asgi_auth_sessions_user_id: run "):
+            await SQLAlchemyStore(made(), IntUser).open()
+        store = SQLAlchemyStore(made(), IntUser, create_tables=made_by == "create_tables")
+        if made_by == "migrate":
+            assert await store.migrate() == (3, 3)
+        await store.open()
+        assert await store.scope("user").sessions.list("1", now=NOW) == []
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 async def test_tables_are_made_if_asked_for(tmp_path: Path, dialect: str) -> None:
     """With ``create_tables`` workers that start at once on an empty database both find every table."""

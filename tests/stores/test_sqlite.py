@@ -19,7 +19,7 @@ from asgi_auth import stores
 from asgi_auth.errors import ConfigurationError, IdentityTakenError
 from asgi_auth.store import Found
 from asgi_auth.stores import SQLiteStore
-from asgi_auth.stores.sqlite import native
+from asgi_auth.stores.dialects import for_sqlite, question_marks
 from asgi_auth.testing import CounterSuite, InvitationSuite, StoreSuite
 from asgi_auth.testing.stores.records import NOW, add_session, add_user
 from asgi_auth.types import User
@@ -210,7 +210,7 @@ async def test_sqlite_loads_a_session_by_one_query(
 @pytest.mark.parametrize("name", STATEMENTS)
 async def test_sqlite_finds_by_index(store: SQLiteStore, name: str) -> None:
     """No statement reads a whole table, or all rows of a subject, however long it gets."""
-    text, order = native(STATEMENTS[name])
+    text, order = question_marks(for_sqlite(STATEMENTS[name]))
     async with store.scope("user").transaction() as work:
         plan = await work.connection.execute_fetchall(f"EXPLAIN QUERY PLAN {text}", [1] * len(order))
     assert [row[3] for row in plan if not is_quick_in_sqlite(name, row[3])] == []

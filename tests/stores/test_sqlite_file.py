@@ -25,12 +25,6 @@ from asgi_auth.types import User
 from tests.support import PATIENCE, make_auth
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the database is."""
-    return tmp_path / "app.db"
-
-
 @pytest.fixture(params=[False, True], ids=["threads", "inline"])
 async def store(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[SQLiteStore]:
     """An opened store on an empty database."""
@@ -38,12 +32,6 @@ async def store(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[SQL
     await store.open()
     yield store
     await store.close()
-
-
-@pytest.fixture
-def scoped(store: SQLiteStore) -> ScopedStore[User]:
-    """Its users."""
-    return store.scope("user")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,9 +12,8 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import Executable, Table, event, text
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, CursorResult, Engine, ExceptionContext, Row
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -39,17 +38,15 @@ from sqlalchemy.pool import StaticPool
 
 from asgi_auth.errors import AuthError, ConfigurationError, StoreUnavailableError, ValidationError
 from asgi_auth.runtime.jobs import finished
+from asgi_auth.stores.executor import ConflictError
 from asgi_auth.stores.isolation import DEFAULT_ISOLATION, refuse_other_isolation
-from asgi_auth.stores.sql import ConflictError
 from asgi_auth.stores.sqlite_file import broken
 from asgi_auth.types import Job
 
 T = TypeVar("T")
 
-Act = Callable[[Session], T]
-"""What is done in a session that lives as long as this call; whatever it returns is detached afterwards."""
-Upsert = Callable[[Table], sqlite.Insert | postgresql.Insert]
-"""The INSERT of a database that can say what to do on a conflict."""
+Act = Callable[[Connection], T]
+"""What is done on a connection, which nothing keeps when the call is over."""
 
 
 class Runner(Protocol):
@@ -65,8 +62,13 @@ class Runner(Protocol):
         ...
 
 
-class Executor(Runner, Protocol):
+class Transactions(Runner, Protocol):
     """Where acts are run, alone or several in one transaction."""
+
+    @property
+    def session(self) -> AsyncSession | None:
+        """The session of a transaction; None outside."""
+        ...
 
     def transaction(self) -> AbstractAsyncContextManager["Transaction"]:
         """A new transaction; inside one, the same."""
@@ -82,18 +84,8 @@ class Joined:
     over: bool = False
 
 
-async def rows(runner: Runner, statement: Executable) -> Sequence[Row[Any]]:
-    """The rows that *statement* gives; none if it gives none."""
-
-    def act(session: Session) -> Sequence[Row[Any]]:
-        result = session.execute(statement)
-        return result.all() if isinstance(result, CursorResult) and result.returns_rows else ()
-
-    return await runner.run(act)
-
-
 class Transaction:
-    """``Executor`` inside a transaction."""
+    """``Transactions`` inside a transaction."""
 
     over = False
 
@@ -115,7 +107,7 @@ class Transaction:
 
         async def flushed() -> T:
             await self.session.flush()  # what was added to it is there for whatever comes next
-            return await self._connection.run_sync(in_session, act)
+            return await self._connection.run_sync(act)
 
         return await answered(flushed(), self._timeout)
 
@@ -134,13 +126,14 @@ _joined: ContextVar[Mapping["Database", Joined]] = ContextVar("asgi_auth_joined"
 
 
 class Database:
-    """``Executor`` outside a transaction, unless the application has let the store join one of its own."""
+    """``Transactions`` outside a transaction, unless the application has let the store join one of its own."""
+
+    session = None
 
     def __init__(self, bind: AsyncEngine | async_sessionmaker[Any], timeout: float) -> None:
         self.engine, self._sessions = _engine_of(bind)
         self.timeout = timeout
         self.sqlite = self.engine.dialect.name == "sqlite"
-        self.upsert: Upsert = sqlite.insert if self.sqlite else postgresql.insert
         _check(self.engine)
         # A statement by itself is a transaction by itself: without BEGIN and COMMIT it is one round trip.
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -162,7 +155,7 @@ class Database:
     async def _run_by_itself(self, engine: AsyncEngine, act: Act[T]) -> T:
         async def connected() -> T:
             async with engine.connect() as connection:
-                return await connection.run_sync(in_session, act)
+                return await connection.run_sync(act)
 
         return await answered(connected(), self.timeout)
 
@@ -190,7 +183,7 @@ class Database:
             StoreUnavailableError: the database does not answer.
         """
         if not self.sqlite:
-            [[default]] = await rows(self, text(DEFAULT_ISOLATION))
+            default = await self.run(lambda connection: connection.exec_driver_sql(DEFAULT_ISOLATION).scalar_one())
             refuse_other_isolation("SQLAlchemyStore", default)
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
@@ -269,12 +262,16 @@ async def _commit(session: AsyncSession, connection: AsyncConnection) -> None:
     await connection.commit()
 
 
-def in_session(connection: Connection, act: Act[T]) -> T:
-    """What *act* returns, run in the transaction of *connection*."""
-    # A session for this call alone: its objects are nobody else's, and are detached when it is closed, with every
-    # column loaded, whatever the application's own sessions do at a commit. It never ends the transaction.
-    with Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False) as session:
-        return act(session)
+def in_session(act: Callable[[Session], T]) -> Act[T]:
+    """*act* in a session of the ORM, in the transaction of the connection."""
+
+    def acted(connection: Connection) -> T:
+        # A session for this call alone: its objects are nobody else's, and are detached when it is closed, with every
+        # column loaded, whatever the application's own sessions do at a commit. It never ends the transaction.
+        with Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False) as session:
+            return act(session)
+
+    return acted
 
 
 # --- at start --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only
 
 from asgi_auth.errors import AuthError
-from asgi_auth.stores.sqlalchemy.database import Act, Database, in_session
+from asgi_auth.stores.sqlalchemy.database import Act, Database
 
 logger = logging.getLogger("asgi_auth")
 
@@ -68,9 +68,9 @@ class _Repeater:
     def noting(self, act: Act[T]) -> Act[T]:
         """*act*, remembered as soon as it has run, also if the caller is cancelled meanwhile."""
 
-        def noted(session: Session) -> T:
-            result = act(session)
-            self._done.append(_Done(act, session.connection(), self._innermost()))
+        def noted(connection: Connection) -> T:
+            result = act(connection)
+            self._done.append(_Done(act, connection, self._innermost()))
             return result
 
         return noted
@@ -93,13 +93,13 @@ class _Repeater:
     def _repeat(self, ended: Sequence[_Done]) -> None:
         """Run them again, in the greenlet of the session: they are counted before its ``rollback`` returns."""
 
-        def again(session: Session) -> None:
+        def again(connection: Connection) -> None:
             for done in ended:
-                done.act(session)
+                done.act(connection)
 
         connection = ended[0].connection
         if connection.in_transaction():  # only a savepoint was rolled back; the write lock is still held
-            in_session(connection, again)
+            again(connection)
         else:
             await_only(self._run_apart(again))
 

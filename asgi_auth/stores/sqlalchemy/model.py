@@ -21,8 +21,8 @@ from sqlalchemy.exc import NoInspectionAvailable, SQLAlchemyError
 from sqlalchemy.orm import Mapper
 
 from asgi_auth.errors import ConfigurationError, IdentityTakenError, ValidationError
-from asgi_auth.stores.rows import storable
-from asgi_auth.stores.sql import ConflictError
+from asgi_auth.stores.executor import ConflictError
+from asgi_auth.stores.values import storable
 
 Read = Callable[[Any], Any]
 Write = Callable[[Any], Mapping[str, Any]]
@@ -112,8 +112,10 @@ class Model:
     # --- ids
 
     def _converter(self) -> Callable[[str], Any]:
+        if self._python_type is UUID:
+            return _uuid
         if isinstance(self.id.type, Uuid):
-            return _uuid if self._python_type is UUID else lambda text: str(_uuid(text))
+            return lambda text: str(_uuid(text))
         if self._python_type is int:
             bits = 16 if isinstance(self.id.type, SmallInteger) else 32
             limit = 2 ** ((64 if self._wide or isinstance(self.id.type, BigInteger) else bits) - 1)

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Inspector, Table, inspect
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql.base import ExecutableOption
 
@@ -17,16 +17,19 @@ from asgi_auth.errors import ConfigurationError, StoreUnavailableError
 from asgi_auth.protocol.password_hashes import can_be_verified
 from asgi_auth.runtime.callables import refuse_async
 from asgi_auth.store import ScopedStore, Work
+from asgi_auth.stores.rows import Rows
+from asgi_auth.stores.sql_counters import SQLCounters
+from asgi_auth.stores.sql_tokens import SQLTokens
 from asgi_auth.stores.sqlalchemy.accounts import Accounts
 from asgi_auth.stores.sqlalchemy.adopt import Adopted, Adoption
-from asgi_auth.stores.sqlalchemy.counters import Counters
-from asgi_auth.stores.sqlalchemy.database import Database, Executor, Runner, Upsert
+from asgi_auth.stores.sqlalchemy.database import Database, Transactions, in_session
+from asgi_auth.stores.sqlalchemy.executor import SQLExecutor
 from asgi_auth.stores.sqlalchemy.invitations import Invitations
 from asgi_auth.stores.sqlalchemy.lasting import Lasting
 from asgi_auth.stores.sqlalchemy.model import Field, Model
-from asgi_auth.stores.sqlalchemy.sessions import Sessions
+from asgi_auth.stores.sqlalchemy.native import Native, codec
+from asgi_auth.stores.sqlalchemy.sessions import LookUps, Sessions
 from asgi_auth.stores.sqlalchemy.tables import Tables, check_owner, make_tables, refuse_sharing
-from asgi_auth.stores.sqlalchemy.tokens import Tokens
 from asgi_auth.stores.sqlalchemy.users import Users
 from asgi_auth.types import EMPTY, Job
 
@@ -48,7 +51,9 @@ class _Bound:
     model: Model
     tables: Tables
     options: Sequence[ExecutableOption]
-    upsert: Upsert
+    look_ups: LookUps
+    native: Native
+    rows: Rows
 
 
 class SQLAlchemyStore(Generic[U]):
@@ -91,7 +96,15 @@ class SQLAlchemyStore(Generic[U]):
         known = Model(model, fields, wide=self._database.sqlite)
         tables = tables or make_tables(model)
         check_owner(tables.accounts, model)
-        self._bound = _Bound(model=known, tables=tables, options=options, upsert=self._database.upsert)
+        dialect = self._database.engine.dialect
+        self._bound = _Bound(
+            model=known,
+            tables=tables,
+            options=options,
+            look_ups=LookUps(known, tables, options),
+            native=Native(dialect, tables),
+            rows=Rows(codec(dialect, known, tables)),
+        )
         self.create_tables = create_tables
         self._opened, self._seen = False, False
 
@@ -152,11 +165,10 @@ class SQLAlchemyStore(Generic[U]):
         return next((version for version, first in enumerate(firsts) if first in missing), VERSION)
 
     async def _create(self, tables: Sequence[Table] | None, missing: Sequence[str]) -> None:
-        """What is *missing*: those of *tables* (None: of all that the metadata has), and columns of the library's."""
+        """What is *missing*: *tables* (None: all of the metadata), and columns and indexes of the library's."""
         metadata = self._bound.model.id.table.metadata
 
-        def create(session: Session) -> None:
-            connection = session.connection()
+        def create(connection: Connection) -> None:
             metadata.create_all(connection, tables=tables)
             for table in self._bound.tables.every:
                 name = connection.dialect.identifier_preparer.format_table(table)
@@ -164,6 +176,9 @@ class SQLAlchemyStore(Generic[U]):
                     if f"{table.name}.{column.name}" in missing:
                         definition = CreateColumn(column).compile(dialect=connection.dialect)
                         connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition}")
+                for index in table.indexes:
+                    if index.name in missing:
+                        index.create(connection)
 
         async with self._database.transaction() as transaction:
             await transaction.run(create)
@@ -174,8 +189,8 @@ class SQLAlchemyStore(Generic[U]):
         if not self._database.exists():  # to look would make an empty file
             return sorted(table.name for table in wanted)
 
-        def look(session: Session) -> list[str]:
-            found = inspect(session.connection())
+        def look(connection: Connection) -> list[str]:
+            found = inspect(connection)
             missing = []
             for table in wanted:
                 if not found.has_table(table.name, schema=table.schema):
@@ -183,11 +198,19 @@ class SQLAlchemyStore(Generic[U]):
                 else:
                     there = {column["name"] for column in found.get_columns(table.name, schema=table.schema)}
                     missing += [f"{table.name}.{column}" for column in {column.name for column in table.c} - there]
+                    missing += self._missing_indexes(found, table)
             if tables.accounts.name not in missing:
                 self._check_owner(found)
             return sorted(missing)
 
         return await self._database.run(look)
+
+    def _missing_indexes(self, found: Inspector, table: Table) -> set[str]:
+        """Those of a table of the library's. Statements tell SQLite by name which index to use; PostgreSQL chooses."""
+        if not self._database.sqlite or table not in self._bound.tables.every:
+            return set()
+        there = {index["name"] for index in found.get_indexes(table.name, schema=table.schema)}
+        return {str(index.name) for index in table.indexes} - there
 
     def _check_owner(self, found: Inspector) -> None:
         """Refuse tables that were made from another metadata, for another class."""
@@ -239,7 +262,7 @@ class SQLAlchemyStore(Generic[U]):
         created, refused, last = 0, dict[str, str](), None
         while True:
             async with self._database.transaction() as transaction:
-                batch = await transaction.run(partial(adoption.next_batch, last=last))
+                batch = await transaction.run(in_session(partial(adoption.next_batch, last=last)))
             if batch.last is None:
                 return Adopted(created, refused)
             created, last = created + batch.created, batch.last
@@ -249,21 +272,22 @@ class SQLAlchemyStore(Generic[U]):
 class _ScopedStore(Generic[U]):
     """``ScopedStore``."""
 
-    def __init__(self, executor: Executor, counting: Runner, bound: _Bound, subject_name: str) -> None:
-        self._executor, self._counting, self._bound, self._subject_name = executor, counting, bound, subject_name
-        common = (executor, bound.model, bound.tables, subject_name)
-        self.users = Users[U](*common, bound.options)
-        self.accounts = Accounts(*common)
-        self.sessions = Sessions[U](*common, bound.options)
-        self.tokens = Tokens(*common)
-        self.invitations = Invitations(executor, bound.upsert, bound.tables, subject_name)
-        self.counters = Counters(counting, bound.upsert, bound.tables, subject_name)
+    def __init__(self, place: Transactions, lasting: Lasting | None, bound: _Bound, subject_name: str) -> None:
+        """Args: lasting: What counts; None: *place*, so that a count is part of its transaction."""
+        self._place, self._lasting, self._bound, self._subject_name = place, lasting, bound, subject_name
+        executor = self.executor = SQLExecutor(place, bound.native, bound.rows)
+        self.users = Users[U](executor, bound.model, bound.tables, subject_name, bound.options)
+        self.accounts = Accounts(executor, subject_name)
+        self.sessions = Sessions[U](executor, subject_name, bound.look_ups)
+        self.tokens = SQLTokens(executor, subject_name)
+        self.invitations = Invitations(executor, subject_name)
+        self.counters = SQLCounters(SQLExecutor(place, bound.native, bound.rows, lasting), subject_name)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Work[U]]:
-        async with self._executor.transaction() as transaction:
-            counting = self._counting if transaction.joined else transaction
-            bound = _ScopedStore[U](transaction, counting, self._bound, self._subject_name)
+        async with self._place.transaction() as transaction:
+            lasting = self._lasting if transaction.joined else None
+            bound = _ScopedStore[U](transaction, lasting, self._bound, self._subject_name)
             work = Work(
                 users=bound.users,
                 accounts=bound.accounts,
@@ -271,7 +295,7 @@ class _ScopedStore(Generic[U]):
                 tokens=bound.tokens,
                 invitations=bound.invitations,
                 counters=bound.counters,
-                connection=transaction.session,
+                connection=bound.executor.connection,
             )
             yield work
             transaction.defer(work.jobs)

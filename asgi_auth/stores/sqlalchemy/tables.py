@@ -195,7 +195,7 @@ def _invitations(metadata: MetaData, name: str, users: Column[Any]) -> Table:
         Column("scope", Text),
         Column("email", Text, nullable=False),
         Column("email_key", Text, nullable=False),
-        Column("grant_data", Text, nullable=False, key="grant"),  # a reserved word
+        Column("grant_data", Text, nullable=False),
         Column("strategies", Text, nullable=False),
         Column("inviter_id", Text),
         Column("status", Text, nullable=False),

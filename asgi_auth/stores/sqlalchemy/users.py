@@ -10,12 +10,15 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import ExecutableOption
 
 from asgi_auth.store import Found
-from asgi_auth.stores.rows import storable
-from asgi_auth.stores.sql import ConflictError
-from asgi_auth.stores.sqlalchemy.accounts import account_columns, encode_account, to_account
-from asgi_auth.stores.sqlalchemy.database import Executor, Transaction
+from asgi_auth.stores.columns import ACCOUNT
+from asgi_auth.stores.executor import ConflictError
+from asgi_auth.stores.rows import TEXT_ROWS
+from asgi_auth.stores.sqlalchemy.accounts import account_columns, encode_account
+from asgi_auth.stores.sqlalchemy.database import in_session
+from asgi_auth.stores.sqlalchemy.executor import SQLExecutor
 from asgi_auth.stores.sqlalchemy.model import IDENTITIES, Model
 from asgi_auth.stores.sqlalchemy.tables import Tables
+from asgi_auth.stores.values import storable
 from asgi_auth.types import EMPTY, Account
 
 U = TypeVar("U")
@@ -26,7 +29,7 @@ class Users(Generic[U]):
 
     def __init__(
         self,
-        executor: Executor,
+        executor: SQLExecutor,
         model: Model,
         tables: Tables,
         subject_name: str,
@@ -46,13 +49,13 @@ class Users(Generic[U]):
         if field not in self.identity_fields or not storable(key):
             return None
         column = self._tables.accounts.c[f"{field}_key"]
-        return await self._executor.run(lambda session: self._found(session, column == key))
+        return await self._executor.run(in_session(lambda session: self._found(session, column == key)))
 
     async def get(self, user_id: str) -> Found[U] | None:
         key = self._model.to_id(user_id)
         if key is None:
             return None
-        return await self._executor.run(lambda session: self._found(session, self._is(key)))
+        return await self._executor.run(in_session(lambda session: self._found(session, self._is(key))))
 
     async def insert(
         self, proposed_id: str, fields: Mapping[str, Any], keys: Mapping[str, str], account: Account, *, now: datetime
@@ -72,7 +75,7 @@ class Users(Generic[U]):
             return self._fresh(session, key)
 
         async with self._transaction() as transaction:
-            return await transaction.run(act)
+            return await transaction.run(in_session(act))
 
     async def update(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[U] | None:
         identities = {f"{name}_key": None for name in fields if name in IDENTITIES} | _key_columns(keys)
@@ -106,7 +109,7 @@ class Users(Generic[U]):
             return self._fresh(session, key)
 
         async with self._transaction() as transaction:
-            return await transaction.run(act)
+            return await transaction.run(in_session(act))
 
     async def delete(self, user_id: str) -> bool:
         key = self._model.to_id(user_id)
@@ -123,10 +126,10 @@ class Users(Generic[U]):
             return True
 
         async with self._executor.transaction() as transaction:
-            return await transaction.run(act)
+            return await transaction.run(in_session(act))
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Transaction]:
+    async def _transaction(self) -> AsyncIterator[SQLExecutor]:
         try:
             async with self._executor.transaction() as transaction:
                 yield transaction
@@ -148,13 +151,13 @@ class Users(Generic[U]):
     def _found(self, session: Session, condition: ColumnElement[bool]) -> Found[U] | None:
         accounts = self._tables.accounts
         statement: Select[Any] = (
-            select(self._model.cls, *account_columns(self._tables))
+            select(*account_columns(self._tables), self._model.cls)
             .join(accounts, accounts.c.user_id == self._model.id)
             .where(accounts.c.subject_name == self._subject_name, condition)
             .options(*self._options)
         )
         row = session.execute(statement).unique().first()
-        return None if row is None else Found(row[0], to_account(row[1:]))
+        return None if row is None else Found(row[-1], TEXT_ROWS.of(ACCOUNT).read(row))
 
     def _fresh(self, session: Session, key: Any) -> Found[U]:
         session.expunge_all()  # what the database made of the values, not what was given
@@ -165,8 +168,8 @@ class Users(Generic[U]):
 
 
 def _account_values(account: Account) -> dict[str, Any]:
-    columns = ("stamp", "password_hash", "confirmed_at", "disabled_at", "proven_email")
-    return encode_account({column: getattr(account, column) for column in columns})
+    """What is kept of *account*, but the id: that is the new user's."""
+    return encode_account({name: getattr(account, name) for name in ACCOUNT.names if name != "user_id"})
 
 
 def _key_columns(keys: Mapping[str, str]) -> dict[str, str | None]:

@@ -76,13 +76,16 @@ class AccountTests:
         accounts = store.scope("user").accounts
         assert [await accounts.update(user_id, {"stamp": OTHER}) for user_id in NO_IDS] == [None] * len(NO_IDS)
 
-    async def test_account_update_refuses_unstorable_text(self, store: Store[Any]) -> None:
+    async def test_account_refuses_unstorable_text(self, store: Store[Any]) -> None:
         """RP-8: what no database takes is not written."""
         scoped = store.scope("user")
         user_id = (await add_user(scoped)).account.user_id
         for text in UNSTORABLE:
             with pytest.raises(ValidationError):
                 await scoped.accounts.update(user_id, {"password_hash": text})
+            with pytest.raises(ValidationError):
+                await add_user(scoped, "bob", password_hash=text)
+        assert await scoped.users.find("email", "bob@example.com") is None
 
     async def test_account_highest_bcrypt_cost(self, store: Store[Any]) -> None:
         """The dearest cost up to the limit, wherever in the hash it is; other hashes have none."""
@@ -97,6 +100,14 @@ class AccountTests:
             await add_user(scoped, f"u{number}", password_hash=password_hash)
         costs = {limit: await scoped.accounts.highest_bcrypt_cost(limit) for limit in (3, 4, 9, 11, 12, 15, 16, 31)}
         assert costs == {3: None, 4: 4, 9: 4, 11: 10, 12: 12, 15: 12, 16: 16, 31: 31}
+
+    async def test_account_highest_bcrypt_cost_follows_the_hash(self, store: Store[Any]) -> None:
+        """A hash that replaces another one counts in its place; without a hash nothing counts."""
+        scoped = store.scope("user")
+        user_id = (await add_user(scoped, password_hash="$2b$12$abc")).account.user_id
+        for password_hash, cost in (("$2b$13$abc", 13), ("$2b$04$abc", 4), (None, None)):
+            await scoped.accounts.update(user_id, {"password_hash": password_hash})
+            assert await scoped.accounts.highest_bcrypt_cost(15) == cost
 
     async def test_account_of_another_subject_is_none(self, store: Store[Any]) -> None:
         """TK-23: nothing changes or counts the account of another subject."""

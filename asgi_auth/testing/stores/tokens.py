@@ -124,6 +124,13 @@ class TokenTests:
         record = await add_token(scoped, alice)
         assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) is None
 
+    async def test_token_of_nobody_is_not_kept(self, store: Store[Any]) -> None:
+        """RP-8: a token of whatever is no user's id serves nothing, and is no token without a user."""
+        scoped = store.scope("user")
+        for name in sorted({*NO_IDS} - {*UNSTORABLE}):
+            record = await add_token(scoped, None, user_id=name)
+            assert await scoped.tokens.peek("reset", record.token_hash, now=NOW) is None
+
     async def test_token_insert_refuses_unstorable_text(self, store: Store[Any]) -> None:
         """RP-8: what no database takes is not written, however deep it is."""
         scoped = store.scope("user")

@@ -1,0 +1,331 @@
+"""The shared statements of ``SQLAlchemyStore``: in the words of each driver, for any tables and any type of id."""
+# ruff: noqa: S608  # the names of tables are those of this file
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Dialect, Integer, MetaData, String, TypeDecorator, Uuid, event, text
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from asgi_auth.errors import ValidationError
+from asgi_auth.store import TokenRecord
+from asgi_auth.stores import SQLAlchemyStore
+from asgi_auth.stores.sqlalchemy import make_tables
+from asgi_auth.stores.sqlalchemy.native import Native
+from asgi_auth.testing.stores.records import NOW, add_session, add_token, add_user
+from asgi_auth.types import UserMixin
+from tests.stores.engines import engines, make
+from tests.stores.models import IntUser
+
+SQLITE, ASYNCPG, PSYCOPG = SQLiteDialect_aiosqlite(), PGDialect_asyncpg(), PGDialectAsync_psycopg()  # type: ignore[no-untyped-call]
+STATEMENT = """
+UPDATE asgi_auth_tokens /* INDEXED BY asgi_auth_tokens_user_id */ SET extra_data = $3::text::jsonb
+WHERE asgi_auth_tokens.subject_name = $1 AND stamp = $2::bytea AND seq IN (
+    SELECT seq FROM asgi_auth_tokens WHERE subject_name = $1 AND created_at < $4::timestamptz AND id = $5::uuid
+    FOR UPDATE SKIP LOCKED
+) RETURNING extra_data::text, 7 % 2"""
+VALUES = ("user", b"s", "{}", 1, "a")
+
+
+class InSchema(DeclarativeBase):
+    """A schema and names that must be quoted."""
+
+    metadata = MetaData(schema="my crm")
+
+
+class Member(UserMixin, InSchema):
+    """Its tables get a prefix."""
+
+    __tablename__ = "members"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]
+
+
+class _Connection:
+    """As much of a connection as a translation asks for."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+
+    def get_execution_options(self) -> dict[str, Any]:
+        """Those that it was made with."""
+        return self._options
+
+
+def native(dialect: Dialect, model: Any, prefix: str = "asgi_auth_") -> Native:
+    """What translates for the tables of *model*."""
+    return Native(dialect, make_tables(model, prefix=prefix))
+
+
+def words(statement: str) -> str:
+    """The statement in one line."""
+    return " ".join(statement.split())
+
+
+@pytest.mark.parametrize(
+    ("dialect", "expected", "values"),
+    [
+        (
+            SQLITE,
+            "UPDATE asgi_auth_tokens INDEXED BY asgi_auth_tokens_user_id SET extra_data = ? "
+            "WHERE asgi_auth_tokens.subject_name = ? AND stamp = ? AND seq IN ( "
+            "SELECT seq FROM asgi_auth_tokens WHERE subject_name = ? AND created_at < ? AND id = ? "
+            ") RETURNING extra_data, 7 % 2",
+            ("{}", "user", b"s", "user", 1, "a"),
+        ),
+        (
+            ASYNCPG,
+            "UPDATE asgi_auth_tokens SET extra_data = $3::text "
+            "WHERE asgi_auth_tokens.subject_name = $1 AND stamp = $2::bytea AND seq IN ( "
+            "SELECT seq FROM asgi_auth_tokens WHERE subject_name = $1 AND created_at < $4::bigint AND id = $5::text "
+            "FOR UPDATE SKIP LOCKED ) RETURNING extra_data::text, 7 % 2",
+            VALUES,
+        ),
+        (
+            PSYCOPG,
+            "UPDATE asgi_auth_tokens SET extra_data = %(p3)s::text "
+            "WHERE asgi_auth_tokens.subject_name = %(p1)s AND stamp = %(p2)s::bytea AND seq IN ( "
+            "SELECT seq FROM asgi_auth_tokens WHERE subject_name = %(p1)s AND created_at < %(p4)s::bigint "
+            "AND id = %(p5)s::text FOR UPDATE SKIP LOCKED ) RETURNING extra_data::text, 7 %% 2",
+            {"p1": "user", "p2": b"s", "p3": "{}", "p4": 1, "p5": "a"},
+        ),
+    ],
+    ids=["aiosqlite", "asyncpg", "psycopg"],
+)
+def test_statement_is_in_the_words_of_the_driver(dialect: Dialect, expected: str, values: object) -> None:
+    """Parameters, casts, locks and hints are as the database and its driver have them; each text is made once."""
+    connection: Any = _Connection()
+    translated = native(dialect, IntUser)
+    statement = translated.statement(STATEMENT, connection)
+    assert words(statement.text) == expected
+    assert statement.bind(VALUES) == values
+    assert translated.statement(STATEMENT, connection) is statement
+
+
+@pytest.mark.anyio
+async def test_engine_with_another_style_of_parameters_is_served(tmp_path: Path) -> None:
+    """An engine may have its own statements with named parameters; those of the library are in the driver's style."""
+    async with engines("sqlite", tmp_path) as made:
+        engine = made(paramstyle="named")
+        await make(engine, IntUser)
+        scoped = SQLAlchemyStore(engine, IntUser).scope("user")
+        token = await add_token(scoped, await add_user(scoped))
+        assert await scoped.tokens.consume("reset", token.token_hash, now=NOW) == token
+
+
+@pytest.mark.parametrize("dialect", [SQLITE, ASYNCPG], ids=["sqlite", "postgresql"])
+def test_statement_names_the_tables_of_the_model(dialect: Dialect) -> None:
+    """Prefix and schema are in the statement, quoted where they must be; a column or an index has no schema."""
+    sql = """SELECT asgi_auth_tokens.seq
+        FROM asgi_auth_tokens, asgi_auth_accounts a /* INDEXED BY asgi_auth_tokens_seq */
+        WHERE purpose = $1 OR purpose = $2"""
+    connection: Any = _Connection()
+    hint, parameters = (' INDEXED BY "My-tokens_seq"', "??") if dialect is SQLITE else ("", ("$1", "$2"))
+    assert words(native(dialect, Member, "My-").statement(sql, connection).text) == (
+        f'SELECT "My-tokens".seq FROM "my crm"."My-tokens", "my crm"."My-accounts" a{hint} '
+        f"WHERE purpose = {parameters[0]} OR purpose = {parameters[1]}"
+    )
+
+
+def test_statement_follows_the_schema_of_the_connection() -> None:
+    """An application that has a schema for each tenant says so at the connection."""
+    translated = native(ASYNCPG, IntUser)
+    for schemas, expected in (
+        ({None: "tenant"}, "tenant.asgi_auth_tokens"),
+        ({"other": "tenant"}, "asgi_auth_tokens"),
+        (None, "asgi_auth_tokens"),
+    ):
+        connection: Any = _Connection(schema_translate_map=schemas)
+        assert translated.statement("DELETE FROM asgi_auth_tokens", connection).text == f"DELETE FROM {expected}"
+
+
+@pytest.mark.anyio
+async def test_joined_session_of_a_tenant_is_served_in_its_schema(tmp_path: Path) -> None:
+    """Whatever is done in a joined transaction is done in the schema of its connection, users and tokens alike."""
+    async with engines("postgresql", tmp_path) as made:
+        await make(made(), IntUser)
+        async with made().begin() as connection:
+            schema = f"{await connection.scalar(text('SELECT current_schema()'))}_tenant"
+            await connection.execute(text(f"CREATE SCHEMA {schema}"))
+        tenant = made().execution_options(schema_translate_map={None: schema})
+        await make(tenant, IntUser)
+        store = SQLAlchemyStore(made(), IntUser)
+        scoped = store.scope("user")
+        async with AsyncSession(tenant) as session, session.begin(), store.joined(session):
+            alice = await add_user(scoped)
+            token = await add_token(scoped, alice)
+            found, secret_hash = await add_session(scoped, alice)
+            assert await scoped.sessions.load(secret_hash, now=NOW) == (found, alice.user)
+            assert await scoped.tokens.peek("reset", token.token_hash, now=NOW) == token
+        assert await scoped.users.get(alice.account.user_id) is None
+        assert await scoped.tokens.peek("reset", token.token_hash, now=NOW) is None
+        async with made().begin() as connection:
+            await connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+
+
+# --- ids -------------------------------------------------------------------------------------------------------------
+
+
+class Marked(TypeDecorator[str]):
+    """Text with a mark in front, in the database alone."""
+
+    impl = String
+    cache_ok = True
+    python_type = str
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """What is kept."""
+        if value is not None and "!" in value:
+            raise ValueError(value)
+        return value if value is None else f"u-{value}"
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """What was kept."""
+        return value if value is None else value.removeprefix("u-")
+
+
+class Negative(TypeDecorator[int]):
+    """Numbers that the database has below zero."""
+
+    impl = Integer
+    cache_ok = True
+    python_type = int
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        """What is kept."""
+        return value if value is None else -value
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:
+        """What was kept."""
+        return value if value is None else -value
+
+
+class Short(TypeDecorator[UUID]):
+    """UUIDs that the database has as text without hyphens."""
+
+    impl = String
+    cache_ok = True
+    python_type = UUID
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> str | None:
+        """What is kept."""
+        return value if value is None else value.hex
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> UUID | None:
+        """What was kept."""
+        return value if value is None else UUID(value)
+
+
+class Base(DeclarativeBase):
+    """Of the models of this file."""
+
+
+class MarkedUser(UserMixin, Base):
+    """Has text ids of such a type."""
+
+    __tablename__ = "marked"
+    id: Mapped[str] = mapped_column(Marked, primary_key=True)
+    email: Mapped[str]
+
+
+class NegativeUser(UserMixin, Base):
+    """Has numbers."""
+
+    __tablename__ = "negative"
+    id: Mapped[int] = mapped_column(Negative, primary_key=True, default=lambda: 12)
+    email: Mapped[str]
+
+
+class TextualUser(UserMixin, Base):
+    """Has UUIDs that are text to the application."""
+
+    __tablename__ = "textual"
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    email: Mapped[str]
+
+
+class CharUser(UserMixin, Base):
+    """Has UUIDs that are text to the database."""
+
+    __tablename__ = "chars"
+    id: Mapped[UUID] = mapped_column(Uuid(native_uuid=False), primary_key=True)
+    email: Mapped[str]
+
+
+class ShortUser(UserMixin, Base):
+    """Has UUIDs that are text to the database, by a type of the application's."""
+
+    __tablename__ = "short"
+    id: Mapped[UUID] = mapped_column(Short, primary_key=True)
+    email: Mapped[str]
+
+
+TABLES = {
+    model: make_tables(model, prefix=f"{model.__tablename__}_")
+    for model in (MarkedUser, NegativeUser, TextualUser, CharUser, ShortUser)
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("model", TABLES, ids=lambda model: model.__name__)
+async def test_id_of_any_type_is_the_users(tmp_path: Path, dialect: str, model: Any) -> None:
+    """Account, sessions and tokens of a user are found by the id as text, whatever the database makes of it."""
+    async with engines(dialect, tmp_path) as made:
+        engine = made()
+        await make(engine, Base)
+        scoped = SQLAlchemyStore(engine, model, tables=TABLES[model]).scope("user")
+        alice = await add_user(scoped)
+        user_id = alice.account.user_id
+        assert str(alice.user.id) == user_id
+        session, secret_hash = await add_session(scoped, alice)
+        token = await add_token(scoped, alice)
+        loaded = await scoped.sessions.load(secret_hash, now=NOW)
+        assert loaded
+        assert (loaded.session, loaded.user.id) == (session, alice.user.id)
+        assert await scoped.sessions.list(user_id, now=NOW) == [session]
+        assert await scoped.tokens.latest("reset", user_id, now=NOW) == token
+        assert await scoped.accounts.update(user_id, {"stamp": alice.account.stamp}) == alice.account
+        assert await scoped.sessions.revoke(session.id, user_id=user_id, now=NOW)
+        assert await scoped.users.delete(user_id)
+        assert await scoped.tokens.peek("reset", token.token_hash, now=NOW) is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+async def test_id_that_its_type_refuses_is_told_without_it(tmp_path: Path, dialect: str) -> None:
+    """SE-13: a type of the application's that does not take an id is no failure of the database, and is not quoted."""
+    async with engines(dialect, tmp_path) as made:
+        engine = made()
+        await make(engine, Base)
+        scoped = SQLAlchemyStore(engine, MarkedUser, tables=TABLES[MarkedUser]).scope("user")
+        for call in (scoped.sessions.list("hunter2!", now=NOW), scoped.users.get("hunter2!")):
+            with pytest.raises(ValidationError, match="a value cannot be stored") as error:
+                await call
+            assert (error.value.__cause__, error.value.__context__) == (None, None)
+
+
+@pytest.mark.anyio
+async def test_row_of_nobody_is_not_kept(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
+    """A text that is no id of the model's never becomes NULL, which would be a token of no user."""
+    scoped = store.scope("user")
+    statements: list[str] = []
+    event.listen(engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    record = TokenRecord(
+        token_hash=b"h",
+        purpose="reset",
+        user_id="nobody",
+        stamp=b"s",
+        created_at=NOW,
+        expires_at=NOW.replace(year=2031),
+    )
+    await scoped.tokens.insert(record)
+    assert await scoped.tokens.retire("reset", "nobody") == 0
+    assert statements == []
+    assert await scoped.tokens.peek("reset", b"h", now=NOW) is None
