@@ -1,12 +1,10 @@
 """Authentication: binds everything, checks it when it is made, and finishes what the actions decide."""
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
-from inspect import isclass
-from typing import Any, Generic, NamedTuple, TypeVar, cast, get_args
+from typing import Any, Generic, TypeVar, cast, get_args
 
 from asgi_auth.accounts import Accounts
 from asgi_auth.acts import Proof
@@ -23,49 +21,38 @@ from asgi_auth.hooks import Commit, Hook
 from asgi_auth.limits import Limiter, Limits, SourceLimiter
 from asgi_auth.mailing import Mailing
 from asgi_auth.passwords import Bcrypt, HashProvider, PasswordPolicy, Passwords
-from asgi_auth.phases import Accepted, Outcome, Phase, SignedIn, TokenIssued
+from asgi_auth.phases import Accepted, Finished, Outcome, Phase, SignedIn, TokenIssued
 from asgi_auth.protocol.client import parse_proxies
 from asgi_auth.protocol.forwarded import ForwardedHeader
 from asgi_auth.protocol.keys import check_secret, keyed_hash
 from asgi_auth.recognition import AccessTokenRecogniser, CookieRecogniser, Recognition, Scopes
 from asgi_auth.registration import Registration
-from asgi_auth.runtime.callables import discard, refuse_async, require_async
+from asgi_auth.runtime.callables import require_async
 from asgi_auth.runtime.jobs import Jobs, logger
 from asgi_auth.runtime.lanes import Outbox
 from asgi_auth.runtime.loop import running_loop
 from asgi_auth.services import Services
 from asgi_auth.sessions import SessionOptions, Sessions
+from asgi_auth.settings import check_kinds, check_mount_path, check_name, check_options, check_urls, listed
 from asgi_auth.site import make_site
 from asgi_auth.store import ScopedStore, Store
-from asgi_auth.strategy import Actions, AddOn, Strategy
+from asgi_auth.strategy import Actions, AddOn, Strategy, TypedActions
 from asgi_auth.tokens import Tokens
 from asgi_auth.tries import Kind, Tries
 from asgi_auth.types import EMPTY, AccessToken, Activity, AuthState, Client, Clock
 from asgi_auth.upkeep import Upkeep
+from asgi_auth.verbs import Verbs
 
 U = TypeVar("U")
+F = TypeVar("F")
 
 Secret = str | bytes | Sequence[str | bytes]
 
 NEEDS = frozenset({"users", "accounts", "sessions", "tokens"})
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
-_MOUNT_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)+", re.ASCII)
-_ABSOLUTE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
-
 
 utc_now: Clock = partial(datetime.now, UTC)
 """The system's clock."""
-
-
-class Finished(NamedTuple):
-    """How an action ended: whom it was about and the token, each None where there is none."""
-
-    user: Any
-    token: Any
-
-    def __repr__(self) -> str:
-        return f"Finished(user={self.user!r})"
 
 
 class Authentication(Generic[U]):
@@ -127,15 +114,15 @@ class Authentication(Generic[U]):
         scopes: Scopes | None = None,
         clock: Clock = utc_now,
     ) -> None:
-        _check_kinds(store, [*_listed("strategies", strategies), *_listed("add_ons", add_ons)], hasher)
-        _check_options(session, password_policy, limits, outbox, clock)
+        check_kinds(store, [*listed("strategies", strategies), *listed("add_ons", add_ons)], hasher)
+        check_options(session, password_policy, limits, outbox, clock)
         keys = check_secret(secret)
-        self.subject_name = _check_name("subject_name", subject_name)
-        self.mount_path = _check_mount_path(mount_path)
+        self.subject_name = check_name("subject_name", subject_name)
+        self.mount_path = check_mount_path(mount_path)
         self.site = make_site(base_url=base_url, allowed_origins=allowed_origins, subject_name=self.subject_name)
         self.base_url, self.host, self.secure = self.site.base_url, self.site.host, self.site.secure
         self.app_name = app_name or self.host
-        self.allowed_return_to = _check_urls("allowed_return_to", allowed_return_to)
+        self.allowed_return_to = check_urls("allowed_return_to", allowed_return_to)
         self.trusted_proxies = parse_proxies(trusted_proxies, header=forwarded_header)
         self.session_options, self.password_policy, self.registration = session, password_policy, registration
         self.hasher, self.clock = hasher, clock
@@ -151,6 +138,7 @@ class Authentication(Generic[U]):
         self._services = self._make_services(keys, password_policy, registration, limits, outbox)
         self._strategies, self._add_ons = dict[str, Actions](), dict[str, Hook]()
         self._bind(strategies, add_ons)
+        self._parts: tuple[object, ...] = (*strategies, *add_ons)
         if registration == "invite_only" and not any(hook.opens_registration for hook in self._hooks):
             raise ConfigurationError("registration: 'invite_only' needs an add-on that invites")
         self.routes = self._make_routes()
@@ -247,7 +235,7 @@ class Authentication(Generic[U]):
             raise ConfigurationError("strategies: there must be one")
         names = [part.name for part in (*strategies, *add_ons)]
         for name in names:
-            _check_name("name of a strategy or add-on", name)
+            check_name("name of a strategy or add-on", name)
             if names.count(name) > 1 or name == "sign_out":
                 raise ConfigurationError(f"strategies, add_ons: the name {name!r} is taken")
         for strategy in strategies:
@@ -308,8 +296,24 @@ class Authentication(Generic[U]):
         """Opens and closes the store, and prunes it; for code that serves requests."""
         return self._upkeep
 
+    def actions(self, part: TypedActions[F]) -> F:
+        """The actions of a strategy or an add-on, finished, with their types.
+
+        ``user, token = await auth.actions(password).sign_in({…})``, where *password* is the ``Password`` in use.
+
+        Args:
+            part: What was given to ``strategies`` or ``add_ons``.
+
+        Raises:
+            ConfigurationError: it is another one.
+        """
+        if not any(part is known for known in self._parts):
+            raise ConfigurationError("actions: give the very object that is in strategies or add_ons")
+        parts: Mapping[str, Any] = {**self._strategies, **self._add_ons}
+        return cast("F", self._finishing(getattr(part, "name"), parts))  # noqa: B009  # a type variable has no name
+
     def strategy(self, name: str) -> Any:
-        """The actions of a strategy, finished: ``user, token = await auth.strategy("password").sign_in({…})``.
+        """The actions of a strategy, by name and without types: ``auth.strategy("password").sign_in({…})``.
 
         Raises:
             ConfigurationError: there is no such strategy.
@@ -323,7 +327,7 @@ class Authentication(Generic[U]):
     def _finishing(self, name: str, parts: Mapping[str, Any]) -> Any:
         if name not in parts:
             raise ConfigurationError(f"there is no {name!r}; there is: {', '.join(parts)}")
-        return FinishingActions(self, name, parts[name])
+        return Verbs(self, name, parts[name])
 
     async def sign_in(
         self, user: U, *, client: Client = Client(), remember: bool = False, factor: str = "application"
@@ -450,89 +454,3 @@ class Authentication(Generic[U]):
             StoreUnavailableError: the database does not answer.
         """
         return await self._upkeep.prune()
-
-
-class FinishingActions:
-    """The verbs of a strategy or an add-on; what they decide is finished before it is returned."""
-
-    def __init__(self, auth: Authentication[Any], name: str, actions: Any) -> None:
-        self._auth, self._name, self._actions = auth, name, actions
-
-    def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
-        if verb.startswith("_"):
-            raise AttributeError(verb)
-        return partial(self._call, verb, getattr(self._actions, verb))
-
-    async def _call(self, verb: str, action: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-        client = options.get("client") or Client()
-        act = partial(action, *args, **options)
-        params = self._shown(verb, next((sent for sent in args if isinstance(sent, Mapping)), EMPTY))
-        actor = getattr(options.get("session"), "user_id", None)
-        result = await self._auth.perform(Activity(self._name, verb), act, client, params=params, actor=actor)
-        if isinstance(result, TokenIssued):
-            return Finished(result.user, result.token)
-        if isinstance(result, Accepted):
-            return Finished(result.user, None)
-        return result
-
-    def _shown(self, verb: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        phase = self._auth.routes.get((self._name, verb))
-        secrets = frozenset() if phase is None else phase.secrets
-        return {name: value for name, value in params.items() if name not in secrets}
-
-
-def _listed(parameter: str, parts: object) -> Sequence[Any]:
-    if isinstance(parts, str) or not isinstance(parts, Sequence):
-        raise ConfigurationError(f"{parameter} must be a list")
-    return parts
-
-
-def _check_kinds(store: object, parts: Sequence[object], hasher: object) -> None:
-    """Whether everything is an object of its kind, not a class whose parentheses were forgotten, a name or a path."""
-    if isclass(store) or not hasattr(store, "scope"):
-        raise ConfigurationError("store must be a store, such as SQLiteStore('app.db')")
-    for part in parts:
-        if isclass(part) or not (hasattr(part, "bind") and hasattr(part, "name")):
-            raise ConfigurationError(f"strategies, add_ons: {part!r} is neither; write Password(), with parentheses")
-    if isclass(hasher) or not isinstance(hasher, HashProvider):
-        raise ConfigurationError("hasher must be a hasher, such as Bcrypt(), with every method of HashProvider")
-    for name in ("hash", "verify", "can_verify", "needs_rehash", "cost_of", "level"):
-        refuse_async(f"hasher.{name}", getattr(hasher, name))
-
-
-def _check_options(session: object, password_policy: object, limits: object, outbox: object, clock: object) -> None:
-    if not isinstance(session, SessionOptions):
-        raise ConfigurationError("session must be a SessionOptions(…)")
-    if not isinstance(password_policy, PasswordPolicy):
-        raise ConfigurationError("password_policy must be a PasswordPolicy(…)")
-    if not isinstance(limits, Limits):
-        raise ConfigurationError("limits must be a Limits(…)")
-    if not isinstance(outbox, Outbox):
-        raise ConfigurationError("outbox must be an Outbox(…)")
-    _check_clock(clock)
-
-
-def _check_clock(clock: object) -> None:
-    now = clock() if callable(clock) else None
-    if not isinstance(now, datetime) or now.utcoffset() != timedelta(0):
-        discard(now)
-        raise ConfigurationError("clock must be a plain function that returns the current aware UTC datetime")
-
-
-def _check_name(parameter: str, name: object) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigurationError(f"{parameter}: {name!r} must be lower-case letters, digits and _")
-    return name
-
-
-def _check_urls(parameter: str, urls: Iterable[str]) -> frozenset[str]:
-    listed = frozenset(urls)  # of a text: its characters, none of which is a URL
-    if not all(_ABSOLUTE_URL.fullmatch(url) for url in listed):
-        raise ConfigurationError(f"{parameter} must be a list of absolute URLs")
-    return listed
-
-
-def _check_mount_path(mount_path: str) -> str:
-    if not _MOUNT_PATH.fullmatch(mount_path or ""):
-        raise ConfigurationError("mount_path must be like '/auth'")
-    return mount_path

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from asgi_auth.acts import Proof, Spend
 from asgi_auth.errors import ConfigurationError
@@ -236,3 +236,13 @@ class View:
 
 
 Outcome = SignedIn | TokenIssued | Accepted | Redirect | Challenge | View
+
+
+class Finished(NamedTuple):
+    """How an action ended, for code without HTTP: whom it was about and the token, each None where there is none."""
+
+    user: Any
+    token: Any
+
+    def __repr__(self) -> str:
+        return f"Finished(user={self.user!r})"

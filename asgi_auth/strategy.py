@@ -1,11 +1,13 @@
 """The Strategy protocol, a way to sign in, and the AddOn protocol, what happens around accounts."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from asgi_auth.hooks import Hook
 from asgi_auth.phases import Phase
 from asgi_auth.services import Services
+
+F = TypeVar("F")
 
 
 class Actions(Protocol):
@@ -45,3 +47,13 @@ class Strategy(Protocol):
     def bind(self, services: Services[Any]) -> Actions:
         """Called once at start. ConfigurationError if an option does not fit the application."""
         ...
+
+
+class TypedActions(Generic[F]):
+    """What options of a strategy or an add-on may inherit from, to say what their actions look like.
+
+    *F* is a Protocol with its verbs as code without HTTP sees them: they return a ``Finished`` where the action returns
+    an outcome. ``auth.actions(options)`` has that type, so that a type checker finds a misspelt verb.
+    """
+
+    __slots__ = ()

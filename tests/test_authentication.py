@@ -15,13 +15,13 @@ import pytest
 
 from asgi_auth import upkeep
 from asgi_auth.acts import FactorRequired
-from asgi_auth.authentication import Authentication, Finished, utc_now
+from asgi_auth.authentication import Authentication, utc_now
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, FactorRequiredError, StoreUnavailableError
 from asgi_auth.events import ActFailed
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limit
 from asgi_auth.passwords import Bcrypt
-from asgi_auth.phases import Accepted, Challenge, Phase
+from asgi_auth.phases import Accepted, Challenge, Finished, Phase
 from asgi_auth.protocol.client import TrustedProxies
 from asgi_auth.senders import ConsoleSender, MemorySender
 from asgi_auth.services import Services

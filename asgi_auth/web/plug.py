@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgi_auth.authentication import Authentication, Finished
+from asgi_auth.authentication import Authentication
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
@@ -31,7 +31,18 @@ from asgi_auth.errors import (
     ValidationError,
 )
 from asgi_auth.pages import form_page, message_page, view_page
-from asgi_auth.phases import Accepted, Challenge, Form, Outcome, Phase, PhaseRequest, Redirect, TokenIssued, View
+from asgi_auth.phases import (
+    Accepted,
+    Challenge,
+    Finished,
+    Form,
+    Outcome,
+    Phase,
+    PhaseRequest,
+    Redirect,
+    TokenIssued,
+    View,
+)
 from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.caching import CACHED, PREFETCHED, is_speculative
 from asgi_auth.protocol.cross_site import SAFE_METHODS

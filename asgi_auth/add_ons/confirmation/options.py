@@ -6,15 +6,17 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from asgi_auth.add_ons.confirmation.actions import ConfirmationActions
+from asgi_auth.add_ons.confirmation.verbs import ConfirmationVerbs
 from asgi_auth.checks import check_duration, check_mail_url
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.limits import Limit, check_limit
 from asgi_auth.sender import Sender, SenderFunction
 from asgi_auth.services import Services
+from asgi_auth.strategy import TypedActions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confirmation:
+class Confirmation(TypedActions[ConfirmationVerbs]):
     """A new address, and a changed one, counts once the owner of the mailbox has confirmed it.
 
     Args:

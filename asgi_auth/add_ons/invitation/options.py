@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 
 from asgi_auth.add_ons.invitation.actions import InvitationActions
 from asgi_auth.add_ons.invitation.states import answer
+from asgi_auth.add_ons.invitation.verbs import InvitationVerbs
 from asgi_auth.checks import check_count, check_duration, check_mail_url, takes
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.limits import Limit, check_limit
 from asgi_auth.sender import Sender, SenderFunction
 from asgi_auth.services import Services
 from asgi_auth.store import InvitationRecord, Work
+from asgi_auth.strategy import TypedActions
 
 LONGEST_LIFETIME = timedelta(days=7)
 """Of a link (IN-1)."""
@@ -26,7 +28,7 @@ Grant = Callable[[Any, Mapping[str, Any], Work[Any]], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Invitation:
+class Invitation(TypedActions[InvitationVerbs]):
     """People are invited by mail, to register or to join.
 
     Args:

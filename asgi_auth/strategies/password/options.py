@@ -11,6 +11,8 @@ from asgi_auth.limits import Limit, check_limit
 from asgi_auth.sender import Sender, SenderFunction
 from asgi_auth.services import Services
 from asgi_auth.strategies.password.actions import PasswordActions
+from asgi_auth.strategies.password.verbs import PasswordVerbs
+from asgi_auth.strategy import TypedActions
 
 RegisterField = Callable[[str | None], Any]
 """Turns what was sent (None: nothing) into what is stored; ValueError(message) refuses it. Plain or async."""
@@ -51,7 +53,7 @@ class Resettable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Password:
+class Password(TypedActions[PasswordVerbs]):
     """Sign in with a password.
 
     Args:

@@ -1,0 +1,37 @@
+"""The verbs of the password strategy, finished: what ``auth.actions(password)`` has."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from asgi_auth.phases import Finished
+from asgi_auth.types import Client, Session
+
+
+class PasswordVerbs(Protocol):
+    """As ``PasswordActions`` says, and with its errors; beside them FactorRequiredError where a factor is missing."""
+
+    async def register(self, params: Mapping[str, Any], *, client: Client = ...) -> Finished:
+        """Create a user; the token is None if no session follows."""
+        ...
+
+    async def sign_in(
+        self, params: Mapping[str, Any], *, client: Client = ..., token_type: Literal["access", "sign_in"] = ...
+    ) -> Finished:
+        """Sign in; with ``token_type="sign_in"`` the token is one for ``sign_in_with_token``."""
+        ...
+
+    async def sign_in_with_token(self, params: Mapping[str, Any], *, client: Client = ...) -> Finished:
+        """Sign in with a sign-in token."""
+        ...
+
+    async def reauthenticate(self, params: Mapping[str, Any], *, session: Session, client: Client = ...) -> Finished:
+        """Put a fresh session in place of *session*."""
+        ...
+
+    async def reset_request(self, params: Mapping[str, Any], *, client: Client = ...) -> Finished:
+        """Mail a link; user and token are None."""
+        ...
+
+    async def reset(self, params: Mapping[str, Any], *, client: Client = ...) -> Finished:
+        """Set a new password; the token is None unless the reset signs in."""
+        ...

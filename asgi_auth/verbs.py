@@ -1,0 +1,40 @@
+"""The actions of a strategy or an add-on, as code without HTTP sees them."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asgi_auth.phases import Accepted, Finished, TokenIssued
+from asgi_auth.types import EMPTY, Activity, Client
+
+if TYPE_CHECKING:
+    from asgi_auth.authentication import Authentication
+
+
+class Verbs:
+    """The verbs of a strategy or an add-on; what they decide is finished before it is returned."""
+
+    def __init__(self, auth: "Authentication[Any]", name: str, actions: Any) -> None:
+        self._auth, self._name, self._actions = auth, name, actions
+
+    def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
+        if verb.startswith("_"):
+            raise AttributeError(verb)
+        return partial(self._call, verb, getattr(self._actions, verb))
+
+    async def _call(self, verb: str, action: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        client = options.get("client") or Client()
+        act = partial(action, *args, **options)
+        params = self._shown(verb, next((sent for sent in args if isinstance(sent, Mapping)), EMPTY))
+        actor = getattr(options.get("session"), "user_id", None)
+        result = await self._auth.perform(Activity(self._name, verb), act, client, params=params, actor=actor)
+        if isinstance(result, TokenIssued):
+            return Finished(result.user, result.token)
+        if isinstance(result, Accepted):
+            return Finished(result.user, None)
+        return result
+
+    def _shown(self, verb: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        phase = self._auth.routes.get((self._name, verb))
+        secrets = frozenset() if phase is None else phase.secrets
+        return {name: value for name, value in params.items() if name not in secrets}
