@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -111,3 +113,30 @@ def test_modules_are_explained() -> None:
     assert "asgi_auth.protocol.keys" in names
     modules = [importlib.import_module(name) for name in names if not name.endswith("__main__")]
     assert [module.__name__ for module in modules if not module.__doc__] == []
+
+
+def test_front_loads_only_what_is_used() -> None:
+    """A module of models does not load the plug, nor Starlette, for the sake of ``UserMixin``."""
+    code = (
+        "import sys, asgi_auth; assert not [name for name in sys.modules if name.startswith('asgi_auth.')];"
+        "asgi_auth.UserMixin; assert 'asgi_auth.types' in sys.modules; assert 'starlette' not in sys.modules;"
+        "assert sorted(asgi_auth.__all__) == [name for name in dir(asgi_auth) if name in asgi_auth.__all__]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_front_has_no_other_names() -> None:
+    """A misspelt name is an AttributeError that says so, and an ImportError for who imports it."""
+    with pytest.raises(AttributeError, match="module 'asgi_auth' has no attribute 'AuthPlugg'"):
+        _ = asgi_auth.AuthPlugg  # type: ignore[attr-defined]
+
+
+def test_importing_the_package_is_cheap() -> None:
+    """At most 1.6 times as many modules as ``import starlette.applications``, a number that no load changes."""
+    assert _imported("asgi_auth") <= 1.6 * _imported("starlette.applications")
+
+
+def _imported(module: str) -> int:
+    """How many modules an import loads."""
+    code = f"import sys; before = len(sys.modules); import {module}; print(len(sys.modules) - before)"
+    return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
