@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from asgi_auth.acts import Draft, Spend, Way
-from asgi_auth.changes import Changes, hold_as
+from asgi_auth.changes import Changes, hold_as, user_gone
 from asgi_auth.claims import Claims, address_freed, is_moved
 from asgi_auth.drafts import Drafts
-from asgi_auth.errors import InvalidTokenError, StoreUnavailableError, ValidationError
+from asgi_auth.errors import InvalidTokenError, StoreUnavailableError
 from asgi_auth.events import PasswordSet, UserConfirmed, UserDeleted, UserDisabled, UserEnabled
 from asgi_auth.hooks import Commit, Hook
 from asgi_auth.limits import SourceLimiter
@@ -181,7 +181,7 @@ class Accounts(Generic[U]):
             return user
         found = await self.get(user)
         if found is None:
-            raise ValidationError("the user is gone", cause="unknown_user")
+            raise user_gone()
         return found.user
 
     # --- passwords

@@ -29,7 +29,7 @@ async def hold_as(work: Work[U], user_id: str, stamp: bytes | None = None) -> Fo
     """
     held = await hold(work, user_id)
     if held is None:
-        raise ValidationError("the user is gone", cause="unknown_user")
+        raise user_gone()
     if stamp is not None and held.account.stamp != stamp:
         raise InvalidTokenError("the account changed in the meantime", cause="account_changed")
     return held
@@ -104,6 +104,11 @@ class Changes(Generic[U]):
         if draft.pending:
             work.emit(UserChangeAsked(at=now, user_id=user_id, user=found.user, account=found.account, draft=told))
         return found
+
+
+def user_gone() -> ValidationError:
+    """For a change of a user who was deleted meanwhile."""
+    return ValidationError("the user is gone", fields={"user": "does not exist any more"}, cause="unknown_user")
 
 
 def _names_before(values: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """AuthController: the plug with the callbacks of a controller."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,7 +11,14 @@ from asgi_auth.errors import AuthError
 from asgi_auth.types import AccessToken, Activity
 from asgi_auth.web.plug import AuthPlug, answered
 
-U = TypeVar("U")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    U = TypeVar("U", default=Any)  # so that a subclass need not name it
+else:
+    from typing import TypeVar
+
+    U = TypeVar("U")
 
 
 class AuthController(AuthPlug[U]):

@@ -6,7 +6,7 @@ from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from inspect import isawaitable
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -60,7 +60,14 @@ from asgi_auth.web.incoming import Incoming
 from asgi_auth.web.middleware import serve_lifespan
 from asgi_auth.web.routing import SIGN_OUT, Routing
 
-U = TypeVar("U")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    U = TypeVar("U", default=Any)  # so that a subclass need not name it
+else:
+    from typing import TypeVar
+
+    U = TypeVar("U")
 
 _NEW_LINK = "Ask for a new link where you asked for this one."
 _TRY_AGAIN = "Go back to the page before this one to try again."
