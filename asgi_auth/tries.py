@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, cast
+from typing import Literal
 
 from asgi_auth.errors import AuthenticationFailedError
 from asgi_auth.limits import Limit, Limiter, Limits
@@ -32,10 +32,12 @@ class Tries:
             StoreUnavailableError: the database does not answer; the block is not run.
         """
         limit: Limit | None = getattr(self._limits, kind)
-        counted = [] if limit is None else [*keys]
-        for key in counted:
-            await self._limiter.take(kind, key, cast("Limit", limit))
+        counted = list[str]()
         try:
+            if limit is not None:
+                for key in keys:
+                    await self._limiter.take(kind, key, limit)
+                    counted.append(key)
             yield
         except AuthenticationFailedError:
             raise

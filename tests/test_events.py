@@ -1,5 +1,6 @@
 """Which act an event belongs to, who did it, and that every act leaves one."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +9,15 @@ from typing import Any
 import pytest
 
 from asgi_auth.add_ons import Confirmation
-from asgi_auth.errors import AuthError, FactorRequiredError, ForbiddenError, RateLimitedError, ValidationError
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    FactorRequiredError,
+    ForbiddenError,
+    OverloadedError,
+    RateLimitedError,
+    ValidationError,
+)
 from asgi_auth.events import ActAccepted, ActFailed, Event, UserChangeAsked, UserChangeCancelled, UserChanged
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limit, Limits
@@ -361,3 +370,28 @@ async def test_tries_at_a_sign_in_may_be_limited(tmp_path: Path) -> None:
         with pytest.raises(RateLimitedError):
             await auth.strategy("password").sign_in(credentials(email))
     await auth.close()
+
+
+async def test_tries_are_given_back_unless_the_secret_was_wrong(tmp_path: Path) -> None:
+    """RL-6: also what was counted before another key was refused; a wrong secret and a cancelled try stay counted."""
+    auth = make_auth(tmp_path, limits=Limits(current_password=Limit(1, timedelta(hours=1))))
+    tries = auth.services.tries
+    errors = [(AuthenticationFailedError, True), (asyncio.CancelledError, True), (OverloadedError, False)]
+    for number, (error, counted) in enumerate(errors):
+        with pytest.raises(error):
+            async with tries.attempt("current_password", [f"a{number}"]):
+                raise error
+        assert await _is_counted(auth, f"a{number}") is counted
+    with pytest.raises(RateLimitedError):
+        async with tries.attempt("current_password", ["b", "a0"]):
+            raise AssertionError("the block is not run")
+    assert not await _is_counted(auth, "b")
+    await auth.close()
+
+
+async def _is_counted(auth: LocalAuthentication, key: str) -> bool:
+    try:
+        await auth.services.limiter.check("current_password", key, Limit(1, timedelta(hours=1)))
+    except RateLimitedError:
+        return True
+    return False
