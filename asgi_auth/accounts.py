@@ -8,10 +8,11 @@ from typing import Any, Generic, TypeVar
 from asgi_auth.acts import Draft, Spend, Way
 from asgi_auth.changes import Changes, hold_as, user_gone
 from asgi_auth.claims import Claims, address_freed, is_moved
+from asgi_auth.commit import Commit
 from asgi_auth.drafts import Drafts
 from asgi_auth.errors import InvalidTokenError, StoreUnavailableError
 from asgi_auth.events import PasswordSet, UserConfirmed, UserDeleted, UserDisabled, UserEnabled
-from asgi_auth.hooks import Commit, Hook
+from asgi_auth.hooks import Hook
 from asgi_auth.limits import SourceLimiter
 from asgi_auth.passwords import Passwords
 from asgi_auth.registration import Registration, Registrations

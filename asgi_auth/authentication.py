@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar, cast, get_args
 
 from asgi_auth.accounts import Accounts
 from asgi_auth.acts import Proof
+from asgi_auth.commit import Commit
+from asgi_auth.configuration import check_kinds, check_mount_path, check_name, check_options, check_urls, listed
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
@@ -17,7 +19,7 @@ from asgi_auth.errors import (
 )
 from asgi_auth.events import ActAccepted, ActFailed
 from asgi_auth.hashing import HashingPool
-from asgi_auth.hooks import Commit, Hook
+from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limiter, Limits, SourceLimiter
 from asgi_auth.mailing import Mailing
 from asgi_auth.passwords import Bcrypt, HashProvider, PasswordPolicy, Passwords
@@ -33,7 +35,6 @@ from asgi_auth.runtime.lanes import Outbox
 from asgi_auth.runtime.loop import running_loop
 from asgi_auth.services import Services
 from asgi_auth.sessions import SessionOptions, Sessions
-from asgi_auth.settings import check_kinds, check_mount_path, check_name, check_options, check_urls, listed
 from asgi_auth.site import make_site
 from asgi_auth.store import ScopedStore, Store
 from asgi_auth.strategy import Actions, AddOn, Strategy, TypedActions

@@ -196,7 +196,8 @@ class Claims(Generic[U]):
     ) -> None:
         """Take its unproven address from an account, which falls back to the one that it proved last, if there is one.
 
-        Another account that has that one without a proof loses it first, unless it is itself *waiting* for this.
+        If another account has that one without a proof, it loses it first. *waiting* are the accounts that are being
+        handled, so that two of them never wait for each other.
         """
         held = await hold(work, found.account.user_id)
         if held is None or held.account != found.account or held.account.disabled_at is not None:

@@ -22,7 +22,7 @@ class Event:
     act_id: str = ""
     """The same for all that happens in one act. This and the next three are filled in when the event is told."""
     activity: Activity = Activity(None, None)
-    """Which strategy and phase; of what the application does by itself None and the name of the call."""
+    """Which strategy and phase. For a call of the application's own it is ``Activity(None, name_of_the_method)``."""
     actor: str | None = None
     """The id of the user who did it; None: nobody who was signed in, or the application."""
     client: Client = Client()

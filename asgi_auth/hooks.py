@@ -1,20 +1,14 @@
-"""What an add-on may do around an act, and how an act is committed: its change, its hooks, its events, its jobs."""
+"""Hook: what an add-on, or a strategy that owns a factor, may do around the acts of others."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from asgi_auth.acts import Act, Attempt, Draft, FactorRequired, Way
-from asgi_auth.events import Event, JobDropped
+from asgi_auth.acts import Attempt, Draft, FactorRequired, Way
+from asgi_auth.events import Event
 from asgi_auth.phases import Phase
-from asgi_auth.runtime.jobs import Jobs
-from asgi_auth.runtime.lanes import Note
-from asgi_auth.store import Found, ScopedStore, Work
-from asgi_auth.types import Account, Activity, Client, Clock
+from asgi_auth.store import Found, Work
+from asgi_auth.types import Account, Activity, Client
 
 if TYPE_CHECKING:
     from asgi_auth.recognition import Recogniser
@@ -105,108 +99,3 @@ class Hook:
     async def prune(self, *, now: datetime, limit: int) -> int:
         """Tidy up to *limit* rows of its own that are over; how many. Called again until it says 0."""
         return 0
-
-
-@dataclass(slots=True)
-class Acting:
-    """An act that is under way."""
-
-    act: Act
-    told: int = 0
-    """How many events of it hooks were told."""
-
-
-_acting: ContextVar[Acting | None] = ContextVar("asgi_auth_act", default=None)
-
-
-class Commit(Generic[U]):
-    """Commits acts: ``await commit(act)``.
-
-    One transaction, shielded from cancellation: the act's guarded statements, then every hook for every event in
-    order, then the commit. Then the jobs, outside of the shield: after the response under the plug, awaited without
-    HTTP.
-    """
-
-    def __init__(self, store: ScopedStore[U], hooks: Sequence[Hook], clock: Clock, jobs: Jobs) -> None:
-        self._store, self._hooks, self._clock = store, hooks, clock
-        self.jobs = jobs
-        self.jobs.on_drop = self._note_dropped
-
-    @contextmanager
-    def acting(self, activity: Activity, *, client: Client | None = None, actor: str | None = None) -> Iterator[Acting]:
-        """Within this block whatever happens belongs to one act, and so do its jobs. Inside of an act: to that one.
-
-        Args:
-            activity: What is done.
-            client: Who asks; None: the application.
-            actor: The id of the user who does it; None: nobody who is signed in, or the application.
-        """
-        known = _acting.get()
-        if known is not None:
-            yield known
-            return
-        token = _acting.set(Acting(Act(activity=activity, client=client or Client(), actor=actor)))
-        try:
-            yield cast("Acting", _acting.get())
-        finally:
-            _acting.reset(token)
-
-    async def __call__(
-        self,
-        act: Callable[[Work[U]], Awaitable[T]],
-        *,
-        verb: str | None = None,
-        client: Client | None = None,
-        actor: str | None = None,
-    ) -> T:
-        """Run *act* in a transaction and commit it; whatever it or a hook raises rolls everything back.
-
-        Args:
-            act: What is done.
-            verb: What the application does by itself, where this is not part of an act; with *client* and *actor* as in
-                ``acting``.
-            client: Who asks.
-            actor: Who does it.
-
-        Raises:
-            StoreUnavailableError: the database does not answer; nothing was changed.
-        """
-        with self.acting(Activity(None, verb), client=client, actor=actor) as acting:
-            return await self.jobs.shielded(self._transact(act, acting))
-
-    async def _transact(self, act: Callable[[Work[U]], Awaitable[T]], acting: Acting) -> T:
-        async with self._store.transaction() as work:
-            result = await act(work)
-            for event in work.events:  # grows while it is walked: a hook may emit too
-                acting.told += 1
-                told = _told(event, acting.act)
-                for hook in self._hooks:
-                    await hook.within(told, work)
-        for job in work.jobs:
-            self.jobs.schedule(job)
-        return result
-
-    async def note(self, event: Event) -> None:
-        """Tell the hooks of a failure, in a short transaction of its own, after the response; never raises."""
-        if (acting := _acting.get()) is not None:
-            acting.told += 1
-        if self._is_heard():
-            await self.jobs.schedule(Note(partial(self._note, event)))
-
-    def _is_heard(self) -> bool:
-        return any(type(hook).within is not Hook.within for hook in self._hooks)
-
-    async def _note(self, event: Event) -> None:
-        async def act(work: Work[U]) -> None:
-            work.emit(event)
-
-        await self(act)
-
-    async def _note_dropped(self, count: int) -> None:
-        if self._is_heard():
-            await self._note(JobDropped(at=self._clock(), count=count))
-
-
-def _told(event: Event, act: Act) -> Event:
-    actor = event.actor or act.actor
-    return replace(event, act_id=act.id, activity=act.activity, actor=actor, client=act.client)

@@ -10,9 +10,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from asgi_auth.accounts import Accounts
+from asgi_auth.commit import Commit
 from asgi_auth.errors import ConfigurationError, ValidationError
 from asgi_auth.events import DeliveryFailed
-from asgi_auth.hooks import Commit
 from asgi_auth.limits import Limit, Limiter
 from asgi_auth.runtime.failures import reason_of, traceback_of
 from asgi_auth.runtime.jobs import logger

@@ -1,4 +1,7 @@
-"""Recognisers: they find out who sends a request. Middlewares, plug and guards share those of an ``Authentication``."""
+"""Recognisers: they find out who sends a request, and why a credential counts for nothing.
+
+Middlewares, plug and guards share those of an ``Authentication``.
+"""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -21,7 +24,7 @@ Scopes = Callable[[Any], Iterable[str] | Awaitable[Iterable[str]]]
 """Returns what a user may do in the application, beside being signed in; plain or async."""
 
 AUTHENTICATED = "authenticated"
-"""The scope of everybody who is signed in, but by a credential with scopes of its own."""
+"""The scope of every user who is signed in, except by a credential with scopes of its own, such as an API key."""
 
 
 class Recognised(NamedTuple):
@@ -131,7 +134,9 @@ class Recognition:
         return tuple(each for each in self._recognisers if each.ambient is ambient)
 
     async def state(self, scope: Scope, recognisers: Sequence[Recogniser]) -> AuthState | None:
-        """What the first credential of a request says, be it that it counts for nothing; None if there is none.
+        """The state that the first credential of a request gives; None if there is none.
+
+        A bad credential gives an anonymous state with the reason in ``error``, and a line of the log at DEBUG.
 
         Raises:
             UnavailableError: it could not be checked.

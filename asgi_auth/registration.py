@@ -7,10 +7,11 @@ from uuid import uuid4
 
 from asgi_auth.acts import Draft
 from asgi_auth.claims import Claims
+from asgi_auth.commit import Commit
 from asgi_auth.drafts import Drafts, as_told
 from asgi_auth.errors import ForbiddenError, IdentityTakenError, ValidationError
 from asgi_auth.events import ActFailed, UserCreated
-from asgi_auth.hooks import Commit, Hook
+from asgi_auth.hooks import Hook
 from asgi_auth.limits import SourceLimiter
 from asgi_auth.passwords import Passwords
 from asgi_auth.store import Found, ScopedStore, Work

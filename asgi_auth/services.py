@@ -6,7 +6,8 @@ from typing import Any, Generic, TypeVar
 
 from asgi_auth.accounts import Accounts
 from asgi_auth.claims import Claims
-from asgi_auth.hooks import Commit, Hook
+from asgi_auth.commit import Commit
+from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limiter
 from asgi_auth.mailing import Mailing, phase_url
 from asgi_auth.passwords import Passwords

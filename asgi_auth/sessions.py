@@ -16,15 +16,16 @@ from itsdangerous import BadSignature, Signer
 
 from asgi_auth.acts import Attempt, Proof, Spend
 from asgi_auth.checks import check_duration
+from asgi_auth.commit import Commit
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, FactorRequiredError, InvalidTokenError
 from asgi_auth.events import SessionsRevoked, SignInPending, SignInSucceeded
-from asgi_auth.hooks import Commit, Hook
+from asgi_auth.hooks import Hook
 from asgi_auth.phases import SignedIn
 from asgi_auth.protocol.keys import derive_key
-from asgi_auth.remembered import Remembered
 from asgi_auth.store import Loaded, ScopedStore, Work, id_of
 from asgi_auth.tokens import BASE64_OF_32_BYTES, Tokens, hash_token, new_stamp
 from asgi_auth.types import EMPTY, AccessToken, Account, Client, Clock, Session
+from asgi_auth.verified import VerifiedCredentials
 
 U = TypeVar("U")
 
@@ -41,7 +42,7 @@ class SessionOptions:
     Args:
         idle_lifetime: A session ends when it was not used for so long.
         lifetime: A session ends so long after the sign-in, however busy it is.
-        remembered_lifetime: Both, for a session that was asked to outlive the browser.
+        remembered_lifetime: Both, for a session that was asked to outlive the browser (``remember_me``).
         touch_interval: ``last_seen_at`` is written at most so often.
         pending_lifetime: How long a sign-in waits for its second factor.
 
@@ -115,7 +116,7 @@ class Sessions(Generic[U]):
             digest_method="sha256",
             key_derivation="hmac",
         )
-        self._verified = Remembered[bytes]()
+        self._verified = VerifiedCredentials[bytes]()
 
     # --- minting
 
@@ -402,13 +403,9 @@ class Sessions(Generic[U]):
         """Log out everywhere, or everywhere but here: every other session, mail token and sign-in in flight is dead.
 
         Args:
-            user: Whose sessions, by object or by id.
-            except_: The session that may live on.
-            actor: Who does it, for the events; None: the application itself.
-
-        Args:
             user: Whose, named by object or by id.
             except_: The session that lives on; None: none does.
+            actor: Who does it, for the events; None: the application itself.
 
         Raises:
             InvalidTokenError: *except_* has ended in the meantime; nothing was changed.
@@ -431,7 +428,7 @@ class Sessions(Generic[U]):
     ) -> Account | None:
         """Write a new stamp together with *changes* of the account; None if *expected* does not hold any more.
 
-        What copied the old stamp is dead from the commit on: sessions, mail tokens, and sign-ins whose proof began
+        After the commit, whatever holds the old stamp is dead: sessions, mail tokens, and sign-ins whose proof began
         before. Only the *acting* session is handed the new one, and only while it is alive itself: a request may have
         been held back since its session was loaded.
 

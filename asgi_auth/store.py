@@ -1,7 +1,8 @@
-"""What a store is: records in, records out.
+"""What a store is: its records, and the protocols that it implements.
 
-A store holds no policy, reads no clock (``now`` is a parameter) and never logs a value. Whatever two requests can race
-for is one statement that tells the caller whether it won. A store that cannot answer raises ``StoreUnavailableError``.
+A store of your own implements these, and passes ``testing.stores.StoreSuite``. It holds no policy, reads no clock
+(``now`` is a parameter) and never logs a value. Whatever two requests can race for is one statement that tells the
+caller whether it won. A store that cannot answer raises ``StoreUnavailableError``.
 
 Every protocol here is bound to one ``subject_name`` by ``Store.scope``: nothing of another kind of user is ever seen.
 """

@@ -16,9 +16,9 @@ import jwt
 
 from asgi_auth.errors import InvalidTokenError
 from asgi_auth.protocol.keys import derive_key, key_id
-from asgi_auth.remembered import Remembered
 from asgi_auth.store import ScopedStore, TokenRecord, Work
 from asgi_auth.types import EMPTY, Account, Clock, Session
+from asgi_auth.verified import VerifiedCredentials
 
 U = TypeVar("U")
 
@@ -85,7 +85,7 @@ class Tokens(Generic[U]):
         self._kid = key_id(derived[0])
         self._issuer, self._audience = base_url, f"{base_url}/{subject_name}"
         self._subject_name = subject_name
-        self._verified = Remembered[AccessClaims]()
+        self._verified = VerifiedCredentials[AccessClaims]()
 
     # --- access tokens
 

@@ -1,4 +1,4 @@
-"""Tries: the counter in front of every secret that a client may guess."""
+"""Tries: counts guesses at every secret that a client may guess, wrong passwords above all."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ class Tries:
     async def attempt(self, kind: Kind, keys: Sequence[str]) -> AsyncIterator[None]:
         """Check a secret within this block; raise AuthenticationFailedError there if it is wrong.
 
-        The try is given back unless the block raises that, or is cancelled.
+        The try stays counted if the block raises that, or is cancelled. In every other case it is given back.
 
         Args:
             kind: What is guessed. One without a limit is not counted.

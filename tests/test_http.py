@@ -27,7 +27,7 @@ from asgi_auth.phases import Browser
 from asgi_auth.protocol.body import parse_query
 from asgi_auth.protocol.headers import check_headers
 from asgi_auth.types import CookieKind
-from asgi_auth.web.answers import clear_site_data, harden, problem, reason_headers, wants_json, wants_page
+from asgi_auth.web.answers import add_security_headers, clear_site_data, problem, reason_headers, wants_json, wants_page
 from asgi_auth.web.bodies import ClientGone, read_body, unless_gone
 from asgi_auth.web.browser import CookieBrowser, drop_cookie, keep_cookie
 from asgi_auth.web.clients import client_of
@@ -436,7 +436,7 @@ def test_reason_headers_keeps_those_of_the_reason() -> None:
     assert reason_headers(reason, make_scope("GET", "/"), realm="") == {"Retry-After": "7"}
 
 
-def test_harden_overrules_but_for_the_policy_of_a_page() -> None:
+def test_security_headers_overrule_but_for_the_policy_of_a_page() -> None:
     """TK-21, CF-8: no store, no sniffing, no referrer elsewhere, no frame."""
     nothing, own = "default-src 'none'; frame-ancestors 'none'", "default-src 'self'"
     responses: list[tuple[Response, str]] = [
@@ -446,7 +446,7 @@ def test_harden_overrules_but_for_the_policy_of_a_page() -> None:
         (HTMLResponse("<p>", headers={"content-security-policy": own}), own),
     ]
     for response, policy in responses:
-        harden(response)
+        add_security_headers(response)
         assert response.headers.getlist("cache-control") == ["no-store"]
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["referrer-policy"] == "same-origin"

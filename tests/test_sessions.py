@@ -239,16 +239,23 @@ async def test_pending_without_a_live_token(auth: LocalAuthentication, token: st
         await auth.sessions.pending(token)
 
 
-async def test_pending_of_a_user_who_is_gone(tmp_path: Path) -> None:
+async def test_pending_of_a_user_who_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """AC-3: whoever is deleted while the sign-in waits finds nothing to finish."""
     auth = make_auth(tmp_path, add_ons=[Gate()])
     user = await auth.accounts.create({"email": EMAIL})
     with pytest.raises(FactorRequiredError) as caught:
         await auth.sessions.mint(SignedIn(user, await proof_of(auth)), Client())
+    with monkeypatch.context() as patch:
+        patch.setattr(auth.services.store.users, "get", _nobody)  # deleted between the two looks
+        with pytest.raises(InvalidTokenError, match="the user of the pending sign-in is gone"):
+            await auth.sessions.pending(caught.value.pending_token)
     await auth.accounts.delete(user.id)
     with pytest.raises(InvalidTokenError):
         await auth.sessions.pending(caught.value.pending_token)
     await auth.close()
+
+
+async def _nobody(user_id: str) -> None: ...
 
 
 CLOSED = Gatekeeper(AuthenticationFailedError("closed"))

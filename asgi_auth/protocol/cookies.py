@@ -1,4 +1,4 @@
-"""Cookies: RFC 6265bis sections 4.1.1 (syntax), 4.1.3 (name prefixes) and 4.2.1 (the Cookie header)."""
+"""Cookies and their names: RFC 6265bis sections 4.1.1 (syntax), 4.1.3 (name prefixes), 4.2.1 (the Cookie header)."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, ClassVar, TextIO
 
-from asgi_auth.senders.words import words_for
+from asgi_auth.senders.mail_texts import words_for
 
 
 class ConsoleSender:

@@ -21,8 +21,8 @@ from email_validator import EmailNotValidError, validate_email
 
 from asgi_auth.errors import ConfigurationError, SenderError
 from asgi_auth.runtime.callables import discard, refuse_async
+from asgi_auth.senders.mail_texts import one_line, words_for
 from asgi_auth.senders.smtp_failures import explain
-from asgi_auth.senders.words import one_line, words_for
 
 _ATOM = r"""[^\s@<>()\[\],;:"\\\x00-\x1f\x7f\ud800-\udfff]+"""
 _MAILBOX = re.compile(f"{_ATOM}@{_ATOM}")

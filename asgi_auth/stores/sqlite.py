@@ -17,11 +17,11 @@ from asgi_auth.errors import ConfigurationError
 from asgi_auth.runtime.loop import running_loop
 from asgi_auth.store import ScopedStore
 from asgi_auth.stores.columns import Row
-from asgi_auth.stores.dialects import for_sqlite, question_marks
 from asgi_auth.stores.rows import TEXT_ROWS
 from asgi_auth.stores.sql import SQLScopedStore
 from asgi_auth.stores.sqlite_connections import Connection, Pool, fetch
 from asgi_auth.stores.sqlite_file import DatabaseFile
+from asgi_auth.stores.translation import for_sqlite, question_marks
 from asgi_auth.types import User
 
 

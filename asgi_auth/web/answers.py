@@ -1,4 +1,4 @@
-"""What is answered: by JSON, text or a page, and with which headers."""
+"""What is answered: by JSON, text or a page; and the headers of every answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -79,7 +79,7 @@ def unavailable(reason: AuthError) -> Response:
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
-def harden(response: Response) -> None:
+def add_security_headers(response: Response) -> None:
     """The headers of every answer of the plug (TK-21, RD-4). What a page allows itself stays as it is."""
     headers = response.headers
     headers["Cache-Control"] = "no-store"

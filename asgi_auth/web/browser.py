@@ -78,7 +78,7 @@ class CookieBrowser(Browser):
         self._changes[self._site.session_cookie] = _Change(self._site.session_cookie, None)
 
     def apply(self, response: Response) -> None:
-        """Write the changes into an answer; what it says of the same cookies by itself goes."""
+        """Write the changes into an answer, in place of what it says of the same cookies."""
         for change in self._changes.values():
             if change.value is None:
                 drop_cookie(response, change.name, secure=self._site.secure)

@@ -92,7 +92,7 @@ class _UserMiddleware:
             await self.app(scope, receive, send)
 
     async def identify(self, scope: Scope) -> AuthState | None:
-        """What the credential of this request says, be it that it counts for nothing; None if there is none.
+        """The state that the credential of this request gives, a bad one with its ``error``; None if there is none.
 
         Raises:
             UnavailableError: it could not be checked.

@@ -52,7 +52,7 @@ from asgi_auth.runtime.callables import require_async
 from asgi_auth.runtime.jobs import collect_jobs
 from asgi_auth.runtime.loop import running_loop
 from asgi_auth.types import EMPTY, AccessToken, Activity
-from asgi_auth.web.answers import clear_site_data, draw, harden, problem, reason_headers
+from asgi_auth.web.answers import add_security_headers, clear_site_data, draw, problem, reason_headers
 from asgi_auth.web.bodies import ClientGone, discard_body, unless_gone
 from asgi_auth.web.browser import keep_cookie
 from asgi_auth.web.clients import proxy_advice
@@ -335,7 +335,7 @@ class AuthPlug(Generic[U]):
             response.headers.update(reason_headers(reason, request.scope, realm=self.auth.app_name))
             with suppress(MalformedRequestError):  # too many cookies to tell: none was read, none was changed
                 incoming.browser.apply(response)
-        harden(response)
+        add_security_headers(response)
         return response
 
     def _check(self, incoming: Incoming) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from asgi_auth.stores.dialects import for_sqlite, question_marks
+from asgi_auth.stores.translation import for_sqlite, question_marks
 from asgi_auth.testing.stores.records import NOW
 from tests.stores.statements import STATEMENTS
 from tests.workers import OnPostgres, OnSQLite

@@ -15,9 +15,9 @@ from asgi_auth.errors import StoreUnavailableError, ValidationError
 from asgi_auth.store import Counted, InvitationRecord
 from asgi_auth.stores import PostgresStore, SQLiteStore
 from asgi_auth.stores.columns import INVITATION
-from asgi_auth.stores.dialects import for_sqlite, question_marks
 from asgi_auth.stores.sql_counters import COUNT, UNCOUNT, SQLCounters
 from asgi_auth.stores.sql_invitations import END_INVITATION, LIST_INVITATIONS, RENEW_INVITATION, SQLInvitations
+from asgi_auth.stores.translation import for_sqlite, question_marks
 from asgi_auth.stores.values import dump_names, parse_names
 from asgi_auth.testing.stores.records import (
     HOUR,

@@ -19,7 +19,7 @@ from asgi_auth import stores
 from asgi_auth.errors import ConfigurationError, IdentityTakenError
 from asgi_auth.store import Found
 from asgi_auth.stores import SQLiteStore
-from asgi_auth.stores.dialects import for_sqlite, question_marks
+from asgi_auth.stores.translation import for_sqlite, question_marks
 from asgi_auth.testing import CounterSuite, InvitationSuite, StoreSuite
 from asgi_auth.testing.stores.records import NOW, add_session, add_user
 from asgi_auth.types import User

@@ -220,14 +220,18 @@ class ConfirmationActions(Hook):
         password, user_id = read_texts(params, required=["current_password"])["current_password"], account.user_id
         try:
             async with self._services.tries.attempt("current_password", [user_id]):
-                verified = await self._services.passwords.verify(password, account.password_hash, client=client.address)
-                if not verified.valid:
-                    raise AuthenticationFailedError("wrong current password", cause="wrong_password", user_id=user_id)
+                await self._verify(account, password, client)
         except ValueError as exc:
             raise ValidationError("current password refused", fields={"current_password": str(exc)}) from exc
         except AuthenticationFailedError as exc:  # who is signed in is told which field it is
             fields = {"current_password": "is not right"}
             raise ValidationError(exc.reason, fields=fields, cause=exc.cause, user_id=user_id) from exc
+
+    async def _verify(self, account: Account, password: str, client: Client) -> None:
+        verified = await self._services.passwords.verify(password, account.password_hash, client=client.address)
+        if not verified.valid:
+            user_id = account.user_id
+            raise AuthenticationFailedError("wrong current password", cause="wrong_password", user_id=user_id)
 
     # --- phases
 

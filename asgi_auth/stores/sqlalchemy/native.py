@@ -12,9 +12,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.engine.default import DefaultDialect
 
 from asgi_auth.errors import ValidationError
-from asgi_auth.stores.dialects import for_sqlite, question_marks, replace_parameters
 from asgi_auth.stores.sqlalchemy.model import Model
 from asgi_auth.stores.sqlalchemy.tables import Tables
+from asgi_auth.stores.translation import for_sqlite, question_marks, replace_parameters
 from asgi_auth.stores.values import NOBODY, Codec, instant, micros, storable
 
 _HINT = re.compile(r"/\*.*?\*/")

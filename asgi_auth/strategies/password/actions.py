@@ -261,7 +261,7 @@ class PasswordActions(Hook):
     # --- as a hook
 
     async def ways_in(self, found: Found[Any], work: Work[Any]) -> Sequence[Way]:
-        """The password, if the user has one and what it is asked together with."""
+        """The password, if the user has one, and the address or user name that a sign-in asks for."""
         known_by = self._services.values(found.user).get(self._options.identity_field)
         if not self._options.sign_in_enabled or known_by is None or found.account.password_hash is None:
             return ()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asgi_auth.strategies.password.options import Password, Resettable
 
 RESET = "reset"
-"""Purpose of the tokens of mailed links."""
+"""Purpose of the tokens of mailed links. The text of the mail is in ``senders.mail_texts``, under this name."""
 
 MAILS = 5
 """Links that one address gets in the life of one, unless the options have a limit."""

@@ -10,7 +10,7 @@ LIMIT = 4096
 """Credentials that are remembered: about 2 MiB at worst."""
 
 
-class Remembered(Generic[V]):
+class VerifiedCredentials(Generic[V]):
     """A value for each credential, by its full SHA-256; the oldest goes first."""
 
     def __init__(self) -> None:

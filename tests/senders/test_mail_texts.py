@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from asgi_auth.senders.words import words_for
+from asgi_auth.senders.mail_texts import words_for
 
 INVITATION = {"purpose": "invitation", "app_name": "Acme", "inviter": None, "scope": None, "registered": False}
 

@@ -1,14 +1,14 @@
-"""asgi_auth.remembered: a bounded memory of credentials that passed every check."""
+"""asgi_auth.verified: a bounded memory of credentials that passed every check."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from asgi_auth.remembered import LIMIT, Remembered
+from asgi_auth.verified import LIMIT, VerifiedCredentials
 
 
 def test_oldest_goes_first() -> None:
     """There are never more than the limit; a credential that was not kept, or has gone, has no value."""
-    remembered = Remembered[int]()
+    remembered = VerifiedCredentials[int]()
     for number in range(LIMIT + 1):
         remembered.keep(str(number), number)
     assert len(remembered) == LIMIT == 4096
@@ -17,14 +17,14 @@ def test_oldest_goes_first() -> None:
 
 def test_text_that_is_no_utf8_is_remembered() -> None:
     """A header may hold anything."""
-    remembered = Remembered[int]()
+    remembered = VerifiedCredentials[int]()
     remembered.keep("\udcff", 1)
     assert remembered.get("\udcff") == 1
 
 
 def test_threads_share_a_memory() -> None:
     """Loops in several threads may forget at once; none of them fails."""
-    remembered, start = Remembered[int](), threading.Barrier(8)
+    remembered, start = VerifiedCredentials[int](), threading.Barrier(8)
     for number in range(LIMIT):
         remembered.keep(str(number), number)
 
