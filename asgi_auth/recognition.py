@@ -3,18 +3,19 @@
 Middlewares, plug and guards share those of an ``Authentication``.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from inspect import isawaitable
 from typing import Any, NamedTuple, Protocol
 
-from asgi_auth.errors import ConfigurationError, CrossSiteError, InvalidTokenError, MalformedRequestError
+from asgi_auth.errors import AuthError, ConfigurationError, CrossSiteError, InvalidTokenError, MalformedRequestError
 from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.cookies import read_cookie
 from asgi_auth.protocol.headers import MAX_LINES, check_headers
 from asgi_auth.runtime.jobs import logger
 from asgi_auth.sessions import Sessions
 from asgi_auth.site import Site
+from asgi_auth.store import Loaded
 from asgi_auth.types import AnonymousUser, AuthState, Clock, Session
 
 Scope = Mapping[str, Any]
@@ -28,13 +29,19 @@ AUTHENTICATED = "authenticated"
 
 
 class Recognised(NamedTuple):
-    """Whom a credential names."""
+    """Whom a credential names that has no session, or scopes of its own. For any other it is a ``Loaded``."""
 
     user: Any
     session: Session | None
     """None for a credential that needs no session."""
     scopes: Sequence[str] | None = None
     """All that the credential may do; None: whatever its user may."""
+
+
+class Load(Protocol):
+    """``await load(credential, now=now)``."""
+
+    def __call__(self, credential: str, /, *, now: datetime) -> Coroutine[Any, Any, Recognised | Loaded[Any]]: ...
 
 
 class Recogniser(Protocol):
@@ -59,14 +66,17 @@ class Recogniser(Protocol):
         """
         ...
 
-    async def load(self, credential: str, /, *, now: datetime) -> Recognised:
-        """Whom it names, by one query.
+    @property
+    def load(self) -> Load:
+        """An async method that says whom it names, by one query.
 
-        Raises:
-            InvalidTokenError: nobody.
-            UnavailableError: could not be checked.
+        It raises InvalidTokenError if it names nobody, and UnavailableError if that could not be checked.
         """
         ...
+
+
+Shown = tuple[Recogniser, str]
+"""What a request shows: a credential, and who recognises it."""
 
 
 class CookieRecogniser:
@@ -84,10 +94,10 @@ class CookieRecogniser:
             raise self._site.refusal(scope)
         return cookie
 
-    async def load(self, credential: str, /, *, now: datetime) -> Recognised:
-        """The user of the session that it opens."""
-        session, user = await self._sessions.load(credential, now=now)
-        return Recognised(user, session)
+    @property
+    def load(self) -> Load:
+        """Gives the session that it opens, with its user."""
+        return self._sessions.load
 
 
 class AccessTokenRecogniser:
@@ -102,10 +112,10 @@ class AccessTokenRecogniser:
         """The token."""
         return read_bearer(scope["headers"])
 
-    async def load(self, credential: str, /, *, now: datetime) -> Recognised:
-        """The user of the session that it names."""
-        session, user = await self._sessions.load_bearer(credential, now=now)
-        return Recognised(user, session)
+    @property
+    def load(self) -> Load:
+        """Gives the session that it names, with its user."""
+        return self._sessions.load_bearer
 
 
 class Recognition:
@@ -133,14 +143,10 @@ class Recognition:
         """Those whose credential browsers attach by themselves, or the others."""
         return tuple(each for each in self._recognisers if each.ambient is ambient)
 
-    async def state(self, scope: Scope, recognisers: Sequence[Recogniser]) -> AuthState | None:
-        """The state that the first credential of a request gives; None if there is none.
+    def look(self, scope: Scope, recognisers: Sequence[Recogniser]) -> Shown | AuthState | None:
+        """The first credential of a request, unasked whether it is good; None if there is none.
 
-        A bad credential gives an anonymous state with the reason in ``error``, and a line of the log at DEBUG.
-
-        Raises:
-            UnavailableError: it could not be checked.
-            ConfigurationError: the store refuses to open.
+        One that counts for nothing gives an anonymous state with the reason in ``error``, and a line of the log.
         """
         method = ""
         try:
@@ -150,17 +156,39 @@ class Recognition:
                 method = recogniser.method
                 credential = recogniser.credential(scope)
                 if credential is not None:
-                    break
-            else:
-                return None
-            user, session, scopes = await recogniser.load(credential, now=self._clock())
-        except (InvalidTokenError, CrossSiteError, MalformedRequestError) as exc:
-            logger.debug("a %s credential was refused: %s", method, exc.reason)
-            return self.anonymous._replace(error=exc)
+                    return recogniser, credential
+        except (CrossSiteError, MalformedRequestError) as exc:
+            return self._refused(method, exc)
+        return None
+
+    async def state(self, shown: Shown | AuthState, now: datetime) -> AuthState:
+        """The state that what ``look`` has found gives; a bad credential an anonymous one, as there.
+
+        Raises:
+            UnavailableError: it could not be checked.
+            ConfigurationError: the store refuses to open.
+        """
+        if isinstance(shown, AuthState):
+            return shown
+        recogniser, credential = shown
+        method, scopes = recogniser.method, None
+        try:
+            loaded = await recogniser.load(credential, now=now)
+        except InvalidTokenError as exc:
+            return self._refused(method, exc)
         own: tuple[str, ...] = self._own[method]
+        session: Session | None
+        if isinstance(loaded, Loaded):
+            session, user = loaded
+        else:
+            user, session, scopes = loaded
         if self._scopes is not None or scopes is not None:
             own = await self._cut(own, user, scopes)
         return AuthState(user, session, method, own, None, self._authentication)
+
+    def _refused(self, method: str, error: AuthError) -> AuthState:
+        logger.debug("a %s credential was refused: %s", method, error.reason)
+        return self.anonymous._replace(error=error)
 
     async def _cut(self, own: tuple[str, ...], user: Any, scopes: Sequence[str] | None) -> tuple[str, ...]:
         """*own* and what the application adds; of a credential with *scopes* only those that its user has now."""
@@ -184,6 +212,6 @@ class Recognition:
         """
         state = self.anonymous
         for ambient in (True, False):
-            if state.method is None and (found := await self.state(scope, self.among(ambient=ambient))) is not None:
-                state = found
+            if state.method is None and (shown := self.look(scope, self.among(ambient=ambient))) is not None:
+                state = await self.state(shown, self._clock())
         return state

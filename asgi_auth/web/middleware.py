@@ -41,7 +41,8 @@ class _UserMiddleware:
         """Args: app: What is wrapped. auth: Whose users these are."""
         self.app, self.auth = app, auth
         self._sessions, self._clock, self._upkeep = auth.sessions, auth.clock, auth.upkeep
-        self._state, self._recognisers = auth.recognition.state, auth.recognition.among(ambient=self._ambient)
+        self._look, self._state = auth.recognition.look, auth.recognition.state
+        self._recognisers = auth.recognition.among(ambient=self._ambient)
         self._anonymous = auth.recognition.anonymous
         self._telling = auth.services.telling
         self._failing: str | None = None
@@ -51,26 +52,27 @@ class _UserMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._pass_on(scope, receive, send)
             return
-        state, found = self._anonymous, None
+        state, shown, due = self._anonymous, None, None
         if "asgi_auth" in scope:
             state = _known_state(scope, self.auth) or state
-        if state.method is None:  # else the middleware outside has found it, and will note its use
+        # Else the middleware outside has found it, and will note its use.
+        if state.method is None and (shown := self._look(scope, self._recognisers)) is not None:
+            now = self._clock()
             try:
-                found = await self.identify(scope)
+                state = await self._state(shown, now)
+                if self._failing is not None or not self._upkeep.started:
+                    await self._note_success(state)
             except UnavailableError as exc:
                 await self._answer_unavailable(exc, scope, receive, send)
                 return
-        state = found or state
+            session, send = state.session, self._sending(send)
+            if session is not None and self._sessions.touch_due(session, now):
+                due = None if is_speculative(scope["headers"]) else session  # which is no use of it
         _write(scope, state)
-        sending = self._sending(send) if found else send
-        if found is None or (session := found.session) is None or not self._is_due(session, scope):
-            await self.app(scope, receive, sending)
+        if due is None:
+            await self.app(scope, receive, send)
         else:
-            await self._use(session, scope, receive, sending)
-
-    def _is_due(self, session: Session, scope: Scope) -> bool:
-        """Whether it is time to note the last use of *session*. A speculative request is no use."""
-        return self._sessions.touch_due(session, self._clock()) and not is_speculative(scope["headers"])
+            await self._use(due, scope, receive, send)
 
     async def _use(self, session: Session, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, and note the use of *session* however it ends: many a websocket ends by an exception."""
@@ -91,26 +93,17 @@ class _UserMiddleware:
         else:
             await self.app(scope, receive, send)
 
-    async def identify(self, scope: Scope) -> AuthState | None:
-        """The state that the credential of this request gives, a bad one with its ``error``; None if there is none.
+    async def _note_success(self, state: AuthState) -> None:
+        """After a credential that was good: an outage is over; and where the server sends no lifespan messages, start.
 
         Raises:
-            UnavailableError: it could not be checked.
-            ConfigurationError: asyncio does not run this, or the store refuses to open.
+            UnavailableError: the store cannot be opened.
         """
-        if not self._upkeep.started:
-            return await self._identify_first(scope)
-        found = await self._state(scope, self._recognisers)
-        if self._failing is not None and found is not None and found.method is not None:
-            self._end_outage(self._failing)
-        return found
-
-    async def _identify_first(self, scope: Scope) -> AuthState | None:
-        """The same where the server sends no lifespan messages: a valid credential starts what they would start."""
-        found = await self._state(scope, self._recognisers)
-        if found is not None and found.method is not None:
-            await self._upkeep.start()
-        return found
+        if state.method is not None:
+            if not self._upkeep.started:
+                await self._upkeep.start()
+            if self._failing is not None:
+                self._end_outage(self._failing)
 
     def _end_outage(self, code: str) -> None:
         text = "credentials are checked again: there were %d failures in %.0f seconds"

@@ -157,7 +157,7 @@ class PasswordActions(Hook):
         began = self._services.clock()
         key = self._services.accounts.normalise(field, texts[field])[1]
         async with self._services.tries.attempt("sign_in", [f"{field} {key}"]):
-            found = await self._services.accounts.find(field, texts[field])
+            found = await self._services.store.users.find(field, key)
             found = await self._verified(found, texts["password"], client)
         remember = read_flag(params, "remember_me")
         signed_in = SignedIn(found.user, self._proof(found, began), remember=remember)
