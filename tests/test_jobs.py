@@ -5,7 +5,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
-from contextvars import Context, ContextVar
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -217,7 +217,7 @@ async def test_collector_that_is_over_keeps_nothing() -> None:
         pass
 
     collector = Collector(source("192.0.2.1"))
-    collector.jobs.append((partial(job, body), Context()))
+    collector.jobs.append(partial(job, body))
     await jobs.finish(collector)
     del body
     await _turn()

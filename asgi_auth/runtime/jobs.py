@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import Context, ContextVar, copy_context
+from contextvars import ContextVar, copy_context
 from datetime import timedelta
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -51,20 +51,16 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
 # --- jobs ------------------------------------------------------------------------------------------------------------
 
 
-Waiting = tuple[Job, Context]
-"""A job, and the context in which it was scheduled: it is part of the same act."""
-
-
 class Collector:
     """Jobs that wait for the end of a response or of a transaction."""
 
     def __init__(self, source: Callable[[], str | None]) -> None:
         """Args: source: Tells who caused them, when it matters; None: the application itself."""
         self.source = source
-        self.jobs: list[Waiting] = []
+        self.jobs: list[Job] = []
         self.over = False
 
-    def close(self) -> list[Waiting]:
+    def close(self) -> list[Job]:
         """What was collected, which is kept here no longer; whatever comes later does not wait any more."""
         self.over = True
         jobs, self.jobs = self.jobs, []
@@ -125,13 +121,10 @@ class Jobs:
             What may be awaited: until it is done, or dropped; where a response comes first, it does not wait. If
             whoever awaits it is cancelled, the job goes on.
         """
-        return self._schedule(job, copy_context())
-
-    def _schedule(self, job: Job, context: Context) -> Awaitable[None]:
         collector = _collecting.get()
         if collector is None or collector.over:
-            return self._desk().add(job, None if collector is None else collector.source(), context)
-        collector.jobs.append((job, context))
+            return self._desk().add(job, None if collector is None else collector.source())
+        collector.jobs.append(job)
         done = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
@@ -140,7 +133,7 @@ class Jobs:
         """Have done what was collected, and wait for it as long as ``patience``; what takes longer goes on."""
         if jobs := collector.close():
             desk, source = self._desk(), collector.source()
-            scheduled = [desk.add(job, source, context) for job, context in jobs]
+            scheduled = [desk.add(job, source) for job in jobs]
             await asyncio.wait(scheduled, timeout=self.patience.total_seconds())
 
     async def shielded(self, work: Coroutine[Any, Any, T]) -> T:
@@ -155,11 +148,11 @@ class Jobs:
             patient = False
             raise
         finally:
-            scheduled = [self._schedule(job, within) for job, within in collector.close()]
+            scheduled = [self.schedule(job) for job in collector.close()]
             for done in scheduled if patient else ():
                 await done
 
-    async def _perform(self, job: Job, source: str | None) -> list[Waiting]:
+    async def _perform(self, job: Job, source: str | None) -> list[Job]:
         """Do *job*; what it leaves to do gets turns of its own."""
         with collect_jobs(lambda: source) as collector:
             await job()

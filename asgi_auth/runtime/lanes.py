@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -102,7 +102,7 @@ class Desk:
         self,
         outbox: Outbox,
         *,
-        perform: Callable[[Job, str | None], Awaitable[list[tuple[Job, Context]]]],
+        perform: Callable[[Job, str | None], Awaitable[list[Job]]],
         on_drop: Callable[[int], Awaitable[None]],
         local: bool,
         telling: Telling,
@@ -121,8 +121,8 @@ class Desk:
 
     # --- doing it
 
-    def add(self, job: Job, source: str | None, context: Context) -> "asyncio.Future[None]":
-        """Do *job* in *context* when it is its turn.
+    def add(self, job: Job, source: str | None) -> "asyncio.Future[None]":
+        """Do *job* when it is its turn.
 
         Returns:
             Done once the job is, and what it left to do, or once it was dropped. Cancelling it cancels nothing else.
@@ -130,7 +130,7 @@ class Desk:
         lane, key = (self._notes if isinstance(job, Note) else self._mail), source
         if isinstance(job, Notice):
             lane, key = self._notices, job.user_id
-        entry = _Entry(lane, key, job, context, asyncio.get_running_loop().create_future())
+        entry = _Entry(lane, key, job, copy_context(), asyncio.get_running_loop().create_future())
         if self._stopped:
             self._drop(entry)
         elif lane.free:
@@ -155,7 +155,7 @@ class Desk:
         finally:
             # If all that run waited for the turn of what they have left to do, none would ever end.
             self._end_turn(entry)
-        for done in [self.add(job, entry.key, context) for job, context in more or ()]:
+        for done in [self.add(job, entry.key) for job in more or ()]:
             await done
 
     def _end(self, entry: _Entry, task: "asyncio.Task[None]") -> None:
