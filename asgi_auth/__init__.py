@@ -4,6 +4,7 @@ Each name is loaded when it is first used (PEP 562), so that a module of models 
 load the plug.
 """
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,9 @@ else:
 
     def __getattr__(name: str) -> Any:
         if name not in __all__:
+            if not name.startswith("_"):
+                with suppress(ModuleNotFoundError):
+                    return import_module(f"{__name__}.{name}")
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(_HOMES.get(name, "asgi_auth.errors")), name)
         return value

@@ -143,6 +143,7 @@ class Authentication(Generic[U]):
         if registration == "invite_only" and not any(hook.opens_registration for hook in self._hooks):
             raise ConfigurationError("registration: 'invite_only' needs an add-on that invites")
         self.routes = self._make_routes()
+        self.secrets = self._all_secrets()
         self.recognition = self._make_recognition(scopes)
         if hasher.weak:
             logger.warning("hasher: passwords are hashed too cheaply for real accounts")
@@ -250,7 +251,7 @@ class Authentication(Generic[U]):
             self._add_hook(hook)
 
     def _add_hook(self, hook: Hook) -> None:
-        methods = ("prepare", "taken", "is_contested", "admit", "within", "ways_in", "prune")
+        methods = ("before", "prepare", "taken", "is_contested", "admit", "within", "ways_in", "prune")
         require_async(hook, *methods, parameter="strategies, add_ons")
         self._hooks.append(hook)
 
@@ -263,8 +264,17 @@ class Authentication(Generic[U]):
                     raise ConfigurationError(f"strategies, add_ons: {name!r} has two phases {phase.name!r}")
         return routes
 
+    def _all_secrets(self) -> frozenset[str]:
+        """Parameters that no hook and no form drawn again sees: those of every phase, served or not."""
+        parts = (*self._strategies.values(), *self._add_ons.values())
+        phases = (phase.secrets for phase in self.routes.values())
+        return frozenset({"pending_token"}).union(*phases, *(getattr(part, "secrets", ()) for part in parts))
+
     def _make_recognition(self, scopes: Scopes | None) -> Recognition:
         added = [recogniser for hook in self._hooks for recogniser in hook.recognisers]
+        for recogniser in added:
+            check_name("method of a recogniser", recogniser.method)
+            require_async(recogniser, "load", parameter="strategies, add_ons")
         own = (CookieRecogniser(self.site, self.sessions), AccessTokenRecogniser(self.sessions))
         return Recognition(
             [*added, *own], subject_name=self.subject_name, scopes=scopes, clock=self.clock, authentication=self
@@ -340,11 +350,16 @@ class Authentication(Generic[U]):
             FactorRequiredError: another factor is missing; ``pending_token`` is for the verb of its strategy.
             StoreUnavailableError: the database does not answer.
         """
-        found = await self._scoped.users.get(self._scoped.users.user_id(user))
-        if found is None:
-            raise AuthenticationFailedError("the user is gone", cause="unknown_user")
-        proof = Proof(account=found.account, factor=factor, at=self.clock())
-        return await self.sessions.mint(SignedIn(found.user, proof, remember=remember), client)
+
+        async def act() -> SignedIn:
+            found = await self._scoped.users.get(self._scoped.users.user_id(user))
+            if found is None:
+                raise AuthenticationFailedError("the user is gone", cause="unknown_user")
+            proof = Proof(account=found.account, factor=factor, at=self.clock())
+            return SignedIn(found.user, proof, remember=remember)
+
+        finished: Any = await self.perform(Activity(None, "sign_in"), act, client)
+        return cast("AccessToken", finished.token)
 
     def state(self, connection: Any) -> AuthState:
         """What a middleware of *this* ``Authentication`` found out about a request, websocket or scope."""
@@ -394,11 +409,12 @@ class Authentication(Generic[U]):
                 raise  # nothing was refused
             except AuthError as exc:
                 if isinstance(exc, AuthenticationFailedError):
-                    logger.info("%s.%s refused: %s", activity.strategy, activity.phase, exc.reason)
-                failed = ActFailed(at=self.clock(), code=exc.code, cause=exc.cause, user_id=exc.user_id)
-                await commit.note(failed)
+                    logger.info("%s refused: %s", ".".join(filter(None, activity)), exc.reason)
+                if acting.whole is None:  # else the act that this is a part of tells of it, if it fails
+                    failed = ActFailed(at=self.clock(), code=exc.code, cause=exc.cause, user_id=exc.user_id)
+                    await commit.note(failed)
                 raise
-            if isinstance(outcome, Accepted | TokenIssued) and not acting.told:
+            if isinstance(outcome, Accepted | TokenIssued) and acting.whole is None and not acting.told:
                 user_id = None if outcome.user is None else self.accounts.user_id(outcome.user)
                 await commit.note(ActAccepted(at=self.clock(), user_id=user_id))
             return outcome
@@ -408,7 +424,7 @@ class Authentication(Generic[U]):
         if isinstance(outcome, SignedIn):
             return await self._finish_sign_in(outcome, client)
         if isinstance(outcome, Accepted) and outcome.then is not None:
-            await self._services.commit.jobs.schedule(outcome.then)
+            await self._services.commit.schedule(outcome.then)
         return outcome
 
     async def _finish_sign_in(self, outcome: SignedIn, client: Client) -> Finished | Accepted:

@@ -5,15 +5,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from asgi_auth.acts import Act
 from asgi_auth.events import Event, JobDropped
 from asgi_auth.hooks import Hook
 from asgi_auth.runtime.jobs import Jobs
-from asgi_auth.runtime.lanes import Note
+from asgi_auth.runtime.lanes import Note, Notice
 from asgi_auth.store import ScopedStore, Work
-from asgi_auth.types import Activity, Client, Clock
+from asgi_auth.types import Activity, Client, Clock, Job
 
 U = TypeVar("U")
 T = TypeVar("T")
@@ -21,11 +21,17 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Acting:
-    """An act that is under way."""
+    """An act that is under way, or a part of one that has an actor of its own."""
 
     act: Act
+    owner: object
+    """The ``Commit`` whose act it is."""
+    whole: "Acting | None" = None
+    """The act that this is a part of; None: it is the act itself."""
     told: int = 0
-    """How many events of it hooks were told."""
+    """How many events of the act hooks were told."""
+    over: bool = False
+    """True once it has ended. A task that outlives it begins acts of its own."""
 
 
 _acting: ContextVar[Acting | None] = ContextVar("asgi_auth_act", default=None)
@@ -50,18 +56,36 @@ class Commit(Generic[U]):
 
         Args:
             activity: What is done.
-            client: Who asks; None: the application.
-            actor: The id of the user who does it; None: nobody who is signed in, or the application.
+            client: Who asks; None: the application, or the client of the act that is open.
+            actor: The id of the user who does it; None: nobody who is signed in, or the application, or the actor of
+                the act that is open.
         """
-        known = _acting.get()
-        if known is not None:
-            yield known
-            return
-        token = _acting.set(Acting(Act(activity=activity, client=client or Client(), actor=actor)))
-        try:
-            yield cast("Acting", _acting.get())
-        finally:
-            _acting.reset(token)
+        known = self._current()
+        if known is None:
+            acting = Acting(Act(activity=activity, client=client or Client(), actor=actor), self)
+        else:
+            act = replace(known.act, client=client or known.act.client, actor=actor or known.act.actor)
+            acting = Acting(act, self, known.whole or known)
+        with _entered(acting):
+            yield acting
+
+    def _current(self) -> Acting | None:
+        """The act that is open here, if it is one of this ``Authentication``."""
+        acting = _acting.get()
+        return acting if acting is not None and acting.owner is self and not acting.over else None
+
+    def schedule(self, job: Job) -> Awaitable[None]:
+        """Have *job* done, as ``Jobs.schedule``; what happens in it belongs to the act that is open."""
+        acting = self._current()
+        if acting is None:
+            return self.jobs.schedule(job)
+        inner = job.job if isinstance(job, Note | Notice) else job
+
+        async def resumed() -> None:
+            with _entered(Acting(acting.act, self, acting.whole or acting)):
+                await inner()
+
+        return self.jobs.schedule(replace(job, job=resumed) if isinstance(job, Note | Notice) else resumed)
 
     async def __call__(
         self,
@@ -90,20 +114,20 @@ class Commit(Generic[U]):
         async with self._store.transaction() as work:
             result = await act(work)
             for event in work.events:  # grows while it is walked: a hook may emit too
-                acting.told += 1
+                (acting.whole or acting).told += 1
                 told = _told(event, acting.act)
                 for hook in self._hooks:
                     await hook.within(told, work)
         for job in work.jobs:
-            self.jobs.schedule(job)
+            self.schedule(job)
         return result
 
     async def note(self, event: Event) -> None:
         """Tell the hooks of a failure, in a short transaction of its own, after the response; never raises."""
-        if (acting := _acting.get()) is not None:
-            acting.told += 1
+        if (acting := self._current()) is not None:
+            (acting.whole or acting).told += 1
         if self._is_heard():
-            await self.jobs.schedule(Note(partial(self._note, event)))
+            await self.schedule(Note(partial(self._note, event)))
 
     def _is_heard(self) -> bool:
         return any(type(hook).within is not Hook.within for hook in self._hooks)
@@ -117,6 +141,16 @@ class Commit(Generic[U]):
     async def _note_dropped(self, count: int) -> None:
         if self._is_heard():
             await self._note(JobDropped(at=self._clock(), count=count))
+
+
+@contextmanager
+def _entered(acting: Acting) -> Iterator[None]:
+    token = _acting.set(acting)
+    try:
+        yield
+    finally:
+        acting.over = True
+        _acting.reset(token)
 
 
 def _told(event: Event, act: Act) -> Event:

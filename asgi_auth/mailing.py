@@ -112,7 +112,7 @@ class Mailing(Generic[U]):
             yield
         except Exception:  # not a cancellation: an act that is under way is finished, and its message sent
             # A job: the database may be what failed, and the client does not wait for it twice.
-            await self._commit.jobs.schedule(partial(self.give_back, quota))
+            await self._commit.schedule(partial(self.give_back, quota))
             raise
 
     async def give_back(self, quota: Quota) -> None:

@@ -140,6 +140,7 @@ def form_page(
     action: str,
     token: str,
     app_name: str,
+    return_to: str = "",
     problems: Mapping[str, str] = EMPTY,
     status: int = 200,
 ) -> Page:
@@ -150,11 +151,13 @@ def form_page(
         action: The path that the form posts to: without a query, so that no later URL or Referer has the token.
         token: Carried on in a hidden field.
         app_name: For the title.
+        return_to: Where to go afterwards, carried on in a hidden field; empty: nowhere.
         problems: Messages by field, after a refused attempt.
         status: 200, or that of the refusal.
     """
     problem = _problem(form, problems)
-    body = form_body(form, action=action, hidden=_hidden(form, token), problem=problem, problems=problems)
+    hidden = _hidden(form, token) | ({"return_to": return_to} if return_to else {})
+    body = form_body(form, action=action, hidden=hidden, problem=problem, problems=problems)
     return page(form.title, body, app_name=app_name, status=status, holds_token=True)
 
 

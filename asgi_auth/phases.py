@@ -181,6 +181,8 @@ class SignedIn:
     settled: bool = field(default=False, kw_only=True)
     """What the sign-in ends, a registration or a reset, is committed: it stays done if no session follows."""
     spend: Spend | None = field(default=None, kw_only=True, repr=False)
+    replaces: str | None = field(default=None, kw_only=True)
+    """The id of a session of the user that ends when this sign-in has one: a rise in privilege is a new session."""
 
 
 @dataclass(frozen=True, slots=True)

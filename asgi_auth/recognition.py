@@ -8,7 +8,7 @@ from datetime import datetime
 from inspect import isawaitable
 from typing import Any, NamedTuple, Protocol
 
-from asgi_auth.errors import AuthError, ConfigurationError, CrossSiteError, InvalidTokenError, MalformedRequestError
+from asgi_auth.errors import AuthError, ConfigurationError, CrossSiteError, MalformedRequestError, UnavailableError
 from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.cookies import read_cookie
 from asgi_auth.protocol.headers import MAX_LINES, check_headers
@@ -70,7 +70,8 @@ class Recogniser(Protocol):
     def load(self) -> Load:
         """An async method that says whom it names, by one query.
 
-        It raises InvalidTokenError if it names nobody, and UnavailableError if that could not be checked.
+        It raises InvalidTokenError if it names nobody, another AuthError such as RateLimitedError to refuse it for
+        another reason, and UnavailableError if it could not be checked.
         """
         ...
 
@@ -134,8 +135,8 @@ class Recognition:
         self._recognisers, self._scopes, self._clock = tuple(recognisers), scopes, clock
         self._authentication = authentication
         self._own = {each.method: (AUTHENTICATED, each.method, subject_name) for each in self._recognisers}
-        if len(self._own) < len(self._recognisers):
-            raise ConfigurationError("strategies, add_ons: two recognisers have the same method")
+        if len(self._own) < len(self._recognisers) or {AUTHENTICATED, subject_name} & self._own.keys():
+            raise ConfigurationError("strategies, add_ons: the method of a recogniser is taken")
         self._reserved = frozenset({name for own in self._own.values() for name in own})
         self.anonymous = AuthState(AnonymousUser(), None, None, (), None, authentication)
 
@@ -174,7 +175,9 @@ class Recognition:
         method, scopes = recogniser.method, None
         try:
             loaded = await recogniser.load(credential, now=now)
-        except InvalidTokenError as exc:
+        except (ConfigurationError, UnavailableError):
+            raise
+        except AuthError as exc:
             return self._refused(method, exc)
         own: tuple[str, ...] = self._own[method]
         session: Session | None
@@ -192,14 +195,17 @@ class Recognition:
 
     async def _cut(self, own: tuple[str, ...], user: Any, scopes: Sequence[str] | None) -> tuple[str, ...]:
         """*own* and what the application adds; of a credential with *scopes* only those that its user has now."""
-        added: Iterable[str] | None = None
-        if self._scopes is not None:
-            answer = self._scopes(user)
-            added = await answer if isawaitable(answer) else answer
-        if scopes is None:
-            return (*own, *(added or ()))
-        has = set(scopes) if added is None else set(added)
-        return tuple(name for name in scopes if name in has and name not in self._reserved)
+        if self._scopes is None:
+            return self._unreserved(scopes or ())
+        answer = self._scopes(user)
+        added = self._unreserved(await answer if isawaitable(answer) else answer)
+        return (*own, *added) if scopes is None else tuple(name for name in added if name in scopes)
+
+    def _unreserved(self, scopes: Iterable[str]) -> tuple[str, ...]:
+        """Without those that only the library gives. TypeError: they are no list of scopes."""
+        if isinstance(scopes, str):
+            raise TypeError("scopes must be a list of texts, not one text")
+        return tuple(name for name in scopes if name not in self._reserved)
 
     async def every_state(self, scope: Scope) -> AuthState:
         """Who asks, by whatever credential, as the store has it now; for the plug.

@@ -78,6 +78,8 @@ class PendingSignIn(Generic[U]):
     remember: bool
     registered: bool
     """True for the sign-in that ends a registration."""
+    replaces: str | None
+    """The id of the session that it takes the place of; it lives until then."""
     spend: Spend = field(repr=False)
 
     def complete(self, factor: str, at: datetime) -> SignedIn:
@@ -87,6 +89,7 @@ class PendingSignIn(Generic[U]):
             self.proof.then(factor, at),
             remember=self.remember,
             registered=self.registered,
+            replaces=self.replaces,
             spend=self.spend,
         )
 
@@ -151,7 +154,7 @@ class Sessions(Generic[U]):
         Raises:
             AuthenticationFailedError: a gate refuses.
             FactorRequiredError: another factor is missing. It bears a token for ``pending``; no session exists.
-            InvalidTokenError: the token that was shown is spent.
+            InvalidTokenError: the token that was shown is spent, or the session that is replaced has ended.
             StoreUnavailableError: the database does not answer; nothing was changed.
         """
         required = await self.admit(outcome, client)
@@ -162,6 +165,8 @@ class Sessions(Generic[U]):
         async def act(work: Work[U]) -> None:
             if outcome.spend is not None:
                 await outcome.spend(work)
+            if outcome.replaces is not None:
+                await self._replace(work, outcome.replaces, session.user_id)
             await self._end_shown(work, client.session_hashes)
             await self._end_pending(work, client)
             await work.sessions.insert(session, hash_token(secret))
@@ -208,19 +213,12 @@ class Sessions(Generic[U]):
         for token_hash in client.pending_hashes:
             await work.tokens.consume(PENDING_FACTOR, token_hash, now=self._clock())
 
-    def replacing(self, session: Session) -> Spend:
-        """For a rise in privilege: the ``spend`` of a sign-in that takes the place of *session*, whose tokens are dead.
-
-        It raises InvalidTokenError where *session* has ended in the meantime; then there is no new one.
-        """
-
-        async def spend(work: Work[Any]) -> None:
-            now = self._clock()
-            if not await work.sessions.revoke(session.id, now=now):
-                raise _ended()
-            work.emit(SessionsRevoked(at=now, user_id=session.user_id, session_id=session.id))
-
-        return spend
+    async def _replace(self, work: Work[U], session_id: str, user_id: str) -> None:
+        """End the session that a new one takes the place of; then all its tokens are dead."""
+        now = self._clock()
+        if not await work.sessions.revoke(session_id, user_id=user_id, now=now):
+            raise _ended()
+        work.emit(SessionsRevoked(at=now, user_id=user_id, session_id=session_id))
 
     # --- signing in by several factors
 
@@ -236,6 +234,7 @@ class Sessions(Generic[U]):
                 "proven": [[name, at.isoformat()] for name, at in proof.factors.items()],
                 "remember": outcome.remember,
                 "registered": outcome.registered,
+                "replaces": outcome.replaces,
             },
         )
 
@@ -280,6 +279,7 @@ class Sessions(Generic[U]):
             tuple(record.extra_data["required"]),
             remember=record.extra_data["remember"],
             registered=record.extra_data["registered"],
+            replaces=record.extra_data["replaces"],
             spend=spend,
         )
 

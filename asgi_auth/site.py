@@ -50,8 +50,8 @@ class Site:
         start = self.cookie("")
         if not name.startswith(start):
             return None
-        kind, _, suffix = name.removeprefix(start).partition("_")
-        is_ours = not suffix if kind in _ALONE else _SUFFIX.fullmatch(suffix)
+        kind, underscore, suffix = name.removeprefix(start).partition("_")
+        is_ours = not underscore if kind in _ALONE else _SUFFIX.fullmatch(suffix)
         return kind if is_ours and kind in _KINDS else None
 
     def shows_cookie(self, headers: Headers) -> bool:

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from asgi_auth.errors import AuthenticationFailedError
+from asgi_auth.errors import AuthenticationFailedError, StoreUnavailableError
 from asgi_auth.limits import Limit, Limiter, Limits
+from asgi_auth.runtime.jobs import logger
 
 Kind = Literal["sign_in", "current_password"]
 """What is guessed, by the name of its limit in ``Limits``."""
@@ -47,5 +48,8 @@ class Tries:
         await self._give_back(kind, counted)
 
     async def _give_back(self, kind: Kind, keys: Sequence[str]) -> None:
-        for key in keys:
-            await self._limiter.give_back(kind, key)
+        try:
+            for key in keys:
+                await self._limiter.give_back(kind, key)
+        except StoreUnavailableError as exc:  # what the secret was, is known: that goes on
+            logger.warning("a try could not be given back: %s", exc.reason)

@@ -2,9 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from asgi_auth.phases import Accepted, Finished, TokenIssued
+from asgi_auth.protocol.fields import without
 from asgi_auth.types import EMPTY, Activity, Client
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ class Verbs:
     async def _call(self, verb: str, action: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
         client = options.get("client") or Client()
         act = partial(action, *args, **options)
-        params = self._shown(verb, next((sent for sent in args if isinstance(sent, Mapping)), EMPTY))
+        params = without(_params(action, args, options), self._auth.secrets)
         actor = getattr(options.get("session"), "user_id", None)
         result = await self._auth.perform(Activity(self._name, verb), act, client, params=params, actor=actor)
         if isinstance(result, TokenIssued):
@@ -34,7 +36,11 @@ class Verbs:
             return Finished(result.user, None)
         return result
 
-    def _shown(self, verb: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        phase = self._auth.routes.get((self._name, verb))
-        secrets = frozenset() if phase is None else phase.secrets
-        return {name: value for name, value in params.items() if name not in secrets}
+
+def _params(action: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is given to the parameter ``params``, by its place or its name."""
+    try:
+        params = signature(action).bind(*args, **options).arguments.get("params")
+    except TypeError:  # the call itself will say what is wrong with it
+        return EMPTY
+    return params if isinstance(params, Mapping) else EMPTY

@@ -12,10 +12,12 @@ from asgi_auth.add_ons import Confirmation
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
+    ConfigurationError,
     FactorRequiredError,
     ForbiddenError,
     OverloadedError,
     RateLimitedError,
+    StoreUnavailableError,
     ValidationError,
 )
 from asgi_auth.events import ActAccepted, ActFailed, Event, UserChangeAsked, UserChangeCancelled, UserChanged
@@ -395,3 +397,166 @@ async def _is_counted(auth: LocalAuthentication, key: str) -> bool:
     except RateLimitedError:
         return True
     return False
+
+
+async def test_hook_before_sees_no_secret_whatever_is_sent(tmp_path: Path) -> None:
+    """AU-4: secrets of other phases, of verbs without a phase, nested ones, and those of a keyword argument."""
+    bouncer = Bouncer()
+    auth = make_auth(
+        tmp_path,
+        strategies=[Password(resettable=Resettable(sender=MemorySender()), sign_in_enabled=False)],
+        add_ons=[bouncer],
+    )
+    secrets = {"password": PASSWORD, "reset_token": PASSWORD, "pending_token": PASSWORD, "user": {"password": PASSWORD}}
+    async with auth.running():
+        await register(auth)
+        await post(AuthPlug(auth), "/auth/password/reset_request", {"email": EMAIL, "password": PASSWORD})
+        await auth.strategy("password").sign_in(params={**credentials(), **secrets})
+        with pytest.raises(TypeError):
+            await auth.strategy("password").sign_in()
+
+    assert bouncer.asked[-2:] == [
+        (("password", "sign_in"), None, {"email": EMAIL, "user": {}}),
+        (("password", "sign_in"), None, {}),
+    ]
+    assert PASSWORD not in repr(bouncer.asked)
+
+
+# --- where an act ends ----------------------------------------------------------------------------------------------
+
+
+async def test_task_that_outlives_its_act_begins_another(tmp_path: Path) -> None:
+    """AU-1: whatever a hook, or a sender, has started goes on with acts of its own, and with actors of its own."""
+    tasks: list[asyncio.Task[Any]] = []
+    over = asyncio.Event()
+
+    async def later() -> None:
+        await over.wait()
+        await auth.accounts.disable(user, actor=admin)
+
+    class Starter(Hook):
+        name = "starter"
+
+        async def before(self, activity: Activity, client: Client, params: Any) -> None:
+            tasks.append(asyncio.create_task(later()))
+
+    async def send(user: object, token: str | None, opts: object) -> None:
+        tasks.append(asyncio.create_task(later()))
+
+    events = Events()
+    strategies = [Password(resettable=Resettable(sender=send))]
+    auth = make_auth(tmp_path, strategies=strategies, add_ons=[Starter(), events])
+    user, admin = await auth.accounts.create({"email": EMAIL}), await auth.accounts.create({"email": OTHER_EMAIL})
+    await auth.strategy("password").reset_request({"email": EMAIL}, client=CLIENT)
+    events.take()
+    over.set()
+    await asyncio.gather(*tasks)
+    told = [event for event in events.take() if event.name == "user.disabled"]
+    await auth.close()
+
+    assert len(tasks) == 2
+    assert [(event.activity, event.actor, event.client) for event in told] == [((None, "disable"), admin.id, Client())]
+
+
+async def test_part_of_an_act_may_have_an_actor_of_its_own(tmp_path: Path) -> None:
+    """AU-1: what is done in a hook's job is part of the act, by whom it says."""
+
+    class Locking(Hook):
+        name = "locking"
+
+        async def within(self, event: Event, work: Any) -> None:
+            if event.name == "user.created" and event.activity.strategy == "password":
+                work.after_commit(lambda: auth.accounts.disable(event.user_id or "", actor=admin))
+
+    events = Events()
+    auth = make_auth(tmp_path, add_ons=[Locking(), events])
+    admin = await auth.accounts.create({"email": OTHER_EMAIL})
+    events.take()
+    with pytest.raises(AuthError):
+        await auth.strategy("password").sign_in(credentials())
+    await auth.strategy("password").register(registration(), client=CLIENT)
+    told = events.take()
+    await auth.close()
+
+    created, disabled = (event for event in told if event.name in ("user.created", "user.disabled"))
+    assert (disabled.act_id, disabled.client) == (created.act_id, CLIENT)
+    assert (created.actor, disabled.actor) == (None, admin.id)
+
+
+async def test_acts_of_two_authentications_do_not_mix(tmp_path: Path) -> None:
+    """TK-23: the event of the one names neither the act nor a user of the other, and both leave theirs."""
+
+    class Promoting(Hook):
+        name = "promoting"
+
+        async def before(self, activity: Activity, client: Client, params: Any) -> None:
+            await admins.accounts.create({"email": OTHER_EMAIL})
+
+    events, theirs = Events(), Events()
+    admins = make_auth(tmp_path, subject_name="admin", add_ons=[theirs])
+    users = make_auth(tmp_path, add_ons=[Promoting(), events])
+    await users.strategy("password").reset_request({"email": EMAIL}, client=CLIENT)
+    [ours], [created] = events.take(), theirs.take()
+    await users.close()
+    await admins.close()
+
+    assert isinstance(ours, ActAccepted)
+    assert (created.activity, created.actor, created.client) == ((None, "create"), None, Client())
+    assert created.act_id != ours.act_id
+
+
+async def test_refusal_within_an_act_is_told_once(tmp_path: Path) -> None:
+    """AU-1: a verb that calls another one, and lets its error go, is one refused act."""
+
+    class Outer(Hook):
+        name = "outer"
+
+        async def go(self) -> Any:
+            return await own.strategy("password").sign_in(credentials())
+
+    events = Events()
+    own = make_auth(tmp_path, add_ons=[Outer(), events])
+    with pytest.raises(AuthenticationFailedError):
+        await own.add_on("outer").go()
+    [event] = events.take()
+    assert event.activity == ("outer", "go")
+    await own.close()
+
+
+async def test_refused_sign_in_of_the_application_leaves_an_event(auth: LocalAuthentication, events: Events) -> None:
+    """AU-1: ``auth.sign_in`` is an act, too."""
+    user = await auth.accounts.create({"email": EMAIL})
+    await auth.accounts.disable(user)
+    events.take()
+    with pytest.raises(AuthenticationFailedError):
+        await auth.sign_in(user)
+    [event] = events.take()
+    assert isinstance(event, ActFailed)
+    assert (event.activity, event.cause, event.user_id) == ((None, "sign_in"), "disabled", user.id)
+
+
+async def test_try_that_cannot_be_given_back_changes_nothing(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FT-3: a right password is right, also where the database fails just then."""
+
+    async def fail(name: str, key: str) -> None:
+        raise StoreUnavailableError("down")
+
+    _, token = await register(auth)
+    monkeypatch.setattr(auth.services.limiter, "give_back", fail)
+    await auth.strategy("password").reauthenticate({"password": PASSWORD}, session=token.session)
+    assert "a try could not be given back: down" in caplog.messages
+
+
+def test_plain_before_is_refused_at_start(tmp_path: Path) -> None:
+    """A hook's methods are awaited."""
+
+    class Plain(Hook):
+        name = "plain"
+
+        def before(self, activity: Activity, client: Client, params: Any) -> None:  # type: ignore[override]
+            """Plain."""
+
+    with pytest.raises(ConfigurationError, match="must be 'async def'"):
+        make_auth(tmp_path, add_ons=[Plain()])

@@ -125,6 +125,14 @@ def test_front_loads_only_what_is_used() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_front_has_its_modules() -> None:
+    """``asgi_auth.errors`` is there without an import of its own."""
+    code = "import asgi_auth; assert asgi_auth.errors.AuthError is asgi_auth.AuthError"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute '_nothing'"):
+        _ = asgi_auth._nothing  # type: ignore[attr-defined]
+
+
 def test_front_has_no_other_names() -> None:
     """A misspelt name is an AttributeError that says so, and an ImportError for who imports it."""
     with pytest.raises(AttributeError, match="module 'asgi_auth' has no attribute 'AuthPlugg'"):

@@ -614,3 +614,17 @@ async def test_a_guard_keeps_the_shape_of_its_endpoint(site: _Site) -> None:
     assert inspect.iscoroutinefunction(_async)
     assert not inspect.iscoroutinefunction(_sync)
     assert (await call()).body == EMAIL.encode()
+
+
+def test_endpoint_that_cannot_be_remembered_is_guarded() -> None:
+    """Only functions are looked for among open routes; any other callable is guarded all the same."""
+
+    class Endpoint:
+        __slots__ = ()
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, request: Request) -> Response:
+            return Response("in")
+
+    answer = require()(Endpoint())(Request(make_scope("GET", "/")))
+    assert answer.status_code == 401

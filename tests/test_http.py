@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.requests import Request
@@ -319,7 +319,7 @@ def test_browser_reads_only_names_that_we_gave(tmp_path: Path, name: str) -> Non
     kinds: tuple[CookieKind, ...] = ("pending", "flow", "challenge")
     assert [browser.read(kind) for kind in kinds] == [None] * 3
     browser.drop_sign_in()
-    assert [line.partition("=")[0] for line in _written(browser)] == ["user_session"]
+    assert _written(browser) == []
 
 
 def test_browser_has_one_pending_sign_in(tmp_path: Path) -> None:
@@ -353,6 +353,32 @@ def test_browser_drops_one_value(tmp_path: Path) -> None:
     browser.drop("flow", "unknown")
     assert browser.read("flow") == "b"
     assert len(_written(browser)) == 1
+
+
+def test_browser_bounds_the_bytes_of_a_kind(tmp_path: Path) -> None:
+    """DO-4: a server that refuses large headers would lock the user out; the oldest goes."""
+    browser = _browser(tmp_path)
+    for number in range(9):
+        browser.keep("flow", f"{number}{'x' * 3999}", lifetime=HOUR)
+    assert [value[0] for value in browser.read_all("flow")] == ["5", "6", "7", "8"]
+
+
+@pytest.mark.parametrize(("value", "lifetime"), [("a b", HOUR), ("a;b", HOUR), ("a", timedelta(milliseconds=999))])
+def test_browser_refuses_what_no_cookie_can_be(tmp_path: Path, value: str, lifetime: timedelta) -> None:
+    """RD-3: at once, so that a step fails before it has done its work."""
+    browser = _browser(tmp_path)
+    with pytest.raises(ValueError, match="cookie"):
+        browser.keep("flow", value, lifetime=lifetime)
+    assert _written(browser) == []
+
+
+def test_browser_does_not_show_the_session(tmp_path: Path) -> None:
+    """SE-3: no step sees the cookie of the session, nor removes it."""
+    browser = _browser(tmp_path, "user_session=secret; user_pending_=x; user_session_=y")
+    assert browser.read(cast("Any", "session")) is None
+    browser.drop(cast("Any", "session"))
+    browser.drop_sign_in()
+    assert (browser.read("pending"), _written(browser)) == (None, [])
 
 
 def test_browser_of_code_without_http_keeps_nothing() -> None:

@@ -22,9 +22,10 @@ from asgi_auth.authentication import utc_now
 from asgi_auth.errors import ConfigurationError, StoreUnavailableError
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.types import AccessToken
+from asgi_auth.web.controller import AuthController
 from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.web.plug import AuthPlug
-from tests.asgi import ask, post, whoami
+from tests.asgi import ask, live, post, whoami
 from tests.other_servers import WITH_LIFESPAN, Kind, server_process
 from tests.support import (
     EMAIL,
@@ -393,3 +394,38 @@ async def test_daphne_prunes_and_ends(app: str, by: Signals, tmp_path: Path) -> 
     assert _kept(tmp_path) == [(EMAIL,), (OTHER_EMAIL,)]
     assert not [word for word in TROUBLE if word in printed], printed
     assert status == 0
+
+
+class _Odd:
+    """An application whose attributes are not what they are elsewhere."""
+
+    def __init__(self, routes: Any = None) -> None:
+        self.app, self._routes = self, routes
+
+    @property
+    def routes(self) -> Any:
+        if isinstance(self._routes, Exception):
+            raise self._routes
+        return self._routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for stage in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{stage}.complete"})
+
+
+@pytest.mark.parametrize("routes", [None, 3, print, LookupError("odd"), ["x", None]], ids=repr)
+async def test_odd_application_starts(tmp_path: Path, routes: Any) -> None:
+    """Whatever an application keeps under the names of Starlette; it may also be its own inner application."""
+    auth = make_auth(tmp_path)
+    sent = await live(SessionUserMiddleware(_Odd(routes), auth))
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_application_with_a_controller_or_mounted_in_itself_starts(tmp_path: Path) -> None:
+    """A mount has the routes of what is mounted: of a controller they are a method."""
+    auth = make_auth(tmp_path)
+    app = Starlette(routes=[*AuthController(auth).routes()])
+    app.mount("/v1", app)
+    sent = await live(SessionUserMiddleware(app, auth))
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]

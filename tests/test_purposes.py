@@ -68,6 +68,7 @@ async def issue_all(auth: LocalAuthentication) -> Mapping[str, str]:
             "proven": [["password", auth.clock().isoformat()]],
             "remember": False,
             "registered": False,
+            "replaces": None,
         },
     )
     confirmations = (mailed["confirmation"], mailed["phone_change"], mailed["email_changed"])

@@ -12,7 +12,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message
 
-from asgi_auth.errors import ConfigurationError, InvalidTokenError, MalformedRequestError, StoreUnavailableError
+from asgi_auth.errors import (
+    ConfigurationError,
+    InvalidTokenError,
+    MalformedRequestError,
+    RateLimitedError,
+    StoreUnavailableError,
+)
 from asgi_auth.hooks import Hook
 from asgi_auth.phases import Challenge, Outcome, Phase, PhaseRequest
 from asgi_auth.recognition import Recognised, Recogniser
@@ -43,6 +49,8 @@ class Keys:
     async def load(self, credential: str, /, *, now: datetime) -> Recognised:
         if credential == "key-down":
             raise StoreUnavailableError("down")
+        if credential == "key-often":
+            raise RateLimitedError("too many wrong keys")
         found = await self._services.accounts.find("email", credential.removeprefix("key-"))
         if found is None:
             raise InvalidTokenError("no such key")
@@ -206,5 +214,71 @@ def test_two_recognisers_of_one_method_are_refused(tmp_path: Path) -> None:
     class Twice(ApiKeys):
         name = "twice"
 
-    with pytest.raises(ConfigurationError, match="two recognisers have the same method"):
+    with pytest.raises(ConfigurationError, match="the method of a recogniser is taken"):
         make_auth(tmp_path, add_ons=[ApiKeys(), Twice()])
+
+
+@pytest.mark.parametrize(
+    ("scopes", "error"), [(lambda user: None, TypeError), (lambda user: "orders:read", TypeError)], ids=["none", "text"]
+)
+async def test_scopes_that_are_no_list_let_nobody_in(tmp_path: Path, scopes: Any, error: type[Exception]) -> None:
+    """A function that falls through, or returns one text, is an error; a key does not keep what it was given."""
+    auth = make_auth(tmp_path, add_ons=[ApiKeys()], scopes=scopes)
+    _, token = await register(auth)
+    for shown in ({"headers": KEY}, {"bearer": str(token)}):
+        with pytest.raises(error):
+            await ask(site(auth), "GET", "/read", **shown)
+    await auth.close()
+
+
+async def test_application_cannot_give_a_scope_of_the_library(tmp_path: Path) -> None:
+    """``require("session")`` says how a user is signed in, whatever the application calls its own scopes."""
+    auth = make_auth(tmp_path, scopes=lambda user: ["session", "authenticated", "orders:read"])
+    _, token = await register(auth)
+    answer = await ask(site(auth), "GET", "/read", bearer=str(token))
+    await auth.close()
+    assert answer.json()["scopes"] == ["authenticated", "bearer", "user", "orders:read"]
+
+
+async def test_refusal_of_a_recogniser_is_answered_by_the_guard(tmp_path: Path) -> None:
+    """AK-7: a key that was tried too often is anonymous; the guard answers with 429."""
+    auth = make_auth(tmp_path, add_ons=[ApiKeys()])
+    answer = await ask(site(auth), "GET", "/read", headers={"x-api-key": "key-often", **JSON})
+    seen = await ask(BearerUserMiddleware(whoami, auth), "GET", "/", headers={"x-api-key": "key-often"})
+    await auth.close()
+
+    assert (answer.status, answer.json()["code"]) == (429, "rate_limited")
+    assert seen.json()["error"] == "rate_limited"
+
+
+@pytest.mark.parametrize("method", ["", "authenticated", "user", "session", "API key", None])
+def test_method_of_a_recogniser_is_checked(tmp_path: Path, method: Any) -> None:
+    """It is a scope and a name in the log: none of the library's, and lower case."""
+
+    class Odd(ApiKeys):
+        def bind(self, services: Services[Any]) -> "Odd":
+            keys = Keys(services, None)
+            keys.method = method
+            self.recognisers = [keys]
+            self.phases = []
+            return self
+
+    with pytest.raises(ConfigurationError, match="recogniser"):
+        make_auth(tmp_path, add_ons=[Odd()])
+
+
+def test_plain_load_of_a_recogniser_is_refused(tmp_path: Path) -> None:
+    """It is awaited at every request."""
+
+    class Plain(Keys):
+        def load(self, credential: str, /, *, now: datetime) -> Recognised:  # type: ignore[override]
+            raise NotImplementedError
+
+    class Odd(ApiKeys):
+        def bind(self, services: Services[Any]) -> "Odd":
+            self.recognisers = [Plain(services, None)]  # type: ignore[list-item]
+            self.phases = []
+            return self
+
+    with pytest.raises(ConfigurationError, match="must be 'async def'"):
+        make_auth(tmp_path, add_ons=[Odd()])

@@ -546,8 +546,8 @@ async def test_a_rise_in_privilege_replaces_a_session(auth: LocalAuthentication,
     events.take()
     auth.clock.advance(timedelta(minutes=5))
     proof = Proof(account=(await found_of(auth)).account, factor="code", at=auth.clock(), earlier=old.session.factors)
-    spend = auth.sessions.replacing(old.session)
-    new = await auth.sessions.mint(SignedIn(user, proof, spend=spend), Client())
+    replaced = old.session.id
+    new = await auth.sessions.mint(SignedIn(user, proof, replaces=replaced), Client())
     assert new.session.id != old.session.id
     assert new.session.factors == {"password": NOW, "code": NOW + timedelta(minutes=5)}
     assert [await is_alive(auth, token) for token in (old, other_device, new)] == [False, True, True]
@@ -562,8 +562,8 @@ async def test_a_rise_in_privilege_by_cookie_tells_once(auth: LocalAuthenticatio
     old = await auth.sign_in(user, remember=True)
     events.take()
     browser = Client(session_hashes=(auth.sessions.cookie_hash(old.cookie),))
-    spend = auth.sessions.replacing(old.session)
-    await auth.sessions.mint(SignedIn(user, await proof_of(auth), spend=spend), browser)
+    replaced = old.session.id
+    await auth.sessions.mint(SignedIn(user, await proof_of(auth), replaces=replaced), browser)
     assert [event.name for event in events.take()] == ["sessions.revoked", "sign_in.succeeded"]
 
 

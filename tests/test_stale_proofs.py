@@ -287,8 +287,8 @@ async def replace(auth: LocalAuthentication, user: User, thief: Session) -> None
     found = await auth.accounts.get(user.id)
     assert found is not None
     proof = Proof(account=found.account, factor="application", at=auth.clock())
-    spend = auth.sessions.replacing(thief)
-    await auth.sessions.mint(SignedIn(user, proof, spend=spend), Client())
+    replaced = thief.id
+    await auth.sessions.mint(SignedIn(user, proof, replaces=replaced), Client())
 
 
 async def reauthenticate(auth: LocalAuthentication, user: User, thief: Session) -> None:

@@ -65,6 +65,7 @@ async def make_side(directory: Path, store: SQLiteStore, subject_name: str) -> S
             "proven": [["password", auth.clock().isoformat()]],
             "remember": False,
             "registered": False,
+            "replaces": None,
         },
     )
     await auth.strategy("password").reset_request({"email": EMAIL})

@@ -138,6 +138,7 @@ def test_access_token_is_text_that_carries_its_session() -> None:
             ("code",),
             remember=False,
             registered=False,
+            replaces=None,
             spend=cast("Any", "hidden"),
         ),
         IssuedToken(

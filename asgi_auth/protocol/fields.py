@@ -1,6 +1,6 @@
 """What a client sent, by name and type: every parameter is text until something says otherwise."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from asgi_auth.errors import ValidationError
@@ -46,3 +46,18 @@ def read_flag(params: Mapping[str, Any], name: str) -> bool:
     """
     value = params.get(name)
     return value is True or (isinstance(value, str) and value in TRUE)
+
+
+def without(params: Mapping[str, Any], secrets: Collection[str]) -> dict[str, Any]:
+    """*params* without what is called like one of *secrets*, at any depth.
+
+    >>> without({"email": "a", "password": "b", "more": [{"password": "c"}]}, {"password"})
+    {'email': 'a', 'more': [{}]}
+    """
+    return {name: _without(value, secrets) for name, value in params.items() if name not in secrets}
+
+
+def _without(value: Any, secrets: Collection[str]) -> Any:
+    if isinstance(value, Mapping):
+        return without(value, secrets)
+    return [_without(part, secrets) for part in value] if isinstance(value, list | tuple) else value

@@ -17,6 +17,9 @@ from asgi_auth.types import CookieKind
 MOST_OF_A_KIND = 20
 """Cookies; a browser keeps some 180 of a site, and sends them all with each request."""
 
+MOST_BYTES_OF_A_KIND = 16 * 1024
+"""Of their values: servers take 8 to 64 KiB of headers."""
+
 SIGN_IN_KINDS: tuple[CookieKind, ...] = ("pending", "flow", "challenge")
 """What belongs to a sign-in that is under way: it goes with a sign-out."""
 
@@ -44,22 +47,38 @@ class CookieBrowser(Browser):
         there are too many cookies.
         """
         readable, names = read_cookies(self._headers), cookie_names(self._headers)
-        return {name: readable.get(name, "") for name in names if self._site.kind_of(name) is not None}
+        return {name: readable.get(name, "") for name in names if self._site.kind_of(name) not in (None, "session")}
+
+    def check(self) -> None:
+        """MalformedRequestError if there are too many cookies to tell: asked before anything is done."""
+        _ = self._kept
 
     def read_all(self, kind: CookieKind) -> Sequence[str]:
         """Every value of a *kind* that can be read, the oldest first."""
         return [value for name, value in self._kept.items() if value and self._site.kind_of(name) == kind]
 
     def keep(self, kind: CookieKind, value: str, *, lifetime: timedelta) -> None:
-        """Have the browser keep *value*."""
-        name = self._site.cookie(kind)
+        """Have the browser keep *value*.
+
+        Raises:
+            ValueError: a cookie cannot hold *value*, or *lifetime* is under a second.
+        """
+        name, seconds = self._site.cookie(kind), int(lifetime.total_seconds())
+        if seconds < 1:
+            raise ValueError("the lifetime of a cookie must be a second or more")
         if kind != "pending":  # a name of its own, so that what another tab has under way keeps its cookie
             name = f"{name}_{_suffix(value)}"
-            others = [other for other in self._kept if self._site.kind_of(other) == kind and other != name]
-            for oldest in others[: max(0, len(others) + 1 - MOST_OF_A_KIND)]:
-                self._drop(oldest)
+        set_cookie(name, value, secure=self._site.secure)
+        self._make_room(kind, name, len(value))
         self._kept[name] = value
-        self._changes[name] = _Change(name, value, int(lifetime.total_seconds()))
+        self._changes[name] = _Change(name, value, seconds)
+
+    def _make_room(self, kind: CookieKind, name: str, size: int) -> None:
+        others = [other for other in self._kept if self._site.kind_of(other) == kind and other != name]
+        while others and (
+            len(others) >= MOST_OF_A_KIND or sum(len(self._kept[each]) for each in others) + size > MOST_BYTES_OF_A_KIND
+        ):
+            self._drop(others.pop(0))
 
     def drop(self, kind: CookieKind, value: str | None = None) -> None:
         """Have the browser forget *value*; None: all of a *kind*."""
@@ -72,10 +91,9 @@ class CookieBrowser(Browser):
         self._changes[name] = _Change(name, None)
 
     def drop_sign_in(self) -> None:
-        """Have the browser forget the session, and every sign-in that is under way in it."""
+        """Have the browser forget every sign-in that is under way in it."""
         for kind in SIGN_IN_KINDS:
             self.drop(kind)
-        self._changes[self._site.session_cookie] = _Change(self._site.session_cookie, None)
 
     def apply(self, response: Response) -> None:
         """Write the changes into an answer, in place of what it says of the same cookies."""

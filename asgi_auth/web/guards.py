@@ -25,6 +25,7 @@ from asgi_auth.errors import (
     InvalidTokenError,
     MalformedRequestError,
     NotFreshError,
+    RateLimitedError,
 )
 from asgi_auth.protocol.bearer import challenge, shows_bearer
 from asgi_auth.protocol.headers import allowed_lines
@@ -306,7 +307,8 @@ class Require(_Unwrapped):
         if name is None:
             raise TypeError(_NO_REQUEST.format(endpoint))
         index = names.index(name)
-        _guarded.add(endpoint)
+        if inspect.isfunction(endpoint):  # nothing else is looked up
+            _guarded.add(endpoint)
         if name == "websocket":
             return self._guard_websocket(endpoint, index)
         if inspect.iscoroutinefunction(endpoint):
@@ -366,20 +368,24 @@ def open_routes(app: object) -> Iterator[str]:
 
     ``@require()`` above ``@api.get(…)`` guards a function that the route does not know.
     """
-    routes = getattr(app, "routes", None)
-    if routes is None:
-        for name in ("app", "original_router"):  # what wraps another application, and what FastAPI includes
-            if (inner := getattr(app, name, None)) is not None:
-                yield from open_routes(inner)
-    for route in routes or ():
-        endpoint = getattr(route, "endpoint", None)
+    seen, waiting = set[int](), [app]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:  # an application may be mounted in itself
+            continue
+        seen.add(id(part))
+        endpoint = getattr(part, "endpoint", None)
         if inspect.isfunction(endpoint) and endpoint in _guarded:
-            path = getattr(route, "path", "")
+            path = getattr(part, "path", "")
             yield (
                 f"require: the route {path} calls {endpoint.__qualname__} without its guard: write @require() below "
                 "the decorator of the route"
             )
-        yield from open_routes(route)
+        routes = getattr(part, "routes", None)
+        if isinstance(routes, list | tuple):
+            waiting += reversed(routes)
+        else:  # what wraps another application, and what FastAPI includes
+            waiting += [getattr(part, name, None) for name in ("app", "original_router")]
 
 
 def _authentication(connection: HTTPConnection) -> Authentication[Any] | None:
@@ -402,6 +408,6 @@ def _why_anonymous(state: object) -> AuthError:
     if not isinstance(state, AuthState):  # a mistake that otherwise looks like a wrong password
         logger.error("require: wrap the application in SessionUserMiddleware or BearerUserMiddleware; nobody gets in")
     error = state.error if isinstance(state, AuthState) else None
-    if isinstance(error, (InvalidTokenError, MalformedRequestError)):
+    if isinstance(error, (InvalidTokenError, MalformedRequestError, RateLimitedError)):
         return error
     return AuthenticationFailedError("nobody is signed in" if error is None else error.reason)

@@ -10,10 +10,11 @@ from typing import Any, Self
 from starlette.requests import HTTPConnection, Request
 
 from asgi_auth.authentication import Authentication
-from asgi_auth.errors import MalformedRequestError
+from asgi_auth.errors import FactorRequiredError, MalformedRequestError
 from asgi_auth.phases import Form, Phase
 from asgi_auth.protocol.bearer import read_every
 from asgi_auth.protocol.body import parse_query
+from asgi_auth.protocol.fields import without
 from asgi_auth.types import EMPTY, Activity, Client
 from asgi_auth.web.answers import wants_json, wants_page
 from asgi_auth.web.bodies import read_body
@@ -38,6 +39,8 @@ class Incoming:
         self.activity, self.phase = NOWHERE, None  # until the route is found
         self.params: Mapping[str, Any] = EMPTY
         """What the body holds; empty until it is read."""
+        self.factor_required: FactorRequiredError | None = None
+        """Set where the answer has to ask for another factor."""
 
     activity: Activity
     phase: Phase | None
@@ -93,9 +96,14 @@ class Incoming:
 
     @property
     def shown(self) -> Mapping[str, Any]:
-        """The parameters without their secrets."""
+        """The parameters without the secrets of the phase, to draw its form again."""
         secrets = frozenset() if self.phase is None else self.phase.secrets
-        return {name: value for name, value in self.params.items() if name not in secrets}
+        return without(self.params, {*secrets, "pending_token"})
+
+    @property
+    def public(self) -> Mapping[str, Any]:
+        """The parameters without the secrets of any phase, for hooks: a form may send more than its phase reads."""
+        return without(self.params, self._auth.secrets)
 
     @property
     def form(self) -> Form | None:

@@ -7,7 +7,7 @@ not be checked is answered here, with 503.
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -207,8 +207,9 @@ async def serve_lifespan(
     application has no lifespan". A store that cannot be closed is logged, and the server hears of the end all the same.
     """
     first = await receive()
-    for advice in open_routes(scope.get("app", app)):
-        auth.services.telling.once(logging.WARNING, advice, advice)
+    with suppress(Exception):  # advice never stops a start, however odd the application is
+        for advice in open_routes(scope.get("app", app)):
+            auth.services.telling.once(logging.WARNING, advice, advice)
     running = AsyncExitStack()
     try:
         await running.enter_async_context(auth.running())

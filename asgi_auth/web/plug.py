@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -54,7 +55,7 @@ from asgi_auth.runtime.loop import running_loop
 from asgi_auth.types import EMPTY, AccessToken, Activity
 from asgi_auth.web.answers import add_security_headers, clear_site_data, draw, problem, reason_headers
 from asgi_auth.web.bodies import ClientGone, discard_body, unless_gone
-from asgi_auth.web.browser import keep_cookie
+from asgi_auth.web.browser import drop_cookie, keep_cookie
 from asgi_auth.web.clients import proxy_advice
 from asgi_auth.web.incoming import Incoming
 from asgi_auth.web.middleware import serve_lifespan
@@ -188,12 +189,12 @@ class AuthPlug(Generic[U]):
             of the factor.
         """
         incoming = self._incoming(request)
-        if "factors" not in data:
+        if incoming.factor_required is None:
             return JSONResponse({"status": "challenge", **data})
-        page = self._factor_page(data["factors"])
+        page = self._factor_page(incoming.factor_required.factors)
         if incoming.wants_page and page is not None:
-            return RedirectResponse(page, 303)
-        return problem(FactorRequiredError(data["factors"]), json=not incoming.wants_page, more=data)
+            return RedirectResponse(self._with_return_to(page, incoming), 303)
+        return problem(incoming.factor_required, json=not incoming.wants_page, more=data)
 
     async def handle_view(self, request: Request, activity: Activity, view: View) -> Response:
         """Something to look at, such as an invitation; nothing was changed. By default its page, or its data as JSON.
@@ -238,9 +239,13 @@ class AuthPlug(Generic[U]):
             UnavailableError: the session could not be ended; nothing was changed.
         """
         await self.revoke_session_tokens(request)
-        browser = self._incoming(request).browser
-        browser.drop_sign_in()
-        browser.apply(response)
+        self._forget(self._incoming(request), response)
+
+    def _forget(self, incoming: Incoming, response: Response) -> None:
+        incoming.browser.drop_sign_in()
+        incoming.browser.apply(response)
+        # Written at once, so that a callback may store another session after it.
+        drop_cookie(response, self.auth.site.session_cookie, secure=self.auth.site.secure)
         clear_site_data(response, *self._cleared)
 
     async def revoke_session_tokens(self, request: Request) -> None:
@@ -326,6 +331,9 @@ class AuthPlug(Generic[U]):
             self._check(incoming)
             response = await self._answer(request, incoming)
             incoming.browser.apply(response)
+        except FactorRequiredError as reason:
+            response = await self._ask_for_factor(request, incoming, reason)
+            incoming.browser.apply(response)
         except ConfigurationError:  # of the store, opened by this request: the server logs it, with its traceback
             raise
         except AuthError as reason:
@@ -375,6 +383,7 @@ class AuthPlug(Generic[U]):
             return answer
         if not incoming.is_foreign and self.auth.site.crosses_sites(request.scope):
             raise self.auth.site.refusal(request.scope)
+        incoming.browser.check()
         if phase is not None and phase.who == "session":
             read_bearer(request.scope["headers"])  # two credentials are none: 400 (RP-5)
         await incoming.read(request, limit=self.body_limit, timeout=self.body_timeout)
@@ -400,8 +409,7 @@ class AuthPlug(Generic[U]):
             await self.revoke_bearer_tokens(request)
             await self.revoke_session_tokens(request)
         response = await answered(self.handle_sign_out(request), self.handle_sign_out)
-        incoming.browser.drop_sign_in()
-        clear_site_data(response, *self._cleared)
+        self._forget(incoming, response)
         return response
 
     async def _run(self, request: Request, incoming: Incoming, phase: Phase) -> Response:
@@ -411,11 +419,13 @@ class AuthPlug(Generic[U]):
             asked = await self._asked(request, incoming, phase)
             actor = None if asked.state.method is None else self.auth.accounts.user_id(asked.state.user)
             act = partial(self._handle, phase, asked)
-            acting = self.auth.perform(activity, act, client, params=incoming.shown, actor=actor)
+            acting = self.auth.perform(activity, act, client, params=incoming.public, actor=actor)
             try:
                 outcome = await unless_gone(request.receive, acting)
-            except FactorRequiredError as reason:
-                return await self._ask_for_factor(request, incoming, reason)
+            except InvalidTokenError:
+                if phase.who == "pending":  # there is nothing to go on with
+                    incoming.browser.drop("pending")
+                raise
         if isinstance(outcome, Finished):
             incoming.browser.drop("pending")
         return await self._call_back(request, activity, outcome)
@@ -426,7 +436,7 @@ class AuthPlug(Generic[U]):
             state = await self.auth.recognition.every_state(request.scope)
         if phase.who == "pending":
             sent = incoming.params.get("pending_token")
-            pending = incoming.browser.read("pending") or (sent if isinstance(sent, str) else None)
+            pending = sent if isinstance(sent, str) and sent else incoming.browser.read("pending")
         return PhaseRequest(
             method=request.method,
             params=incoming.params,
@@ -447,10 +457,14 @@ class AuthPlug(Generic[U]):
                 raise NotFreshError("the last proof is too old", user_id=session.user_id)
         if phase.who == "pending" and not asked.pending:
             raise AuthenticationFailedError("no sign-in waits for this factor", cause="not_signed_in")
-        return await phase.handle(asked)
+        outcome = await phase.handle(asked)
+        if phase.cross_site and asked.method == "POST" and not isinstance(outcome, Redirect):
+            raise TypeError(f"the phase {phase.name!r} answers a POST of another site with anything but a Redirect")
+        return outcome
 
     async def _ask_for_factor(self, request: Request, incoming: Incoming, reason: FactorRequiredError) -> Response:
         """A browser keeps the pending token as a cookie only; any other client is told it."""
+        incoming.factor_required = reason
         data: dict[str, Any] = {"factors": list(reason.factors)}
         if incoming.client.browser or incoming.wants_page:
             lifetime = self.auth.session_options.pending_lifetime
@@ -486,6 +500,10 @@ class AuthPlug(Generic[U]):
         )
         return next(pages, None)
 
+    def _with_return_to(self, page: str, incoming: Incoming) -> str:
+        wanted = safe_return_to(incoming.return_to, allowed=self.auth.allowed_return_to)
+        return page if wanted is None else f"{page}?{urlencode({'return_to': wanted})}"
+
     def _registrations(self, view: View) -> list[tuple[Form, str]]:
         """The forms of every registration that a view offers, with where they post to."""
         return [
@@ -503,6 +521,7 @@ class AuthPlug(Generic[U]):
             form,
             action=self._routing.path(activity),
             token=token if isinstance(token, str) else "",
+            return_to=safe_return_to(sent.get("return_to"), allowed=self.auth.allowed_return_to) or "",
             app_name=self.auth.app_name,
             problems=problems,
             status=status,

@@ -1,21 +1,22 @@
 """What a phase says of itself: methods, who may use it, freshness, other sites; and sign-ins of several factors."""
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.responses import Response
 
-from asgi_auth.errors import ConfigurationError, ForbiddenError
-from asgi_auth.phases import Accepted, Form, Outcome, Phase, PhaseRequest, Redirect
+from asgi_auth.errors import ConfigurationError, FactorRequiredError, ForbiddenError
+from asgi_auth.phases import Accepted, Challenge, Form, Outcome, Phase, PhaseRequest, Redirect
 from asgi_auth.services import Services
 from asgi_auth.strategies import Password
 from asgi_auth.web.plug import AuthPlug
 from tests.asgi import BROWSER, JSON, PAGE, ask, post
 from tests.second_factor import Code
-from tests.support import EMAIL, LocalAuthentication, credentials, make_auth, register
+from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, LocalAuthentication, credentials, is_alive, make_auth, register
 
 pytestmark = pytest.mark.anyio
 
@@ -106,9 +107,10 @@ async def test_phase_for_a_pending_sign_in_is_not_asked_without_one(tmp_path: Pa
         ]
         await post(plug, HERE, {"pending_token": "by parameter"})
         await post(plug, HERE, {"pending_token": "by parameter"}, cookie="user_pending=by_cookie")
+        await post(plug, HERE, cookie="user_pending=by_cookie")
 
     assert [answer.status for answer in answers] == [401] * 4
-    assert [request.pending for request in seen] == ["by parameter", "by_cookie"]
+    assert [request.pending for request in seen] == ["by parameter", "by parameter", "by_cookie"]
 
 
 # --- another site ---------------------------------------------------------------------------------------------------
@@ -255,3 +257,119 @@ async def test_form_of_a_phase_is_served_only_where_it_has_a_page(tmp_path: Path
     async with auth.running():
         answer = await ask(AuthPlug(auth), "GET", HERE, headers=PAGE)
     assert (answer.status, answer["allow"]) == (405, "POST")
+
+
+async def test_too_many_cookies_are_refused_before_anything_is_done(factored: LocalAuthentication) -> None:
+    """DO-4: no session is made and none ended, no one-time token is spent."""
+    await factored.accounts.create({"email": OTHER_EMAIL}, password=PASSWORD)
+    plug, cookies = AuthPlug(factored), "a=1; " * 301
+    user, sign_in = await factored.strategy("password").sign_in(credentials(OTHER_EMAIL), token_type="sign_in")
+    for phase, params in (
+        ("password/sign_in", credentials(OTHER_EMAIL)),
+        ("password/sign_in", credentials()),
+        ("password/sign_in_with_token", {"token": sign_in}),
+        ("sign_out", {}),
+    ):
+        assert (await post(plug, f"/auth/{phase}", params, cookie=cookies)).status == 400
+    assert await factored.sessions.list(user) == []
+    assert (await post(plug, "/auth/password/sign_in_with_token", {"token": sign_in})).status == 200
+
+
+async def test_callback_may_clear_a_session_and_store_another(factored: LocalAuthentication) -> None:
+    """The last word of the callback stands; what waits for a factor goes."""
+
+    class Plug(AuthPlug[Any]):
+        async def handle_success(self, request: Any, activity: Any, user: Any, token: Any) -> Response:
+            response = Response()
+            await self.clear_session(request, response)
+            self.store_in_session(response, token)
+            return response
+
+    await factored.accounts.create({"email": OTHER_EMAIL}, password=PASSWORD)
+    cookie = "user_session=x; user_pending=y"
+    answer = await post(Plug(factored), "/auth/password/sign_in", credentials(OTHER_EMAIL), cookie=cookie)
+    names = sorted(line.partition(";")[0] for line in answer.all("set-cookie"))
+    assert names == ["user_pending=", f"user_session={answer.cookie('user_session')}"]
+    assert await factored.sessions.load(answer.cookie("user_session"))
+
+
+async def test_reauthentication_that_owes_a_factor_leaves_the_session(factored: LocalAuthentication) -> None:
+    """SE-1: the old session lives until there is a new one; then it is dead, and the new one has both factors."""
+    user = (await factored.accounts.find("email", EMAIL)).user  # type: ignore[union-attr]
+    old = await pending_of(factored.sign_in(user))
+    first = await factored.strategy("code").verify(CODE, pending=old)
+    alone = replace(first.token.session, factors={"password": factored.clock()})
+    pending = await pending_of(factored.strategy("password").reauthenticate({"password": PASSWORD}, session=alone))
+    assert await is_alive(factored, first.token)
+    _, new = await factored.strategy("code").verify(CODE, pending=pending)
+    assert [await is_alive(factored, token) for token in (first.token, new)] == [False, True]
+
+
+async def pending_of(act: Awaitable[Any]) -> str:
+    """The token of an act that owes a factor."""
+    with pytest.raises(FactorRequiredError) as caught:
+        await act
+    return caught.value.pending_token
+
+
+async def test_data_of_a_step_may_be_called_factors(tmp_path: Path) -> None:
+    """Whether a factor is missing is not told from the data."""
+    seen = Seen()
+    seen.outcome = Challenge({"factors": [{"name": "totp"}]})
+    auth = stepping(tmp_path, seen)
+    async with auth.running():
+        answer = await post(AuthPlug(auth), HERE)
+    assert (answer.status, answer.json()) == (200, {"status": "challenge", "factors": [{"name": "totp"}]})
+
+
+async def test_callback_may_owe_a_factor(factored: LocalAuthentication) -> None:
+    """A callback that signs somebody in is answered like a phase that does."""
+
+    class Plug(AuthPlug[Any]):
+        async def handle_accepted(self, request: Any, activity: Any) -> Response:
+            found = await self.auth.accounts.find("email", EMAIL)
+            assert found is not None
+            await self.auth.sign_in(found.user)
+            raise AssertionError("a factor is owed")
+
+    answer = await post(Plug(factored), "/auth/code/ask", headers=JSON)
+    assert answer.status == 404
+    factored.routes = {**factored.routes, ("code", "ask"): Phase("ask", Seen())}
+    answer = await post(Plug(factored), "/auth/code/ask", headers=JSON)
+    assert (answer.status, answer.json()["code"], len(answer.json()["pending_token"])) == (401, "factor_required", 43)
+
+
+@pytest.mark.parametrize("outcome", [Accepted(), Challenge({})])
+async def test_cross_site_post_must_redirect(tmp_path: Path, outcome: Outcome) -> None:
+    """CF-1: otherwise another site could sign a browser in."""
+    seen = Seen()
+    seen.outcome = outcome
+    auth = stepping(tmp_path, seen, methods=frozenset({"GET", "POST"}), cross_site=True)
+    async with auth.running():
+        with pytest.raises(TypeError, match="anything but a Redirect"):
+            await post(AuthPlug(auth), HERE)
+        assert (await ask(AuthPlug(auth), "GET", HERE)).status == 200
+
+
+async def test_dead_pending_cookie_goes_and_hides_no_parameter(factored: LocalAuthentication) -> None:
+    """A parameter that is sent counts; a cookie of a sign-in that is over is removed."""
+    plug, dead = AuthPlug(factored), "user_pending=dead"
+    first = await post(plug, "/auth/password/sign_in", credentials(), headers=JSON)
+    by_cookie = await post(plug, "/auth/code/verify", CODE, cookie=dead)
+    params = {**CODE, "pending_token": first.json()["pending_token"]}
+    by_parameter = await post(plug, "/auth/code/verify", params, cookie=dead)
+
+    assert (by_cookie.status, by_cookie.cookie("user_pending"), by_parameter.status) == (401, "", 200)
+
+
+async def test_return_to_survives_the_second_factor(factored: LocalAuthentication) -> None:
+    """RD-1: it goes on in the address of the page and its form, if it is ours."""
+    plug = AuthPlug(factored)
+    pages = []
+    for wanted in ("/orders?page=2", "https://elsewhere.example/"):
+        first = await post(plug, "/auth/password/sign_in", {**credentials(), "return_to": wanted}, headers=PAGE)
+        pages.append(first["location"])
+    drawn = await ask(plug, "GET", "/auth/code/verify", query=b"return_to=%2Forders%3Fpage%3D2", headers=PAGE)
+
+    assert pages == ["/auth/code/verify?return_to=%2Forders%3Fpage%3D2", "/auth/code/verify"]
+    assert '<input type="hidden" name="return_to" value="/orders?page=2">' in drawn.text

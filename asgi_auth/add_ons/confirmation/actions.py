@@ -62,6 +62,9 @@ class ConfirmationActions(Hook):
                 for field in set(hook._options.monitor_fields) & set(options.monitor_fields):
                     raise ConfigurationError(f"confirmation.monitor_fields: {hook.name!r} has {field!r} already")
 
+    secrets = frozenset({"confirmation_token", "undo_token", "current_password"})
+    """Parameters that no hook sees, whichever phases there are."""
+
     def _make_phases(self) -> list[Phase]:
         phases = [
             Phase(

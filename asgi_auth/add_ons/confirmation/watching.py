@@ -89,7 +89,7 @@ class Watching:
             store, now = self._services.store, self._services.clock()
             rivals = self._rivals(found.account, draft.fields["email"])
             await store.counters.count(*rivals, now=now, expires_at=now + RIVALS_REMEMBERED)
-            await self._services.commit.jobs.schedule(partial(self._answer_rival, draft, found.account.user_id))
+            await self._services.commit.schedule(partial(self._answer_rival, draft, found.account.user_id))
         return self._options.required
 
     async def _answer_rival(self, draft: Draft, user_id: str) -> None:

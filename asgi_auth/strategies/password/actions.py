@@ -43,6 +43,9 @@ class PasswordActions(Hook):
             self._reset = Resetting(options, options.resettable, services)
         self.phases = self._make_phases()
 
+    secrets = PASSWORDS | {"token", "reset_token", "invitation_token"}
+    """Parameters that no hook sees, whichever phases there are."""
+
     def _make_phases(self) -> list[Phase]:
         options, phases = self._options, list[Phase]()
         if options.registration_enabled:
@@ -221,7 +224,7 @@ class PasswordActions(Hook):
             found = await self._verified(await self._services.accounts.get(session.user_id), password, client)
         account = as_of(found.account, session.stamp)  # what changed since it began has ended the session
         proof = Proof(account=account, factor=self._options.name, at=began, earlier=session.factors)
-        return SignedIn(found.user, proof, spend=self._services.sessions.replacing(session))
+        return SignedIn(found.user, proof, replaces=session.id)
 
     # --- reset
 
