@@ -1,4 +1,7 @@
-"""Cookies and their names: RFC 6265bis sections 4.1.1 (syntax), 4.1.3 (name prefixes), 4.2.1 (the Cookie header)."""
+"""Cookies: RFC 6265bis sections 4.1.1 (syntax), 4.1.3 (name prefixes) and 4.2.1 (the Cookie header).
+
+What ours are called is in ``site``.
+"""
 
 from collections import Counter
 from collections.abc import Iterable

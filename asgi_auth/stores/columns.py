@@ -1,7 +1,9 @@
 """The columns of each record, declared once: what is selected, inserted, read and written follows from here.
 
-A record has a column for each field, with the name of the field. The type of a field says how its values are kept. An
-id is text in every record, so that the declaration names the fields that are ids.
+A new field of a record (``types.Session``, or one of ``store``) needs a schema file of each dialect in ``schema``, and
+a column in ``sqlalchemy.tables``; nothing else. A record has a column for each field, with the name of the field. The
+type of a field says how its values are kept. An id is text in every record, so that the declaration names the fields
+that are ids.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""What is answered: by JSON, text or a page; and the headers of every answer."""
+"""What is answered: by JSON, text or a page; and the headers of every answer.
+
+What a failure says is in ``errors``. Why somebody is not let in is decided in ``sessions.Sessions.admit``.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -9,7 +9,8 @@ from starlette.routing import BaseRoute, Mount
 
 from asgi_auth.errors import AuthError
 from asgi_auth.types import AccessToken, Activity
-from asgi_auth.web.plug import AuthPlug, answered
+from asgi_auth.web.plug import AuthPlug
+from asgi_auth.web.serving import answered
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar

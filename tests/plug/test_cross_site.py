@@ -175,7 +175,7 @@ async def test_flood_of_foreign_origins_is_one_line_a_second(
 ) -> None:
     """HT-1: origins that a stranger makes up are counted, and each kind of refusal by itself."""
     seconds = iter([0.0] * 51 + [1.0])
-    plug._telling = Telling(clock=lambda: next(seconds))
+    plug._serving._telling = Telling(clock=lambda: next(seconds))
     for number in range(50):
         await post(plug, "/auth/password/sign_in", headers=[("origin", f"https://{number}.example")])
     for header in ("host", "origin"):

@@ -1,4 +1,4 @@
-"""For who invites: invite, resend, revoke, list."""
+"""For who invites: invite, resend, revoke, list. The record is ``store.InvitationRecord``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

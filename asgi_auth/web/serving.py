@@ -1,0 +1,255 @@
+"""What happens to one request to the plug: it is checked, read and run, and a callback of the plug answers."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from functools import partial
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Send
+
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    ConfigurationError,
+    CrossSiteError,
+    FactorRequiredError,
+    InvalidTokenError,
+    MalformedRequestError,
+    MethodNotAllowedError,
+    MisdirectedRequestError,
+    NotFreshError,
+    RateLimitedError,
+    RouteNotFoundError,
+    UnavailableError,
+)
+from asgi_auth.phases import Accepted, Challenge, Finished, Outcome, Phase, PhaseRequest, Redirect, TokenIssued, View
+from asgi_auth.protocol.bearer import read_bearer
+from asgi_auth.protocol.caching import is_speculative
+from asgi_auth.protocol.cross_site import SAFE_METHODS
+from asgi_auth.protocol.headers import check_headers
+from asgi_auth.runtime.jobs import collect_jobs
+from asgi_auth.runtime.loop import running_loop
+from asgi_auth.types import Activity
+from asgi_auth.web.answers import add_security_headers, clear_site_data, reason_headers
+from asgi_auth.web.bodies import ClientGone, discard_body, unless_gone
+from asgi_auth.web.browser import drop_cookie
+from asgi_auth.web.clients import proxy_advice
+from asgi_auth.web.incoming import Incoming
+from asgi_auth.web.plug_pages import PlugPages
+from asgi_auth.web.routing import SIGN_OUT, Routing
+
+if TYPE_CHECKING:
+    from asgi_auth.web.plug import AuthPlug
+
+_CALLBACKS: Mapping[type, tuple[str, Callable[[Any], tuple[Any, ...]]]] = {
+    Finished: ("handle_success", lambda done: (done.user, done.token)),
+    Accepted: ("handle_accepted", lambda _: ()),
+    Challenge: ("handle_challenge", lambda challenge: (challenge.data,)),
+    TokenIssued: ("handle_challenge", lambda issued: ({"token": issued.token},)),
+    View: ("handle_view", lambda view: (view,)),
+}
+"""Which callback answers which outcome, and what it is given beside the request and the activity."""
+
+
+class Serving:
+    """Serves the requests of one plug."""
+
+    def __init__(self, plug: "AuthPlug[Any]", routing: Routing, pages: PlugPages, *, cleared: Sequence[str]) -> None:
+        """Args: cleared: What browsers drop at a sign-out, in the words of Clear-Site-Data."""
+        self._plug, self._auth, self._routing, self._pages = plug, plug.auth, routing, pages
+        self._telling, self._cleared = plug.auth.services.telling, cleared
+
+    async def serve(self, request: Request, send: Send) -> None:
+        running_loop()
+        incoming = Incoming(request, self._auth)
+        incoming.keep()
+        with collect_jobs(lambda: incoming.source) as jobs:
+            try:
+                response = await self._respond(request, incoming)
+                if await discard_body(request):
+                    await response(request.scope, request.receive, send)
+            except ClientGone:
+                return
+            finally:
+                await self._auth.services.commit.jobs.finish(jobs)
+
+    async def _respond(self, request: Request, incoming: Incoming) -> Response:
+        try:
+            self._check(incoming)
+            response = await self._answer(request, incoming)
+            incoming.browser.apply(response)
+        except FactorRequiredError as reason:
+            response = await self._ask_for_factor(request, incoming, reason)
+            incoming.browser.apply(response)
+        except ConfigurationError:  # of the store, opened by this request: the server logs it, with its traceback
+            raise
+        except AuthError as reason:
+            activity = incoming.activity
+            self._log(activity, reason)
+            response = await answered(self._plug.handle_failure(request, activity, reason), self._plug.handle_failure)
+            response.headers.update(reason_headers(reason, request.scope, realm=self._auth.app_name))
+            with suppress(MalformedRequestError):  # too many cookies to tell: none was read, none was changed
+                incoming.browser.apply(response)
+        add_security_headers(response)
+        return response
+
+    def _check(self, incoming: Incoming) -> None:
+        """Refuse what is not even looked at, and find the phase."""
+        scope = incoming.scope
+        check_headers(scope["headers"])
+        # Said once. A local instance is for development, which needs no limits.
+        for kind, advice in proxy_advice(scope, self._auth):
+            self._telling.once(logging.WARNING if self._auth.secure else logging.INFO, kind, advice)
+        self._auth.site.check_host(scope["headers"])
+        activity = self._routing.find(scope)
+        phase = self._auth.routes.get((activity.strategy or "", activity.phase or ""))
+        if phase is None and activity != SIGN_OUT:
+            raise RouteNotFoundError("no such route")
+        incoming.activity, incoming.phase = activity, phase
+        self._routing.check_mount(scope, activity)
+
+    def _log(self, activity: Activity, reason: AuthError) -> None:
+        """What the client is not told; refused credentials have been logged where they were refused."""
+        what = ".".join(filter(None, activity)) or "a request"
+        if isinstance(reason, UnavailableError):
+            self._telling.tell(logging.ERROR, reason.code, "%s: %s", what, reason.reason)
+        elif isinstance(reason, RateLimitedError):
+            self._telling.tell(logging.WARNING, f"{reason.code} {what}", "%s refused: %s", what, reason.reason)
+        elif isinstance(reason, (CrossSiteError, MisdirectedRequestError)):
+            # By the code: a stranger makes up as many origins as they like.
+            self._telling.tell(logging.WARNING, reason.code, "%s was refused: %s", what, reason.reason)
+
+    # --- the steps of a request
+
+    async def _answer(self, request: Request, incoming: Incoming) -> Response:
+        phase, method = incoming.phase, request.method
+        allowed = ("POST",) if phase is None else phase.allowed
+        if method not in allowed:
+            raise MethodNotAllowedError("wrong method", headers={"Allow": ", ".join(allowed)})
+        if method in SAFE_METHODS and (answer := self._look(incoming)) is not None:
+            return answer
+        if not incoming.is_foreign and self._auth.site.crosses_sites(request.scope):
+            raise self._auth.site.refusal(request.scope)
+        incoming.browser.check()
+        if phase is not None and phase.who == "session":
+            read_bearer(request.scope["headers"])  # two credentials are none: 400 (RP-5)
+        await incoming.read(request, limit=self._plug.body_limit, timeout=self._plug.body_timeout)
+        if not self._auth.upkeep.started:  # the server sends no lifespan messages
+            await self._auth.upkeep.start()
+        if phase is None:
+            return await self._sign_out(request, incoming)
+        return await self._run(request, incoming, phase)
+
+    def _look(self, incoming: Incoming) -> Response | None:
+        """The answer to a GET that asks no phase: the page of a form, or one that a browser fetches ahead of time."""
+        phase = incoming.phase
+        if phase is not None and phase.form is not None and "GET" not in phase.methods:
+            return self._pages.form(phase.form, incoming.activity, incoming.query)
+        if is_speculative(incoming.scope["headers"]):
+            # A callback consumes something, and nobody has opened the page yet. A browser discards such an answer and
+            # asks again. The application is not asked: it may redirect.
+            return Response(status_code=503, headers={"Retry-After": "0"})
+        return None
+
+    async def _sign_out(self, request: Request, incoming: Incoming) -> Response:
+        with self._auth.services.commit.acting(SIGN_OUT, client=incoming.client):
+            await self._plug.revoke_bearer_tokens(request)
+            await self._plug.revoke_session_tokens(request)
+        response = await answered(self._plug.handle_sign_out(request), self._plug.handle_sign_out)
+        self.forget(incoming, response)
+        return response
+
+    def forget(self, incoming: Incoming, response: Response) -> None:
+        """Have the browser forget the session, and any sign-in under way in it."""
+        incoming.browser.drop_sign_in()
+        incoming.browser.apply(response)
+        # Written at once, so that a callback may store another session after it.
+        drop_cookie(response, self._auth.site.session_cookie, secure=self._auth.site.secure)
+        clear_site_data(response, *self._cleared)
+
+    async def _run(self, request: Request, incoming: Incoming, phase: Phase) -> Response:
+        client, activity = incoming.client, incoming.activity
+        # Before the store is asked, and before any task is made, each of which would wait for those of a whole crowd.
+        with self._auth.services.passwords.place(client.address) if phase.hashes else nullcontext():
+            asked = await self._asked(request, incoming, phase)
+            actor = None if asked.state.method is None else self._auth.accounts.user_id(asked.state.user)
+            act = partial(self._handle, phase, asked)
+            acting = self._auth.perform(activity, act, client, params=incoming.public, actor=actor)
+            try:
+                outcome = await unless_gone(request.receive, acting)
+            except InvalidTokenError:
+                if phase.who == "pending":  # there is nothing to go on with
+                    incoming.browser.drop("pending")
+                raise
+        if isinstance(outcome, Finished):
+            incoming.browser.drop("pending")
+        return await self._call_back(request, activity, outcome)
+
+    async def _asked(self, request: Request, incoming: Incoming, phase: Phase) -> PhaseRequest:
+        state, pending = self._auth.recognition.anonymous, None
+        if phase.who in ("known", "session") and not incoming.is_foreign:
+            state = await self._auth.recognition.every_state(request.scope)
+        if phase.who == "pending":
+            sent = incoming.params.get("pending_token")
+            pending = sent if isinstance(sent, str) and sent else incoming.browser.read("pending")
+        return PhaseRequest(
+            method=request.method,
+            params=incoming.params,
+            query_string=request.scope.get("query_string", b""),
+            client=incoming.client,
+            browser=incoming.browser,
+            pending=pending,
+            state=state,
+        )
+
+    async def _handle(self, phase: Phase, asked: PhaseRequest) -> Outcome:
+        """Run a phase, if this client may; a refusal is one of the act."""
+        session = asked.state.session
+        if phase.who == "session":
+            if session is None:
+                raise asked.state.error or AuthenticationFailedError("nobody is signed in", cause="not_signed_in")
+            if phase.fresh is not None and not self._auth.sessions.is_fresh(session, phase.fresh):
+                raise NotFreshError("the last proof is too old", user_id=session.user_id)
+        if phase.who == "pending" and not asked.pending:
+            raise AuthenticationFailedError("no sign-in waits for this factor", cause="not_signed_in")
+        outcome = await phase.handle(asked)
+        if phase.cross_site and asked.method == "POST" and not isinstance(outcome, Redirect):
+            raise TypeError(f"the phase {phase.name!r} answers a POST of another site with anything but a Redirect")
+        return outcome
+
+    async def _ask_for_factor(self, request: Request, incoming: Incoming, reason: FactorRequiredError) -> Response:
+        """A browser keeps the pending token as a cookie only; any other client is told it."""
+        incoming.factor_required = reason
+        data: dict[str, Any] = {"factors": list(reason.factors)}
+        if incoming.client.browser or incoming.wants_page:
+            lifetime = self._auth.session_options.pending_lifetime
+            incoming.browser.keep("pending", reason.pending_token, lifetime=lifetime)
+        else:
+            data["pending_token"] = reason.pending_token
+        response = await self._call_back(request, incoming.activity, Challenge(data))
+        if response.status_code == reason.status:
+            response.headers.update(reason_headers(reason, request.scope, realm=self._auth.app_name))
+        return response
+
+    async def _call_back(self, request: Request, activity: Activity, outcome: Any) -> Response:
+        if isinstance(outcome, Redirect):
+            return RedirectResponse(outcome.url, 303)
+        if type(outcome) not in _CALLBACKS:
+            raise TypeError(f"{activity} returned {type(outcome).__name__}, which is no outcome")
+        name, arguments = _CALLBACKS[type(outcome)]
+        callback = getattr(self._plug, name)
+        return await answered(callback(request, activity, *arguments(outcome)), callback)
+
+
+async def answered(answer: object, callback: Callable[..., object]) -> Response:
+    """What an overridden callback returned, or an error that names it."""
+    if not isawaitable(answer):
+        raise TypeError(f"{callback.__qualname__} must be 'async def'")
+    response = await answer
+    if not isinstance(response, Response):
+        raise TypeError(f"{callback.__qualname__} returned {type(response).__name__}, not a Response")
+    return response
