@@ -1,6 +1,6 @@
 """One request to the plug, read once. What comes after asks this value, not the scope."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -10,16 +10,19 @@ from typing import Any, Self
 from starlette.requests import HTTPConnection, Request
 
 from asgi_auth.authentication import Authentication
-from asgi_auth.errors import FactorRequiredError, MalformedRequestError
+from asgi_auth.errors import AuthError, FactorRequiredError, MalformedRequestError, RouteNotFoundError
 from asgi_auth.phases import Form, Phase
-from asgi_auth.protocol.bearer import read_every
+from asgi_auth.protocol.bearer import read_bearer, read_every
 from asgi_auth.protocol.body import parse_query
+from asgi_auth.protocol.caching import is_speculative
 from asgi_auth.protocol.fields import without
-from asgi_auth.types import EMPTY, Activity, Client
-from asgi_auth.web.answers import wants_json, wants_page
+from asgi_auth.protocol.headers import check_headers
+from asgi_auth.types import EMPTY, Activity, AuthState, Client
+from asgi_auth.web.answers import reason_headers, wants_json, wants_page
 from asgi_auth.web.bodies import read_body
 from asgi_auth.web.browser import CookieBrowser
-from asgi_auth.web.clients import client_of, source_of
+from asgi_auth.web.clients import client_of, proxy_advice, source_of
+from asgi_auth.web.routing import SIGN_OUT, Routing
 
 _KEY = "asgi_auth.incoming"
 """Where the scope holds it, for callbacks that make a request of their own from the scope."""
@@ -35,7 +38,7 @@ class Incoming:
 
     def __init__(self, connection: HTTPConnection, auth: Authentication[Any]) -> None:
         """Args: connection: The request. auth: Whose plug it came to."""
-        self.scope, self._auth = connection.scope, auth
+        self._scope, self._auth = connection.scope, auth
         self.activity, self.phase = NOWHERE, None  # until the route is found
         self.params: Mapping[str, Any] = EMPTY
         """What the body holds; empty until it is read."""
@@ -53,7 +56,53 @@ class Incoming:
 
     def keep(self) -> None:
         """Let ``of`` find this."""
-        self.scope[_KEY] = self
+        self._scope[_KEY] = self
+
+    # --- what is refused before it is read
+
+    def check_transport(self) -> None:
+        """Refuse more header lines than are looked at, and on a local instance a foreign Host.
+
+        Raises:
+            MalformedRequestError, MisdirectedRequestError: as it says.
+        """
+        check_headers(self._scope["headers"])
+        self._auth.site.check_host(self._scope["headers"])
+
+    def find_phase(self, routing: Routing) -> None:
+        """Find out which phase it is for. RouteNotFoundError: none."""
+        activity = routing.find(self._scope)
+        phase = self._auth.routes.get((activity.strategy or "", activity.phase or ""))
+        if phase is None and activity != SIGN_OUT:
+            raise RouteNotFoundError("no such route")
+        self.activity, self.phase = activity, phase
+        routing.check_mount(self._scope, activity)
+
+    def check_site(self) -> None:
+        """Refuse what another site makes a browser send (CF-1, CF-2), and what cannot be judged, before any work.
+
+        Raises:
+            CrossSiteError: another site does, and the phase is not for that.
+            MalformedRequestError: there are too many cookies to tell; or, for a phase that needs a session, two
+                credentials (RP-5).
+        """
+        if not self.is_foreign and self._auth.site.crosses_sites(self._scope):
+            raise self._auth.site.refusal(self._scope)
+        self.browser.check()
+        if self.phase is not None and self.phase.who == "session":
+            read_bearer(self._scope["headers"])
+
+    @property
+    def proxy_advice(self) -> Iterator[tuple[str, str]]:
+        """The kind and the text of what to tell the operator of their proxies."""
+        return proxy_advice(self._scope, self._auth)
+
+    @property
+    def is_speculative(self) -> bool:
+        """Whether a browser fetches ahead of time, and nobody has opened the page."""
+        return is_speculative(self._scope["headers"])
+
+    # --- the body
 
     async def read(self, request: Request, *, limit: int, timeout: timedelta) -> None:
         """Read the body. Errors as ``read_body``."""
@@ -64,35 +113,46 @@ class Incoming:
     @cached_property
     def client(self) -> Client:
         """Who asks. A POST that another site makes the browser send shows nothing of the browser's (CF-1)."""
-        client = client_of(self.scope, self._auth)
+        client = client_of(self._scope, self._auth)
         return replace(client, session_hashes=(), pending_hashes=()) if self.is_foreign else client
 
     @cached_property
     def source(self) -> str | None:
         """Who counts as one where turns are shared out."""
-        return source_of(self.scope, self._auth)
+        return source_of(self._scope, self._auth)
+
+    async def state(self) -> AuthState:
+        """Who is signed in, as the store has it now. UnavailableError: that could not be checked."""
+        recognition = self._auth.recognition
+        return recognition.anonymous if self.is_foreign else await recognition.every_state(self._scope)
 
     @cached_property
     def browser(self) -> CookieBrowser:
         """The cookies of the steps of a sign-in."""
-        return CookieBrowser([] if self.is_foreign else self.scope["headers"], self._auth.site)
+        return CookieBrowser([] if self.is_foreign else self._scope["headers"], self._auth.site)
 
     @cached_property
     def access_tokens(self) -> list[str]:
         """Every bearer token that was shown: to take rights away, never to give them."""
-        return read_every(self.scope["headers"])
+        return read_every(self._scope["headers"])
 
     @property
     def is_foreign(self) -> bool:
         """Whether a provider makes the browser send it: a record of the strategy guards it, and no cookie counts."""
-        return self.phase is not None and self.phase.cross_site and self.scope["method"] == "POST"
+        return self.phase is not None and self.phase.cross_site and self._scope["method"] == "POST"
 
     # --- what was sent
+
+    @property
+    def query_string(self) -> bytes:
+        """The query as it was sent."""
+        query: bytes = self._scope.get("query_string", b"")
+        return query
 
     @cached_property
     def query(self) -> Mapping[str, str]:
         """The query, as strictly read as a form."""
-        return parse_query(self.scope.get("query_string", b""))
+        return parse_query(self.query_string)
 
     @property
     def shown(self) -> Mapping[str, Any]:
@@ -134,9 +194,13 @@ class Incoming:
     @cached_property
     def wants_json(self) -> bool:
         """Whether to answer JSON."""
-        return wants_json(self.scope)
+        return wants_json(self._scope)
 
     @cached_property
     def wants_page(self) -> bool:
         """Whether to answer with a page."""
-        return wants_page(self.scope)
+        return wants_page(self._scope)
+
+    def headers_of(self, reason: AuthError) -> dict[str, str]:
+        """The headers that the answer to a failure needs."""
+        return reason_headers(reason, self._scope, realm=self._auth.app_name)

@@ -23,21 +23,16 @@ from asgi_auth.errors import (
     MisdirectedRequestError,
     NotFreshError,
     RateLimitedError,
-    RouteNotFoundError,
     UnavailableError,
 )
 from asgi_auth.phases import Accepted, Challenge, Finished, Outcome, Phase, PhaseRequest, Redirect, TokenIssued, View
-from asgi_auth.protocol.bearer import read_bearer
-from asgi_auth.protocol.caching import is_speculative
 from asgi_auth.protocol.cross_site import SAFE_METHODS
-from asgi_auth.protocol.headers import check_headers
 from asgi_auth.runtime.jobs import collect_jobs
 from asgi_auth.runtime.loop import running_loop
 from asgi_auth.types import Activity
-from asgi_auth.web.answers import add_security_headers, clear_site_data, reason_headers
+from asgi_auth.web.answers import add_security_headers, clear_site_data
 from asgi_auth.web.bodies import ClientGone, discard_body, unless_gone
 from asgi_auth.web.browser import drop_cookie
-from asgi_auth.web.clients import proxy_advice
 from asgi_auth.web.incoming import Incoming
 from asgi_auth.web.plug_pages import PlugPages
 from asgi_auth.web.routing import SIGN_OUT, Routing
@@ -91,7 +86,7 @@ class Serving:
             activity = incoming.activity
             self._log(activity, reason)
             response = await answered(self._plug.handle_failure(request, activity, reason), self._plug.handle_failure)
-            response.headers.update(reason_headers(reason, request.scope, realm=self._auth.app_name))
+            response.headers.update(incoming.headers_of(reason))
             with suppress(MalformedRequestError):  # too many cookies to tell: none was read, none was changed
                 incoming.browser.apply(response)
         add_security_headers(response)
@@ -99,18 +94,11 @@ class Serving:
 
     def _check(self, incoming: Incoming) -> None:
         """Refuse what is not even looked at, and find the phase."""
-        scope = incoming.scope
-        check_headers(scope["headers"])
+        incoming.check_transport()
         # Said once. A local instance is for development, which needs no limits.
-        for kind, advice in proxy_advice(scope, self._auth):
+        for kind, advice in incoming.proxy_advice:
             self._telling.once(logging.WARNING if self._auth.secure else logging.INFO, kind, advice)
-        self._auth.site.check_host(scope["headers"])
-        activity = self._routing.find(scope)
-        phase = self._auth.routes.get((activity.strategy or "", activity.phase or ""))
-        if phase is None and activity != SIGN_OUT:
-            raise RouteNotFoundError("no such route")
-        incoming.activity, incoming.phase = activity, phase
-        self._routing.check_mount(scope, activity)
+        incoming.find_phase(self._routing)
 
     def _log(self, activity: Activity, reason: AuthError) -> None:
         """What the client is not told; refused credentials have been logged where they were refused."""
@@ -132,11 +120,7 @@ class Serving:
             raise MethodNotAllowedError("wrong method", headers={"Allow": ", ".join(allowed)})
         if method in SAFE_METHODS and (answer := self._look(incoming)) is not None:
             return answer
-        if not incoming.is_foreign and self._auth.site.crosses_sites(request.scope):
-            raise self._auth.site.refusal(request.scope)
-        incoming.browser.check()
-        if phase is not None and phase.who == "session":
-            read_bearer(request.scope["headers"])  # two credentials are none: 400 (RP-5)
+        incoming.check_site()
         await incoming.read(request, limit=self._plug.body_limit, timeout=self._plug.body_timeout)
         if not self._auth.upkeep.started:  # the server sends no lifespan messages
             await self._auth.upkeep.start()
@@ -149,7 +133,7 @@ class Serving:
         phase = incoming.phase
         if phase is not None and phase.form is not None and "GET" not in phase.methods:
             return self._pages.form(phase.form, incoming.activity, incoming.query)
-        if is_speculative(incoming.scope["headers"]):
+        if incoming.is_speculative:
             # A callback consumes something, and nobody has opened the page yet. A browser discards such an answer and
             # asks again. The application is not asked: it may redirect.
             return Response(status_code=503, headers={"Retry-After": "0"})
@@ -191,15 +175,15 @@ class Serving:
 
     async def _asked(self, request: Request, incoming: Incoming, phase: Phase) -> PhaseRequest:
         state, pending = self._auth.recognition.anonymous, None
-        if phase.who in ("known", "session") and not incoming.is_foreign:
-            state = await self._auth.recognition.every_state(request.scope)
+        if phase.who in ("known", "session"):
+            state = await incoming.state()
         if phase.who == "pending":
             sent = incoming.params.get("pending_token")
             pending = sent if isinstance(sent, str) and sent else incoming.browser.read("pending")
         return PhaseRequest(
             method=request.method,
             params=incoming.params,
-            query_string=request.scope.get("query_string", b""),
+            query_string=incoming.query_string,
             client=incoming.client,
             browser=incoming.browser,
             pending=pending,
@@ -232,7 +216,7 @@ class Serving:
             data["pending_token"] = reason.pending_token
         response = await self._call_back(request, incoming.activity, Challenge(data))
         if response.status_code == reason.status:
-            response.headers.update(reason_headers(reason, request.scope, realm=self._auth.app_name))
+            response.headers.update(incoming.headers_of(reason))
         return response
 
     async def _call_back(self, request: Request, activity: Activity, outcome: Any) -> Response:
