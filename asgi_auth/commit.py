@@ -33,6 +33,11 @@ class Acting:
     over: bool = False
     """True once it has ended. A task that outlives it begins acts of its own."""
 
+    @property
+    def root(self) -> "Acting":
+        """The whole act."""
+        return self.whole or self
+
 
 _acting: ContextVar[Acting | None] = ContextVar("asgi_auth_act", default=None)
 
@@ -65,7 +70,7 @@ class Commit(Generic[U]):
             acting = Acting(Act(activity=activity, client=client or Client(), actor=actor), self)
         else:
             act = replace(known.act, client=client or known.act.client, actor=actor or known.act.actor)
-            acting = Acting(act, self, known.whole or known)
+            acting = Acting(act, self, known.root)
         with _entered(acting):
             yield acting
 
@@ -82,7 +87,7 @@ class Commit(Generic[U]):
         inner = job.job if isinstance(job, Note | Notice) else job
 
         async def resumed() -> None:
-            with _entered(Acting(acting.act, self, acting.whole or acting)):
+            with _entered(Acting(acting.act, self, acting.root)):
                 await inner()
 
         return self.jobs.schedule(replace(job, job=resumed) if isinstance(job, Note | Notice) else resumed)
@@ -114,7 +119,7 @@ class Commit(Generic[U]):
         async with self._store.transaction() as work:
             result = await act(work)
             for event in work.events:  # grows while it is walked: a hook may emit too
-                (acting.whole or acting).told += 1
+                acting.root.told += 1
                 told = _told(event, acting.act)
                 for hook in self._hooks:
                     await hook.within(told, work)
@@ -125,7 +130,7 @@ class Commit(Generic[U]):
     async def note(self, event: Event) -> None:
         """Tell the hooks of a failure, in a short transaction of its own, after the response; never raises."""
         if (acting := self._current()) is not None:
-            (acting.whole or acting).told += 1
+            acting.root.told += 1
         if self._is_heard():
             await self.schedule(Note(partial(self._note, event)))
 
