@@ -175,6 +175,12 @@ class AuthPlug(Generic[U]):
             return JSONResponse({"status": "signed_out"})
         return PlainTextResponse("Signed out")
 
+    def add_headers(self, request: Request, response: Response) -> None:
+        """Add headers of your own to every answer, refusals included. By default none.
+
+        The security headers are added afterwards, whatever this does (``answers.add_security_headers``).
+        """
+
     # --- to use in what is overridden
 
     def store_in_session(self, response: Response, token: AccessToken) -> None:

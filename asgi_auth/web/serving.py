@@ -89,6 +89,7 @@ class Serving:
             response.headers.update(incoming.headers_of(reason))
             with suppress(MalformedRequestError):  # too many cookies to tell: none was read, none was changed
                 incoming.browser.apply(response)
+        self._plug.add_headers(request, response)
         add_security_headers(response)
         return response
 

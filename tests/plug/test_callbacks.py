@@ -41,6 +41,7 @@ from tests.gate import Gatekeeper
 from tests.support import (
     EMAIL,
     NEW_PASSWORD,
+    OTHER_EMAIL,
     PATIENCE,
     LocalAuthentication,
     credentials,
@@ -487,3 +488,27 @@ async def test_a_strategy_of_ones_own_signs_in(tmp_path: Path) -> None:
         answer = await post(AuthPlug(auth), "/auth/fake/act")
         cookie = f"user_session={answer.cookie('user_session')}"
         assert await seen_user(site(auth), cookie=cookie) == user.id
+
+
+async def test_headers_of_every_answer(auth: LocalAuthentication) -> None:
+    """Successes, refusals and unknown routes; what is there for security stays."""
+
+    class Plug(AuthPlug[User]):
+        def add_headers(self, request: Request, response: Response) -> None:
+            response.headers["X-Seen"] = request.method
+            response.headers["X-Content-Type-Options"] = "anything"
+
+    plug = Plug(auth)
+    answers = [
+        await post(plug, "/auth/password/register", registration()),
+        await post(plug, "/auth/password/sign_in", credentials(OTHER_EMAIL)),
+        await ask(plug, "GET", "/auth/password/reset", headers=PAGE),
+        await post(plug, "/auth/no/where"),
+    ]
+    assert [(answer.status, answer["x-seen"]) for answer in answers] == [
+        (200, "POST"),
+        (401, "POST"),
+        (200, "GET"),
+        (404, "POST"),
+    ]
+    assert {answer["x-content-type-options"] for answer in answers} == {"nosniff"}
