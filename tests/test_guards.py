@@ -616,7 +616,7 @@ async def test_a_guard_keeps_the_shape_of_its_endpoint(site: _Site) -> None:
     assert (await call()).body == EMAIL.encode()
 
 
-def test_endpoint_that_cannot_be_remembered_is_guarded() -> None:
+async def test_endpoint_that_cannot_be_remembered_is_guarded(site: _Site) -> None:
     """Only functions are looked for among open routes; any other callable is guarded all the same."""
 
     class Endpoint:
@@ -626,5 +626,6 @@ def test_endpoint_that_cannot_be_remembered_is_guarded() -> None:
         def __call__(self, request: Request) -> Response:
             return Response("in")
 
-    answer = require()(Endpoint())(Request(make_scope("GET", "/")))
-    assert answer.status_code == 401
+    guarded = require()(Endpoint())
+    assert guarded(Request(make_scope("GET", "/"))).status_code == 401
+    assert guarded(Request(_scope_of(site.user, site.token, site.auth))).body == b"in"
