@@ -138,6 +138,7 @@ class Authentication(Generic[U]):
         self._pool = HashingPool()
         self._services = self._make_services(keys, password_policy, registration, limits, outbox)
         self._strategies, self._add_ons = dict[str, Actions](), dict[str, Hook]()
+        self._verbs = dict[str, Verbs]()
         self._bind(strategies, add_ons)
         self._parts: tuple[object, ...] = (*strategies, *add_ons)
         if registration == "invite_only" and not any(hook.opens_registration for hook in self._hooks):
@@ -338,7 +339,9 @@ class Authentication(Generic[U]):
     def _finishing(self, name: str, parts: Mapping[str, Any]) -> Any:
         if name not in parts:
             raise ConfigurationError(f"there is no {name!r}; there is: {', '.join(parts)}")
-        return Verbs(self, name, parts[name])
+        if name not in self._verbs:
+            self._verbs[name] = Verbs(self, name, parts[name])
+        return self._verbs[name]
 
     async def sign_in(
         self, user: U, *, client: Client = Client(), remember: bool = False, factor: str = "application"

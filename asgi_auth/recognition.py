@@ -86,7 +86,8 @@ class CookieRecogniser:
     method, ambient = "session", True
 
     def __init__(self, site: Site, sessions: Sessions[Any]) -> None:
-        self._site, self._cookie, self._sessions = site, site.session_cookie.encode(), sessions
+        self._site, self._cookie = site, site.session_cookie.encode()
+        self.load: Load = sessions.load
 
     def credential(self, scope: Scope, /) -> str | None:
         """The value of the cookie."""
@@ -95,11 +96,6 @@ class CookieRecogniser:
             raise self._site.refusal(scope)
         return cookie
 
-    @property
-    def load(self) -> Load:
-        """Gives the session that it opens, with its user."""
-        return self._sessions.load
-
 
 class AccessTokenRecogniser:
     """Scripts, by the access token in the Authorization header, and nowhere else (RFC 6750 section 2.1)."""
@@ -107,16 +103,11 @@ class AccessTokenRecogniser:
     method, ambient = "bearer", False
 
     def __init__(self, sessions: Sessions[Any]) -> None:
-        self._sessions = sessions
+        self.load: Load = sessions.load_bearer
 
     def credential(self, scope: Scope, /) -> str | None:
         """The token."""
         return read_bearer(scope["headers"])
-
-    @property
-    def load(self) -> Load:
-        """Gives the session that it names, with its user."""
-        return self._sessions.load_bearer
 
 
 class Recognition:

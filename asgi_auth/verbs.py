@@ -18,6 +18,7 @@ class Verbs:
 
     def __init__(self, auth: "Authentication[Any]", name: str, actions: Any) -> None:
         self._auth, self._name, self._actions = auth, name, actions
+        self._places = dict[str, int]()  # of ``params`` in each verb: to read a signature costs more than a call
 
     def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
         if verb.startswith("_"):
@@ -27,7 +28,7 @@ class Verbs:
     async def _call(self, verb: str, action: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
         client = options.get("client") or Client()
         act = partial(action, *args, **options)
-        params = without(_params(action, args, options), self._auth.secrets)
+        params = without(self._params(verb, action, args, options), self._auth.secrets)
         actor = getattr(options.get("session"), "user_id", None)
         result = await self._auth.perform(Activity(self._name, verb), act, client, params=params, actor=actor)
         if isinstance(result, TokenIssued):
@@ -36,11 +37,13 @@ class Verbs:
             return Finished(result.user, None)
         return result
 
-
-def _params(action: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is given to the parameter ``params``, by its place or its name."""
-    try:
-        params = signature(action).bind(*args, **options).arguments.get("params")
-    except TypeError:  # the call itself will say what is wrong with it
-        return EMPTY
-    return params if isinstance(params, Mapping) else EMPTY
+    def _params(
+        self, verb: str, action: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """What is given to the parameter ``params``, by its place or its name."""
+        if verb not in self._places:
+            names = list(signature(action).parameters)
+            self._places[verb] = names.index("params") if "params" in names else len(names)
+        place = self._places[verb]
+        params = args[place] if place < len(args) else options.get("params")
+        return params if isinstance(params, Mapping) else EMPTY
