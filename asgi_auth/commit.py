@@ -1,11 +1,10 @@
 """Commit: one change, with its hooks, its events and its jobs; and the act that all of them belong to."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar, cast
 
 from asgi_auth.acts import Act
 from asgi_auth.events import Event, JobDropped
@@ -32,11 +31,22 @@ class Acting:
     """How many events of the act hooks were told."""
     over: bool = False
     """True once it has ended. A task that outlives it begins acts of its own."""
+    _token: "Token[Acting | None] | None" = None
 
     @property
     def root(self) -> "Acting":
         """The whole act."""
         return self.whole or self
+
+    def __enter__(self) -> Self:
+        """What happens within the block belongs to it. Entered once."""
+        self._token = _acting.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """It is over."""
+        self.over = True
+        _acting.reset(cast("Token[Acting | None]", self._token))
 
 
 _acting: ContextVar[Acting | None] = ContextVar("asgi_auth_act", default=None)
@@ -55,9 +65,10 @@ class Commit(Generic[U]):
         self.jobs = jobs
         self.jobs.on_drop = self._note_dropped
 
-    @contextmanager
-    def acting(self, activity: Activity, *, client: Client | None = None, actor: str | None = None) -> Iterator[Acting]:
-        """Within this block whatever happens belongs to one act, and so do its jobs. If an act is open, it is that one.
+    def acting(self, activity: Activity, *, client: Client | None = None, actor: str | None = None) -> Acting:
+        """Within the ``with`` block of this whatever happens belongs to one act, and so do its jobs.
+
+        If an act is open already, it is that one.
 
         Args:
             activity: What is done.
@@ -67,12 +78,11 @@ class Commit(Generic[U]):
         """
         known = self._current()
         if known is None:
-            acting = Acting(Act(activity=activity, client=client or Client(), actor=actor), self)
-        else:
-            act = replace(known.act, client=client or known.act.client, actor=actor or known.act.actor)
-            acting = Acting(act, self, known.root)
-        with _entered(acting):
-            yield acting
+            return Acting(Act(activity=activity, client=client or Client(), actor=actor), self)
+        act = known.act
+        if client is not None or actor is not None:
+            act = replace(act, client=client or act.client, actor=actor or act.actor)
+        return Acting(act, self, known.root)
 
     def _current(self) -> Acting | None:
         """The act that is open here, if it is one of this ``Authentication``."""
@@ -87,7 +97,7 @@ class Commit(Generic[U]):
         inner = job.job if isinstance(job, Note | Notice) else job
 
         async def resumed() -> None:
-            with _entered(Acting(acting.act, self, acting.root)):
+            with Acting(acting.act, self, acting.root):
                 await inner()
 
         return self.jobs.schedule(replace(job, job=resumed) if isinstance(job, Note | Notice) else resumed)
@@ -146,16 +156,6 @@ class Commit(Generic[U]):
     async def _note_dropped(self, count: int) -> None:
         if self._is_heard():
             await self._note(JobDropped(at=self._clock(), count=count))
-
-
-@contextmanager
-def _entered(acting: Acting) -> Iterator[None]:
-    token = _acting.set(acting)
-    try:
-        yield
-    finally:
-        acting.over = True
-        _acting.reset(token)
 
 
 def _told(event: Event, act: Act) -> Event:

@@ -21,14 +21,10 @@ class VerifiedCredentials(Generic[V]):
 
     def get(self, credential: str) -> V | None:
         """The value of *credential*; None if it is not remembered."""
-        return self._values.get(_digest(credential))
+        return self._values.get(sha256(credential.encode("utf-8", "replace")).digest())
 
     def keep(self, credential: str, value: V) -> None:
         """Remember *value*, in place of the oldest one if there are too many."""
         if len(self._values) >= LIMIT:
             self._values.popitem(last=False)  # one step: loops in several threads may share this
-        self._values[_digest(credential)] = value
-
-
-def _digest(credential: str) -> bytes:
-    return sha256(credential.encode("utf-8", "replace")).digest()
+        self._values[sha256(credential.encode("utf-8", "replace")).digest()] = value

@@ -53,8 +53,9 @@ class _UserMiddleware:
             await self._pass_on(scope, receive, send)
             return
         state, shown, due = self._anonymous, None, None
-        if "asgi_auth" in scope:
-            state = _known_state(scope, self.auth) or state
+        known = scope.get("asgi_auth")
+        if isinstance(known, AuthState) and known.authentication is self.auth:
+            state = known  # whatever else is there was not said by us (SE-12)
         # Else the middleware outside has found it, and will note its use.
         if state.method is None and (shown := self._look(scope, self._recognisers)) is not None:
             now = self._clock()
@@ -68,11 +69,11 @@ class _UserMiddleware:
             session, send = state.session, self._sending(send)
             if session is not None and self._sessions.touch_due(session, now):
                 due = None if is_speculative(scope["headers"]) else session  # which is no use of it
-        _write(scope, state)
-        if due is None:
-            await self.app(scope, receive, send)
-        else:
-            await self._use(due, scope, receive, send)
+        if state is not known or scope.get("user") is not state.user:  # else the one outside has written just this
+            scope["asgi_auth"] = state
+            scope["user"] = state.user
+            scope["auth"] = AuthCredentials(state.scopes)
+        await (self.app(scope, receive, send) if due is None else self._use(due, scope, receive, send))
 
     async def _use(self, session: Session, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, and note the use of *session* however it ends: many a websocket ends by an exception."""
@@ -178,20 +179,6 @@ class BearerUserMiddleware(_UserMiddleware):
     """
 
     _ambient = False
-
-
-def _known_state(scope: Scope, auth: Authentication[Any]) -> AuthState | None:
-    """What *auth* has said in this scope; whatever else is there was not said by us (SE-12)."""
-    known = scope.get("asgi_auth")
-    return known if isinstance(known, AuthState) and known.authentication is auth else None
-
-
-def _write(scope: Scope, state: AuthState) -> None:
-    if scope.get("asgi_auth") is state and scope.get("user") is state.user:
-        return  # the middleware outside has written just this
-    scope["asgi_auth"] = state
-    scope["user"] = state.user
-    scope["auth"] = AuthCredentials(state.scopes)
 
 
 _ENDS = frozenset({"lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed"})

@@ -166,7 +166,8 @@ async def test_middleware_answers_503_after_the_body(
         raise StoreUnavailableError("does not answer")
 
     _, token = await register(auth)
-    monkeypatch.setattr(auth.sessions, "load_bearer", fail)
+    (access_tokens,) = auth.recognition.among(ambient=False)
+    monkeypatch.setattr(access_tokens, "load", fail)
     client = Client(pieces(40))
     app = BearerUserMiddleware(ping, auth)  # type: ignore[arg-type]  # never called
     await ask(app, client, "POST", "/upload", {"authorization": f"Bearer {token}"})
