@@ -23,6 +23,9 @@ from asgi_auth.types import Account, Activity, Client, Clock, Session
 
 U = TypeVar("U")
 
+NAME_LIMIT = 100
+"""Characters of a name on a page or in a mail: it is the user's own choice, and no place for a message."""
+
 
 class Accounts(Generic[U]):
     """The users of one ``Authentication``, and what the library knows of each.
@@ -85,6 +88,15 @@ class Accounts(Generic[U]):
     def user_id(self, user: U | str) -> str:
         """The id of *user* as text."""
         return id_of(self._store.users, user)
+
+    def display_name(self, user: U) -> str:
+        """What a page or a mail calls *user*: ``display_name``, the address, the user name or the id.
+
+        The user chose it: it is cut to 100 characters, and has only such as can be printed.
+        """
+        values = self._store.users.values(user)
+        name = getattr(user, "display_name", None) or values.get("email") or values.get("username")
+        return "".join(each for each in str(name or self.user_id(user)) if each.isprintable())[:NAME_LIMIT]
 
     def _actor(self, actor: U | str | None) -> str | None:
         return None if actor is None else self.user_id(actor)

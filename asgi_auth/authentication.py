@@ -9,7 +9,15 @@ from typing import Any, Generic, TypeVar, cast, get_args
 from asgi_auth.accounts import Accounts
 from asgi_auth.acts import Proof
 from asgi_auth.commit import Commit
-from asgi_auth.configuration import check_kinds, check_mount_path, check_name, check_options, check_urls, listed
+from asgi_auth.configuration import (
+    check_kinds,
+    check_mount_path,
+    check_name,
+    check_options,
+    check_pages,
+    check_urls,
+    listed,
+)
 from asgi_auth.errors import (
     AuthenticationFailedError,
     AuthError,
@@ -21,7 +29,10 @@ from asgi_auth.events import ActAccepted, ActFailed
 from asgi_auth.hashing import HashingPool
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import Limiter, Limits, SourceLimiter
+from asgi_auth.localization import ChooseLocale, Localization
 from asgi_auth.mailing import Mailing
+from asgi_auth.messages import Translate
+from asgi_auth.pages import Pages
 from asgi_auth.passwords import Bcrypt, HashProvider, PasswordPolicy, Passwords
 from asgi_auth.phases import Accepted, Finished, Outcome, Phase, SignedIn, TokenIssued
 from asgi_auth.protocol.client import parse_proxies
@@ -85,10 +96,15 @@ class Authentication(Generic[U]):
         password_policy: What a new password must be.
         scopes: Returns what a user may do in the application, for ``require("orders:read")``; plain or async. Asked at
             every request of a user who is signed in. None: nothing beside being signed in.
+        pages: Draws the pages of the library: for another look, or for parts of the application's own.
+        translate: ``translate(message, locale)`` returns a text in a language; plain. None: the library's own
+            languages (``messages.translate``).
+        locale: ``locale(connection, user)`` chooses the language of a page or a mail; plain. One of the two may be
+            None, and None as the answer leaves it to the browser, as no function does.
         clock: Returns the current aware UTC instant.
 
     Raises:
-        ConfigurationError: names the parameter that does not do.
+        ConfigurationError: a parameter is invalid; the message names it.
     """
 
     def __init__(
@@ -113,6 +129,9 @@ class Authentication(Generic[U]):
         hasher: HashProvider = Bcrypt(),
         password_policy: PasswordPolicy = PasswordPolicy(),
         scopes: Scopes | None = None,
+        pages: Pages = Pages(),
+        translate: Translate | None = None,
+        locale: ChooseLocale | None = None,
         clock: Clock = utc_now,
     ) -> None:
         check_kinds(store, [*listed("strategies", strategies), *listed("add_ons", add_ons)], hasher)
@@ -126,7 +145,8 @@ class Authentication(Generic[U]):
         self.allowed_return_to = check_urls("allowed_return_to", allowed_return_to)
         self.trusted_proxies = parse_proxies(trusted_proxies, header=forwarded_header)
         self.session_options, self.password_policy, self.registration = session, password_policy, registration
-        self.hasher, self.clock = hasher, clock
+        self.hasher, self.clock, self.pages = hasher, clock, check_pages(pages)
+        self.localization = Localization(translate, locale)
         if scopes is not None and not callable(scopes):
             raise ConfigurationError("scopes must be a function of the user, plain or async")
         if registration not in ("open", "invite_only", "closed"):
@@ -212,6 +232,7 @@ class Authentication(Generic[U]):
             tokens=tokens,
             accounts=accounts,
             limiter=limiter,
+            localization=self.localization,
         )
         return Services(
             app_name=self.app_name,
@@ -252,7 +273,7 @@ class Authentication(Generic[U]):
             self._add_hook(hook)
 
     def _add_hook(self, hook: Hook) -> None:
-        methods = ("before", "prepare", "taken", "is_contested", "admit", "within", "ways_in", "prune")
+        methods = ("before", "prepare", "taken", "is_contested", "admit", "within", "ways_in", "account", "prune")
         require_async(hook, *methods, parameter="strategies, add_ons")
         self._hooks.append(hook)
 

@@ -7,11 +7,14 @@ from asgi_auth.acts import Draft
 from asgi_auth.drafts import Drafts, Fields, as_told
 from asgi_auth.errors import InvalidTokenError, ValidationError
 from asgi_auth.events import UserChangeAsked, UserChanged
+from asgi_auth.messages import Message
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import Found, ScopedStore, Work
 from asgi_auth.types import EMPTY, Account, Clock, Session
 
 U = TypeVar("U")
+
+_GONE = Message("user.gone", "This user does not exist any more.")
 
 
 async def hold(work: Work[U], user_id: str) -> Found[U] | None:
@@ -108,7 +111,7 @@ class Changes(Generic[U]):
 
 def user_gone() -> ValidationError:
     """For a change of a user who was deleted meanwhile."""
-    return ValidationError("the user is gone", fields={"user": "does not exist any more"}, cause="unknown_user")
+    return ValidationError("the user is gone", fields={"user": _GONE}, cause="unknown_user")
 
 
 def _names_before(values: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,18 @@ from asgi_auth.drafts import Drafts, Fields
 from asgi_auth.errors import InvalidTokenError, ValidationError
 from asgi_auth.events import UserConfirmed
 from asgi_auth.hooks import Hook
+from asgi_auth.messages import Message
 from asgi_auth.sessions import Sessions
 from asgi_auth.store import Found, ScopedStore, Work
 from asgi_auth.types import EMPTY, Account, Client, Clock, Session
 
 U = TypeVar("U")
+
+_FREED = Message(
+    "address.freed",
+    "This address was never confirmed for the account that used it. The account has its earlier address again: sign in"
+    " with that one. If you have no account, you can register with this address now.",
+)
 
 
 class Claims(Generic[U]):
@@ -230,10 +237,6 @@ def is_moved(account: Account) -> bool:
 
 def address_freed() -> InvalidTokenError:
     """What to tell the user who proved an address that an account had only changed to: that account is not theirs."""
-    text = (
-        "This address was never confirmed for the account that used it. The account has its earlier address again: sign"
-        " in with that one. If you have no account, you can register with this address now."
-    )
     return InvalidTokenError(
-        "the account had changed to this address without a proof", fields={"email": text}, cause="unproven_address"
+        "the account had changed to this address without a proof", fields={"email": _FREED}, cause="unproven_address"
     )

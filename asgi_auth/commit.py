@@ -89,6 +89,12 @@ class Commit(Generic[U]):
         acting = _acting.get()
         return acting if acting is not None and acting.owner is self and not acting.over else None
 
+    @property
+    def locale(self) -> str:
+        """The language of the client whose act is open; English where there is none."""
+        acting = self._current()
+        return Client().locale if acting is None else acting.act.client.locale
+
     def schedule(self, job: Job) -> Awaitable[None]:
         """Have *job* done, as ``Jobs.schedule``; what happens in it belongs to the act that is open."""
         acting = self._current()

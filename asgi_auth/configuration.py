@@ -8,6 +8,7 @@ from typing import Any
 
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.limits import Limits
+from asgi_auth.pages import Pages
 from asgi_auth.passwords import HashProvider, PasswordPolicy
 from asgi_auth.runtime.callables import discard, refuse_async
 from asgi_auth.runtime.lanes import Outbox
@@ -49,6 +50,13 @@ def check_options(session: object, password_policy: object, limits: object, outb
     if not isinstance(outbox, Outbox):
         raise ConfigurationError("outbox must be an Outbox(…)")
     check_clock(clock)
+
+
+def check_pages(pages: object) -> Pages:
+    """*pages*, if they can draw."""
+    if not isinstance(pages, Pages):
+        raise ConfigurationError("pages must be a Pages(…), or an object of a subclass")
+    return pages
 
 
 def check_clock(clock: object) -> None:

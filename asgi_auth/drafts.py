@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 from asgi_auth.acts import Draft
 from asgi_auth.errors import ValidationError
 from asgi_auth.hooks import Hook
+from asgi_auth.messages import NOT_SUPPORTED, NOT_TEXT, said
 from asgi_auth.passwords import Passwords
 from asgi_auth.protocol.email import parse_email, parse_username
 from asgi_auth.store import ScopedStore
@@ -44,7 +45,7 @@ class Drafts(Generic[U]):
         try:
             return parse_email(text, special_use=self._special_use) if field == "email" else parse_username(text)
         except ValueError as exc:
-            raise ValidationError(f"{field} refused", fields={field: str(exc)}) from exc
+            raise ValidationError(f"{field} refused", fields={field: said(exc)}) from exc
 
     def normalise_fields(self, fields: Mapping[str, Any]) -> Fields:
         """Normalise every address and user name among *fields*. ValidationError names each one that is invalid."""
@@ -54,14 +55,14 @@ class Drafts(Generic[U]):
             if value is None:
                 continue
             if not isinstance(value, str):
-                problems[field] = "must be text"
+                problems[field] = NOT_TEXT
                 continue
             try:
                 values[field], keys[field] = self.normalise(field, value)
             except ValidationError as exc:
                 problems.update(exc.fields)
         unknown = keys.keys() - self._store.users.identity_fields
-        problems.update(dict.fromkeys(unknown, "is not kept by this store"))
+        problems.update(dict.fromkeys(unknown, NOT_SUPPORTED))
         if problems:
             raise ValidationError("fields refused", fields=problems)
         return values, keys
@@ -72,17 +73,17 @@ class Drafts(Generic[U]):
             if password_hash is not None:
                 self._passwords.check_hash(password_hash)
         except ValueError as exc:
-            raise ValidationError("password hash refused", fields={"password_hash": str(exc)}) from exc
+            raise ValidationError("password hash refused", fields={"password_hash": said(exc)}) from exc
 
     async def hash(self, password: object, values: Mapping[str, Any], client: Client) -> str:
         """The hash of a new password. ValidationError if it is invalid, or made of the *values* of its user."""
         if not isinstance(password, str):
-            raise ValidationError("password is not text", fields={"password": "must be text"})
+            raise ValidationError("password is not text", fields={"password": NOT_TEXT})
         context = [value for value in values.values() if isinstance(value, str)]
         try:
             return await self._passwords.set(password, context=context, client=client.address)
         except ValueError as exc:
-            raise ValidationError("password refused", fields={"password": str(exc)}) from exc
+            raise ValidationError("password refused", fields={"password": said(exc)}) from exc
 
 
 def as_told(draft: Draft) -> Draft:

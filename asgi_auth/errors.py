@@ -24,6 +24,8 @@ happened and is for the log only: an answer that carried it would tell a strange
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
+from asgi_auth.messages import Message
+
 Cause = Literal[
     "account_changed",
     "cross_site",
@@ -65,8 +67,10 @@ class AuthError(Exception):
     """Stable and public: programs may compare it."""
     status: ClassVar[int] = 500
     """The HTTP status of the answer."""
-    title: ClassVar[str] = "Something went wrong"
-    """One public sentence, the same for every cause."""
+    title: ClassVar[Message] = Message("error.internal", "Something went wrong")
+    """What happened, for anybody to see: the same for every cause. The heading of a page, without a full stop."""
+    advice: ClassVar[Message] = Message("error.internal.advice", "Please try again later.")
+    """What a person can do now, as sentences."""
     cause: Cause = "internal"
 
     def __init__(
@@ -89,7 +93,7 @@ class ConfigurationError(AuthError):
     """The application was put together wrongly; raised at start, and names the parameter."""
 
     code = "configuration_error"
-    title = "The application is not configured correctly"
+    title = Message("error.configuration", "The application is not configured correctly")
 
 
 class RequestError(AuthError):
@@ -97,7 +101,8 @@ class RequestError(AuthError):
 
     code = "request_error"
     status = 400
-    title = "The request cannot be served"
+    title = Message("error.request", "The request cannot be served")
+    advice = Message("error.request.advice", "Go back to the page before this one and try again.")
     cause: Cause = "malformed"
 
 
@@ -106,7 +111,7 @@ class MalformedRequestError(RequestError):
 
     code = "malformed_request"
     status = 400
-    title = "The request could not be read"
+    title = Message("error.malformed", "The request could not be read")
 
 
 class RouteNotFoundError(RequestError):
@@ -114,7 +119,8 @@ class RouteNotFoundError(RequestError):
 
     code = "route_not_found"
     status = 404
-    title = "There is nothing at this address"
+    title = Message("error.not_found", "There is nothing at this address")
+    advice = Message("error.not_found.advice", "Check the address, or go back to the start.")
 
 
 class MethodNotAllowedError(RequestError):
@@ -122,7 +128,8 @@ class MethodNotAllowedError(RequestError):
 
     code = "method_not_allowed"
     status = 405
-    title = "The method is not allowed here"
+    title = Message("error.method", "This address cannot be used in this way")
+    advice = Message("error.method.advice", "Go back to the start and follow the links from there.")
 
 
 class SlowRequestError(RequestError):
@@ -130,7 +137,8 @@ class SlowRequestError(RequestError):
 
     code = "slow_request"
     status = 408
-    title = "The request took too long to arrive"
+    title = Message("error.slow", "The request took too long to arrive")
+    advice = Message("error.slow.advice", "Check your connection and try again.")
 
 
 class BodyTooLargeError(RequestError):
@@ -138,7 +146,8 @@ class BodyTooLargeError(RequestError):
 
     code = "body_too_large"
     status = 413
-    title = "The request is too large"
+    title = Message("error.too_large", "The request is too large")
+    advice = Message("error.too_large.advice", "Enter less and try again.")
 
 
 class MediaTypeError(RequestError):
@@ -146,7 +155,7 @@ class MediaTypeError(RequestError):
 
     code = "unsupported_media_type"
     status = 415
-    title = "The request must be JSON or a form, in UTF-8"
+    title = Message("error.media_type", "The request must be JSON or a form, in UTF-8")
 
 
 class MisdirectedRequestError(RequestError):
@@ -154,7 +163,7 @@ class MisdirectedRequestError(RequestError):
 
     code = "misdirected_request"
     status = 421
-    title = "The request was sent to the wrong host"
+    title = Message("error.misdirected", "The request was sent to the wrong host")
 
 
 class ValidationError(AuthError):
@@ -162,7 +171,8 @@ class ValidationError(AuthError):
 
     code = "validation_failed"
     status = 422
-    title = "Some fields need another look"
+    title = Message("error.invalid", "Some fields are not right yet")
+    advice = Message("error.invalid.advice", "Correct them and try again.")
     cause: Cause = "invalid_parameters"
 
 
@@ -170,7 +180,7 @@ class IdentityTakenError(ValidationError):
     """Another account has this address or name already."""
 
     code = "identity_taken"
-    title = "There is an account with this address or name already"
+    title = Message("error.taken", "There is already an account with this address or name")
     cause: Cause = "identity_taken"
 
 
@@ -179,7 +189,8 @@ class AuthenticationFailedError(AuthError):
 
     code = "authentication_failed"
     status = 401
-    title = "Access denied"
+    title = Message("error.denied", "Access denied")
+    advice = Message("error.denied.advice", "Sign in and try again.")
     cause: Cause = "not_admitted"
 
 
@@ -190,7 +201,12 @@ class InvalidTokenError(AuthenticationFailedError):
     """
 
     code = "invalid_token"
-    title = "The link or token is not valid any more"
+    title = Message("error.dead_link", "This link or token is no longer valid")
+    advice = Message(
+        "error.dead_link.advice",
+        "It was used already, it has expired, or a newer one has replaced it. If you opened it before, it may have done"
+        " its work: try to sign in. If you cannot, ask for a new one.",
+    )
     cause: Cause = "dead_token"
 
 
@@ -204,7 +220,7 @@ class FactorRequiredError(AuthError):
 
     code = "factor_required"
     status = 401
-    title = "Another factor is needed"
+    title = Message("error.factor", "Another step is required to sign in")
     cause: Cause = "other_factor"
 
     def __init__(self, factors: Sequence[str], pending_token: str = "") -> None:
@@ -217,7 +233,7 @@ class ForbiddenError(AuthError):
 
     code = "forbidden"
     status = 403
-    title = "This is not allowed"
+    title = Message("error.forbidden", "You are not allowed to do this")
     cause: Cause = "not_allowed"
 
 
@@ -225,7 +241,8 @@ class CrossSiteError(ForbiddenError):
     """A browser sent the request on behalf of another site."""
 
     code = "cross_site"
-    title = "The request came from another site"
+    title = Message("error.cross_site", "The request came from another site")
+    advice = Message("error.cross_site.advice", "Open the page on this site and try again.")
     cause: Cause = "cross_site"
 
 
@@ -233,7 +250,8 @@ class NotFreshError(ForbiddenError):
     """The user has to prove again who they are: the last proof in this session is too old, or a factor is missing."""
 
     code = "not_fresh"
-    title = "Please sign in again to do this"
+    title = Message("error.not_fresh", "Confirm who you are to do this")
+    advice = Message("error.not_fresh.advice", "Enter your password once more.")
     cause: Cause = "not_fresh"
 
 
@@ -242,7 +260,8 @@ class RateLimitedError(AuthError):
 
     code = "rate_limited"
     status = 429
-    title = "Too many tries, please wait"
+    title = Message("error.rate_limited", "Too many attempts")
+    advice = Message("error.rate_limited.advice", "Wait a while, then try again.")
     cause: Cause = "too_many_tries"
 
 
@@ -251,7 +270,8 @@ class UnavailableError(AuthError):
 
     code = "unavailable"
     status = 503
-    title = "The service is busy, please try again"
+    title = Message("error.unavailable", "The service is busy at the moment")
+    advice = Message("error.unavailable.advice", "Nothing was changed. Try again in a few seconds.")
     cause: Cause = "unavailable"
 
     def __init__(self, reason: str = "", *, retry_after: int = 1) -> None:
@@ -278,11 +298,11 @@ class SenderError(AuthError):
     """
 
     code = "sender_error"
-    title = "A message could not be sent"
+    title = Message("error.sender", "A message could not be sent")
 
 
 class ProviderError(AuthError):
     """An identity provider misbehaved. Never reaches a client."""
 
     code = "provider_error"
-    title = "The identity provider did not answer as it should"
+    title = Message("error.provider", "The identity provider did not answer as it should")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from asgi_auth.acts import Attempt, Draft, FactorRequired, Way
 from asgi_auth.events import Event
-from asgi_auth.phases import Phase
+from asgi_auth.phases import Phase, View
 from asgi_auth.store import Found, Work
 from asgi_auth.types import Account, Activity, Client
 
@@ -95,6 +95,14 @@ class Hook:
         The transaction is only for looking: write nothing, and emit nothing.
         """
         return ()
+
+    async def account(self, user: Any) -> View | None:
+        """What the page of the account shows of this part, with what the user can do about it; None: nothing.
+
+        Args:
+            user: Who is signed in.
+        """
+        return None
 
     async def prune(self, *, now: datetime, limit: int) -> int:
         """Tidy up to *limit* rows of its own that are over; how many. Called again until it says 0."""

@@ -14,6 +14,8 @@ from asgi_auth.commit import Commit
 from asgi_auth.errors import ConfigurationError, ValidationError
 from asgi_auth.events import DeliveryFailed
 from asgi_auth.limits import Limit, Limiter
+from asgi_auth.localization import Localization
+from asgi_auth.mail_texts import mail_texts
 from asgi_auth.runtime.failures import reason_of, traceback_of
 from asgi_auth.runtime.jobs import logger
 from asgi_auth.runtime.threads import SenderThreads
@@ -65,10 +67,12 @@ class Mailing(Generic[U]):
         tokens: Tokens[U],
         accounts: Accounts[U],
         limiter: Limiter,
+        localization: Localization,
     ) -> None:
         """Args: root: The public address of the plug. local: Whether this is a local instance."""
         self._app_name, self._root, self._local, self._clock = app_name, root, local, clock
         self._commit, self._tokens, self._accounts, self._limiter = commit, tokens, accounts, limiter
+        self._localization = localization
         self.senders: list[tuple[str, Sender | SenderFunction]] = []
         """Every sender in use, with what the application calls the option."""
         self.threads = SenderThreads()
@@ -163,11 +167,14 @@ class Mailing(Generic[U]):
                     return False
                 taken.append(quota)
             issued = await token() if callable(token) else token
+            locale = self._localization.of_mail(user, self._commit.locale)
             opts: dict[str, Any] = {**details, "purpose": purpose, "address": address, "app_name": self._app_name}
+            opts["locale"] = locale
             if issued is not None:
                 opts["expires_at"] = issued.record.expires_at
                 if link is not None:
                     opts["url"] = self._url(link, issued.token)
+            opts["texts"] = mail_texts(opts, partial(self._localization.say, locale=locale))
             sent = await self._deliver(sender, user, issued and issued.token, opts)
         finally:
             if not sent:  # else a mail server that is down would use up what the address may get

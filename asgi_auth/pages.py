@@ -1,89 +1,32 @@
-"""The plug's own pages: plain HTML, no scripts, nothing from elsewhere, in no frame (CF-8).
+"""Pages: draws forms and views as plain HTML, without scripts, in no frame (CF-8). No Starlette.
 
-An application may build its pages of the same parts; the demo does.
+Each part of a page is a method, for a subclass to override. What a method returns is HTML, so it escapes what it is
+given; the texts come translated.
 """
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from string import Template
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
-from asgi_auth.errors import ValidationError
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.messages import ENGLISH, Message, direction_of
+from asgi_auth.page_style import STYLE
 from asgi_auth.phases import Form, FormField, View
 from asgi_auth.types import EMPTY
 
-STYLE = """
-:root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; --page: #f3f5f9; --card: #fff; --text: #18202e;
-  --soft: #536075; --line: #d5dce6; --edge: #74829a; --accent: #1d4ed8; --on-accent: #fff; --bad: #b3261e;
-  --bad-back: #fdeeec; --good: #14603a; --good-back: #e5f4ea; --wait: #7a4a00; --wait-back: #fdf0d9 }
-@media (prefers-color-scheme: dark) { :root { --page: #10151e; --card: #19212e; --text: #e7ecf4; --soft: #a6b2c5;
-  --line: #303c50; --edge: #7b8aa3; --accent: #8fb4ff; --on-accent: #0c1a36; --bad: #ffb4ab; --bad-back: #3b1f20;
-  --good: #8fdcb0; --good-back: #16301f; --wait: #f0c577; --wait-back: #372a12 } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--page); color: var(--text); overflow-wrap: anywhere }
-header { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: .25rem 1rem;
-  padding: .75rem 1.25rem; background: var(--card); border-bottom: 1px solid var(--line) }
-nav { display: flex; flex-wrap: wrap; align-items: center; gap: .25rem 1.25rem }
-.brand { margin: 0; padding: .5rem 0; font-weight: 700; color: inherit; text-decoration: none }
-main { width: min(100% - 2rem, 27rem); margin: clamp(1rem, 6vw, 5rem) auto 2rem; padding: clamp(1.25rem, 6vw, 2rem);
-  background: var(--card); border: 1px solid var(--line); border-radius: .75rem }
-main.wide { width: min(100% - 2rem, 44rem) }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem }
-h2 { font-size: 1.125rem; line-height: 1.25; margin: 2rem 0 .25rem }
-p { margin: 0 0 1rem }
-a { color: var(--accent) }
-nav a { padding: .5rem 0 }
-label { display: block; font-weight: 600; margin: 1rem 0 .25rem }
-input { width: 100%; font: inherit; padding: .6rem .75rem; color: inherit; background: var(--card);
-  border: 1px solid var(--edge); border-radius: .4rem }
-input[aria-invalid=true] { border: 2px solid var(--bad) }
-.check { display: flex; align-items: center; gap: .6rem; margin: 1rem 0 0 }
-.check label { font-weight: 400; margin: 0 }
-.check input { flex: none; width: 1.25rem; height: 1.25rem; margin: 0; accent-color: var(--accent) }
-button, .button { display: inline-block; font: inherit; font-weight: 600; text-align: center; text-decoration: none;
-  padding: .6rem 1rem; border: 1px solid transparent; border-radius: .4rem; background: var(--accent);
-  color: var(--on-accent); cursor: pointer }
-button:hover, .button:hover { filter: brightness(1.1) }
-header button { padding: .35rem .75rem }
-main > form + form { margin-top: .75rem }
-.main-act { width: 100%; margin-top: 1.5rem }
-.plain { background: transparent; border-color: var(--edge); color: var(--accent) }
-:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
-.problem { color: var(--bad); margin: .25rem 0 0 }
-.notice { margin: 0 0 1rem; padding: .6rem .75rem; border-left: .25rem solid; border-radius: .25rem;
-  color: var(--good); background: var(--good-back) }
-.problem.notice { color: var(--bad); background: var(--bad-back) }
-.soft { color: var(--soft); margin: 0 }
-.links { margin: 1.5rem 0 0; padding: 1rem 0 0; border-top: 1px solid var(--line); list-style: none }
-.links a { display: inline-block; padding: .25rem 0 }
-.buttons { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1.5rem 0 0 }
-.rows { margin: 0 0 .5rem; padding: 0; list-style: none }
-.rows li { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: .75rem 1.5rem;
-  padding: 1rem 0 }
-.rows li + li { border-top: 1px solid var(--line) }
-.rows .soft { font-size: .875rem }
-.rows div { flex: 1 1 16rem }
-.rows .acts { flex: none; display: flex; flex-wrap: wrap; gap: .75rem }
-.badge { padding: .1rem .5rem; border-radius: 1rem; font-size: .875rem; font-weight: 600; white-space: nowrap;
-  color: var(--good); background: var(--good-back) }
-.badge.waits { color: var(--wait); background: var(--wait-back) }
-.badge.over { color: var(--soft); background: var(--page) }
-.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap }
-"""
-_STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 TOKEN_PAGE_POLICY = "strict-origin"
 """Of a page whose address holds a token: not even our own server is told the address by the form that it posts."""
-_HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-}
-_TOKEN_PAGE_HEADERS = {**_HEADERS, "Referrer-Policy": TOKEN_PAGE_POLICY}
+
+_ERROR = Message("page.error", "Error: {title}", title="")
+_AS_TYPED = ' autocapitalize="none" autocorrect="off" spellcheck="false"'
+_PARTS = frozenset({"lang", "dir", "title", "head", "header", "content"})
+_DIRECTIVE = re.compile(r"[a-z-]+-src|form-action")
+_SOURCES = re.compile(r"[^\s;,]+( [^\s;,]+)*")  # a semicolon would end the directive, a comma the policy
 
 
 class Page(NamedTuple):
@@ -94,172 +37,295 @@ class Page(NamedTuple):
     headers: Mapping[str, str]
 
 
-_AS_TYPED = ' autocapitalize="none" autocorrect="off" spellcheck="false"'
+class Context(NamedTuple):
+    """What all parts of one page have in common."""
+
+    app_name: str
+    """What the page calls the application."""
+    locale: str = ENGLISH
+    """The language of the page."""
+    say: Callable[[str], str] = str
+    """Returns a text in that language."""
+    form_action: tuple[str, ...] = ()
+    """Other origins that a form may lead to."""
 
 
-def page(
-    title: str,
-    body: str,
-    *,
-    app_name: str,
-    status: int = 200,
-    header: str | None = None,
-    wide: bool = False,
-    holds_token: bool = False,
-) -> Page:
-    """A whole page, which no cache keeps.
+class Drawn(NamedTuple):
+    """A form, and what one page puts into it."""
 
-    Args:
-        title: The heading, and what the browser calls the page.
-        body: HTML; whoever makes it has escaped it.
-        app_name: The second half of the browser's title.
-        status: Of the answer; one of 400 and more is told first in the browser's title.
-        header: HTML above the content; None: the name of the application.
-        wide: For more than a form.
-        holds_token: True for a page whose address may hold a token.
-    """
-    shown = header if header is not None else f'<p class="brand">{escape(app_name)}</p>'
-    prefix, kind = "Error: " if status >= 400 else "", ' class="wide"' if wide else ""
-    html = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{prefix}{escape(title)} - {escape(app_name)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<header>{shown}</header>\n<main{kind}>\n<h1>{escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-    return Page(html, status, _TOKEN_PAGE_HEADERS if holds_token else _HEADERS)
+    form: Form
+    action: str
+    """The path that it posts to: without a query, so that no later URL or Referer has the token."""
+    hidden: Mapping[str, str] = EMPTY
+    """Fields that nobody sees."""
+    values: Mapping[str, Any] = EMPTY
+    """What the user sent before; never put into a field for a password."""
+    problem: str = ""
+    """What is wrong as a whole; empty: nothing."""
+    problems: Mapping[str, str] = EMPTY
+    """What is wrong with a field, by its name. The first such field gets the focus."""
+    prefix: str = ""
+    """Of the ids, where a page has several forms."""
+    look: str = "main-act"
+    """Of the button, a class of the stylesheet: ``main-act`` or ``plain``."""
 
 
-def message_page(title: str, text: str, *, app_name: str, status: int = 200) -> Page:
-    """A page that says one thing."""
-    return page(title, f"<p>{escape(text)}</p>", app_name=app_name, status=status)
-
-
-def form_page(
-    form: Form,
-    *,
-    action: str,
-    token: str,
-    app_name: str,
-    return_to: str = "",
-    problems: Mapping[str, str] = EMPTY,
-    status: int = 200,
-) -> Page:
-    """The page behind a mailed link.
+class Pages:
+    """Draws the pages of the library. Give one to ``Authentication(pages=…)`` for another look.
 
     Args:
-        form: What to ask.
-        action: The path that the form posts to: without a query, so that no later URL or Referer has the token.
-        token: Carried on in a hidden field.
-        app_name: For the title.
-        return_to: Where to go afterwards, carried on in a hidden field; empty: nowhere.
-        problems: Messages by field, after a refused attempt.
-        status: 200, or that of the refusal.
+        template: HTML of a whole page with ``$lang``, ``$dir``, ``$title``, ``$head``, ``$header`` and ``$content``;
+            None: the library's.
+        css: Added to the stylesheet, or with ``only_css`` in place of it.
+        only_css: True to leave the library's stylesheet out.
+        logo: The URL of an image beside the name of the application; None: no image.
+        home: Where the name of the application leads to.
+        extra_head: HTML for ``<head>``.
+        policy: Sources of the Content-Security-Policy for what *extra_head* and *template* load, by directive, such as
+            ``{"style-src": "'self'"}``.
+
+    Raises:
+        ConfigurationError: *template* lacks a part, or *policy* has something else than sources.
     """
-    problem = _problem(form, problems)
-    hidden = _hidden(form, token) | ({"return_to": return_to} if return_to else {})
-    body = form_body(form, action=action, hidden=hidden, problem=problem, problems=problems)
-    return page(form.title, body, app_name=app_name, status=status, holds_token=True)
+
+    def __init__(
+        self,
+        *,
+        template: str | None = None,
+        css: str = "",
+        only_css: bool = False,
+        logo: str | None = None,
+        home: str = "/",
+        extra_head: str = "",
+        policy: Mapping[str, str] = EMPTY,
+    ) -> None:
+        self._template = None if template is None else _checked(template)
+        self._style = css if only_css else f"{STYLE}{css}"
+        if "</" in self._style:
+            raise ConfigurationError("pages: css must not hold '</', which would end the style element")
+        self.logo, self.home, self._extra_head = logo, home, extra_head
+        for directive, sources in policy.items():
+            if not (_DIRECTIVE.fullmatch(directive) and _SOURCES.fullmatch(sources)):
+                raise ConfigurationError(
+                    f"pages: policy[{directive!r}] must be sources of a directive such as 'img-src'"
+                )
+        self._sources = self._allowed(policy)
+
+    def _allowed(self, policy: Mapping[str, str]) -> dict[str, str]:
+        digest = base64.b64encode(hashlib.sha256(self._style.encode()).digest()).decode()
+        sources = {"style-src": f"'sha256-{digest}'", "form-action": "'self'"}
+        if self.logo is not None:
+            sources["img-src"] = origin_of(self.logo) or "'self'"
+        for directive, more in policy.items():
+            sources[directive] = f"{sources[directive]} {more}" if directive in sources else more
+        return sources
+
+    # --- a whole page
+
+    def page(
+        self,
+        title: str,
+        content: str,
+        context: Context,
+        *,
+        status: int = 200,
+        header: str | None = None,
+        wide: bool = False,
+        holds_token: bool = False,
+    ) -> Page:
+        """A whole page, which no cache keeps.
+
+        Args:
+            title: The heading, and what the browser calls the page.
+            content: HTML; the caller has escaped it.
+            context: Of the page.
+            status: Of the answer. The browser's title says first that it is an error.
+            header: HTML above the content; None: ``header``.
+            wide: True for more than a form.
+            holds_token: True for a page whose address may hold a token.
+        """
+        title = context.say(title)
+        html = self.layout(
+            title,
+            content,
+            context,
+            header=self.header(context) if header is None else header,
+            is_error=status >= 400,
+            wide=wide,
+        )
+        policy = TOKEN_PAGE_POLICY if holds_token else "same-origin"
+        return Page(html, status, {**self._headers(context.form_action), "Referrer-Policy": policy})
+
+    def _headers(self, form_action: tuple[str, ...]) -> dict[str, str]:
+        sources = {**self._sources, "form-action": " ".join((self._sources["form-action"], *form_action))}
+        allowed = "; ".join(f"{directive} {values}" for directive, values in sources.items())
+        return {
+            "Content-Security-Policy": f"default-src 'none'; {allowed}; base-uri 'none'; frame-ancestors 'none'",
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+        }
+
+    # --- the parts, for a subclass to override
+
+    def layout(
+        self, title: str, content: str, context: Context, *, header: str, is_error: bool = False, wide: bool = False
+    ) -> str:
+        """The whole document.
+
+        Args:
+            title: The heading, translated.
+            content: HTML below the heading.
+            context: Of the page.
+            header: HTML above it.
+            is_error: True if the page says that something was refused.
+            wide: True for more than a form.
+        """
+        kind = ' class="wide"' if wide else ""
+        main = f"<main{kind}>\n<h1>{escape(title)}</h1>\n{content}\n</main>"
+        told = context.say(_ERROR.given(title=title)) if is_error else title
+        parts = {
+            "lang": escape(context.locale),
+            "dir": direction_of(context.locale),
+            "title": escape(f"{told} - {context.app_name}"),
+            "head": self.head(context),
+            "header": header,
+            "content": main,
+        }
+        return (self._template or _TEMPLATE).substitute(parts)
+
+    def head(self, context: Context) -> str:
+        """HTML for ``<head>``: the stylesheet, and what the application adds."""
+        return f"<style>{self._style}</style>{self._extra_head}"
+
+    def header(self, context: Context) -> str:
+        """HTML above the content: the name of the application."""
+        logo = "" if self.logo is None else f'<img class="logo" src="{escape(self.logo)}" alt="">'
+        return f'<a class="brand" href="{escape(self.home)}">{logo}{escape(context.app_name)}</a>'
+
+    def view(self, view: View, forms: Sequence[Drawn], context: Context) -> str:
+        """Something to look at, and what can be done about it.
+
+        Args:
+            view: What to say.
+            forms: Its forms. The first is what most people want.
+            context: Of the page.
+        """
+        parts = [self.message(view.text, context)] if view.text else []
+        for drawn in forms:
+            parts += [f"<h2>{escape(context.say(drawn.form.title))}</h2>"] if drawn.form.title else []
+            parts.append(self.form(drawn, context))
+        parts += [self.links(view.links, context)] if view.links else []
+        return "\n".join(parts)
+
+    def form(self, drawn: Drawn, context: Context) -> str:
+        """A form. The browser checks nothing by itself: the page tells every problem, so that it can be read out."""
+        form, problems = drawn.form, drawn.problems
+        parts = [self.message(drawn.problem, context, kind="problem")] if drawn.problem else []
+        parts += [self.message(form.text, context)] if form.text else []
+        parts.append(f'<form method="post" action="{escape(drawn.action)}" novalidate>')
+        parts += self.hide(drawn.hidden)
+        first = next((field.name for field in form.fields if field.name in problems), None)
+        for field in form.fields:
+            value, problem = drawn.values.get(field.name), problems.get(field.name, "")
+            focus, html_id = field.name == first, drawn.prefix + field.name
+            parts.append(self.field(field, context, html_id=html_id, value=value, problem=problem, focus=focus))
+        parts.append(f"{self.button(form.button, context, look=drawn.look)}\n</form>")
+        return "\n".join(parts)
+
+    def field(
+        self,
+        field: FormField,
+        context: Context,
+        *,
+        html_id: str,
+        value: Any = None,
+        problem: str = "",
+        focus: bool = False,
+    ) -> str:
+        """One input with its label.
+
+        Args:
+            field: What to ask.
+            context: Of the page.
+            html_id: The id of the input.
+            value: What the user sent before.
+            problem: What is wrong with it; empty: nothing.
+            focus: True for the first field that has a problem.
+        """
+        html_id, name = escape(html_id), escape(field.name)
+        label = f'<label for="{html_id}">{escape(context.say(field.label))}</label>'
+        if field.shown is not None:  # without a name it is not sent
+            shown = f'value="{escape(field.shown)}" autocomplete="{escape(field.autocomplete)}" dir="auto" readonly'
+            return f'{label}\n<input id="{html_id}" type="text" {shown}>'
+        start = f'<input id="{html_id}" name="{name}" type="{escape(field.type)}"'
+        if field.type == "checkbox":
+            return f'<div class="check">{start}{" checked" if value else ""}>{label}</div>'
+        shown = f' value="{escape(value)}"' if isinstance(value, str) and field.type != "password" else ""
+        mode = "" if field.inputmode is None else f' inputmode="{escape(field.inputmode)}"{_AS_TYPED}'
+        direction = "ltr" if field.type == "password" or field.inputmode == "email" else "auto"
+        marks = "" if field.optional else " required"
+        marks += f' aria-invalid="true" aria-describedby="{html_id}-problem"{" autofocus" * focus}' if problem else ""
+        hint = f'\n<p class="problem" id="{html_id}-problem">{escape(context.say(problem))}</p>' if problem else ""
+        autocomplete = f'autocomplete="{escape(field.autocomplete)}" dir="{direction}"'
+        return f"{label}\n{start} {autocomplete}{mode}{shown}{marks}>{hint}"
+
+    def button(self, text: str, context: Context, *, look: str = "plain", unseen: str = "") -> str:
+        """A button that sends a form.
+
+        Args:
+            text: What it says.
+            context: Of the page.
+            look: A class of the stylesheet.
+            unseen: What only screen readers add to its name.
+        """
+        more = f'<span class="unseen"> {escape(context.say(unseen))}</span>' if unseen else ""
+        return f'<button class="{escape(look)}" type="submit">{escape(context.say(text))}{more}</button>'
+
+    def message(self, text: str, context: Context, *, kind: Literal["text", "notice", "problem"] = "text") -> str:
+        """A paragraph; a notice or a problem is read out at once."""
+        said = escape(context.say(text))
+        if kind == "text":
+            return f"<p>{said}</p>"
+        kinds = {"notice": 'class="notice" role="status"', "problem": 'class="problem notice" role="alert"'}
+        return f"<p {kinds[kind]}>{said}</p>"
+
+    def links(self, links: Mapping[str, str], context: Context) -> str:
+        """A list of links, each text by its address."""
+        items = (f'<li><a href="{escape(url)}">{escape(context.say(text))}</a></li>' for url, text in links.items())
+        return f'<ul class="links">{"".join(items)}</ul>'
+
+    def hide(self, hidden: Mapping[str, str]) -> list[str]:
+        """Fields that nobody sees."""
+        return [f'<input type="hidden" name="{escape(name)}" value="{escape(text)}">' for name, text in hidden.items()]
 
 
-def _hidden(form: Form, token: str) -> dict[str, str]:
-    return {} if form.token is None else {form.token: token}
+_TEMPLATE = Template("""<!doctype html>
+<html lang="$lang" dir="$dir">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+$head
+</head>
+<body>
+<header>$header</header>
+$content
+</body>
+</html>
+""")
 
 
-def _problem(form: Form, problems: Mapping[str, str]) -> str:
-    """What is wrong as a whole: with the link, with what the form has no field for, or with its fields."""
-    if form.token in problems:
-        return "This link is not complete. Please ask for a new one."
-    unseen = problems.keys() - {field.name for field in form.fields}
-    general = [_sentence(name.capitalize(), problems[name]) for name in problems if name in unseen]
-    return " ".join(general) or (f"{ValidationError.title}." if problems else "")
+def _checked(template: str) -> Template:
+    """*template*, if it has every part and no other."""
+    made = Template(template)
+    if not made.is_valid() or set(made.get_identifiers()) != _PARTS:
+        raise ConfigurationError(
+            "pages: template must have each of $" + ", $".join(sorted(_PARTS)) + "; write $$ for a dollar sign"
+        )
+    return made
 
 
-def view_page(view: View, forms: Sequence[tuple[Form, str]], *, app_name: str) -> Page:
-    """The page of something to look at.
-
-    Args:
-        view: What to say, and the token that goes on in the forms.
-        forms: What can be done about it, each with the path that it posts to; the first is what most people want.
-        app_name: For the title.
-    """
-    parts = [f"<p>{escape(view.text)}</p>"] if view.text else []
-    for number, (form, action) in enumerate(forms):
-        parts += [f"<h2>{escape(form.title)}</h2>"] if form.title else []
-        look = "plain" if number and not form.fields else "main-act"
-        hidden = _hidden(form, view.token)
-        parts.append(form_body(form, action=action, hidden=hidden, prefix=f"{number}-" if number else "", look=look))
-    parts += [links(view.links)] if view.links else []
-    return page(view.title, "\n".join(parts), app_name=app_name, holds_token=True)
-
-
-def form_body(
-    form: Form,
-    *,
-    action: str,
-    hidden: Mapping[str, str] = EMPTY,
-    values: Mapping[str, Any] = EMPTY,
-    problem: str = "",
-    problems: Mapping[str, str] = EMPTY,
-    prefix: str = "",
-    look: str = "main-act",
-) -> str:
-    """A form as HTML. Browsers check nothing by themselves, so that every message is one of ours and can be read out.
-
-    Args:
-        form: What to ask.
-        action: The path that the form posts to.
-        hidden: Fields that nobody sees.
-        values: What was sent before, to be drawn again; never into a field for a password.
-        problem: What is wrong as a whole; empty: nothing.
-        problems: What is wrong with a field, by its name. The first such field gets the focus.
-        prefix: Of the ids, where a page has several forms.
-        look: Of the button, a class of the stylesheet.
-    """
-    parts = [f'<p class="problem notice" role="alert">{escape(problem)}</p>'] if problem else []
-    parts += [f"<p>{escape(form.text)}</p>"] if form.text else []
-    parts.append(f'<form method="post" action="{escape(action)}" novalidate>')
-    parts += _hide(hidden)
-    first = next((field.name for field in form.fields if field.name in problems), None)
-    for field in form.fields:
-        problem, focus = problems.get(field.name, ""), field.name == first
-        parts.append(_input(field, values.get(field.name), problem, focus=focus, prefix=prefix))
-    parts.append(f'<button class="{look}" type="submit">{escape(form.button)}</button>\n</form>')
-    return "\n".join(parts)
-
-
-def links(links: Mapping[str, str]) -> str:
-    """A list of links as HTML, each text by its address."""
-    items = "".join(f'<li><a href="{escape(url)}">{escape(text)}</a></li>' for url, text in links.items())
-    return f'<ul class="links">{items}</ul>'
-
-
-def button(action: str, text: str, *, unseen: str = "", hidden: Mapping[str, str] = EMPTY) -> str:
-    """A button that posts *hidden* to *action*, as HTML; *unseen* is HTML that only screen readers add to its name."""
-    more = f'<span class="unseen"> {unseen}</span>' if unseen else ""
-    label = f'<button class="plain" type="submit">{escape(text)}{more}</button>'
-    return f'<form method="post" action="{escape(action)}">{"".join(_hide(hidden))}{label}</form>'
-
-
-def _hide(hidden: Mapping[str, str]) -> list[str]:
-    return [f'<input type="hidden" name="{escape(name)}" value="{escape(text)}">' for name, text in hidden.items()]
-
-
-def _input(field: FormField, value: object, problem: str, *, focus: bool, prefix: str) -> str:
-    name = escape(field.name)
-    html_id = prefix + name
-    label = f'<label for="{html_id}">{escape(field.label)}</label>'
-    start = f'<input id="{html_id}" name="{name}" type="{escape(field.type)}"'
-    if field.type == "checkbox":
-        return f'<div class="check">{start}{" checked" if value else ""}>{label}</div>'
-    shown = f' value="{escape(value)}"' if isinstance(value, str) and field.type != "password" else ""
-    marks = ' aria-invalid="true"' + f' aria-describedby="{html_id}-problem"' + " autofocus" * focus if problem else ""
-    message = escape(_sentence(field.label, problem))
-    hint = f'\n<p class="problem" id="{html_id}-problem">{message}</p>' if problem else ""
-    mode = "" if field.inputmode is None else f' inputmode="{escape(field.inputmode)}"{_AS_TYPED}'
-    return f'{label}\n{start} autocomplete="{escape(field.autocomplete)}"{mode}{shown} required{marks}>{hint}'
-
-
-def _sentence(label: str, problem: str) -> str:
-    """A message is a sentence of its own or, as in ``is needed``, the end of one about the field."""
-    sentence = problem if problem[:1].isupper() else f"{label} {problem}"
-    return sentence if sentence.endswith(".") else f"{sentence}."
+def origin_of(url: str) -> str:
+    """The origin of an absolute http or https URL; empty for a path."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") and parts.netloc else ""

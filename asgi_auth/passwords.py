@@ -22,6 +22,7 @@ from zxcvbn_rs_py import zxcvbn
 
 from asgi_auth.errors import ConfigurationError, UnavailableError
 from asgi_auth.hashing import HashingPool
+from asgi_auth.messages import Message
 from asgi_auth.protocol.client import client_network
 from asgi_auth.protocol.keys import check_secret
 from asgi_auth.protocol.password_hashes import (
@@ -35,6 +36,15 @@ from asgi_auth.protocol.password_hashes import (
 from asgi_auth.runtime.callables import returned
 
 MAX_PASSWORD_BYTES = 1024
+
+_MISSING = Message("password.missing", "Enter a password.")
+_UNUSABLE_CHARACTER = Message("password.character", "The password contains a character that cannot be used.")
+_TOO_LONG = Message("password.too_long", "The password is too long.")
+_TOO_SHORT = Message(
+    "password.too_short", "Use at least {count} character.", "Use at least {count} characters.", count=8
+)
+_TOO_CLOSE = Message("password.too_close", "This is too close to your own details or to the name of this service.")
+_EASY = Message("password.easy", "This password is easy to guess. Add another word or two.")
 
 _MAX_MARKS = 30
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
@@ -51,17 +61,17 @@ def normalise_password(text: str) -> bytes:
             message is for the user.
     """
     if not text:
-        raise ValueError("Please enter a password.")
+        raise ValueError(_MISSING)
     if _UNUSABLE.search(text):  # not left to the encoder, whose error would hold the password
-        raise ValueError("The password contains a character that cannot be used.")
+        raise ValueError(_UNUSABLE_CHARACTER)
     # No NFC of 1,024 bytes has a form of more than 1,536 characters: what is longer is not worth normalising.
     if len(text) > 2 * MAX_PASSWORD_BYTES:
-        raise ValueError("The password is too long.")
+        raise ValueError(_TOO_LONG)
     if not text.isascii() and not _is_stream_safe(text):
-        raise ValueError("The password contains a character that cannot be used.")
+        raise ValueError(_UNUSABLE_CHARACTER)
     password = unicodedata.normalize("NFC", text).encode()
     if len(password) > MAX_PASSWORD_BYTES:
-        raise ValueError("The password is too long.")
+        raise ValueError(_TOO_LONG)
     return password
 
 
@@ -275,10 +285,10 @@ class PasswordPolicy:
             ValueError: the message says to the user what is wrong.
         """
         if len(password) < self.minimum_length:
-            raise ValueError(f"Please use at least {self.minimum_length} characters.")
+            raise ValueError(_TOO_SHORT.given(count=self.minimum_length))
         words = _context_words(context)
         if _length_without(words, password.casefold()) < self.minimum_length:
-            raise ValueError("This is too close to your own details or the name of this service.")
+            raise ValueError(_TOO_CLOSE)
         self._check_strength(password, words)
         answer = self.check and self.check(password)
         return answer if isawaitable(answer) else None
@@ -286,8 +296,7 @@ class PasswordPolicy:
     def _check_strength(self, password: str, words: list[str]) -> None:
         result = zxcvbn(_scored(password), words)
         if int(result.score) < self.minimum_strength:
-            warning = result.feedback and result.feedback.warning
-            raise ValueError(f"This password is easy to guess. {warning or 'Add another word or two.'}")
+            raise ValueError(_EASY)
 
 
 def _scored(password: str) -> str:
@@ -401,6 +410,13 @@ class Passwords:
             return result
         await _finish_check(result)
         return await self._pool.run(key, partial(self._hash, data))
+
+    async def check(self, password: str, *, context: Sequence[str], client: str | None) -> None:
+        """Ask the policy about *password*, and hash nothing. Arguments and errors as for ``set``."""
+        data = normalise_password(password)
+        check = partial(self._policy.check_password, data.decode(), (self._app_name, *context))
+        if (rest := await self._pool.run(client_network(client), check)) is not None:
+            await _finish_check(rest)
 
     def check_hash(self, stored: str) -> None:
         """Reject a hash that is given in place of a password, if no password can match it; else note what it costs.

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from asgi_auth.acts import Proof, Spend
 from asgi_auth.errors import ConfigurationError
+from asgi_auth.messages import Message
 from asgi_auth.protocol.body import parse_query
 from asgi_auth.types import EMPTY, Activity, AnonymousUser, AuthState, Client, CookieKind, Job
 
@@ -69,6 +70,7 @@ class FormField:
 
     name: str
     label: str
+    """What the field is called; a ``Message`` is translated."""
     type: str = "text"
     """The ``type`` of HTML. A mail address has ``text``, with ``inputmode="email"``."""
     autocomplete: str = "off"
@@ -79,6 +81,10 @@ class FormField:
     A field that has one is sent as it was typed: no phone capitalises or corrects it. None is for prose, such as a full
     name.
     """
+    optional: bool = False
+    """True where it may be left empty."""
+    shown: str | None = None
+    """A text that the page shows in place of an input, and that is not sent. A password manager finds it."""
 
     def __post_init__(self) -> None:
         if self.type.lower() == "email":
@@ -90,18 +96,25 @@ class FormField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The page that a link in a mail opens: it changes nothing, its button does (CF-3)."""
+    """A script-free page that a person fills in. Opening it changes nothing, its button does (CF-3).
+
+    Every text may be a ``Message``, which is translated; any other text is shown as it is.
+    """
 
     title: str
     text: str = ""
     token: str | None = None
     """Name of the query parameter that the page carries on, in a hidden field."""
     fields: tuple[FormField, ...] = ()
-    button: str = "Continue"
+    button: str = Message("button.continue", "Continue")
     action: Activity | None = None
     """Where the form posts to; None: to the phase whose page it is."""
-    done: str = "You can close this page and sign in."
-    """What the page says once it is accepted."""
+    done_title: str = Message("page.done", "Done")
+    """The heading of the page that says that it was accepted."""
+    done: str = ""
+    """What that page says."""
+    refused: str = ""
+    """What the page says of wrong credentials (401); empty: ``AuthError.title``."""
 
 
 Who = Literal["anyone", "known", "session", "pending"]
@@ -144,6 +157,13 @@ class Phase:
     """
     hashes: bool = False
     """The phase hashes a password: where too many wait to be hashed it is refused before it begins (503)."""
+    proves: bool = False
+    """True where people prove who they are. Pages send users who are not signed in, or not freshly, there."""
+    form_for: Callable[["PhaseRequest"], Awaitable[Form]] | None = field(default=None, repr=False)
+    """Returns the form for one request, such as one that shows the address that the link is about.
+
+    It changes nothing, and raises InvalidTokenError where the link is dead. None: the form is always ``form``.
+    """
     registers: Form | None = None
     """For a phase that makes accounts and takes ``invitation_token``: the form for a person who was invited."""
 
@@ -151,6 +171,7 @@ class Phase:
         for broken, rule in (
             (not self.methods or not self.methods <= {"GET", "POST"}, "methods are GET, POST or both"),
             (self.page and self.form is None and "GET" not in self.methods, "a page needs a form, or GET"),
+            (self.form_for is not None and self.form is None, "form_for needs a form"),
             (self.fresh is not None and self.who != "session", "fresh needs who='session'"),
             (self.cross_site and self.methods != {"GET", "POST"}, "cross_site needs GET and POST"),
         ):
@@ -229,6 +250,10 @@ class View:
     """The page's forms."""
     token: str = field(default="", repr=False)
     """Carried on in the hidden field of every form that has a ``Form.token``."""
+    parts: "tuple[View, ...]" = ()
+    """Further things to look at, on the same page."""
+    signs_in: bool = False
+    """True to offer the forms to sign in, too (``Phase.proves``)."""
     registers: bool = False
     """True to offer the registrations that there are, too (``Phase.registers``)."""
     strategies: tuple[str, ...] = ()

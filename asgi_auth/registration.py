@@ -13,6 +13,7 @@ from asgi_auth.errors import ForbiddenError, IdentityTakenError, ValidationError
 from asgi_auth.events import ActFailed, UserCreated
 from asgi_auth.hooks import Hook
 from asgi_auth.limits import SourceLimiter
+from asgi_auth.messages import NAME_TAKEN, REQUIRED
 from asgi_auth.passwords import Passwords
 from asgi_auth.store import Found, ScopedStore, Work
 from asgi_auth.tokens import new_stamp
@@ -116,7 +117,7 @@ class Registrations(Generic[U]):
         self._check_registration(draft)
         values, keys = self._drafts.normalise_fields(draft.fields)
         if not keys or (required is not None and required not in keys):
-            raise ValidationError("no address or user name", fields={required or "email": "is needed"})
+            raise ValidationError("no address or user name", fields={required or "email": REQUIRED})
         await self._check_source(draft)
         if password is not None:
             password_hash = await self._drafts.hash(password, values, draft.client)
@@ -185,7 +186,7 @@ class Registrations(Generic[U]):
             return error
         # A user name is public: it is told of whether or not the address is taken, or it would tell which.
         if "username" in keys and await self._store.users.find("username", keys["username"]) is not None:
-            return IdentityTakenError("identity taken", fields={"username": "is taken"})
+            return IdentityTakenError("identity taken", fields={"username": NAME_TAKEN})
         draft = replace(draft, fields=values)
         concealed = [await hook.taken(draft, account) for hook in self._hooks]
         return None if any(concealed) else error

@@ -24,7 +24,8 @@ class Sender(Protocol):
             user: The application's own user object; None where there is none yet.
             token: The secret to deliver; None for a notice.
             opts: At least ``purpose``, ``address`` (the mailbox, exactly as stored), ``app_name`` and, with a token,
-                ``expires_at`` (aware UTC ``datetime``) and, unless the token is typed in, ``url`` (the link).
+                ``expires_at`` (aware UTC ``datetime``) and, unless the token is typed in, ``url`` (the link). Also
+                ``locale`` (a language tag) and ``texts`` (a ``MailTexts`` in that language).
 
         Raises:
             SenderError: it was not handed over; the text is logged, so it must hold no address, token or password.

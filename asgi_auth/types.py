@@ -197,6 +197,8 @@ class Client:
     """Look-up hashes of the session cookies that the browser showed; those sessions end when it signs in again."""
     pending_hashes: tuple[bytes, ...] = field(default=(), repr=False)
     """Look-up hashes of the pending sign-ins that the browser showed; they end when it signs in or out."""
+    locale: str = "en"
+    """The language of the person, as a tag (RFC 5646)."""
     browser: bool = False
     """True when the request bears headers that only a browser sends (Origin, Sec-Fetch-Site)."""
 

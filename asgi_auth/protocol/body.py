@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NoReturn
 
 from asgi_auth.errors import MalformedRequestError, MediaTypeError
+from asgi_auth.messages import Message
 
 MAX_FIELDS = 50
 MAX_DEPTH = 16
@@ -21,6 +22,7 @@ MAX_HEADER_BYTES = 256
 MAX_QUERY_BYTES = 16 * 1024
 """A link's token and a ``return_to``, and the long codes of some providers."""
 
+_TWICE = Message("field.twice", "This was given twice.")
 _MARKS = (b",", b"[", b"{", b'"')
 _TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf';[ \t]*(?:({_TCHARS})=({_TCHARS}|"[^"\\]*"))?[ \t]*')
@@ -120,7 +122,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, value in pairs:
         if name in fields:
             shown = name.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate could not be sent back
-            raise MalformedRequestError("a field was given twice", fields={shown: "was given twice"})
+            raise MalformedRequestError("a field was given twice", fields={shown: _TWICE})
         fields[name] = value
     return fields
 

@@ -10,12 +10,24 @@ from typing import NamedTuple
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
 
+from asgi_auth.messages import Message
+
 MAX_ADDRESS_CHARACTERS = 254
 """RFC 5321 section 4.5.3.1.3, erratum 1690 of RFC 3696; in octets, which email-validator counts after this."""
 
 MAX_NAME_CHARACTERS = 64
 
 _TEST = ".test"
+
+_TOO_LONG = Message("address.too_long", "The address is too long.")
+_AMBIGUOUS = Message("address.ambiguous", "Mail systems do not agree on a character before the @ of this address.")
+_NO_MAIL = Message("address.no_mail", "The domain of this address cannot receive mail.")
+_NO_ADDRESS = Message("address.invalid", "This is not a mail address.")
+_LENGTH = Message("name.length", "A name has 1 to {limit} characters.", limit=MAX_NAME_CHARACTERS)
+_LETTERS = Message(
+    "name.letters",
+    "A name is made of letters, digits, dots, hyphens and underscores. It begins with a letter or a digit.",
+)
 
 
 class EmailAddress(NamedTuple):
@@ -45,12 +57,12 @@ def parse_email(text: str, *, special_use: bool = False) -> EmailAddress:
     """
     address = text.strip()
     if len(address) > MAX_ADDRESS_CHARACTERS:
-        raise ValueError("The address is too long.")
+        raise ValueError(_TOO_LONG)
     address = unicodedata.normalize("NFC", address)
     domain, ascii_domain = _domains(address, special_use)
     local = address.rpartition("@")[0]
     if unicodedata.normalize("NFKC", local) != local:
-        raise ValueError("The address has a character before the @ that mail systems do not agree on.")
+        raise ValueError(_AMBIGUOUS)
     return EmailAddress(f"{local}@{domain}", f"{_lower(local)}@{ascii_domain}")
 
 
@@ -61,9 +73,9 @@ def _domains(address: str, special_use: bool) -> tuple[str, str]:
     """
     special = re.split(r"[.@]", address)[-1].lower() in SPECIAL_USE_DOMAIN_NAMES
     if special and not special_use:
-        raise ValueError("The domain of this address cannot receive mail.")
+        raise ValueError(_NO_MAIL)
     if len(unicodedata.normalize("NFKC", address.rpartition("@")[2])) > MAX_ADDRESS_CHARACTERS:
-        raise ValueError("This is not a mail address.")  # some characters stand for 18 others, and IDNA looks at each
+        raise ValueError(_NO_ADDRESS)  # some characters stand for 18 others, and IDNA looks at each
     suffix = _TEST if special else ""
     try:
         parsed = validate_email(
@@ -79,7 +91,7 @@ def _domains(address: str, special_use: bool) -> tuple[str, str]:
             globally_deliverable=True,
         )  # every option: their defaults are globals, which another part of the application may have changed
     except ValueError as exc:
-        raise ValueError("This is not a mail address.") from exc
+        raise ValueError(_NO_ADDRESS) from exc
     return parsed.domain.removesuffix(suffix), parsed.ascii_domain.removesuffix(suffix).lower()
 
 
@@ -106,7 +118,7 @@ def parse_username(text: str) -> tuple[str, str]:
     """
     entered = text.strip()
     if len(entered) > MAX_NAME_CHARACTERS:
-        raise ValueError(f"A name has at most {MAX_NAME_CHARACTERS} characters.")
+        raise ValueError(_LENGTH)
     name = unicodedata.normalize("NFKC", entered)
     key = unicodedata.normalize("NFKC", name.casefold())
     for form in (name, key):
@@ -116,6 +128,6 @@ def parse_username(text: str) -> tuple[str, str]:
 
 def _check_name(name: str) -> None:
     if not 0 < len(name) <= MAX_NAME_CHARACTERS:
-        raise ValueError(f"A name has between 1 and {MAX_NAME_CHARACTERS} characters.")
+        raise ValueError(_LENGTH)
     if not name[0].isalnum() or not all(character.isalnum() or character in "._-" for character in name):
-        raise ValueError("A name is made of letters, digits, dots, hyphens and underscores, a letter or digit first.")
+        raise ValueError(_LETTERS)

@@ -1,12 +1,32 @@
 """What a client sent, by name and type: every parameter is text until something says otherwise."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from asgi_auth.errors import ValidationError
+from asgi_auth.messages import NOT_TEXT, REQUIRED, TOO_LONG
 
 TRUE = frozenset({"true", "on", "1"})
 """What a form may send for a ticked box."""
+
+
+class Problems(dict[str, str]):
+    """What is wrong with the parameters of one request, by name, so that one answer tells all of it."""
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note the fields of a ValidationError instead of raising it. The first message of a field stays."""
+        try:
+            yield
+        except ValidationError as exc:
+            for name, message in exc.fields.items():
+                self.setdefault(name, message)
+
+    def check(self) -> None:
+        """ValidationError if anything was noted."""
+        if self:
+            raise ValidationError("parameters are invalid", fields=self)
 
 
 def read_texts(
@@ -26,11 +46,11 @@ def read_texts(
             value = params.get(name)
             if value is None or value == "":
                 if needed:
-                    problems[name] = "is needed"
+                    problems[name] = REQUIRED
             elif not isinstance(value, str):
-                problems[name] = "must be text"
+                problems[name] = NOT_TEXT
             elif len(value) > limit:
-                problems[name] = "is too long"
+                problems[name] = TOO_LONG
             else:
                 texts[name] = value
     if problems:

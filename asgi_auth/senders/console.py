@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, ClassVar, TextIO
 
-from asgi_auth.senders.mail_texts import words_for
+from asgi_auth.mail_texts import texts_of
 
 
 class ConsoleSender:
@@ -23,11 +23,9 @@ class ConsoleSender:
 
     async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
         """Print one message: whom it is for, what it says, and the link."""
-        words = words_for(opts)
-        lines = [f"--- {opts['purpose']}, to {opts['address']}: {words.subject}", words.lead]
-        if "url" in opts:
-            lines += [str(opts["url"]), f"valid until {opts['expires_at']:%Y-%m-%d %H:%M:%S} UTC"]
-        lines += [words.ending, ""]
+        texts = texts_of(opts)
+        lines = [f"--- {opts['purpose']}, to {opts['address']}: {texts.subject}"]
+        lines += [*filter(None, (texts.lead, texts.link, texts.expiry, texts.ending, texts.sent_to)), ""]
         stream = self._stream or sys.stdout
         stream.write("".join(f"{_printable(line)}\n" for line in lines))
         stream.flush()

@@ -7,7 +7,7 @@ import asyncio
 import html
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,8 +20,9 @@ import aiosmtplib
 from email_validator import EmailNotValidError, validate_email
 
 from asgi_auth.errors import ConfigurationError, SenderError
+from asgi_auth.mail_texts import one_line, texts_of
+from asgi_auth.messages import ENGLISH, direction_of
 from asgi_auth.runtime.callables import discard, refuse_async
-from asgi_auth.senders.mail_texts import one_line, words_for
 from asgi_auth.senders.smtp_failures import explain
 
 _ATOM = r"""[^\s@<>()\[\],;:"\\\x00-\x1f\x7f\ud800-\udfff]+"""
@@ -39,30 +40,28 @@ class Mail(NamedTuple):
 
 
 def render_mail(opts: Mapping[str, Any]) -> Mail:
-    """The message for ``opts["purpose"]``; a purpose that is not known gets words that suit every purpose.
+    """The message for ``opts["purpose"]``, in the language of ``opts["locale"]``.
 
-    Nothing in *opts* is trusted: the HTML part holds it escaped (CVE-2022-31127).
+    An unknown purpose gets texts that suit every purpose. Nothing in *opts* is trusted: the HTML part holds it escaped
+    (CVE-2022-31127).
     """
-    words = words_for(opts)
-    sent_to = f"Sent to {one_line(opts['address'])}."
-    link = one_line(opts.get("url", ""))
-    expiry = f"The link works once, until {opts['expires_at']:%Y-%m-%d %H:%M} UTC." if link else ""
+    texts, locale = texts_of(opts), opts.get("locale", ENGLISH)
+    body = (texts.lead, texts.link, texts.expiry, texts.ending, texts.sent_to)
+    paragraphs = [_anchor(text) if text is texts.link else _paragraph(text) for text in body if text]
     return Mail(
-        subject=words.subject,
-        text="\n\n".join(filter(None, (words.lead, link, expiry, words.ending, sent_to))) + "\n",
-        html=_page(
-            _paragraph(words.lead), _anchor(link) if link else "", *map(_paragraph, (expiry, words.ending, sent_to))
-        ),
+        subject=texts.subject,
+        text="\n\n".join(filter(None, body)) + "\n",
+        html=_page(paragraphs, locale),
     )
 
 
-def _page(*parts: str) -> str:
-    body = "\n".join(filter(None, parts))
-    return f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<body>\n{body}\n</body>\n</html>\n'
+def _page(paragraphs: Sequence[str], locale: str) -> str:
+    start = f'<!doctype html>\n<html lang="{html.escape(locale)}" dir="{direction_of(locale)}">\n<meta charset="utf-8">'
+    return "\n".join((start, "<body>", *paragraphs, "</body>", "</html>\n"))
 
 
 def _paragraph(text: str) -> str:
-    return text and f"<p>{html.escape(text)}</p>"
+    return f"<p>{html.escape(text)}</p>"
 
 
 def _anchor(link: str) -> str:

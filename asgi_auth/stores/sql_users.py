@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from asgi_auth.errors import IdentityTakenError, ValidationError
+from asgi_auth.messages import ADDRESS_TAKEN, NAME_TAKEN, NOT_STORABLE
 from asgi_auth.store import Found
 from asgi_auth.stores.columns import ACCOUNT
 from asgi_auth.stores.executor import ConflictError
@@ -36,13 +37,13 @@ UPDATE asgi_auth_users SET email = $3, email_key = $4, username = $5, username_k
 WHERE subject_name = $1 AND id = $2"""
 DELETE_USER = "DELETE FROM asgi_auth_users WHERE subject_name = $1 AND id = $2 RETURNING 1"
 
-_TAKEN = {"email": "There is an account with this address already", "username": "This name is taken"}
+_TAKEN = {"email": ADDRESS_TAKEN, "username": NAME_TAKEN}
 
 
 def _check(fields: Mapping[str, Any], keys: Mapping[str, str]) -> None:
     refused = [name for name, value in fields.items() if not (storable(value) and storable(keys.get(name)))]
     if refused:
-        raise ValidationError("a value cannot be stored", fields=dict.fromkeys(refused, "cannot be stored"))
+        raise ValidationError("a value cannot be stored", fields=dict.fromkeys(refused, NOT_STORABLE))
 
 
 def _columns(fields: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[Any, ...]:

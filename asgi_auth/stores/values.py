@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeVar
 
 from asgi_auth.errors import StoreUnavailableError, ValidationError
+from asgi_auth.messages import NOT_STORABLE
 from asgi_auth.types import EMPTY, FrozenDict
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ def dump(values: Mapping[str, Any]) -> str:
     with suppress(TypeError, ValueError, RecursionError):
         if storable(values):
             return _write(dict(values))
-    raise ValidationError("a value cannot be stored", fields=dict.fromkeys(values, "cannot be stored"))
+    raise ValidationError("a value cannot be stored", fields=dict.fromkeys(values, NOT_STORABLE))
 
 
 def dump_instants(instants: Mapping[str, datetime]) -> str:

@@ -3,7 +3,7 @@
 What a failure says is in ``errors``. Why somebody is not let in is decided in ``sessions.Sessions.admit``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -32,23 +32,26 @@ def wants_page(scope: Scope) -> bool:
     return not wants_json(scope) and any("text/html" in value for value in header_values(scope["headers"], b"accept"))
 
 
-def problem(reason: AuthError, *, json: bool, more: Mapping[str, Any] = EMPTY) -> Response:
+def problem(
+    reason: AuthError, *, json: bool, more: Mapping[str, Any] = EMPTY, say: Callable[[str], str] = str
+) -> Response:
     """The answer to a failure: problem details (RFC 9457), or a line of text and one for each field.
 
     Args:
         reason: What is told of it.
         json: Whether to answer JSON.
         more: Further members of the problem details.
+        say: Returns a text in the language of the client.
     """
     if json:
-        content: dict[str, Any] = {"type": "about:blank", "title": reason.title, "status": reason.status}
+        content: dict[str, Any] = {"type": "about:blank", "title": say(reason.title), "status": reason.status}
         content["code"] = reason.code
         if reason.fields:
-            content["fields"] = dict(reason.fields)
+            content["fields"] = {field: say(message) for field, message in reason.fields.items()}
         content.update(more)
         return JSONResponse(content, reason.status, media_type="application/problem+json")
     title = AuthenticationFailedError.title if isinstance(reason, AuthenticationFailedError) else reason.title
-    lines = [title, *(f"{field}: {message}" for field, message in reason.fields.items())]
+    lines = [say(title), *(f"{field}: {say(message)}" for field, message in reason.fields.items())]
     return PlainTextResponse("\n".join(lines), reason.status)
 
 

@@ -8,6 +8,7 @@ from starlette.types import Scope
 
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import InvalidTokenError
+from asgi_auth.messages import ENGLISH
 from asgi_auth.protocol.client import client_address, client_label, client_network, peer_of
 from asgi_auth.protocol.cookies import read_every
 from asgi_auth.protocol.forwarded import ForwardedHeader
@@ -17,7 +18,7 @@ from asgi_auth.tokens import random_hash
 from asgi_auth.types import Client
 
 
-def client_of(scope: Scope, auth: Authentication[Any]) -> Client:
+def client_of(scope: Scope, auth: Authentication[Any], *, locale: str = ENGLISH) -> Client:
     """Who asks: the address from the transport or a trusted proxy (HT-2), and what the browser shows of itself.
 
     Raises:
@@ -30,6 +31,7 @@ def client_of(scope: Scope, auth: Authentication[Any]) -> Client:
         label=client_label(agents[0]) if agents else "",
         session_hashes=tuple(_session_hashes(scope, auth)),
         pending_hashes=tuple(filter(None, map(random_hash, pending))),
+        locale=locale,
         browser=is_browser(scope),
     )
 

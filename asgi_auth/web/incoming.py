@@ -16,13 +16,13 @@ from asgi_auth.protocol.bearer import read_bearer, read_every
 from asgi_auth.protocol.body import parse_query
 from asgi_auth.protocol.caching import is_speculative
 from asgi_auth.protocol.fields import without
-from asgi_auth.protocol.headers import check_headers
+from asgi_auth.protocol.headers import check_headers, header_values
 from asgi_auth.types import EMPTY, Activity, AuthState, Client
 from asgi_auth.web.answers import reason_headers, wants_json, wants_page
 from asgi_auth.web.bodies import read_body
 from asgi_auth.web.browser import CookieBrowser
 from asgi_auth.web.clients import client_of, proxy_advice, source_of
-from asgi_auth.web.routing import SIGN_OUT, Routing
+from asgi_auth.web.routing import OWN, Routing
 
 _KEY = "asgi_auth.incoming"
 """Where the scope holds it, for callbacks that make a request of their own from the scope."""
@@ -38,10 +38,11 @@ class Incoming:
 
     def __init__(self, connection: HTTPConnection, auth: Authentication[Any]) -> None:
         """Args: connection: The request. auth: Whose plug it came to."""
-        self._scope, self._auth = connection.scope, auth
+        self._connection, self._scope, self._auth = connection, connection.scope, auth
         self.activity, self.phase = NOWHERE, None  # until the route is found
         self.params: Mapping[str, Any] = EMPTY
         """What the body holds; empty until it is read."""
+        self._state: AuthState | None = None
         self.factor_required: FactorRequiredError | None = None
         """Set where the answer has to ask for another factor."""
 
@@ -73,7 +74,7 @@ class Incoming:
         """Find out which phase it is for. RouteNotFoundError: none."""
         activity = routing.find(self._scope)
         phase = self._auth.routes.get((activity.strategy or "", activity.phase or ""))
-        if phase is None and activity != SIGN_OUT:
+        if phase is None and activity not in OWN:
             raise RouteNotFoundError("no such route")
         self.activity, self.phase = activity, phase
         routing.check_mount(self._scope, activity)
@@ -113,7 +114,7 @@ class Incoming:
     @cached_property
     def client(self) -> Client:
         """Who asks. A POST that another site makes the browser send shows nothing of the browser's (CF-1)."""
-        client = client_of(self._scope, self._auth)
+        client = client_of(self._scope, self._auth, locale=self.locale)
         return replace(client, session_hashes=(), pending_hashes=()) if self.is_foreign else client
 
     @cached_property
@@ -124,7 +125,20 @@ class Incoming:
     async def state(self) -> AuthState:
         """Who is signed in, as the store has it now. UnavailableError: that could not be checked."""
         recognition = self._auth.recognition
-        return recognition.anonymous if self.is_foreign else await recognition.every_state(self._scope)
+        self._state = recognition.anonymous if self.is_foreign else await recognition.every_state(self._scope)
+        return self._state
+
+    @property
+    def known(self) -> AuthState:
+        """Who is signed in, as far as it was looked up: for this request, or by a middleware outside."""
+        found = self._scope.get("asgi_auth") if self._state is None else self._state
+        is_ours = isinstance(found, AuthState) and found.authentication is self._auth
+        return found if is_ours and found is not None else self._auth.recognition.anonymous
+
+    @property
+    def is_signed_in(self) -> bool:
+        """Whether somebody is, as ``known`` says."""
+        return self.known.method is not None
 
     @cached_property
     def browser(self) -> CookieBrowser:
@@ -177,19 +191,38 @@ class Incoming:
     def link_token(self) -> str:
         """The token of the mailed link whose form was sent; empty if there is none."""
         form = None if self.phase is None else self.phase.registers or self.phase.form
-        token = None if form is None or form.token is None else self.params.get(form.token)
-        return token if isinstance(token, str) else ""
+        return "" if form is None else _text_of(self.params, form.token)
+
+    def token_of(self, form: Form) -> str:
+        """The token that goes on in *form*: of the form that was sent, or of the link that was opened."""
+        return _text_of(self.params, form.token) or _text_of(self._readable_query, form.token)
+
+    @property
+    def _readable_query(self) -> Mapping[str, str]:
+        """The query; empty if it cannot be read, which is refused where it matters."""
+        with suppress(MalformedRequestError):
+            return self.query
+        return EMPTY
 
     @property
     def return_to(self) -> object:
         """``return_to`` of the body, or else of the query; None if there is none that can be read."""
         if "return_to" in self.params:
             return self.params["return_to"]
-        with suppress(MalformedRequestError):  # where the query matters, it is refused elsewhere
-            return self.query.get("return_to")
-        return None
+        return self._readable_query.get("return_to")
 
     # --- what is wanted
+
+    @cached_property
+    def locale(self) -> str:
+        """The language of the answer."""
+        wanted = header_values(self._scope["headers"], b"accept-language")
+        user = self.known.user if self.is_signed_in else None
+        return self._auth.localization.of_request(self._connection, wanted, user)
+
+    def say(self, text: str) -> str:
+        """*text* in that language."""
+        return self._auth.localization.say(text, self.locale)
 
     @cached_property
     def wants_json(self) -> bool:
@@ -204,3 +237,8 @@ class Incoming:
     def headers_of(self, reason: AuthError) -> dict[str, str]:
         """The headers that the answer to a failure needs."""
         return reason_headers(reason, self._scope, realm=self._auth.app_name)
+
+
+def _text_of(sent: Mapping[str, Any], name: str | None) -> str:
+    value = None if name is None else sent.get(name)
+    return value if isinstance(value, str) else ""

@@ -14,24 +14,25 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_auth.authentication import Authentication
 from asgi_auth.errors import (
+    AuthenticationFailedError,
     AuthError,
-    ForbiddenError,
     InvalidTokenError,
+    RateLimitedError,
+    UnavailableError,
     ValidationError,
 )
-from asgi_auth.phases import (
-    View,
-)
+from asgi_auth.messages import Message
+from asgi_auth.phases import Form, View
 from asgi_auth.protocol.caching import CACHED, PREFETCHED
 from asgi_auth.protocol.return_to import safe_return_to
 from asgi_auth.runtime.callables import require_async
-from asgi_auth.types import AccessToken, Activity
+from asgi_auth.types import EMPTY, AccessToken, Activity, AuthState
 from asgi_auth.web.answers import clear_site_data, problem
 from asgi_auth.web.browser import keep_cookie
 from asgi_auth.web.incoming import Incoming
 from asgi_auth.web.middleware import serve_lifespan
-from asgi_auth.web.plug_pages import PlugPages
-from asgi_auth.web.routing import Routing
+from asgi_auth.web.plug_pages import CONTINUE, TO_ACCOUNT, PlugPages
+from asgi_auth.web.routing import ACCOUNT, Routing
 from asgi_auth.web.serving import Serving
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ else:
 
     U = TypeVar("U")
 
-_NEW_LINK = "Ask for a new link where you asked for this one."
-_TRY_AGAIN = "Go back to the page before this one to try again."
+_GRANTED = Message("page.granted", "Access granted")
+_SIGNED_IN = Message("page.signed_in", "You are signed in.")
+_SIGNED_OUT = Message("page.signed_out", "You are signed out")
 
 
 class AuthPlug(Generic[U]):
@@ -68,8 +70,8 @@ class AuthPlug(Generic[U]):
     """How long a request body may take to arrive."""
 
     _callbacks: ClassVar[tuple[str, ...]] = (
-        *("handle_success", "handle_failure", "handle_accepted", "handle_challenge", "handle_view", "handle_sign_out"),
-        *("clear_session", "revoke_session_tokens", "revoke_bearer_tokens"),
+        *("handle_success", "handle_failure", "handle_accepted", "handle_challenge", "handle_view", "handle_form"),
+        *("handle_sign_out", "clear_session", "revoke_session_tokens", "revoke_bearer_tokens"),
     )
 
     def __init__(
@@ -99,11 +101,12 @@ class AuthPlug(Generic[U]):
             token: The bearer token, and for ``store_in_session`` the cookie.
 
         Returns:
-            By default 200: a browser gets the session cookie, a script that asks for JSON the bearer token.
+            By default 303 to ``return_to``, or a page. Where no page is wanted, 200: a browser gets the session
+            cookie, a script that asks for JSON the bearer token.
         """
         incoming = self._incoming(request)
         if not incoming.wants_json:
-            response: Response = PlainTextResponse("Access granted")
+            response: Response = await self._signed_in(request, user, token)
             self.store_in_session(response, token)
             return response
         content = {"status": "success", "subject": self.auth.tokens.subject(token.session.user_id)}
@@ -113,28 +116,66 @@ class AuthPlug(Generic[U]):
             return response
         return JSONResponse({**content, "token": str(token)})
 
+    async def _signed_in(self, request: Request, user: U, token: AccessToken) -> Response:
+        incoming = self._incoming(request)
+        if not incoming.wants_page:
+            return PlainTextResponse("Access granted")
+        state = AuthState(user, token.session, "session", (), None, self.auth)
+        if (found := await self._serving.view_again(incoming, state)) is not None:
+            activity, view = found
+            return await self.handle_view(request, activity, view)
+        if return_to := self._pages.return_to(incoming):
+            return RedirectResponse(return_to, 303)
+        links = {self.auth.pages.home: CONTINUE, self._routing.path(ACCOUNT): TO_ACCOUNT}
+        return self._pages.message(_GRANTED, _SIGNED_IN, incoming, links=links)
+
     async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
         """Something was refused; also an unknown route (``Activity(None, None)`` and a ``RouteNotFoundError``).
 
         ``reason.status``, ``code``, ``title`` and ``fields`` may be shown; ``reason.reason`` is for the log. By default
-        problem details (RFC 9457) or text; the page behind a mailed link is drawn again with what is wrong.
+        problem details (RFC 9457) or text. A browser gets the form again with what is wrong, the page to sign in if
+        nobody is, or a page that says what to do.
         """
         incoming = self._incoming(request)
-        phase, form = incoming.phase, incoming.form
-        if not incoming.wants_page or (form is None and (phase is None or "GET" not in phase.methods)):
-            return problem(reason, json=incoming.wants_json)
-        if form is not None and isinstance(reason, ValidationError):
-            return self._pages.form(form, activity, incoming.params, problems=reason.fields, status=reason.status)
-        advice = _NEW_LINK if isinstance(reason, InvalidTokenError) else _TRY_AGAIN
-        if isinstance(reason, (InvalidTokenError, ForbiddenError)):  # theirs are whole sentences
-            advice = " ".join(reason.fields.values()) or advice
-        return self._pages.message(reason.title, advice, status=reason.status)
+        if not incoming.wants_page:
+            return problem(reason, json=incoming.wants_json, say=incoming.say)
+        if (way := self._pages.way_round(incoming, reason)) is not None:
+            return RedirectResponse(way, 303)
+        if _can_be_mended(reason) and (answer := await self._again(request, activity, reason)) is not None:
+            return answer
+        advice = " ".join(map(incoming.say, reason.fields.values())) or reason.advice
+        links = self._pages.next_links(incoming) if isinstance(reason, InvalidTokenError) else EMPTY
+        return self._pages.message(reason.title, advice, incoming, status=reason.status, links=links)
+
+    async def _again(self, request: Request, activity: Activity, reason: AuthError) -> Response | None:
+        """What was sent, drawn again with what is wrong; None if it was no form."""
+        incoming = self._incoming(request)
+        if (found := await self._serving.view_again(incoming, incoming.known)) is not None:
+            viewed, view = found
+            return self._pages.view(view, viewed, incoming, failed=activity, reason=reason)
+        form = await self._serving.form_again(request, incoming)
+        return None if form is None else await self._serving.draw_form(request, incoming, form, incoming.shown, reason)
+
+    async def handle_form(
+        self, request: Request, activity: Activity, form: Form, values: Mapping[str, Any], reason: AuthError | None
+    ) -> Response:
+        """The one place that draws a form, first or again. By default the page of the library.
+
+        Args:
+            request: For ``link_token`` and ``return_to``, which go on in hidden fields.
+            activity: Where the form posts to, unless it says so itself.
+            form: What to ask.
+            values: What the user sent before, without secrets.
+            reason: Why that was refused, with a message for each field in ``reason.fields``; None: nothing was sent.
+        """
+        return self._pages.form(form, activity, self._incoming(request), values, reason)
 
     async def handle_accepted(self, request: Request, activity: Activity) -> Response:
         """Done, and nobody was signed in: a reset was asked for, a password was set. By default 200."""
         incoming = self._incoming(request)
         if incoming.form is not None and incoming.wants_page:
-            return self._pages.message("Done", incoming.form.done)
+            links = self._pages.next_links(incoming)
+            return self._pages.message(incoming.form.done_title, incoming.form.done, incoming, links=links)
         if incoming.wants_json:
             return JSONResponse({"status": "accepted"})
         return PlainTextResponse("Accepted")
@@ -158,7 +199,7 @@ class AuthPlug(Generic[U]):
         page = self._pages.of_factor(incoming.factor_required.factors, incoming)
         if incoming.wants_page and page is not None:
             return RedirectResponse(page, 303)
-        return problem(incoming.factor_required, json=not incoming.wants_page, more=data)
+        return problem(incoming.factor_required, json=not incoming.wants_page, more=data, say=incoming.say)
 
     async def handle_view(self, request: Request, activity: Activity, view: View) -> Response:
         """Something to look at, such as an invitation; nothing was changed. By default its page, or its data as JSON.
@@ -167,13 +208,21 @@ class AuthPlug(Generic[U]):
         """
         if not view.title or not self._incoming(request).wants_page:
             return JSONResponse({"status": "view", **view.data})
-        return self._pages.view(view, activity)
+        return self._pages.view(view, activity, self._incoming(request))
 
     async def handle_sign_out(self, request: Request) -> Response:
         """The session is over and its cookie goes with this answer. By default 200."""
-        if self._incoming(request).wants_json:
+        incoming = self._incoming(request)
+        if incoming.wants_json:
             return JSONResponse({"status": "signed_out"})
-        return PlainTextResponse("Signed out")
+        if not incoming.wants_page:
+            return PlainTextResponse("Signed out")
+        if (found := await self._serving.view_again(incoming, self.auth.recognition.anonymous)) is not None:
+            activity, view = found
+            return await self.handle_view(request, activity, view)
+        if return_to := self._pages.return_to(incoming):
+            return RedirectResponse(return_to, 303)
+        return self._pages.message(_SIGNED_OUT, "", incoming, links=self._pages.for_strangers(incoming))
 
     def add_headers(self, request: Request, response: Response) -> None:
         """Add headers of your own to every answer, refusals included. By default none.
@@ -273,3 +322,10 @@ class AuthPlug(Generic[U]):
             await self._serving.serve(Request(scope, receive), send)
         elif kind == "websocket":
             await send({"type": "websocket.close", "code": 1000})
+
+
+def _can_be_mended(reason: AuthError) -> bool:
+    """Whether the user can send the same form again, with other values or later."""
+    if isinstance(reason, InvalidTokenError):
+        return False
+    return isinstance(reason, ValidationError | AuthenticationFailedError | RateLimitedError | UnavailableError)

@@ -1,6 +1,7 @@
 """Which phase a request is for, under every way of mounting the plug."""
 
 import logging
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from starlette.types import Scope
@@ -11,6 +12,9 @@ from asgi_auth.runtime.telling import Telling
 from asgi_auth.types import Activity
 
 SIGN_OUT = Activity(None, "sign_out")
+ACCOUNT = Activity(None, "account")
+OWN: Mapping[Activity, tuple[str, ...]] = {SIGN_OUT: ("POST",), ACCOUNT: ("GET", "HEAD")}
+"""What the plug itself serves beside the phases, with the methods of each."""
 _MAX_PATH = 1024
 
 
@@ -21,11 +25,11 @@ class Routing:
         self._mount_path, self._telling = mount_path, telling
 
     def find(self, scope: Scope) -> Activity:
-        """Whose path it is, ``/<strategy>/<phase>`` or ``/sign_out``. RouteNotFoundError: nobody's."""
+        """Whose path it is, ``/<strategy>/<phase>``, ``/sign_out`` or ``/account``. RouteNotFoundError: nobody's."""
         prefixes = mount_prefixes(scope.get("root_path", ""), scope.get("app_root_path", ""), self._mount_path)
         segments = split_path(_raw_path(scope), prefixes)
-        if segments == ("sign_out",):
-            return SIGN_OUT
+        if segments is not None and len(segments) == 1 and Activity(None, segments[0]) in OWN:
+            return Activity(None, segments[0])
         if segments is None or len(segments) != 2:
             raise RouteNotFoundError("no such route")
         return Activity(*segments)

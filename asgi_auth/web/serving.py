@@ -6,6 +6,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -25,17 +26,28 @@ from asgi_auth.errors import (
     RateLimitedError,
     UnavailableError,
 )
-from asgi_auth.phases import Accepted, Challenge, Finished, Outcome, Phase, PhaseRequest, Redirect, TokenIssued, View
+from asgi_auth.phases import (
+    Accepted,
+    Challenge,
+    Finished,
+    Form,
+    Outcome,
+    Phase,
+    PhaseRequest,
+    Redirect,
+    TokenIssued,
+    View,
+)
 from asgi_auth.protocol.cross_site import SAFE_METHODS
 from asgi_auth.runtime.jobs import collect_jobs
 from asgi_auth.runtime.loop import running_loop
-from asgi_auth.types import Activity
+from asgi_auth.types import EMPTY, Activity, AuthState
 from asgi_auth.web.answers import add_security_headers, clear_site_data
 from asgi_auth.web.bodies import ClientGone, discard_body, unless_gone
 from asgi_auth.web.browser import drop_cookie
 from asgi_auth.web.incoming import Incoming
 from asgi_auth.web.plug_pages import PlugPages
-from asgi_auth.web.routing import SIGN_OUT, Routing
+from asgi_auth.web.routing import OWN, SIGN_OUT, Routing
 
 if TYPE_CHECKING:
     from asgi_auth.web.plug import AuthPlug
@@ -116,10 +128,10 @@ class Serving:
 
     async def _answer(self, request: Request, incoming: Incoming) -> Response:
         phase, method = incoming.phase, request.method
-        allowed = ("POST",) if phase is None else phase.allowed
+        allowed = OWN[incoming.activity] if phase is None else phase.allowed
         if method not in allowed:
             raise MethodNotAllowedError("wrong method", headers={"Allow": ", ".join(allowed)})
-        if method in SAFE_METHODS and (answer := self._look(incoming)) is not None:
+        if method in SAFE_METHODS and (answer := await self._look(request, incoming)) is not None:
             return answer
         incoming.check_site()
         await incoming.read(request, limit=self._plug.body_limit, timeout=self._plug.body_timeout)
@@ -129,15 +141,64 @@ class Serving:
             return await self._sign_out(request, incoming)
         return await self._run(request, incoming, phase)
 
-    def _look(self, incoming: Incoming) -> Response | None:
-        """The answer to a GET that asks no phase: the page of a form, or one that a browser fetches ahead of time."""
+    async def _look(self, request: Request, incoming: Incoming) -> Response | None:
+        """The answer to a GET that asks no phase: a page, or nothing where a browser fetches ahead of time."""
         phase = incoming.phase
-        if phase is not None and phase.form is not None and "GET" not in phase.methods:
-            return self._pages.form(phase.form, incoming.activity, incoming.query)
+        if phase is None:
+            return await self._show_account(request, incoming)
+        if phase.form is not None and "GET" not in phase.methods:
+            return await self._show_form(request, incoming, phase, phase.form)
         if incoming.is_speculative:
             # A callback consumes something, and nobody has opened the page yet. A browser discards such an answer and
             # asks again. The application is not asked: it may redirect.
             return Response(status_code=503, headers={"Retry-After": "0"})
+        return None
+
+    async def _show_account(self, request: Request, incoming: Incoming) -> Response:
+        state = await incoming.state()
+        if state.session is None:
+            raise state.error or _not_signed_in()
+        view = await self._pages.account(state.user, self._auth.accounts.display_name(state.user))
+        return await self._call_back(request, incoming.activity, view)
+
+    async def _show_form(self, request: Request, incoming: Incoming, phase: Phase, form: Form) -> Response:
+        """The page of a form, for those who may use the phase."""
+        asked = PhaseRequest(method=request.method)
+        if phase.who == "session" or phase.form_for is not None:
+            asked = await self._asked(request, incoming, phase)
+            self._check_who(phase, asked)
+        if phase.form_for is not None:
+            form = await phase.form_for(asked)
+        return await self.draw_form(request, incoming, form, EMPTY, None)
+
+    async def draw_form(
+        self, request: Request, incoming: Incoming, form: Form, values: Mapping[str, Any], reason: AuthError | None
+    ) -> Response:
+        """Have ``handle_form`` draw a form."""
+        answer = self._plug.handle_form(request, incoming.activity, form, values, reason)
+        return await answered(answer, self._plug.handle_form)
+
+    async def form_again(self, request: Request, incoming: Incoming) -> Form | None:
+        """The form to draw again after it was refused, for this request; None if there is none."""
+        phase, form = incoming.phase, incoming.form
+        if phase is not None and phase.form_for is not None and form is phase.form:
+            with suppress(AuthError):  # the link may be dead by now: then the form is drawn without what it was about
+                return await phase.form_for(await self._asked(request, incoming, phase))
+        return form
+
+    async def view_again(self, incoming: Incoming, state: AuthState) -> tuple[Activity, View] | None:
+        """The view whose form was sent, as *state* sees it; None if it was the form of no view, or the link is dead.
+
+        Such a form carries the token of the view.
+        """
+        for (name, _), phase in self._auth.routes.items():
+            tokens = phase.secrets & incoming.params.keys()
+            if phase.form is None and phase.page and len(tokens) == 1:
+                query = urlencode({each: incoming.params[each] for each in tokens})
+                asked = PhaseRequest(method="GET", query_string=query.encode(), client=incoming.client, state=state)
+                with suppress(AuthError):
+                    if isinstance(view := await phase.handle(asked), View):
+                        return Activity(name, phase.name), view
         return None
 
     async def _sign_out(self, request: Request, incoming: Incoming) -> Response:
@@ -193,18 +254,21 @@ class Serving:
 
     async def _handle(self, phase: Phase, asked: PhaseRequest) -> Outcome:
         """Run a phase, if this client may; a refusal is one of the act."""
-        session = asked.state.session
-        if phase.who == "session":
-            if session is None:
-                raise asked.state.error or AuthenticationFailedError("nobody is signed in", cause="not_signed_in")
-            if phase.fresh is not None and not self._auth.sessions.is_fresh(session, phase.fresh):
-                raise NotFreshError("the last proof is too old", user_id=session.user_id)
-        if phase.who == "pending" and not asked.pending:
-            raise AuthenticationFailedError("no sign-in waits for this factor", cause="not_signed_in")
+        self._check_who(phase, asked)
         outcome = await phase.handle(asked)
         if phase.cross_site and asked.method == "POST" and not isinstance(outcome, Redirect):
             raise TypeError(f"the phase {phase.name!r} answers a POST of another site with anything but a Redirect")
         return outcome
+
+    def _check_who(self, phase: Phase, asked: PhaseRequest) -> None:
+        session = asked.state.session
+        if phase.who == "session":
+            if session is None:
+                raise asked.state.error or _not_signed_in()
+            if phase.fresh is not None and not self._auth.sessions.is_fresh(session, phase.fresh):
+                raise NotFreshError("the last proof is too old", user_id=session.user_id)
+        if phase.who == "pending" and not asked.pending:
+            raise AuthenticationFailedError("no sign-in waits for this factor", cause="not_signed_in")
 
     async def _ask_for_factor(self, request: Request, incoming: Incoming, reason: FactorRequiredError) -> Response:
         """A browser keeps the pending token as a cookie only; any other client is told it."""
@@ -228,6 +292,10 @@ class Serving:
         name, arguments = _CALLBACKS[type(outcome)]
         callback = getattr(self._plug, name)
         return await answered(callback(request, activity, *arguments(outcome)), callback)
+
+
+def _not_signed_in() -> AuthenticationFailedError:
+    return AuthenticationFailedError("nobody is signed in", cause="not_signed_in")
 
 
 async def answered(answer: object, callback: Callable[..., object]) -> Response:

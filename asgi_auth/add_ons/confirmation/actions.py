@@ -1,10 +1,22 @@
 """What one can do about confirmation: confirm, resend, change_email, cancel, undo, pending."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgi_auth.acts import Attempt, Draft, FactorRequired
+from asgi_auth.add_ons.confirmation.forms import (
+    ADDRESS,
+    CANCEL,
+    CHANGE_EMAIL,
+    CONFIRM,
+    RESEND,
+    RESEND_ALL,
+    UNDO,
+    address_text,
+    confirm_form,
+)
 from asgi_auth.add_ons.confirmation.mails import ConfirmationMails
 from asgi_auth.add_ons.confirmation.proving import Proving
 from asgi_auth.add_ons.confirmation.watching import Watching
@@ -17,27 +29,17 @@ from asgi_auth.errors import (
 )
 from asgi_auth.events import Event, UserChangeCancelled
 from asgi_auth.hooks import Hook
-from asgi_auth.phases import Accepted, Form, Outcome, Phase, PhaseRequest, SignedIn
+from asgi_auth.messages import REQUIRED, Message, said
+from asgi_auth.phases import Accepted, Form, Outcome, Phase, PhaseRequest, SignedIn, View
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.services import Services
 from asgi_auth.store import Found, TokenRecord, Work
-from asgi_auth.types import Account, Client, Session
+from asgi_auth.types import Account, Activity, Client, Session
 
 if TYPE_CHECKING:
     from asgi_auth.add_ons.confirmation.options import Confirmation
 
-_CONFIRM = Form(
-    title="Confirm that this is yours",
-    text="Only if it was you who asked for it: whoever did gets to use this address.",
-    token="confirmation_token",
-    button="Confirm",
-)
-_UNDO = Form(
-    title="Take the change back",
-    text="Your account gets this address back. Everybody is signed out, and you set a new password.",
-    token="undo_token",
-    button="Take the change back",
-)
+_WRONG_PASSWORD = Message("password.wrong", "The password is wrong.")
 
 
 class ConfirmationActions(Hook):
@@ -70,20 +72,37 @@ class ConfirmationActions(Hook):
             Phase(
                 name="confirm",
                 handle=self._confirm_phase,
-                form=_CONFIRM,
+                form=CONFIRM,
+                form_for=self._confirm_form,
                 page=True,
                 secrets=frozenset({"confirmation_token"}),
                 who="known",
             ),
-            Phase(name="resend", handle=self._resend_phase, who="known"),
-            Phase(name="cancel", handle=self._cancel_phase, who="session"),
+            Phase(
+                name="resend",
+                handle=self._resend_phase,
+                form=RESEND if self._options.confirms_email else RESEND_ALL,
+                page=self._options.confirms_email,
+                who="known",
+            ),
+            Phase(name="cancel", handle=self._cancel_phase, form=CANCEL, who="session"),
         ]
         if self._options.confirms_email:
             secrets = frozenset({"undo_token"})
-            phases.append(Phase(name="undo", handle=self._undo_phase, form=_UNDO, page=True, secrets=secrets))
+            phases.append(Phase(name="undo", handle=self._undo_phase, form=UNDO, page=True, secrets=secrets))
         if self._options.confirms_email and self._options.confirm_on_update:
-            secrets, handle = frozenset({"current_password"}), self._change_email_phase
-            phases.append(Phase(name="change_email", handle=handle, secrets=secrets, who="session"))
+            phases.append(
+                Phase(
+                    name="change_email",
+                    handle=self._change_email_phase,
+                    form=CHANGE_EMAIL,
+                    form_for=self._change_email_form,
+                    page=True,
+                    secrets=frozenset({"current_password"}),
+                    who="session",
+                    fresh=self._options.change_fresh,
+                )
+            )
         return phases
 
     # --- as a hook
@@ -138,7 +157,7 @@ class ConfirmationActions(Hook):
             self._services.accounts.normalise("email", texts["email"])
             return Accepted(then=partial(self._resend_to, texts["email"]))
         if user is None:
-            raise ValidationError("nobody to mail to", fields={"email": "is needed"})
+            raise ValidationError("nobody to mail to", fields={"email": REQUIRED})
         return Accepted(then=partial(self._resend_all, self._services.accounts.user_id(user)))
 
     async def _resend_to(self, address: str) -> None:
@@ -225,9 +244,9 @@ class ConfirmationActions(Hook):
             async with self._services.tries.attempt("current_password", [user_id]):
                 await self._verify(account, password, client)
         except ValueError as exc:
-            raise ValidationError("current password refused", fields={"current_password": str(exc)}) from exc
+            raise ValidationError("current password refused", fields={"current_password": said(exc)}) from exc
         except AuthenticationFailedError as exc:  # who is signed in is told which field it is
-            fields = {"current_password": "is not right"}
+            fields = {"current_password": _WRONG_PASSWORD}
             raise ValidationError(exc.reason, fields=fields, cause=exc.cause, user_id=user_id) from exc
 
     async def _verify(self, account: Account, password: str, client: Client) -> None:
@@ -235,6 +254,34 @@ class ConfirmationActions(Hook):
         if not verified.valid:
             user_id = account.user_id
             raise AuthenticationFailedError("wrong current password", cause="wrong_password", user_id=user_id)
+
+    # --- pages
+
+    async def account(self, user: Any) -> View | None:
+        """The address, whether it is confirmed, and the change of it that waits."""
+        found = await self._services.accounts.get(self._services.accounts.user_id(user))
+        if found is None or not self._options.confirms_email:
+            return None
+        address = self._services.values(found.user).get("email")
+        waiting = (await self.pending(user) or {}).get("email")
+        if address is None and waiting is None:
+            return None
+        unproven = address is not None and found.account.confirmed_at is None
+        forms = [replace(RESEND_ALL, action=Activity(self.name, "resend"))] if waiting or unproven else []
+        forms += [replace(CANCEL, action=Activity(self.name, "cancel"))] if waiting else []
+        return View({}, title=ADDRESS, text=address_text(address, waiting, unproven=unproven), forms=tuple(forms))
+
+    async def _confirm_form(self, request: PhaseRequest) -> Form:
+        sent = request.params if request.method == "POST" else request.query
+        token = sent.get("confirmation_token")
+        record = await self._proving.peek(token if isinstance(token, str) else "")
+        return confirm_form(record, first=record.purpose == self._mails.first)
+
+    async def _change_email_form(self, request: PhaseRequest) -> Form:
+        """Without the current password for a user who has none."""
+        found = await self._services.accounts.get(self._services.accounts.user_id(request.state.user))
+        has_password = found is None or found.account.password_hash is not None
+        return CHANGE_EMAIL if has_password else replace(CHANGE_EMAIL, fields=CHANGE_EMAIL.fields[:1])
 
     # --- phases
 

@@ -50,7 +50,7 @@ class Proving:
             StoreUnavailableError: nothing was changed; the token stays usable.
         """
         token, began = read_texts(params, required=["confirmation_token"])["confirmation_token"], self._services.clock()
-        record = await self._peek(token)
+        record = await self.peek(token)
         own = session if session is not None and session.user_id == record.user_id else None
         if record.extra_data.get("bound") and own is None:
             raise AuthenticationFailedError(
@@ -70,7 +70,8 @@ class Proving:
             return SignedIn(found.user, Proof(account=found.account, factor=self._options.name, at=began), settled=True)
         return Accepted(user=found.user)
 
-    async def _peek(self, token: str) -> TokenRecord:
+    async def peek(self, token: str) -> TokenRecord:
+        """The record of a live token of a link. InvalidTokenError: it is not live."""
         for purpose in (self._mails.first, *self._mails.changes.values()):
             try:
                 return await self._services.tokens.peek(purpose, token)

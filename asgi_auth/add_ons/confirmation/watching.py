@@ -12,6 +12,7 @@ from asgi_auth.acts import Attempt, Draft, FactorRequired
 from asgi_auth.add_ons.confirmation.mails import ConfirmationMails
 from asgi_auth.errors import AuthenticationFailedError, OverloadedError, ValidationError
 from asgi_auth.events import Event, UserChangeAsked, UserChanged, UserConfirmed, UserCreated
+from asgi_auth.messages import NOT_TEXT
 from asgi_auth.runtime.lanes import Notice
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
@@ -65,7 +66,7 @@ class Watching:
         pending = {field: value for field, value in given.items() if value != now.get(field)}
         for field, value in pending.items():
             if not isinstance(value, str):
-                raise ValidationError("a value that nobody can be reached by", fields={field: "must be text"})
+                raise ValidationError("a value that nobody can be reached by", fields={field: NOT_TEXT})
         return replace(
             draft,
             fields={field: value for field, value in draft.fields.items() if field not in given},

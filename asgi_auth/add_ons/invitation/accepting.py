@@ -10,6 +10,7 @@ from asgi_auth.add_ons.invitation.mail import TOKEN, is_owned, proves_addresses
 from asgi_auth.add_ons.invitation.states import States
 from asgi_auth.changes import hold
 from asgi_auth.errors import ForbiddenError, IdentityTakenError, InvalidTokenError, ValidationError
+from asgi_auth.messages import Message
 from asgi_auth.phases import Accepted, Form, View
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.services import Services
@@ -19,16 +20,34 @@ from asgi_auth.types import Activity, Client
 if TYPE_CHECKING:
     from asgi_auth.add_ons.invitation.options import Invitation
 
-_WORDS = {
-    "register": "",
-    "accept": "",
-    "sign_in": " You have an account with this address. Sign in, then open the link of the mail again.",
-    "confirm": " Confirm the address of your account first, then open the link of the mail again.",
-    "switch_account": " You are signed in with another account. Sign out, then open the link of the mail again.",
-    "closed": " Nobody can register at the moment.",
+_TEXTS = {
+    "register": Message("invitation.register", "{inviter} has invited {address} to {scope}."),
+    "accept": Message("invitation.register", "{inviter} has invited {address} to {scope}."),
+    "sign_in": Message(
+        "invitation.sign_in",
+        "{inviter} has invited {address} to {scope}. There is an account with this address. Sign in with it to accept.",
+    ),
+    "confirm": Message(
+        "invitation.confirm",
+        "{inviter} has invited {address} to {scope}. Confirm the address of your account first. Then open the link of"
+        " the invitation again.",
+    ),
+    "switch_account": Message(
+        "invitation.switch_account",
+        "{inviter} has invited {address} to {scope}. You are signed in with another account. Sign out to continue as"
+        " {address}.",
+    ),
+    "closed": Message(
+        "invitation.closed", "{inviter} has invited {address} to {scope}. Nobody can register at the moment."
+    ),
 }
-_OTHER_ACCOUNT = "Sign in with the account whose address was invited, and has been confirmed."
-_TAKEN = "There is an account with this address already. Sign in, then open the link of the mail again."
+_OTHER_ACCOUNT = Message(
+    "invitation.other_account", "Sign in with the account whose address was invited and has been confirmed."
+)
+_TAKEN = Message(
+    "invitation.taken", "There is already an account with this address. Sign in, then open the link of the mail again."
+)
+_OTHER_ADDRESS = Message("invitation.other_address", "This is not the address that was invited.")
 
 
 class Accepting:
@@ -38,15 +57,16 @@ class Accepting:
         self._options, self._services, self._states = options, services, states
         form = partial(Form, token=TOKEN)
         self.accept_form = form(
-            title="Accept the invitation",
-            button="Accept",
-            done="You have joined.",
+            title=Message("accept.title", "Accept the invitation"),
+            button=Message("accept.button", "Accept"),
+            done_title=Message("accept.done_title", "Welcome"),
+            done=Message("accept.done", "You have accepted the invitation."),
             action=Activity(options.name, "accept"),
         )
         self.decline_form = form(
-            title="Decline the invitation",
-            button="Decline",
-            done="Nothing else will happen.",
+            title=Message("decline.title", "Decline the invitation"),
+            button=Message("decline.button", "Decline"),
+            done=Message("decline.done", "You have declined the invitation. Nothing else will happen."),
             action=Activity(options.name, "decline"),
         )
 
@@ -124,7 +144,9 @@ class Accepting:
         invitation = await self._states.live(token)
         inviter, to_do = await self._states.inviter_name(invitation), await self._to_do(invitation, user)
         app_name = self._services.app_name
-        text = f"{inviter or app_name} has invited {invitation.email} to {invitation.scope or app_name}."
+        text = _TEXTS[to_do].given(
+            inviter=inviter or app_name, address=invitation.email, scope=invitation.scope or app_name
+        )
         return View(
             {
                 "scope": invitation.scope,
@@ -133,11 +155,12 @@ class Accepting:
                 "expires_at": invitation.expires_at.isoformat(),
                 "to_do": to_do,
             },
-            title=f"Invitation to {app_name}",
-            text=text + _WORDS[to_do],
+            title=Message("invitation.title", "Invitation to {app_name}", app_name=app_name),
+            text=text,
             forms=(*self._forms(to_do), replace(self.decline_form, title="")),
             token=token,
             registers=to_do == "register",
+            signs_in=to_do == "sign_in",
             strategies=invitation.strategies,
             links=self._links(to_do),
         )
@@ -146,12 +169,13 @@ class Accepting:
         if to_do == "accept":
             return (replace(self.accept_form, title=""),)
         if to_do == "switch_account":
-            return (Form(title="", button="Sign out", action=Activity(None, "sign_out")),)
+            button = Message("button.switch_account", "Sign out and continue")
+            return (Form(title="", token=TOKEN, button=button, action=Activity(None, "sign_out")),)
         return ()
 
     def _links(self, to_do: str) -> Mapping[str, str]:
         url = self._options.sign_in_url
-        return {url: "Sign in"} if to_do == "sign_in" and url is not None else {}
+        return {url: Message("sign_in.title", "Sign in")} if to_do == "sign_in" and url is not None else {}
 
     async def _to_do(self, invitation: InvitationRecord, user: Any) -> str:
         services = self._services
@@ -189,7 +213,7 @@ class Accepting:
             fields = {**draft.fields, "email": invitation.email}
             return replace(draft, fields=fields, confirmed_at=self._services.clock())
         if not draft.provided or not proves_addresses(self._services):
-            raise ValidationError("another address", fields={"email": "is not the address that was invited"})
+            raise ValidationError("another address", fields={"email": _OTHER_ADDRESS})
         # A provider's word for another mailbox: the invited one counts once a second mail to it has come back.
         fields = {name: value for name, value in draft.fields.items() if name != "email"}
         return replace(draft, fields=fields, confirmed_at=None, pending={**draft.pending, "email": invitation.email})

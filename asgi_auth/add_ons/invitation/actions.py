@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from asgi_auth.acts import Draft
 from asgi_auth.add_ons.invitation.accepting import Accepting
+from asgi_auth.add_ons.invitation.forms import INVITE, RESEND, REVOKE
 from asgi_auth.add_ons.invitation.inviting import Inviting
 from asgi_auth.add_ons.invitation.mail import TOKEN
 from asgi_auth.add_ons.invitation.states import States
 from asgi_auth.errors import ConfigurationError, ValidationError
 from asgi_auth.hooks import Hook
+from asgi_auth.messages import NOT_SUPPORTED, Message
 from asgi_auth.phases import Accepted, Outcome, Phase, PhaseRequest, View
 from asgi_auth.protocol.fields import read_texts
 from asgi_auth.services import Services
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 LIST_LIMIT = 100
 """Invitations in one answer."""
+
+_NO_STATUS = Message("invitation.status", "This is not a status of an invitation.")
+_NO_LIMIT = Message("invitation.limit", "This must be a number from 1 to {limit}.", limit=LIST_LIMIT)
 
 
 class InvitationActions(Hook):
@@ -44,9 +49,15 @@ class InvitationActions(Hook):
         token = frozenset({TOKEN})
         accept, decline = self._accepting.accept_form, self._accepting.decline_form
         return [
-            Phase(name="invite", handle=self._invite_phase, who="session"),
-            Phase(name="resend", handle=self._resend_phase, who="session"),
-            Phase(name="revoke", handle=self._revoke_phase, who="session"),
+            Phase(
+                name="invite",
+                handle=self._invite_phase,
+                form=INVITE,
+                page=self._options.may_invite is not None,
+                who="session",
+            ),
+            Phase(name="resend", handle=self._resend_phase, form=RESEND, who="session"),
+            Phase(name="revoke", handle=self._revoke_phase, form=REVOKE, who="session"),
             Phase(name="list", methods=frozenset({"GET"}), handle=self._list_phase, who="session"),
             Phase(
                 name="view", methods=frozenset({"GET"}), handle=self._view_phase, page=True, who="known", secrets=token
@@ -124,7 +135,7 @@ class InvitationActions(Hook):
     async def _invite_phase(self, request: PhaseRequest) -> Outcome:
         texts = read_texts(request.params, required=["email"], optional=["scope"])
         if "scope" in texts and not self._options.knows_scopes:
-            raise ValidationError("no policy knows scopes", fields={"scope": "is not taken here"})
+            raise ValidationError("no policy knows scopes", fields={"scope": NOT_SUPPORTED})
         return await self.invite(
             request.state.user,
             texts["email"],
@@ -166,14 +177,14 @@ def _id(params: Mapping[str, Any]) -> str:
 def _status(query: Mapping[str, str]) -> InvitationStatus | None:
     status = query.get("status")
     if status is not None and status not in get_args(InvitationStatus):
-        raise ValidationError("no such status", fields={"status": "is none of an invitation"})
+        raise ValidationError("no such status", fields={"status": _NO_STATUS})
     return cast("InvitationStatus | None", status)
 
 
 def _limit(query: Mapping[str, str]) -> int:
     text = query.get("limit", "50")
     if not (text.isascii() and text.isdecimal() and len(text) < 9 and 0 < int(text) <= LIST_LIMIT):
-        raise ValidationError("limit refused", fields={"limit": f"must be a number from 1 to {LIST_LIMIT}"})
+        raise ValidationError("limit refused", fields={"limit": _NO_LIMIT})
     return int(text)
 
 

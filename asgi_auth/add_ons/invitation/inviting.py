@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from asgi_auth.add_ons.invitation.states import States
 from asgi_auth.errors import ForbiddenError, InvalidTokenError, ValidationError
+from asgi_auth.messages import NOT_SUPPORTED, NOT_TEXT, Message
 from asgi_auth.phases import Accepted
 from asgi_auth.services import Services
 from asgi_auth.store import InvitationRecord, InvitationStatus
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 TEXT_LIMIT = 200
 """Characters of a scope or a reason."""
+
+_NO_OBJECT = Message("invitation.grant", "This must be an object.")
+_NO_NAMES = Message("invitation.strategies", "This must be a list of names.")
+_BAD_TEXT = Message("invitation.text", "Use 1 to {limit} printable characters.", limit=TEXT_LIMIT)
+_OVER = Message("invitation.over", "This invitation is over: it was accepted, declined or revoked, or it has expired.")
 
 
 class Actor(Enum):
@@ -84,9 +90,9 @@ class Inviting:
     ) -> InvitationRecord:
         email, email_key = self._address(address)
         if grant is not None and not isinstance(grant, Mapping):
-            raise ValidationError("grant is no object", fields={"grant": "must be an object"})
+            raise ValidationError("grant is no object", fields={"grant": _NO_OBJECT})
         if grant and self._options.grant is None:
-            raise ValidationError("nothing writes what is granted", fields={"grant": "is not taken here"})
+            raise ValidationError("nothing writes what is granted", fields={"grant": NOT_SUPPORTED})
         _check_text("scope", scope)
         _check_strategies(strategies)
         now = self._services.clock()
@@ -105,7 +111,7 @@ class Inviting:
 
     def _address(self, address: object) -> tuple[str, str]:
         if not isinstance(address, str):
-            raise ValidationError("the address is no text", fields={"email": "must be text"})
+            raise ValidationError("the address is no text", fields={"email": NOT_TEXT})
         return self._services.accounts.normalise("email", address)
 
     async def _check_policy(self, inviter: Any, wanted: InvitationRecord) -> None:
@@ -213,14 +219,13 @@ class Inviting:
 
 def _check_text(name: str, text: str | None) -> None:
     if text is not None and not (0 < len(text) <= TEXT_LIMIT and text.isprintable()):
-        problem = f"must be 1 to {TEXT_LIMIT} printable characters"
-        raise ValidationError(f"{name} refused", fields={name: problem})
+        raise ValidationError(f"{name} refused", fields={name: _BAD_TEXT})
 
 
 def _check_strategies(names: object) -> None:
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(type(name) is str for name in names):
-        raise ValidationError("strategies are no names", fields={"strategies": "must be a sequence of names"})
+        raise ValidationError("strategies are no names", fields={"strategies": _NO_NAMES})
 
 
 def _ended() -> ValidationError:
-    return ValidationError("the invitation has ended", fields={"id": "is not pending any more"})
+    return ValidationError("the invitation has ended", fields={"id": _OVER})

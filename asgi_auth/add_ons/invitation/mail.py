@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 TOKEN = "invitation_token"
 """The parameter that the token comes in: never a cookie, which somebody else may have planted."""
 
-NAME_LIMIT = 100
-"""Characters of an inviter's name in a mail or on a page: it is their own choice, and no place for a message."""
-
 
 class InvitationMail:
     """Hands the token of an invitation to the sender, and to nobody else."""
@@ -60,10 +57,7 @@ class InvitationMail:
     async def inviter_name(self, invitation: InvitationRecord) -> str | None:
         """What to call who invites, without anything that a mail or page might act upon; None: the application."""
         found = None if invitation.inviter_id is None else await self._services.accounts.get(invitation.inviter_id)
-        if found is None:
-            return None
-        name = getattr(found.user, "display_name", None) or self._services.values(found.user).get("email") or ""
-        return "".join(character for character in str(name) if character.isprintable())[:NAME_LIMIT]
+        return None if found is None else self._services.accounts.display_name(found.user)
 
 
 def proves_addresses(services: Services[Any]) -> bool:

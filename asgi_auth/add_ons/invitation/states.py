@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from asgi_auth.add_ons.invitation.mail import TOKEN, InvitationMail
 from asgi_auth.errors import InvalidTokenError, RateLimitedError
 from asgi_auth.events import InvitationAccepted, InvitationEnded, InvitationSent
+from asgi_auth.messages import Message
 from asgi_auth.services import Services
 from asgi_auth.store import Found, InvitationRecord, Work
 from asgi_auth.tokens import IssuedToken
@@ -36,6 +37,9 @@ LOST_AUTHORITY = "inviter_lost_authority"
 async def answer(result: Any) -> Any:
     """What a function of the application says, plain or async."""
     return await result if isawaitable(result) else result
+
+
+_NEWER = Message("invitation.newer", "A newer invitation was sent. Open the link of the newest mail.")
 
 
 class States:
@@ -148,7 +152,7 @@ class States:
             raise InvalidTokenError(f"the invitation is {invitation.status}")
         if invitation.version != version:
             # Whoever had the older mail has the newer one: there is nothing that they might learn from this.
-            newer = {TOKEN: "A newer invitation was sent. Please open the link of the newest mail."}
+            newer = {TOKEN: _NEWER}
             raise InvalidTokenError("the invitation was sent again", fields=newer)
 
     async def check_inviter(self, invitation: InvitationRecord) -> None:

@@ -9,13 +9,21 @@ from asgi_auth.accounts import as_of
 from asgi_auth.acts import Draft, Proof, Way
 from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, ValidationError
 from asgi_auth.hooks import Hook
-from asgi_auth.phases import Accepted, Outcome, Phase, PhaseRequest, SignedIn, TokenIssued
-from asgi_auth.protocol.fields import read_flag, read_texts
+from asgi_auth.messages import REQUIRED, Message, said
+from asgi_auth.phases import Accepted, Form, Outcome, Phase, PhaseRequest, SignedIn, TokenIssued
+from asgi_auth.protocol.fields import Problems, read_flag, read_texts
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
-from asgi_auth.strategies.password.forms import registration_form, reset_form
+from asgi_auth.strategies.password.forms import (
+    invited_form,
+    reauthenticate_form,
+    register_form,
+    reset_form,
+    reset_request_form,
+    sign_in_form,
+)
 from asgi_auth.strategies.password.own_tokens import OwnTokens
-from asgi_auth.strategies.password.params import PASSWORDS, check_password, read_new_password
+from asgi_auth.strategies.password.params import PASSWORDS, check_all, check_password, read_new_password
 from asgi_auth.strategies.password.resetting import Resetting
 from asgi_auth.types import Client, Session
 
@@ -54,13 +62,23 @@ class PasswordActions(Hook):
                     name="register",
                     handle=self._register_phase,
                     hashes=True,
-                    registers=registration_form(options),
+                    form=register_form(options),
+                    page=True,
+                    registers=invited_form(options),
                     secrets=PASSWORDS | {"invitation_token"},
                 )
             )
         if options.sign_in_enabled:
             phases += [
-                Phase(name="sign_in", handle=self._sign_in_phase, hashes=True, secrets=PASSWORDS),
+                Phase(
+                    name="sign_in",
+                    handle=self._sign_in_phase,
+                    hashes=True,
+                    form=sign_in_form(options),
+                    page=True,
+                    proves=True,
+                    secrets=PASSWORDS,
+                ),
                 Phase(
                     name="sign_in_with_token",
                     handle=self._sign_in_with_token_phase,
@@ -70,18 +88,25 @@ class PasswordActions(Hook):
                     name="reauthenticate",
                     handle=self._reauthenticate_phase,
                     hashes=True,
+                    form=reauthenticate_form(options),
+                    form_for=self._reauthenticate_form,
+                    page=True,
+                    proves=True,
                     secrets=PASSWORDS,
                     who="session",
                 ),
             ]
         if options.resettable is not None:
             phases += [
-                Phase(name="reset_request", handle=self._reset_request_phase),
+                Phase(
+                    name="reset_request", handle=self._reset_request_phase, form=reset_request_form(options), page=True
+                ),
                 Phase(
                     name="reset",
                     handle=self._reset_phase,
                     hashes=True,
                     form=reset_form(options),
+                    form_for=self._reset_form,
                     page=True,
                     secrets=PASSWORDS | {"reset_token"},
                 ),
@@ -106,9 +131,8 @@ class PasswordActions(Hook):
             RateLimitedError: this client was told too often that an address or user name is taken.
             OverloadedError, StoreUnavailableError: nothing was created.
         """
-        password = read_new_password(params, repeated=self._options.repeat_password)
         known_by = self._options.identity_field
-        fields = read_texts(params, optional=[known_by]) | await self._extra_fields(params)
+        password, fields = await self._registration(params, client)
         told = {name: value for name, value in params.items() if name not in PASSWORDS}
         draft = Draft(act="create", strategy=self._options.name, fields=fields, params=told, client=client)
         began = self._services.clock()
@@ -116,6 +140,24 @@ class PasswordActions(Hook):
         if found is None:
             return Accepted()
         return SignedIn(found.user, self._proof(found, began), registered=True, settled=True)
+
+    async def _registration(self, params: Mapping[str, Any], client: Client) -> tuple[str, dict[str, Any]]:
+        """The password and the fields. ValidationError names everything that is wrong with them."""
+        password, fields, problems, known_by = "", dict[str, Any](), Problems(), self._options.identity_field
+        with problems.noted():
+            fields.update(read_texts(params, optional=[known_by]))
+        with problems.noted():
+            fields.update(await self._extra_fields(params))
+        for name in {"email", "username"} & fields.keys():
+            with problems.noted():
+                self._services.accounts.normalise(name, fields[name])
+        with problems.noted():
+            password = read_new_password(params, repeated=self._options.repeat_password)
+        if problems and known_by not in fields and "invitation_token" not in params:
+            problems.setdefault(known_by, REQUIRED)
+        context = [value for value in fields.values() if isinstance(value, str)]
+        await check_all(problems, params, self._services.passwords, client=client, context=context)
+        return password, fields
 
     async def _extra_fields(self, params: Mapping[str, Any]) -> dict[str, Any]:
         declared = self._options.register_fields
@@ -128,7 +170,7 @@ class PasswordActions(Hook):
                 value = read(texts.get(name))
                 values[name] = await value if isawaitable(value) else value
             except ValueError as exc:
-                problems[name] = str(exc)
+                problems[name] = said(exc)
         if problems:
             raise ValidationError("extra fields refused", fields=problems)
         return values
@@ -155,10 +197,13 @@ class PasswordActions(Hook):
             OverloadedError, StoreUnavailableError: nothing happened.
         """
         field = self._options.identity_field
-        texts = read_texts(params, required=[field, "password"])
-        check_password(texts["password"])
+        texts, problems, key = read_texts(params, required=[field, "password"]), Problems(), ""
+        with problems.noted():
+            check_password(texts["password"])
+        with problems.noted():
+            key = self._services.accounts.normalise(field, texts[field])[1]
+        problems.check()
         began = self._services.clock()
-        key = self._services.accounts.normalise(field, texts[field])[1]
         async with self._services.tries.attempt("sign_in", [f"{field} {key}"]):
             found = await self._services.store.users.find(field, key)
             found = await self._verified(found, texts["password"], client)
@@ -268,12 +313,23 @@ class PasswordActions(Hook):
         known_by = self._services.values(found.user).get(self._options.identity_field)
         if not self._options.sign_in_enabled or known_by is None or found.account.password_hash is None:
             return ()
-        return [Way(name=self.name, factor=self.name, first=True, label="Password")]
+        return [Way(name=self.name, factor=self.name, first=True, label=Message("field.password", "Password"))]
 
     # --- parts
 
     def _proof(self, found: Found[Any], began: datetime) -> Proof:
         return Proof(account=found.account, factor=self._options.name, at=began)
+
+    # --- forms
+
+    def _known_by(self, user: Any) -> str | None:
+        return self._services.values(user).get(self._options.identity_field)
+
+    async def _reauthenticate_form(self, request: PhaseRequest) -> Form:
+        return reauthenticate_form(self._options, shown=self._known_by(request.state.user))
+
+    async def _reset_form(self, request: PhaseRequest) -> Form:
+        return reset_form(self._options, shown=self._known_by(await self._resetting().user(request)))
 
     # --- phases
 

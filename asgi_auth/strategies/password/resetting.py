@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 from asgi_auth.acts import Proof
 from asgi_auth.limits import Limit
 from asgi_auth.mailing import Link
-from asgi_auth.phases import Accepted, SignedIn
-from asgi_auth.protocol.fields import read_texts
+from asgi_auth.phases import Accepted, PhaseRequest, SignedIn
+from asgi_auth.protocol.fields import Problems, read_texts
 from asgi_auth.runtime.lanes import Notice
 from asgi_auth.services import Services
 from asgi_auth.store import Work
 from asgi_auth.strategies.password.own_tokens import OwnTokens
-from asgi_auth.strategies.password.params import read_new_password
+from asgi_auth.strategies.password.params import check_all, read_new_password
 from asgi_auth.types import Client
 
 if TYPE_CHECKING:
     from asgi_auth.strategies.password.options import Password, Resettable
 
 RESET = "reset"
-"""Purpose of the tokens of mailed links. The text of the mail is in ``senders.mail_texts``, under this name."""
+"""Purpose of the tokens of mailed links. The text of the mail is in ``mail_texts``, under this name."""
 
 MAILS = 5
 """Links that one address gets in the life of one, unless the options have a limit."""
@@ -66,6 +66,13 @@ class Resetting:
                 quotas=[services.mailing.quota(f"{name}.mail", address, self._limit)],
             )
 
+    async def user(self, request: PhaseRequest) -> Any:
+        """The user of the link that was opened, or whose form was sent. InvalidTokenError: the link is dead."""
+        sent = request.params if request.method == "POST" else request.query
+        token = sent.get("reset_token")
+        found, _ = await self._tokens.owner(RESET, token if isinstance(token, str) else "")
+        return found.user
+
     async def reset(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted | SignedIn:
         """Set a new password with the token of a mailed link; whatever was signed in is not any more.
 
@@ -75,7 +82,10 @@ class Resetting:
             OverloadedError, StoreUnavailableError: nothing was changed; the token stays usable.
         """
         token = read_texts(params, required=["reset_token"])["reset_token"]
-        password = read_new_password(params, repeated=self._options.repeat_password)
+        problems, password = Problems(), ""
+        with problems.noted():
+            password = read_new_password(params, repeated=self._options.repeat_password)
+        await check_all(problems, params, self._services.passwords, client=client)
         found, _ = await self._tokens.owner(RESET, token)
         began = self._services.clock()
 
