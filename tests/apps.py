@@ -132,6 +132,7 @@ def litestar_app(auth: Auth) -> Litestar:
         middleware=[DefineMiddleware(each, auth=auth) for each in MIDDLEWARES],
         lifespan=[auth.lifespan],
         openapi_config=None,
+        logging_config=None,  # or it takes pytest's handlers away
     )
 
 

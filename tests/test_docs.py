@@ -260,6 +260,28 @@ async def test_readme_curl_commands_do_what_it_says(tmp_path: Path) -> None:
     assert after.status_code == 403  # what Starlette's @requires answers to nobody
 
 
+@pytest.mark.anyio
+@pytest.mark.slow
+async def test_readme_script_runs_beside_the_quickstart(tmp_path: Path) -> None:
+    """The script of "Without HTTP" runs as it stands, and a second time."""
+    quickstart, *others = (block.code for block in blocks(README, "python"))
+    (script,) = (code for code in others if code.startswith("# without_http.py\n"))
+    (tmp_path / "quickstart.py").write_text(quickstart, "utf-8")
+    (tmp_path / "without_http.py").write_text(script, "utf-8")
+    for _ in range(2):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "without_http.py"),
+            cwd=tmp_path,
+            env=os.environ | {"AUTH_SECRET": SECRET, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=PIPE,
+            stderr=STDOUT,
+        )
+        output, _ = await process.communicate()
+
+        assert process.returncode == 0, output.decode()
+        assert output.decode().startswith("bob@mail.example.org is signed in since ")
+
+
 # --- entries ---------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from litestar import Controller, Litestar, Request, Response, Router, WebSocket, get, post, websocket
+from litestar import Controller, Litestar, Request, Response, Router, WebSocket, asgi, get, post, websocket
 from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
@@ -16,8 +16,9 @@ from litestar.middleware import DefineMiddleware
 
 from asgi_auth.web.guards import require
 from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
+from asgi_auth.web.plug import AuthPlug
 from tests.asgi import shake
-from tests.support import BASE_URL, EMAIL, LocalAuthentication, make_auth, register
+from tests.support import BASE_URL, EMAIL, LocalAuthentication, credentials, make_auth, register
 
 pytestmark = pytest.mark.anyio
 
@@ -248,3 +249,25 @@ def test_controller_is_refused() -> None:
     """It has guards of its own."""
     with pytest.raises(TypeError, match=r"under Litestar write guards=\[require\(\)\]"):
         require()(Things)
+
+
+@pytest.mark.parametrize(("guarded", "status"), [("application", 401), ("router", 200)])
+async def test_guard_of_the_application_also_guards_the_plug(tmp_path: Path, guarded: str, status: int) -> None:
+    """With a guard of the whole application nobody can sign in; with a guard of a router beside the plug users can."""
+    auth = make_auth(tmp_path)
+    await register(auth)
+    plug, guards = AuthPlug(auth), [require()]
+
+    @asgi("/auth", is_mount=True, copy_scope=True)
+    async def auth_routes(scope: Any, receive: Any, send: Any) -> None:
+        await plug(scope, receive, send)
+
+    options: dict[str, Any] = {"openapi_config": None, "logging_config": None}
+    if guarded == "application":
+        app = Litestar([auth_routes, inside], guards=guards, **options)
+    else:
+        app = Litestar([auth_routes, Router("/", route_handlers=[inside], guards=guards)], **options)
+    async with client_of(app) as client:
+        assert (await client.post("/auth/password/sign_in", data=credentials())).status_code == status
+        assert (await client.get("/inside", headers=JSON)).status_code == 401
+    await auth.close()

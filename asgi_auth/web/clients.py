@@ -73,3 +73,20 @@ def _session_hashes(scope: Scope, auth: Authentication[Any]) -> Iterator[bytes]:
     for cookie in read_every(scope["headers"], auth.site.session_cookie.encode()):
         with suppress(InvalidTokenError):
             yield auth.sessions.cookie_hash(cookie)
+
+
+_TEST_HOSTS = frozenset({b"testserver", b"test"})
+"""The hosts that the documentation of Starlette, FastAPI and httpx has in tests."""
+
+
+def is_insecure_test(scope: Scope) -> bool:
+    """Whether a test client sends the request over http, and therefore never returns a cookie that is Secure.
+
+    False for a real server: behind a proxy that ends TLS, http is what an application sees. Quart's client is not
+    looked for, because it returns such a cookie.
+    """
+    client = scope.get("client")
+    return scope["scheme"] == "http" and (
+        (client is not None and client[0] == "testclient")  # Starlette, FastAPI, Litestar
+        or any(name == b"host" and value in _TEST_HOSTS for name, value in scope["headers"])  # httpx.ASGITransport
+    )

@@ -45,6 +45,7 @@ from asgi_auth.types import EMPTY, Activity, AuthState
 from asgi_auth.web.answers import add_security_headers, clear_site_data
 from asgi_auth.web.bodies import ClientGone, discard_body, unless_gone
 from asgi_auth.web.browser import drop_cookie
+from asgi_auth.web.clients import is_insecure_test
 from asgi_auth.web.incoming import Incoming
 from asgi_auth.web.plug_pages import PlugPages
 from asgi_auth.web.routing import OWN, SIGN_OUT, Routing
@@ -60,6 +61,11 @@ _CALLBACKS: Mapping[type, tuple[str, Callable[[Any], tuple[Any, ...]]]] = {
     View: ("handle_view", lambda view: (view,)),
 }
 """Which callback answers which outcome, and what it is given beside the request and the activity."""
+
+_INSECURE_TEST = (
+    "the test client will not send the cookie of this answer back: base_url is {0}, so the cookie is Secure, and the "
+    'client asks over http. Give the client that address: TestClient(app, base_url="{0}")'
+)
 
 
 class Serving:
@@ -103,6 +109,8 @@ class Serving:
                 incoming.browser.apply(response)
         self._plug.add_headers(request, response)
         add_security_headers(response)
+        if self._auth.secure and "set-cookie" in response.headers and is_insecure_test(request.scope):
+            self._telling.once(logging.WARNING, "insecure test", _INSECURE_TEST.format(self._auth.base_url))
         return response
 
     def _check(self, incoming: Incoming) -> None:
