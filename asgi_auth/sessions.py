@@ -1,4 +1,6 @@
-"""The only writer of sessions: mint, load, touch, list, revoke; and of sign-ins that wait for their next factor.
+"""The only writer of sessions: admit (who may come in: no disabled user), mint, load, touch, list, revoke.
+
+Sign-ins that wait for their next factor are here, too.
 
 A session cookie is a 256-bit secret, signed so that garbage is refused before the store is asked. The store keeps the
 hash of the secret. A session is alive while the account has the stamp that was read when the proof began.
@@ -186,14 +188,13 @@ class Sessions(Generic[U]):
     def _new_session(self, outcome: SignedIn, client: Client) -> Session:
         now, options = self._clock(), self._options
         lifetime = options.remembered_lifetime if outcome.remember else options.lifetime
-        idle_lifetime = options.remembered_lifetime if outcome.remember else options.idle_lifetime
         return Session(
             id=str(uuid4()),
             user_id=outcome.proof.account.user_id,
             stamp=outcome.proof.account.stamp,
             created_at=now,
             last_seen_at=now,
-            idle_expires_at=now + idle_lifetime,
+            idle_expires_at=now + self._idle_lifetime(remembered=outcome.remember),
             expires_at=now + lifetime,
             label=client.label,
             factors=outcome.proof.factors,
@@ -359,8 +360,11 @@ class Sessions(Generic[U]):
     async def touch(self, session: Session) -> None:
         """Note that the session was used, which moves its idle clock."""
         now = self._clock()
-        lifetime = self._options.remembered_lifetime if session.remembered else self._options.idle_lifetime
-        await self._store.sessions.touch(session.id, last_seen_at=now, idle_expires_at=now + lifetime)
+        idle_expires_at = now + self._idle_lifetime(remembered=session.remembered)
+        await self._store.sessions.touch(session.id, last_seen_at=now, idle_expires_at=idle_expires_at)
+
+    def _idle_lifetime(self, *, remembered: bool) -> timedelta:
+        return self._options.remembered_lifetime if remembered else self._options.idle_lifetime
 
     async def revoke(self, session_id: str, *, user_id: str | None = None, client: Client | None = None) -> bool:
         """End one session; True if it was alive. With *user_id* only if it is that user's."""

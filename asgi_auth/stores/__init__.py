@@ -1,4 +1,8 @@
-"""The databases that come with the package; each is imported when it is asked for (PEP 562)."""
+"""The databases that come with the package. Each is imported when an application asks for it (PEP 562).
+
+Another SQL database needs RETURNING and ON CONFLICT. It consists of a store with an ``Executor``, a function in
+``translation``, schema files in ``schema``, and an entry in ``_MODULES``. MySQL has no RETURNING.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -3,7 +3,7 @@
 The statements are written for PostgreSQL, with a cast where it could not tell the type of a parameter and with the
 locks that many writers need. A parameter that is the id of a user has no cast, because its type may be the
 application's: compare it with a column before anything else. Tables and their indexes are called ``asgi_auth_…``. A
-hint for SQLite is a comment. ``dialects`` and ``sqlalchemy.native`` translate the statements.
+hint for SQLite is a comment. ``translation`` and ``sqlalchemy.native`` translate the statements.
 """
 
 from collections.abc import Sequence
