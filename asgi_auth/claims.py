@@ -18,8 +18,8 @@ U = TypeVar("U")
 
 _FREED = Message(
     "address.freed",
-    "This address was never confirmed for the account that used it. The account has its earlier address again: sign in"
-    " with that one. If you have no account, you can register with this address now.",
+    "This address was never confirmed for the account that used it. That account has its earlier address again: sign in"
+    " with the earlier one. If you have no account, you can register with this address now.",
 )
 
 

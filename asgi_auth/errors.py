@@ -234,6 +234,7 @@ class ForbiddenError(AuthError):
     code = "forbidden"
     status = 403
     title = Message("error.forbidden", "You are not allowed to do this")
+    advice = Message("error.forbidden.advice", "Go back to the page before this one.")
     cause: Cause = "not_allowed"
 
 

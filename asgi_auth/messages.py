@@ -5,7 +5,7 @@ is the key of the message, and its msgid is the English text.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from gettext import GNUTranslations, NullTranslations, translation
 from pathlib import Path
 from typing import Any, Self
@@ -44,7 +44,7 @@ class Message(str):
         return message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.key, self.text, self.plural, dict(self.values))
+        return partial(type(self), self.key, self.text, self.plural, **self.values), ()
 
     def fill(self, text: str) -> str:
         """Put the values of this message into another *text*, such as a translation.
@@ -56,11 +56,7 @@ class Message(str):
 
     def given(self, **values: Any) -> "Message":
         """The same message with further values."""
-        return Message(self.key, self.text, self.plural, **{**self.values, **values})
-
-
-def _restore(key: str, text: str, plural: str | None, values: dict[str, Any]) -> Message:
-    return Message(key, text, plural, **values)
+        return type(self)(self.key, self.text, self.plural, **{**self.values, **values})
 
 
 Translate = Callable[[Message, str], str]

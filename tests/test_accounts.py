@@ -197,7 +197,7 @@ async def test_create_refuses_a_password_that_is_not_text(auth: LocalAuthenticat
     not_text: Any = 12345678
     with pytest.raises(ValidationError) as refused:
         await auth.accounts.create({"email": EMAIL}, password=not_text)
-    assert dict(refused.value.fields) == {"password": "must be text"}
+    assert dict(refused.value.fields) == {"password": "This must be text."}
 
 
 async def test_create_takes_a_hash_in_place_of_a_password(auth: LocalAuthentication) -> None:
@@ -262,7 +262,7 @@ async def test_create_refuses_what_the_store_does_not_keep(
     monkeypatch.setattr(auth.services.store.users, "identity_fields", frozenset({"email"}))
     with pytest.raises(ValidationError) as refused:
         await auth.accounts.create({"email": EMAIL, "username": "alice"})
-    assert dict(refused.value.fields) == {"username": "is not kept by this store"}
+    assert dict(refused.value.fields) == {"username": "This is not supported here."}
 
 
 @pytest.mark.parametrize("taken", ["email", "username"])
@@ -374,7 +374,7 @@ async def test_register_demands_the_identity_of_the_strategy(auth: LocalAuthenti
     draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
     with pytest.raises(ValidationError) as refused:
         await auth.services.registrations.register(draft, password=None, required="username")
-    assert dict(refused.value.fields) == {"username": "is needed"}
+    assert dict(refused.value.fields) == {"username": "This field is required."}
     found = await auth.services.registrations.register(draft, password=None, required="email")
     assert found is not None
     assert found.user.email == EMAIL

@@ -68,10 +68,10 @@ def test_error_without_a_reason_gives_its_title() -> None:
 
 def test_error_cannot_be_changed_by_who_catches_it() -> None:
     """Fields and headers are copies of what was given."""
-    fields = {"email": "is needed"}
+    fields = {"email": "This field is required."}
     error = ValidationError("parameters refused", fields=fields)
-    fields["password"] = "is needed"
-    assert dict(error.fields) == {"email": "is needed"}
+    fields["password"] = "This field is required."
+    assert dict(error.fields) == {"email": "This field is required."}
 
 
 def test_unavailable_says_when_to_try_again() -> None:

@@ -417,19 +417,21 @@ def test_wants(accept: str | None, content_type: str | None, json: bool, page: b
 
 def test_problem_as_json() -> None:
     """RD-4: RFC 9457, with a stable code and messages by field, and nothing of the reason."""
-    response = problem(ValidationError("secret", fields={"email": "is needed"}), json=True)
+    response = problem(ValidationError("secret", fields={"email": "This field is required."}), json=True)
 
     assert response.headers["content-type"] == "application/problem+json"
     assert response.status_code == 422
     assert response.body == (
         b'{"type":"about:blank","title":"Some fields need another look","status":422,"code":"validation_failed",'
-        b'"fields":{"email":"is needed"}}'
+        b'"fields":{"email":"This field is required."}}'
     )
 
 
 def test_problem_as_text() -> None:
     """The title, then a line for each field; every 401 is ``Access denied``."""
-    response = problem(ValidationError(fields={"email": "is needed", "password": "is too long"}), json=False)
+    response = problem(
+        ValidationError(fields={"email": "This field is required.", "password": "This text is too long."}), json=False
+    )
 
     assert response.body == b"Some fields need another look\nemail: is needed\npassword: is too long"
     assert problem(InvalidTokenError("expired"), json=False).body == b"Access denied"

@@ -51,7 +51,9 @@ def test_form_page_without_a_token_hides_nothing() -> None:
 def test_form_page_says_what_is_wrong_with_the_link() -> None:
     """A token that is missing is nothing to type in: the message is about the link, else about the fields."""
     form = Form(title="Hello", token="t", fields=(NAME,))
-    incomplete = form_page(form, action="/x", token="", app_name="App", problems={"t": "is needed"}, status=422)
+    incomplete = form_page(
+        form, action="/x", token="", app_name="App", problems={"t": "This field is required."}, status=422
+    )
     refused = form_page(form, action="/x", token="<b>", app_name="App", problems={"name": "is odd"}, status=422)
 
     assert 'role="alert">This link is not complete. Please ask for a new one.<' in incomplete.html

@@ -20,7 +20,9 @@ MAX_NAME_CHARACTERS = 64
 _TEST = ".test"
 
 _TOO_LONG = Message("address.too_long", "The address is too long.")
-_AMBIGUOUS = Message("address.ambiguous", "Mail systems do not agree on a character before the @ of this address.")
+_AMBIGUOUS = Message(
+    "address.ambiguous", "Mail systems do not agree on a character before the @ of this address. Use another address."
+)
 _NO_MAIL = Message("address.no_mail", "The domain of this address cannot receive mail.")
 _NO_ADDRESS = Message("address.invalid", "This is not a mail address.")
 _LENGTH = Message("name.length", "A name has 1 to {limit} characters.", limit=MAX_NAME_CHARACTERS)

@@ -153,7 +153,9 @@ class AuthPlug(Generic[U]):
         if (found := await self._serving.view_again(incoming, incoming.known)) is not None:
             viewed, view = found
             return self._pages.view(view, viewed, incoming, failed=activity, reason=reason)
-        form = await self._serving.form_again(request, incoming)
+        # Of a store that does not answer nothing is asked twice.
+        is_down = isinstance(reason, UnavailableError)
+        form = incoming.form if is_down else await self._serving.form_again(request, incoming)
         return None if form is None else await self._serving.draw_form(request, incoming, form, incoming.shown, reason)
 
     async def handle_form(

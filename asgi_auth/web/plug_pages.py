@@ -107,8 +107,11 @@ class PlugPages:
             failed: The activity whose form is drawn again.
             reason: Why it was refused; None: nothing was.
         """
-        context, parts = self.context(incoming), list[str]()
-        number = 0
+        context, parts, number = self.context(incoming), list[str](), 0
+        offered = {posts_to for _, posts_to in self._forms_of(view, activity)}
+        if reason is not None and failed is not None and failed not in offered:
+            told = " ".join(map(incoming.say, reason.fields.values())) or reason.title  # that form is gone by now
+            parts.append(self._pages.message(told, context, kind="problem"))
         for section in (view, *view.parts):
             if section is not view and section.title:
                 parts.append(f"<h2>{escape(context.say(section.title))}</h2>")
@@ -192,7 +195,9 @@ class PlugPages:
 
     def way_round(self, incoming: Incoming, reason: AuthError) -> str | None:
         """The page where the user has to go first: to sign in, or to prove again who they are. None: none."""
-        needs_session = incoming.activity == ACCOUNT or (incoming.phase is not None and incoming.phase.who == "session")
+        phase = incoming.phase
+        of_link = phase is not None and phase.form is not None and phase.form.token is not None
+        needs_session = incoming.activity == ACCOUNT or (phase is not None and phase.who == "session" and not of_link)
         if isinstance(reason, NotFreshError):
             who = "session"
         elif needs_session and isinstance(reason, AuthenticationFailedError) and not incoming.is_signed_in:
@@ -202,7 +207,7 @@ class PlugPages:
         pages = (
             self._routing.path(activity) for activity, phase in self._routes() if phase.proves and phase.who == who
         )
-        is_page = incoming.activity == ACCOUNT or (incoming.phase is not None and incoming.phase.page)
+        is_page = incoming.activity == ACCOUNT or (phase is not None and phase.page)
         back = incoming.activity if is_page else ACCOUNT
         return self._going_on(next(pages, None), self._routing.path(back))
 

@@ -171,12 +171,14 @@ class Serving:
 
     async def _show_form(self, request: Request, incoming: Incoming, phase: Phase, form: Form) -> Response:
         """The page of a form, for those who may use the phase."""
-        asked = PhaseRequest(method=request.method)
-        if phase.who == "session" or phase.form_for is not None:
+        # The page of a mailed link opens for anyone: else the token would be lost on the way to the sign-in.
+        is_closed = phase.who == "session" and form.token is None
+        if is_closed or phase.form_for is not None:
             asked = await self._asked(request, incoming, phase)
-            self._check_who(phase, asked)
-        if phase.form_for is not None:
-            form = await phase.form_for(asked)
+            if is_closed:
+                self._check_who(phase, asked)
+            if phase.form_for is not None:
+                form = await phase.form_for(asked)
         return await self.draw_form(request, incoming, form, EMPTY, None)
 
     async def draw_form(

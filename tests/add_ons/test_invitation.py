@@ -153,7 +153,8 @@ async def test_invite_mails_a_link_and_keeps_a_row(auth: LocalAuthentication, ev
     [record] = await invitations(auth)
 
     assert (user, token, recipient) == (None, None, None)
-    assert dict(opts) == {
+    assert {name: value for name, value in opts.items() if name != "texts"} == {
+        "locale": "en",
         "purpose": "invitation",
         "address": "Alice@mail.example.org",
         "app_name": "localhost",
@@ -261,7 +262,7 @@ async def test_invite_refuses_a_grant_that_nobody_writes(tmp_path: Path) -> None
     error = await refused(auth.add_on("invitation").invite(APPLICATION, EMAIL, grant=ROLE))
 
     assert isinstance(error, ValidationError)
-    assert error.fields == {"grant": "is not taken here"}
+    assert error.fields == {"grant": "This is not supported here."}
     token = await invite(auth, grant={})
     await auth.strategy("password").register(joining(token))
     assert await states(auth) == ["accepted"]
@@ -370,7 +371,7 @@ async def test_resend_makes_a_new_link(auth: LocalAuthentication) -> None:
     assert (after.version, after.sent_count, after.grant) == (2, 2, ROLE)
     assert (after.last_sent_at, after.expires_at) == (auth.clock(), auth.clock() + A_WEEK)
     assert isinstance(error, InvalidTokenError)
-    assert error.fields == {"invitation_token": "A newer invitation was sent. Please open the link of the newest mail."}
+    assert error.fields == {"invitation_token": "A newer invitation was sent. Open the link of the newest mail."}
     assert (await auth.add_on("invitation").view(shown(newest_token(auth)))).data["to_do"] == "register"
 
 
@@ -713,7 +714,7 @@ async def test_accept_needs_the_address_confirmed(auth: LocalAuthentication, rol
     error = await refused(auth.add_on("invitation").accept(user, shown(token)))
 
     assert isinstance(error, ForbiddenError)
-    assert error.fields == {"account": "Sign in with the account whose address was invited, and has been confirmed."}
+    assert error.fields == {"account": "Sign in with the account whose address was invited and has been confirmed."}
     assert (roles.granted, await states(auth)) == ([], ["pending"])
 
 
@@ -751,7 +752,7 @@ async def test_accept_follows_the_address_to_who_has_it_now(auth: LocalAuthentic
 async def test_accept_that_is_refused_rolls_back(auth: LocalAuthentication, roles: Roles) -> None:
     """The application's own refusal is the answer, and the invitation stays usable."""
     user, token = await member_of(auth), await invite(auth)
-    roles.refusal = ValidationError("no seat", fields={"seat": "is taken"})
+    roles.refusal = ValidationError("no seat", fields={"seat": "This name is taken. Choose another one."})
 
     assert await refused(auth.add_on("invitation").accept(user, shown(token))) is roles.refusal
     assert (await states(auth), (await invitations(auth))[0].accepted_by) == (["pending"], None)
@@ -763,7 +764,7 @@ async def test_a_token_is_needed(auth: LocalAuthentication, parameter: str) -> N
     error = await refused(getattr(auth.add_on("invitation"), parameter)({}))
 
     assert isinstance(error, ValidationError)
-    assert error.fields == {"invitation_token": "is needed"}
+    assert error.fields == {"invitation_token": "This field is required."}
 
 
 @pytest.mark.parametrize(("seconds", "alive"), [(-1, True), (0, False), (1, False)])

@@ -102,7 +102,7 @@ async def test_lure_by_a_link_of_the_attackers_own(auth: LocalAuthentication, ro
 
     assert view.data["email"] == OTHER_EMAIL
     assert isinstance(error, ValidationError)
-    assert error.fields == {"email": "is not the address that was invited"}
+    assert error.fields == {"email": "This is not the address that was invited."}
     assert roles.granted == []
 
 

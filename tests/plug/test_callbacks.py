@@ -133,7 +133,10 @@ async def test_failures_get_what_they_need(auth: LocalAuthentication) -> None:
     assert unknown.json() == [None, None, "RouteNotFoundError", {}, {}]
     assert (wrong.status, wrong.json()[:3]) == (418, ["password", "sign_in", "AuthenticationFailedError"])
     assert wrong["www-authenticate"] == 'Bearer realm="localhost"'
-    assert invalid.json()[3:] == [{"password_confirmation": "is needed"}, {"x": "y"}]
+    assert invalid.json()[3:] == [
+        {"password_confirmation": "This field is required.", "password": "Use at least 8 characters."},
+        {"x": "y"},
+    ]
     assert (method.json()[:2], method["allow"]) == ([None, "sign_out"], "POST")
 
 
@@ -378,7 +381,7 @@ async def test_page_asked_for_ahead_is_drawn_and_a_post_is_done(auth: LocalAuthe
     """CF-3: the page of a form changes nothing; no browser posts ahead, so that the header stops no sign-out."""
     _, token = await register(auth)
     headers = {**PAGE, "sec-purpose": "prefetch"}
-    drawn = await ask(AuthPlug(auth), "GET", "/auth/password/reset", headers=headers)
+    drawn = await ask(AuthPlug(auth), "GET", "/auth/password/sign_in", headers=headers)
     signed_out = await post(AuthPlug(auth), "/auth/sign_out", headers=headers, cookie=f"user_session={token.cookie}")
 
     assert (drawn.status, signed_out.status) == (200, 200)
@@ -431,10 +434,10 @@ async def test_a_phase_for_somebody_who_is_signed_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reason", "status", "text"),
     [
-        (InvalidTokenError(), 401, "Ask for a new link"),
-        (AuthenticationFailedError(), 401, "Go back"),
+        (InvalidTokenError(), 401, "ask for a new one"),
+        (AuthenticationFailedError(), 401, 'role="alert">Access denied'),
         (ForbiddenError(), 403, "Go back"),
-        (RouteNotFoundError(), 404, "Go back"),
+        (RouteNotFoundError(), 404, "Check the address"),
     ],
 )
 async def test_a_page_without_a_token_or_fields(tmp_path: Path, reason: AuthError, status: int, text: str) -> None:
@@ -502,7 +505,7 @@ async def test_headers_of_every_answer(auth: LocalAuthentication) -> None:
     answers = [
         await post(plug, "/auth/password/register", registration()),
         await post(plug, "/auth/password/sign_in", credentials(OTHER_EMAIL)),
-        await ask(plug, "GET", "/auth/password/reset", headers=PAGE),
+        await ask(plug, "GET", "/auth/password/sign_in", headers=PAGE),
         await post(plug, "/auth/no/where"),
     ]
     assert [(answer.status, answer["x-seen"]) for answer in answers] == [

@@ -266,11 +266,11 @@ async def test_a_reset_signs_everybody_out(auth: LocalAuthentication) -> None:
 MALFORMED = {"headers": {"authorization": "Bearer"}, "path": "/auth/password/reauthenticate"}
 FAILURES: list[tuple[int, str, str, dict[str, Any]]] = [
     (404, "route_not_found", "There is nothing at this address", {"path": "/auth/password/unknown"}),
-    (405, "method_not_allowed", "The method is not allowed here", {"method": "PUT"}),
+    (405, "method_not_allowed", "This address cannot be used in this way", {"method": "PUT"}),
     (413, "body_too_large", "The request is too large", {"headers": {"content-length": "65537"}}),
     (415, "unsupported_media_type", "The request must be JSON or a form, in UTF-8", {"body": b"x"}),
     (400, "malformed_request", "The request could not be read", MALFORMED),
-    (422, "validation_failed", "Some fields need another look", {"data": {"email": "a@x.example.org"}}),
+    (422, "validation_failed", "Some fields are not right yet", {"data": {"email": "a@x.example.org"}}),
     (401, "authentication_failed", "Access denied", {"data": credentials()}),
     (403, "cross_site", "The request came from another site", {"headers": {"origin": "null"}}),
     (421, "misdirected_request", "The request was sent to the wrong host", {"headers": {"host": "evil.example"}}),
@@ -291,7 +291,7 @@ async def test_failures(plug: AuthPlug[User], status: int, code: str, title: str
     for answer in (text, problem):
         assert _hardened(answer)
         assert answer["set-cookie"] is None
-        assert answer["allow"] == ("POST" if status == 405 else None)
+        assert answer["allow"] == ("GET, HEAD, POST" if status == 405 else None)
         assert answer["www-authenticate"] == {
             400: 'Bearer realm="localhost", error="invalid_request"',
             401: 'Bearer realm="localhost"',
@@ -314,8 +314,8 @@ async def test_validation_names_the_fields(auth: LocalAuthentication, plug: Auth
     differ = {**registration(), "password_confirmation": NEW_PASSWORD}
     taken = await ask(plug, "POST", "/auth/password/register", json=registration())
 
-    needed = "is needed"
-    assert empty.json()["fields"] == {"password": needed, "password_confirmation": needed}
+    needed = "This field is required."
+    assert empty.json()["fields"] == {"email": needed, "password": needed, "password_confirmation": needed}
     answer = await ask(plug, "POST", "/auth/password/register", json=differ)
     assert answer.json()["fields"] == {"password_confirmation": "The two passwords are not the same."}
     assert (taken.status, taken.json()["code"]) == (422, "identity_taken")

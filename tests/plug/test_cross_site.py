@@ -30,6 +30,8 @@ ENDPOINTS = [
     "password/reset",
     "sign_out",
 ]
+PAGES = ["password/register", "password/sign_in", "password/reset_request", "password/reset"]
+"""Those that a person can open."""
 
 SITES = [None, "same-origin", "none", "same-site", "cross-site", "garbage"]
 """Values of Sec-Fetch-Site, in the order of the columns below."""
@@ -205,10 +207,10 @@ async def test_methods(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug
                 headers={"origin": "https://evil.example", "access-control-request-method": "POST"},
                 cookie=f"user_session={token.cookie}",
             )
-            page = endpoint == "password/reset" and method in ("GET", "HEAD")
-            assert answer.status == (200 if page else 405), (endpoint, method)
-            allow = "GET, HEAD, POST" if endpoint == "password/reset" else "POST"
-            assert answer["allow"] == (None if page else allow)
+            shown = endpoint in PAGES and method in ("GET", "HEAD")
+            assert answer.status == (200 if shown else 405), (endpoint, method)
+            allow = "GET, HEAD, POST" if endpoint in PAGES else "POST"
+            assert answer["allow"] == (None if shown else allow)
             assert answer["set-cookie"] is None
             assert not [name for name, _ in answer.headers if name.startswith("access-control")]
 

@@ -229,7 +229,7 @@ async def test_browser_is_told_where_a_factor_has_no_page(tmp_path: Path) -> Non
         await auth.accounts.create({"email": EMAIL}, password=credentials()["password"])
         answer = await post(AuthPlug(auth), "/auth/password/sign_in", credentials(), headers=PAGE)
 
-    assert (answer.status, answer.text) == (401, "Another factor is needed")
+    assert (answer.status, answer.text) == (401, "Another step is required to sign in")
     assert "user_pending" in str(answer.all("set-cookie"))
 
 

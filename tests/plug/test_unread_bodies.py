@@ -94,8 +94,8 @@ MANY_HEADERS = {f"x-{number}": "" for number in range(300)}
         ("POST", "/auth/password/sign_in", MANY_HEADERS, 400),
         ("POST", "/auth/password/sign_in", {"content-type": "text/plain"}, 415),
         ("POST", "/auth/password/reauthenticate", {"authorization": "Bearer"}, 400),
-        ("GET", "/auth/password/reset", {"content-length": "40960"}, 200),
-        ("GET", "/auth/password/sign_in", {"transfer-encoding": "chunked"}, 405),
+        ("GET", "/auth/password/reset_request", {"content-length": "40960"}, 200),
+        ("GET", "/auth/password/sign_in_with_token", {"transfer-encoding": "chunked"}, 405),
     ],
 )
 async def test_plug_answers_after_the_body(

@@ -25,7 +25,7 @@ def test_texts_refuses_what_is_not_text(value: Any) -> None:
     for required, optional in ((["email"], []), ([], ["email"])):
         with pytest.raises(ValidationError) as refused:
             read_texts({"email": value}, required=required, optional=optional)
-        assert dict(refused.value.fields) == {"email": "must be text"}
+        assert dict(refused.value.fields) == {"email": "This must be text."}
 
 
 @pytest.mark.parametrize("params", [{}, {"email": None}, {"email": ""}])
@@ -33,7 +33,7 @@ def test_texts_asks_for_what_is_needed(params: dict[str, Any]) -> None:
     """Absent, null and empty are the same: missing where it is needed, left out where it is not."""
     with pytest.raises(ValidationError) as refused:
         read_texts(params, required=["email"])
-    assert dict(refused.value.fields) == {"email": "is needed"}
+    assert dict(refused.value.fields) == {"email": "This field is required."}
     assert read_texts(params, optional=["email"]) == {}
 
 
@@ -41,7 +41,11 @@ def test_texts_names_everything_that_is_wrong() -> None:
     """One answer names every parameter that needs another look."""
     with pytest.raises(ValidationError) as refused:
         read_texts({"email": 1, "name": "x" * 11}, required=["email", "password"], optional=["name"], limit=10)
-    assert dict(refused.value.fields) == {"email": "must be text", "password": "is needed", "name": "is too long"}
+    assert dict(refused.value.fields) == {
+        "email": "This must be text.",
+        "password": "This field is required.",
+        "name": "This text is too long.",
+    }
 
 
 def test_texts_has_a_limit() -> None:

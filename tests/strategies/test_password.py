@@ -604,7 +604,7 @@ async def test_sign_in_by_user_name(tmp_path: Path) -> None:
     assert await is_alive(auth, token)
     with pytest.raises(ValidationError) as refused:
         await actions(auth).register({**registration(OTHER_EMAIL)})
-    assert dict(refused.value.fields) == {"username": "is needed"}
+    assert dict(refused.value.fields) == {"username": "This field is required."}
     with pytest.raises(ValidationError) as refused:
         await actions(auth).register({**params, "username": "bob", "email": "bob"})
     assert list(refused.value.fields) == ["email"]
@@ -861,7 +861,15 @@ async def test_reset_tells_the_owner_without_a_secret(auth: LocalAuthentication)
     await actions(auth).reset(new_password(await request_reset(auth)))
     recipient, token, opts = auth.sender.messages[-1]
     assert (recipient.id, token) == (user.id, None)
-    assert opts == {"purpose": "password_changed", "address": EMAIL, "app_name": "localhost"}
+    texts = opts["texts"]
+    assert {**opts, "texts": None} == {
+        "purpose": "password_changed",
+        "address": EMAIL,
+        "app_name": "localhost",
+        "locale": "en",
+        "texts": None,
+    }
+    assert (texts.subject, texts.link, texts.expiry) == ("Your password for localhost was changed", "", "")
 
 
 async def test_reset_tells_the_owner_though_the_caller_is_gone(auth: LocalAuthentication) -> None:
@@ -936,7 +944,7 @@ async def test_reset_tokens_that_are_not_live_look_the_same(auth: LocalAuthentic
             await actions(auth).reset(new_password(token))
         error = refused.value
         faces.add((type(error), error.code, error.status, error.title, *error.fields, *error.headers))
-    assert faces == {(InvalidTokenError, "invalid_token", 401, "The link or token is not valid any more")}
+    assert faces == {(InvalidTokenError, "invalid_token", 401, "This link or token is no longer valid")}
 
 
 @pytest.mark.parametrize(("seconds", "live"), [(-1, True), (0, False), (1, False)])

@@ -58,7 +58,8 @@ CANCEL = Form(
 CHANGE_EMAIL = Form(
     title=Message("change_email.title", "Change your address"),
     text=Message(
-        "change_email.text", "We send a link to the new address. Your present address stays until you open that link."
+        "change_email.text",
+        "We send a link to the new address. Your present address stays until you confirm the new one with that link.",
     ),
     fields=(
         FormField(

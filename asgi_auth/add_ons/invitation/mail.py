@@ -57,7 +57,10 @@ class InvitationMail:
     async def inviter_name(self, invitation: InvitationRecord) -> str | None:
         """What to call who invites, without anything that a mail or page might act upon; None: the application."""
         found = None if invitation.inviter_id is None else await self._services.accounts.get(invitation.inviter_id)
-        return None if found is None else self._services.accounts.display_name(found.user)
+        if found is None:
+            return None
+        name = self._services.accounts.display_name(found.user)
+        return "" if name == found.account.user_id else name  # which says nothing to a stranger
 
 
 def proves_addresses(services: Services[Any]) -> bool:

@@ -73,7 +73,7 @@ def invited_form(options: "Password") -> Form:
     return Form(
         title=_REGISTER,
         token="invitation_token",
-        fields=(*known_by, *_extra_fields(options), *_new_password(options)),
+        fields=(*known_by, *_extra_fields(options, but="email"), *_new_password(options)),
         button=_CREATE,
         done=Message("register.made", "Your account was created. You can sign in now."),
     )
@@ -117,13 +117,15 @@ def reset_form(options: "Password", shown: str | None = None) -> Form:
     )
 
 
-def _extra_fields(options: "Password") -> tuple[FormField, ...]:
-    address = _EMAIL if options.identity_field == "username" else None
+def _extra_fields(options: "Password", *, but: str | None = None) -> tuple[FormField, ...]:
+    """The extra fields of a registration. The label of a field of the application is made of its name."""
+    address = FormField(name="email", label=_EMAIL.label, autocomplete="email", inputmode="email")
     return tuple(
-        FormField(name="email", label=address.label, autocomplete="email", inputmode="email")
-        if name == "email" and address is not None
+        address
+        if name == "email"
         else FormField(name=name, label=name.replace("_", " ").capitalize(), autocomplete="on")
         for name in options.register_fields
+        if name != but
     )
 
 

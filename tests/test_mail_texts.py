@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from asgi_auth.senders.mail_texts import words_for
+from asgi_auth.mail_texts import mail_texts
 
 INVITATION = {"purpose": "invitation", "app_name": "Acme", "inviter": None, "scope": None, "registered": False}
 
@@ -12,19 +12,19 @@ INVITATION = {"purpose": "invitation", "app_name": "Acme", "inviter": None, "sco
 @pytest.mark.parametrize(
     ("opts", "lead"),
     [
-        ({}, "Acme has invited you to Acme. Open the link to make your account, or to decline."),
+        ({}, "Acme has invited you to Acme. Open the link to create your account, or to decline."),
         (
             {"inviter": "bob@mail.example.org", "scope": "The {app_name} club"},
-            "bob@mail.example.org has invited you to The {app_name} club. Open the link to make your account, or"
+            "bob@mail.example.org has invited you to The {app_name} club. Open the link to create your account, or"
             " to decline.",
         ),
         (
             {"inviter": "Bob\r\nBcc: x", "registered": True},
-            "Bob Bcc: x has invited you to Acme. You have an account at Acme: open the link and sign in to accept, or"
+            "Bob Bcc: x has invited you to Acme. You have an account at Acme. Open the link and sign in to accept, or"
             " to decline.",
         ),
     ],
 )
 def test_invitation_says_who_invites_to_what(opts: dict[str, Any], lead: str) -> None:
     """Whoever has an account is told to sign in; what others have chosen is one line of text, and no template."""
-    assert words_for({**INVITATION, **opts}).lead == lead
+    assert mail_texts({"address": "a@mail.example.org", **INVITATION, **opts}).lead == lead

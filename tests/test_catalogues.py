@@ -1,0 +1,93 @@
+"""Every text of the library can be said in every language that it has."""
+
+import re
+from gettext import GNUTranslations
+from io import BytesIO
+
+import pytest
+
+from asgi_auth.messages import LOCALES, Message, languages, translate
+from tests.catalogues import compiled, messages, path_of, read, updated
+
+LANGUAGES = ["ar", "de", "es", "fr", "it", "ja", "nl", "pl", "pt"]
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+def _forms(language: str) -> dict[str, list[str]]:
+    """Every form of every translation, by key."""
+    entries = {str(entry.context): entry.string for entry in read(language) if entry.id}
+    return {key: [text] if isinstance(text, str) else list(text) for key, text in entries.items()}
+
+
+def test_languages_are_those_of_the_library() -> None:
+    """The documentation promises English and these."""
+    assert languages() == {"en", *LANGUAGES}
+    assert sorted(path.name for path in LOCALES.iterdir()) == LANGUAGES
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_text_is_translated(language: str) -> None:
+    """No key is missing, none is left over, no form is empty, and each has the English text as it is now."""
+    expected = {key: texts if len(texts) > 1 else texts[0] for key, texts in messages().items()}
+
+    assert {entry.context: entry.id for entry in read(language) if entry.id} == expected
+    assert [key for key, forms in _forms(language).items() if not all(form.strip() for form in forms)] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translations_have_the_values(language: str) -> None:
+    """A form that lacks a value, or names another one, would say something else or fail."""
+    expected = {key: set(_PLACEHOLDER.findall(texts[-1])) for key, texts in messages().items()}
+    wrong = [
+        key
+        for key, forms in _forms(language).items()
+        if any(set(_PLACEHOLDER.findall(form)) != expected[key] for form in forms)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_read_was_compiled_of_what_is_edited(language: str) -> None:
+    """Run ``tox -e catalogues`` after a change of a translation."""
+
+    def texts(compiled_: bytes) -> dict[object, str]:
+        found = GNUTranslations(BytesIO(compiled_))._catalog  # type: ignore[attr-defined]  # there is no other way
+        return {key: text for key, text in found.items() if key}
+
+    assert texts(path_of(language, "mo").read_bytes()) == texts(compiled(language))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_text_is_said_in_the_language(language: str) -> None:
+    """The library finds each translation by the key and the English text."""
+    forms = _forms(language)
+    for key, (text, *plural) in messages().items():
+        names = set(_PLACEHOLDER.findall(" ".join((text, *plural))))
+        message = Message(key, text, *plural, **dict.fromkeys(names, 7))
+        assert translate(message, language) in [message.fill(form) for form in forms[key]]
+
+
+@pytest.mark.parametrize(
+    ("language", "count", "text"),
+    [
+        ("de", 1, "Zu viele Versuche. Versuchen Sie es in 1 Minute erneut."),
+        ("de", 2, "Zu viele Versuche. Versuchen Sie es in 2 Minuten erneut."),
+        ("pl", 3, "Zbyt wiele prób. Spróbuj ponownie za 3 minuty."),
+        ("pl", 5, "Zbyt wiele prób. Spróbuj ponownie za 5 minut."),
+        ("ja", 1, "試行回数が多すぎます。1 分後にもう一度お試しください。"),
+    ],
+)
+def test_plural_forms(language: str, count: int, text: str) -> None:
+    """Each language has the forms that it needs."""
+    one, other = messages()["form.wait_minutes"]
+    assert translate(Message("form.wait_minutes", one, other, count=count), language) == text
+
+
+def test_update_keeps_what_is_translated() -> None:
+    """A new text is empty, so that the test above finds it; the others stay."""
+    catalogue = updated("de", {"accept.button": "Annehmen"})
+    strings = {str(entry.context): entry.string for entry in catalogue if entry.id}
+
+    assert strings["accept.button"] == "Annehmen"
+    assert strings["decline.button"] == ""
+    assert strings.keys() == messages().keys()
