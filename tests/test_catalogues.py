@@ -16,7 +16,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 def _forms(language: str) -> dict[str, list[str]]:
     """Every form of every translation, by key."""
     entries = {str(entry.context): entry.string for entry in read(language) if entry.id}
-    return {key: [text] if isinstance(text, str) else list(text) for key, text in entries.items()}
+    return {key: [text] if isinstance(text, str) else list(text or ()) for key, text in entries.items()}
 
 
 def test_languages_are_those_of_the_library() -> None:
@@ -89,5 +89,5 @@ def test_update_keeps_what_is_translated() -> None:
     strings = {str(entry.context): entry.string for entry in catalogue if entry.id}
 
     assert strings["accept.button"] == "Annehmen"
-    assert strings["decline.button"] == ""
+    assert not strings["decline.button"]
     assert strings.keys() == messages().keys()
