@@ -104,7 +104,7 @@ async def test_invited_owner_has_to_give_what_may_not_be_empty(tmp_path: Path) -
         shown = {"invitation_token": links(auth)["invitation", EMAIL]}
         with pytest.raises(ValidationError) as caught:
             await register(auth, nickname="alice", **shown)
-        assert caught.value.fields == {"town": "is needed"}
+        assert caught.value.fields == {"town": "This field is required."}
         assert (await found_of(auth)).account.confirmed_at is None
         await register(auth, **GIVEN, **shown)
         await auth.close()
