@@ -40,7 +40,7 @@ from asgi_auth.testing.stores.users import register
 from asgi_auth.types import Account, UserMixin
 from tests.add_ons.confirming import links
 from tests.stores.engines import engines, make
-from tests.support import EMAIL, LocalAuthentication, make_auth, registration
+from tests.support import EMAIL, NEW_PASSWORD, LocalAuthentication, make_auth, registration
 
 pytestmark = pytest.mark.anyio
 
@@ -125,6 +125,8 @@ class Player(UserMixin, Base):
         """A rule in Python, as SQLAlchemy's documentation writes one."""
         if motto == "hunter2":
             raise ValueError(motto)
+        if motto == "?":
+            raise ValidationError(fields={"motto": "Say a little more."})
         return motto
 
 
@@ -156,6 +158,7 @@ BROKEN: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"rests": 8}, {"rests": INVALID}),
     ({"code": "forbidden"}, {"code": INVALID}),
     ({"motto": "hunter2", "nick": "fine"}, {"motto": INVALID}),
+    ({"motto": "?"}, {"motto": "Say a little more."}),
     ({"country_id": 99, "nick": "fine"}, {"country_id": "This value does not exist."}),
 ]
 """A change that breaks a rule, and what is said of it. Several problems are in one answer where they can be."""
@@ -477,3 +480,25 @@ async def test_change_that_breaks_a_rule_is_refused(auth: LocalAuthentication) -
     found = await auth.accounts.get(user)
     assert found is not None
     assert found.user.nick == "alice"  # type: ignore[attr-defined]
+
+
+async def test_claim_that_a_trigger_forbids_is_refused(tmp_path: Path) -> None:
+    """A claim that has to forget the fields of strangers, and may not, is refused; nothing is confirmed."""
+    async with opened("sqlite", tmp_path, Player, fields=FIELDS) as (store, engine):
+        sender = MemorySender()
+        password = Password(register_fields=["town", "nick"], resettable=Resettable(sender=sender))
+        auth = make_auth(
+            tmp_path, sender=sender, store=store, strategies=[password], add_ons=[Confirmation(sender=sender)]
+        )
+        await auth.strategy("password").register({**registration(), "town": "Ayr", "nick": "mallory"})
+        await auth.strategy("password").register({**registration(password=NEW_PASSWORD), "town": "Ayr"})
+        token = links(auth)["confirmation", EMAIL]
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql(
+                "CREATE TRIGGER keep BEFORE UPDATE ON players WHEN new.nick IS NULL BEGIN SELECT RAISE(ABORT, ''); END"
+            )
+        assert await refused(auth.add_on("confirmation").confirm({"confirmation_token": token})) == SOME
+        found = await auth.accounts.find("email", EMAIL)
+        assert found is not None
+        assert found.account.confirmed_at is None
+        await auth.close()

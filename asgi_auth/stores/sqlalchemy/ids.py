@@ -66,8 +66,11 @@ class IdType:
             if seen:  # what it says of itself may be that of the type beneath
                 return next((kind for kind in KINDS if type(seen[0]) is not bool and isinstance(seen[0], kind)), None)
         with suppress(NotImplementedError):
-            return next((kind for kind in KINDS if declared.python_type is kind), None)
-        return None
+            named = declared.python_type
+            if named is not object:
+                return next((kind for kind in KINDS if named is kind), None)
+        # An application's type that does not say what it has, and knows none of the samples.
+        return IdType(declared.impl_instance, self._dialect).kind if isinstance(declared, TypeDecorator) else None
 
     def _seen(self) -> Iterator[Any]:
         """What the type makes of values that a database may have; nothing of those that it refuses."""
@@ -89,11 +92,16 @@ class IdType:
     def _survives(self, value: Any) -> bool:
         """Whether *value* comes back as it went in."""
         try:
-            sent = self._bind(value)
-            back = self._result(UUID(str(sent)) if self._is_native else sent)
+            back = self._result(self._returned(self._bind(value)))
         except Exception:  # of the application's type, which may raise anything
             return False
         return type(back) is type(value) and bool(back == value)
+
+    def _returned(self, sent: Any) -> Any:
+        """What the driver gives for what it was given, where that is not the same."""
+        if self._is_native:
+            return UUID(str(sent))
+        return bytes(sent) if isinstance(sent, memoryview) else sent
 
 
 def _same(value: Any) -> Any:
