@@ -230,9 +230,15 @@ async def players(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         yield scoped
 
 
-async def add(scoped: ScopedStore[Any], email: str, **fields: Any) -> Any:
+async def add(scoped: Any, email: str, **fields: Any) -> Any:
     """A player with these fields, who has a town in any case."""
     return await register(scoped, "", **{"email": email, "town": "Ayr", **fields})
+
+
+async def added_in_a_transaction(scoped: ScopedStore[Any], **fields: Any) -> None:
+    """A player who is added with whatever else an act does."""
+    async with scoped.transaction() as work:
+        await add(work, "2@x.org", **fields)
 
 
 async def refused(act: Awaitable[Any], expected: type[ValidationError] = ValidationError) -> dict[str, str]:
@@ -274,11 +280,16 @@ async def test_refused_change_leaves_the_transaction_usable(players: ScopedStore
     """A claim that may not give every column its default tries again, in one transaction, with what it must keep."""
     bob_id = (await add(players, "bob@x.org")).account.user_id
     email, fields = {"email": "bob@x.org"}, {"email": "bob@x.org", "town": "Ayr"}
+    eve_id = (await add(players, "eve@x.org")).account.user_id
     async with players.transaction() as work:
+        await work.users.update(eve_id, {"nick": "before"}, {})
         assert await refused(work.users.replace(bob_id, {**fields, "mobile": "1"}, email)) == {
             "mobile": "This mobile is already in use."
         }
         assert await work.users.replace(bob_id, {**fields, "mobile": "2"}, email)
+    found = await players.users.get(eve_id)
+    assert found is not None
+    assert found.user.nick == "before"
 
 
 async def test_rule_of_a_listener_is_of_no_field(players: ScopedStore[Any]) -> None:
@@ -333,6 +344,7 @@ async def test_rules_that_only_the_database_has_are_refused(tmp_path: Path, dial
             broken.append(({"level": 1}, SOME))  # told at the commit, by a name that says nothing
         for fields, problems in broken:
             assert await refused(add(scoped, "2@x.org", **fields)) == problems
+            assert await refused(added_in_a_transaction(scoped, **fields)) == problems
 
 
 # --- identities ------------------------------------------------------------------------------------------------------
@@ -484,18 +496,18 @@ async def test_change_that_breaks_a_rule_is_refused(auth: LocalAuthentication) -
 
 async def test_claim_that_a_trigger_forbids_is_refused(tmp_path: Path) -> None:
     """A claim that has to forget the fields of strangers, and may not, is refused; nothing is confirmed."""
-    async with opened("sqlite", tmp_path, Player, fields=FIELDS) as (store, engine):
+    async with opened("sqlite", tmp_path, Taken, fields=NAMED) as (store, engine):
         sender = MemorySender()
-        password = Password(register_fields=["town", "nick"], resettable=Resettable(sender=sender))
+        password = Password(register_fields=["nick"], resettable=Resettable(sender=sender))
         auth = make_auth(
             tmp_path, sender=sender, store=store, strategies=[password], add_ons=[Confirmation(sender=sender)]
         )
-        await auth.strategy("password").register({**registration(), "town": "Ayr", "nick": "mallory"})
-        await auth.strategy("password").register({**registration(password=NEW_PASSWORD), "town": "Ayr"})
+        await auth.strategy("password").register({**registration(), "nick": "mallory"})
+        await auth.strategy("password").register(registration(password=NEW_PASSWORD))
         token = links(auth)["confirmation", EMAIL]
         async with engine.begin() as connection:
             await connection.exec_driver_sql(
-                "CREATE TRIGGER keep BEFORE UPDATE ON players WHEN new.nick IS NULL BEGIN SELECT RAISE(ABORT, ''); END"
+                "CREATE TRIGGER keep BEFORE UPDATE ON taken WHEN new.nick IS NULL BEGIN SELECT RAISE(ABORT, ''); END"
             )
         assert await refused(auth.add_on("confirmation").confirm({"confirmation_token": token})) == SOME
         found = await auth.accounts.find("email", EMAIL)
