@@ -102,7 +102,7 @@ class Claims(Generic[U]):
         try:
             await work.users.replace(held.account.user_id, *self._drafts.normalise_fields(kept))
         except ValidationError as exc:  # raised before anything is written
-            required = {name: values[name] for name in exc.fields}
+            required = {name: values[name] for name in exc.fields if name in values}
             await work.users.replace(held.account.user_id, *self._drafts.normalise_fields({**kept, **required}))
 
     async def confirm_change(

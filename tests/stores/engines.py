@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+from sqlalchemy import Dialect, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tests.postgres import database
@@ -40,3 +41,8 @@ async def make(engine: AsyncEngine, model: Any) -> None:
     """Every table, as an application makes it without Alembic."""
     async with engine.begin() as connection:
         await connection.run_sync(model.metadata.create_all)
+
+
+def dialect_of(name: str) -> Dialect:
+    """As an engine with this driver has it."""
+    return make_url(f"{name}://").get_dialect()()

@@ -3,17 +3,15 @@
 
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
-from sqlalchemy import Dialect, Integer, MetaData, String, TypeDecorator, Uuid, event, text
+from sqlalchemy import Dialect, MetaData, event, text
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from asgi_auth.errors import ValidationError
 from asgi_auth.store import TokenRecord
 from asgi_auth.stores import SQLAlchemyStore
 from asgi_auth.stores.sqlalchemy import make_tables
@@ -170,145 +168,6 @@ async def test_joined_session_of_a_tenant_is_served_in_its_schema(tmp_path: Path
 
 
 # --- ids -------------------------------------------------------------------------------------------------------------
-
-
-class Marked(TypeDecorator[str]):
-    """Text with a mark in front, in the database alone."""
-
-    impl = String
-    cache_ok = True
-    python_type = str
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """What is kept."""
-        if value is not None and "!" in value:
-            raise ValueError(value)
-        return value if value is None else f"u-{value}"
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """What was kept."""
-        return value if value is None else value.removeprefix("u-")
-
-
-class Negative(TypeDecorator[int]):
-    """Numbers that the database has below zero."""
-
-    impl = Integer
-    cache_ok = True
-    python_type = int
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
-        """What is kept."""
-        return value if value is None else -value
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:
-        """What was kept."""
-        return value if value is None else -value
-
-
-class Short(TypeDecorator[UUID]):
-    """UUIDs that the database has as text without hyphens."""
-
-    impl = String
-    cache_ok = True
-    python_type = UUID
-
-    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> str | None:
-        """What is kept."""
-        return value if value is None else value.hex
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> UUID | None:
-        """What was kept."""
-        return value if value is None else UUID(value)
-
-
-class Base(DeclarativeBase):
-    """Of the models of this file."""
-
-
-class MarkedUser(UserMixin, Base):
-    """Has text ids of such a type."""
-
-    __tablename__ = "marked"
-    id: Mapped[str] = mapped_column(Marked, primary_key=True)
-    email: Mapped[str]
-
-
-class NegativeUser(UserMixin, Base):
-    """Has numbers."""
-
-    __tablename__ = "negative"
-    id: Mapped[int] = mapped_column(Negative, primary_key=True, default=lambda: 12)
-    email: Mapped[str]
-
-
-class TextualUser(UserMixin, Base):
-    """Has UUIDs that are text to the application."""
-
-    __tablename__ = "textual"
-    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
-    email: Mapped[str]
-
-
-class CharUser(UserMixin, Base):
-    """Has UUIDs that are text to the database."""
-
-    __tablename__ = "chars"
-    id: Mapped[UUID] = mapped_column(Uuid(native_uuid=False), primary_key=True)
-    email: Mapped[str]
-
-
-class ShortUser(UserMixin, Base):
-    """Has UUIDs that are text to the database, by a type of the application's."""
-
-    __tablename__ = "short"
-    id: Mapped[UUID] = mapped_column(Short, primary_key=True)
-    email: Mapped[str]
-
-
-TABLES = {
-    model: make_tables(model, prefix=f"{model.__tablename__}_")
-    for model in (MarkedUser, NegativeUser, TextualUser, CharUser, ShortUser)
-}
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("model", TABLES, ids=lambda model: model.__name__)
-async def test_id_of_any_type_is_the_users(tmp_path: Path, dialect: str, model: Any) -> None:
-    """Account, sessions and tokens of a user are found by the id as text, whatever the database makes of it."""
-    async with engines(dialect, tmp_path) as made:
-        engine = made()
-        await make(engine, Base)
-        scoped = SQLAlchemyStore(engine, model, tables=TABLES[model]).scope("user")
-        alice = await add_user(scoped)
-        user_id = alice.account.user_id
-        assert str(alice.user.id) == user_id
-        session, secret_hash = await add_session(scoped, alice)
-        token = await add_token(scoped, alice)
-        loaded = await scoped.sessions.load(secret_hash, now=NOW)
-        assert loaded
-        assert (loaded.session, loaded.user.id) == (session, alice.user.id)
-        assert await scoped.sessions.list(user_id, now=NOW) == [session]
-        assert await scoped.tokens.latest("reset", user_id, now=NOW) == token
-        assert await scoped.accounts.update(user_id, {"stamp": alice.account.stamp}) == alice.account
-        assert await scoped.sessions.revoke(session.id, user_id=user_id, now=NOW)
-        assert await scoped.users.delete(user_id)
-        assert await scoped.tokens.peek("reset", token.token_hash, now=NOW) is None
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_id_that_its_type_refuses_is_told_without_it(tmp_path: Path, dialect: str) -> None:
-    """SE-13: a type of the application's that does not take an id is no failure of the database, and is not quoted."""
-    async with engines(dialect, tmp_path) as made:
-        engine = made()
-        await make(engine, Base)
-        scoped = SQLAlchemyStore(engine, MarkedUser, tables=TABLES[MarkedUser]).scope("user")
-        for call in (scoped.sessions.list("hunter2!", now=NOW), scoped.users.get("hunter2!")):
-            with pytest.raises(ValidationError, match="a value cannot be stored") as error:
-                await call
-            assert (error.value.__cause__, error.value.__context__) == (None, None)
 
 
 @pytest.mark.anyio

@@ -16,15 +16,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.exc import (
     ArgumentError,
-    DataError,
-    DBAPIError,
     DisconnectionError,
-    IntegrityError,
     InvalidRequestError,
     PendingRollbackError,
     ResourceClosedError,
     SQLAlchemyError,
-    StatementError,
 )
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -38,9 +34,9 @@ from sqlalchemy.pool import StaticPool
 
 from asgi_auth.errors import AuthError, ConfigurationError, StoreUnavailableError, ValidationError
 from asgi_auth.runtime.jobs import finished
-from asgi_auth.stores.executor import ConflictError
 from asgi_auth.stores.isolation import DEFAULT_ISOLATION, refuse_other_isolation
-from asgi_auth.stores.sqlite_file import broken
+from asgi_auth.stores.sqlalchemy.broken import RuleError, broken_rule, is_about_a_value
+from asgi_auth.stores.sqlite_file import broken as is_broken
 from asgi_auth.types import Job
 
 T = TypeVar("T")
@@ -56,7 +52,7 @@ class Runner(Protocol):
         """Run *act*; commits by itself unless this is a transaction.
 
         Raises:
-            ConflictError: a constraint forbids it.
+            RuleError: a constraint forbids it.
             StoreUnavailableError: the database does not answer.
         """
         ...
@@ -332,7 +328,7 @@ def _lost(context: ExceptionContext) -> BaseException | None:
 def _note_broken(context: ExceptionContext) -> None:
     # The pool would keep a connection that is read-only, or that has read a damaged file, for good. It is given up when
     # it is asked for again: by now it is in a transaction, whose lock would stay if it were dropped here.
-    if context.connection is not None and broken(context.original_exception):
+    if context.connection is not None and is_broken(context.original_exception):
         context.connection.info["asgi_auth_broken"] = True
 
 
@@ -365,7 +361,7 @@ async def answered(call: Coroutine[Any, Any, T], timeout: float) -> T:
     """The answer to *call*, which is not cut off in the middle when the task is cancelled, only after *timeout*.
 
     Raises:
-        ConflictError: a constraint forbids it.
+        RuleError: a constraint forbids it.
         ValidationError: the database does not take a value.
         StoreUnavailableError: no answer, or none in time. What SQLAlchemy says has statement and values in it, and so
             is not even the context of these.
@@ -383,32 +379,13 @@ async def _in_time(call: Coroutine[Any, Any, T], timeout: float) -> T:
 
 
 def _translated(error: SQLAlchemyError | OSError) -> AuthError:
-    if isinstance(error, IntegrityError):
-        return ConflictError(f"sqlalchemy: {_constraint(error.orig)}")
+    broken = broken_rule(error)
+    if broken is not None:
+        return RuleError(broken)
     unusable = (PendingRollbackError, ResourceClosedError)  # a transaction after an error, which the first one quotes
     if isinstance(error, (ArgumentError, InvalidRequestError)) and not isinstance(error, unusable):
         return ConfigurationError(f"SQLAlchemyStore: {error}")  # the application's mappings; there are no values in it
-    if isinstance(error, StatementError) and _is_about_a_value(error):
+    if is_about_a_value(error):
         return ValidationError("a value cannot be stored")
     said = getattr(getattr(error, "orig", None), "sqlite_errorname", None)  # without its text, which may have values
     return StoreUnavailableError(": ".join(filter(None, ("sqlalchemy", type(error).__name__, said))))
-
-
-def _is_about_a_value(error: StatementError) -> bool:
-    if not isinstance(error, DBAPIError):
-        return True  # a type of SQLAlchemy's that does not take it
-    state = str(getattr(error.orig, "sqlstate", None) or "")  # PostgreSQL: class 22 is data exceptions
-    return isinstance(error, DataError) or state.startswith("22") or "Error binding parameter" in str(error.orig)
-
-
-def _constraint(error: Any) -> str:
-    """The kind and the name of a broken constraint: ``unique users.email``, ``null users.name``."""
-    text = str(error)
-    for kind in ("unique", "not null"):  # SQLite names columns
-        _, found, columns = text.partition(f"{kind.upper()} constraint failed: ")
-        if found:
-            return f"{kind.split()[-1]} {columns}"
-    state = getattr(error, "sqlstate", None)
-    source = getattr(error, "diag", None) or error.__cause__  # psycopg, asyncpg
-    name = getattr(source, "constraint_name", None) or getattr(source, "column_name", None) or ""
-    return f"{ {'23505': 'unique', '23502': 'null'}.get(str(state), 'constraint') } {name}"

@@ -1,28 +1,19 @@
 """What the store has to know of the application's model: its id, its identities, and how each value is read and set."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
-from uuid import UUID
+from uuid import uuid4
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    ColumnDefault,
-    DefaultClause,
-    FetchedValue,
-    Sequence,
-    SmallInteger,
-    UniqueConstraint,
-    Uuid,
-    inspect,
-    literal_column,
-)
+from sqlalchemy import Column, ColumnDefault, DefaultClause, Dialect, FetchedValue, Sequence, inspect, literal_column
 from sqlalchemy.exc import NoInspectionAvailable, SQLAlchemyError
 from sqlalchemy.orm import Mapper
 
-from asgi_auth.errors import ConfigurationError, IdentityTakenError, ValidationError
-from asgi_auth.stores.executor import ConflictError
+from asgi_auth.errors import ConfigurationError, ValidationError
+from asgi_auth.stores.sqlalchemy import texts
+from asgi_auth.stores.sqlalchemy.fitting import misfit
+from asgi_auth.stores.sqlalchemy.ids import IdType
 from asgi_auth.stores.values import storable
+from asgi_auth.types import EMPTY
 
 Read = Callable[[Any], Any]
 Write = Callable[[Any], Mapping[str, Any]]
@@ -50,15 +41,25 @@ def primary_key(model: type[Any]) -> Column[Any]:
     return cast("Column[Any]", mapper.primary_key[0])  # of a table, where a mapped query would have an expression
 
 
+class Written(dict[str, Any]):
+    """Attributes to set, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[str, str] = {}
+        """For each attribute the logical name of the field that it comes from."""
+
+    def put(self, name: str, attributes: Mapping[str, Any]) -> None:
+        """Add those of the field *name*."""
+        self.update(attributes)
+        self.names.update(dict.fromkeys(attributes, name))
+
+
 class Model:
     """The application's mapped class, by logical names."""
 
-    def __init__(self, model: type[Any], fields: Mapping[str, Field], *, wide: bool) -> None:
-        """ConfigurationError, which names what is missing.
-
-        Args: wide: Whether every integer of the database has 64 bits, whatever its type is called.
-        """
-        self._wide = wide
+    def __init__(self, model: type[Any], fields: Mapping[str, Field], dialect: Dialect) -> None:
+        """ConfigurationError, which names what is missing."""
         try:
             mapper_of(model).registry.configure()
         except SQLAlchemyError as exc:
@@ -66,29 +67,39 @@ class Model:
         self.cls, self.mapper, self.id = model, mapper_of(model), primary_key(model)
         self._name, self._fields = model.__name__, dict(fields)
         self.id_attribute = self.mapper.get_property_by_column(self.id).key
-        self._to_id = self._converter()
+        self.kept: Mapping[str, Column[Any]] = {
+            each.key: cast("Column[Any]", each.columns[0])
+            for each in self.mapper.column_attrs
+            if _is_kept(each.columns[0])
+        }
+        """The columns by attribute, without expressions and what SQLAlchemy has for itself."""
+        self.dialect = dialect
+        id_type = self._checked_type(IdType(self.id.type, dialect))
+        self._to_id = id_type.converter()
         self._attributes = self._map_attributes()
         self.identities = frozenset(name for name in IDENTITIES if name in self._attributes or name in self._pairs)
         self._check()
-        self.makes_ids = self._python_type is int or self.id.default is not None or self.id.server_default is not None
+        made = self.id.default is not None or self.id.server_default is not None
+        self.makes_ids = id_type.kind is int or made
         """Whether an id comes from the database or a default of the model, not from the library."""
+        if not self.makes_ids and not id_type.takes(self._to_id(str(uuid4()))):
+            raise ConfigurationError(
+                f"SQLAlchemyStore: {self._name}.{self.id_attribute} needs a default, because its type does not take "
+                "the UUIDs that the library proposes"
+            )
 
     # --- at start
 
     def _map_attributes(self) -> dict[str, str]:
         self._pairs = {name: field for name, field in self._fields.items() if not isinstance(field, str)}
-        columns = [attribute.key for attribute in self.mapper.column_attrs if self._is_column(attribute.key)]
         named = {name: field for name, field in self._fields.items() if isinstance(field, str)}
         for name, attribute in named.items():
-            if attribute not in columns:
+            if attribute not in self.kept:
                 raise ConfigurationError(
                     f"SQLAlchemyStore: fields: {self._name} has no column {attribute!r} ({name!r})"
                 )
         hidden = {*named.values(), *self._pairs, self.id_attribute}
-        return {**{name: name for name in columns if name not in hidden}, **named}
-
-    def _is_column(self, attribute: str) -> bool:
-        return isinstance(self.mapper.column_attrs[attribute].columns[0], Column)  # not an expression
+        return {**{name: name for name in self.kept if name not in hidden}, **named}
 
     def _check(self) -> None:
         if not self.identities:
@@ -102,29 +113,13 @@ class Model:
                     f"SQLAlchemyStore: {self._name} has no {name}: derive it from asgi_auth.UserMixin"
                 )
 
-    @property
-    def _python_type(self) -> type[Any] | None:
-        try:
-            return self.id.type.python_type
-        except NotImplementedError:
-            return None
-
     # --- ids
 
-    def _converter(self) -> Callable[[str], Any]:
-        if self._python_type is UUID:
-            return _uuid
-        if isinstance(self.id.type, Uuid):
-            return lambda text: str(_uuid(text))
-        if self._python_type is int:
-            bits = 16 if isinstance(self.id.type, SmallInteger) else 32
-            limit = 2 ** ((64 if self._wide or isinstance(self.id.type, BigInteger) else bits) - 1)
-            return lambda text: _integer(text, limit)
-        if self._python_type is str:
-            return str
-        raise ConfigurationError(
-            f"SQLAlchemyStore: {self._name}.{self.id_attribute} is {self.id.type!r}: ids are integers, UUIDs or text"
-        )
+    def _checked_type(self, id_type: IdType) -> IdType:
+        if id_type.kind is None:
+            name = f"{self._name}.{self.id_attribute}"
+            raise ConfigurationError(f"SQLAlchemyStore: {name} is {self.id.type!r}: ids are integers, UUIDs or text")
+        return id_type
 
     def to_id(self, user_id: str) -> Any:
         """The id as the database has it; None for what is no id, so that two texts never name one user."""
@@ -143,22 +138,42 @@ class Model:
         values = {name: getattr(user, attribute) for name, attribute in self._attributes.items()}
         return {**values, **{name: pair[0](user) for name, pair in self._pairs.items()}}
 
-    def columns(self, fields: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
-        """The attributes to set; ValidationError for a field that is not kept, or for what cannot be stored."""
+    def columns(self, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Written:
+        """The attributes to set.
+
+        Raises:
+            ValidationError: a field is not kept, or a value cannot be; ``fields`` names every one.
+        """
         problems: dict[str, str] = {}
-        written: dict[str, Any] = {}
+        written = Written()
         for name, value in fields.items():
-            if not (storable(value) and storable(keys.get(name))):
-                problems[name] = "cannot be stored"
-            elif name in self._pairs:
-                written.update(self._pairs[name][1](value))
-            elif name in self._attributes:
-                written[self._attributes[name]] = value
-            else:
-                problems[name] = "is not kept by this store"
+            attributes, problem = self._attributes_of(name, value, keys.get(name))
+            written.put(name, attributes)
+            if problem is not None:
+                problems[name] = problem
         if problems:
             raise ValidationError("fields refused", fields=problems)
         return written
+
+    def _attributes_of(self, name: str, value: Any, key: str | None) -> tuple[Mapping[str, Any], str | None]:
+        """The attributes to set for a field, and what is wrong with it; None if nothing is."""
+        if not (storable(value) and storable(key)):
+            return EMPTY, texts.NOT_STORABLE
+        if name in self._attributes:
+            attributes: Mapping[str, Any] = {self._attributes[name]: value}
+        elif name in self._pairs:
+            try:
+                attributes = self._pairs[name][1](value)
+            except ValueError:
+                return EMPTY, texts.INVALID
+        else:
+            return EMPTY, texts.NOT_KEPT
+        problems = (self._misfit(attribute, each) for attribute, each in attributes.items())
+        return attributes, next((problem for problem in problems if problem is not None), None)
+
+    def _misfit(self, attribute: str, value: Any) -> str | None:
+        column = self.kept.get(attribute)  # a pair may set what is no column
+        return None if column is None else misfit(column.type, value, wide=self.dialect.name == "sqlite")
 
     def initial(self, besides: Mapping[str, Any]) -> dict[str, Any]:
         """What a new user has in every column but the id and *besides*, by attribute.
@@ -167,15 +182,11 @@ class Model:
             ValidationError: such a column has no default and may not be null; ``fields`` names every one.
         """
         given = {*besides, self.id_attribute}
-        columns = ((each.key, each.columns[0]) for each in self.mapper.column_attrs)
-        attributes = {name: column for name, column in columns if isinstance(column, Column)}
-        values = {name: _initial(column) for name, column in attributes.items() if name not in given}
-        kept = {name: value for name, value in values.items() if not self._is_the_mappers(attributes[name])}
-        missing = [name for name, value in kept.items() if value is None and not attributes[name].nullable]
+        values = {name: _initial(column) for name, column in self.kept.items() if name not in given}
+        kept = {name: value for name, value in values.items() if not self._is_the_mappers(self.kept[name])}
+        missing = [name for name, value in kept.items() if value is None and not self.kept[name].nullable]
         if missing:
-            raise ValidationError(
-                "a value is missing", fields={self._logical(attributes[name].name): "is needed" for name in missing}
-            )
+            raise ValidationError("a value is missing", fields={self.logical(name): texts.REQUIRED for name in missing})
         return kept
 
     def _is_the_mappers(self, column: Column[Any]) -> bool:
@@ -184,35 +195,20 @@ class Model:
         made = isinstance(column.server_default, FetchedValue) and not isinstance(column.server_default, DefaultClause)
         return theirs or made or isinstance(column.default, Sequence)
 
-    # --- errors
+    def attribute_of(self, column: Column[Any]) -> str:
+        """The name of the attribute that has *column*, or of the column if none has it."""
+        attributes = (each.key for each in self.mapper.column_attrs if column in each.columns)
+        return next(attributes, column.name)
 
-    def refusal(self, error: ConflictError) -> ValidationError | None:
-        """What a client may be told of a broken constraint: an identity is taken, a value is missing; else None."""
-        kind, _, name = error.reason.removeprefix("sqlalchemy: ").partition(" ")
-        if kind == "unique":
-            taken = {field: text for field, text in _TAKEN.items() if self._is_key(field, name)}
-            return IdentityTakenError("identity taken", fields=taken) if taken else None
-        if kind == "null":
-            return ValidationError("a value is missing", fields={self._logical(name): "is needed"})
-        return None
+    def logical(self, attribute: str) -> str:
+        """The logical name of *attribute*, or the same if it has none."""
+        return next((field for field, each in self._attributes.items() if each == attribute), attribute)
 
-    def _is_key(self, field: str, name: str) -> bool:
-        """Whether a unique constraint, by what a database calls it, is about this identity: the library's or theirs."""
-        theirs = self._unique(self._attributes[field]) if field in self._attributes else ()
-        return f"{field}_key" in name or not {*name.split(", ")}.isdisjoint(theirs)
 
-    def _unique(self, attribute: str) -> Iterator[str]:
-        column, table = self.mapper.column_attrs[attribute].columns[0], self.id.table
-        yield from (f"{table.name}.{column.name}", f"{table.name}_{column.name}_key")  # SQLite, PostgreSQL by default
-        constraints = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
-        yield from (str(each.name) for each in constraints if column in each.columns.values())
-        yield from (str(each.name) for each in table.indexes if each.unique and column in each.columns.values())
-
-    def _logical(self, column: str) -> str:
-        name = column.rpartition(".")[2]
-        attributes = {each.columns[0].name: each.key for each in self.mapper.column_attrs}
-        attribute = attributes.get(name)
-        return next((field for field, each in self._attributes.items() if each == attribute), name)
+def _is_kept(column: Any) -> bool:
+    """Whether a mapped *column* is the application's: no expression, and none by which SQLAlchemy sorts what it has
+    inserted, which it never reads."""
+    return isinstance(column, Column) and not (column.default is not None and column.default.is_sentinel)
 
 
 def _initial(column: Column[Any]) -> Any:
@@ -224,20 +220,3 @@ def _initial(column: Column[Any]) -> Any:
         # Without a type of its own, as in the definition of the table: the column's is the database's to find.
         return clause if not isinstance(clause, str) else literal_column("'" + clause.replace("'", "''") + "'")
     return None
-
-
-_TAKEN = {"email": "There is an account with this address already", "username": "This name is taken"}
-
-
-def _uuid(text: str) -> UUID:
-    value = UUID(text)
-    if str(value) != text:
-        raise ValueError("not in its canonical form")
-    return value
-
-
-def _integer(text: str, limit: int) -> int:
-    value = int(text) if len(text) < 21 else limit
-    if str(value) != text or not -limit <= value < limit:
-        raise ValueError("not an integer in its canonical form")
-    return value

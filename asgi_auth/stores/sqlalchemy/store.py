@@ -28,6 +28,7 @@ from asgi_auth.stores.sqlalchemy.invitations import Invitations
 from asgi_auth.stores.sqlalchemy.lasting import Lasting
 from asgi_auth.stores.sqlalchemy.model import Field, Model
 from asgi_auth.stores.sqlalchemy.native import Native, codec
+from asgi_auth.stores.sqlalchemy.rules import Rules
 from asgi_auth.stores.sqlalchemy.sessions import LookUps, Sessions
 from asgi_auth.stores.sqlalchemy.tables import Tables, check_owner, make_tables, refuse_sharing
 from asgi_auth.stores.sqlalchemy.users import Users
@@ -51,6 +52,7 @@ class _Bound:
     model: Model
     tables: Tables
     options: Sequence[ExecutableOption]
+    rules: Rules
     look_ups: LookUps
     native: Native
     rows: Rows
@@ -93,14 +95,15 @@ class SQLAlchemyStore(Generic[U]):
     ) -> None:
         self._database = Database(bind, timeout.total_seconds())
         self._lasting = Lasting(self._database)
-        known = Model(model, fields, wide=self._database.sqlite)
+        dialect = self._database.engine.dialect
+        known = Model(model, fields, dialect)
         tables = tables or make_tables(model)
         check_owner(tables.accounts, model)
-        dialect = self._database.engine.dialect
         self._bound = _Bound(
             model=known,
             tables=tables,
             options=options,
+            rules=Rules(known, tables),
             look_ups=LookUps(known, tables, options),
             native=Native(dialect, tables),
             rows=Rows(codec(dialect, known, tables)),
@@ -276,7 +279,7 @@ class _ScopedStore(Generic[U]):
         """Args: lasting: What counts; None: *place*, so that a count is part of its transaction."""
         self._place, self._lasting, self._bound, self._subject_name = place, lasting, bound, subject_name
         executor = self.executor = SQLExecutor(place, bound.native, bound.rows)
-        self.users = Users[U](executor, bound.model, bound.tables, subject_name, bound.options)
+        self.users = Users[U](executor, bound.model, bound.tables, subject_name, bound.options, bound.rules)
         self.accounts = Accounts(executor, subject_name)
         self.sessions = Sessions[U](executor, subject_name, bound.look_ups)
         self.tokens = SQLTokens(executor, subject_name)
@@ -285,17 +288,18 @@ class _ScopedStore(Generic[U]):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Work[U]]:
-        async with self._place.transaction() as transaction:
-            lasting = self._lasting if transaction.joined else None
-            bound = _ScopedStore[U](transaction, lasting, self._bound, self._subject_name)
-            work = Work(
-                users=bound.users,
-                accounts=bound.accounts,
-                sessions=bound.sessions,
-                tokens=bound.tokens,
-                invitations=bound.invitations,
-                counters=bound.counters,
-                connection=bound.executor.connection,
-            )
-            yield work
-            transaction.defer(work.jobs)
+        with self._bound.rules.translating():
+            async with self._place.transaction() as transaction:
+                lasting = self._lasting if transaction.joined else None
+                bound = _ScopedStore[U](transaction, lasting, self._bound, self._subject_name)
+                work = Work(
+                    users=bound.users,
+                    accounts=bound.accounts,
+                    sessions=bound.sessions,
+                    tokens=bound.tokens,
+                    invitations=bound.invitations,
+                    counters=bound.counters,
+                    connection=bound.executor.connection,
+                )
+                yield work
+                transaction.defer(work.jobs)

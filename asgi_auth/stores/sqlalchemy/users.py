@@ -1,8 +1,9 @@
 """``UserStore`` over the application's own model."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Select, delete, insert, select, update
@@ -11,12 +12,12 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from asgi_auth.store import Found
 from asgi_auth.stores.columns import ACCOUNT
-from asgi_auth.stores.executor import ConflictError
 from asgi_auth.stores.rows import TEXT_ROWS
 from asgi_auth.stores.sqlalchemy.accounts import account_columns, encode_account
 from asgi_auth.stores.sqlalchemy.database import in_session
 from asgi_auth.stores.sqlalchemy.executor import SQLExecutor
-from asgi_auth.stores.sqlalchemy.model import IDENTITIES, Model
+from asgi_auth.stores.sqlalchemy.model import IDENTITIES, Model, Written
+from asgi_auth.stores.sqlalchemy.rules import Rules
 from asgi_auth.stores.sqlalchemy.tables import Tables
 from asgi_auth.stores.values import storable
 from asgi_auth.types import EMPTY, Account
@@ -34,8 +35,10 @@ class Users(Generic[U]):
         tables: Tables,
         subject_name: str,
         options: Sequence[ExecutableOption],
+        rules: Rules,
     ) -> None:
         self._executor, self._model, self._tables, self._subject_name = executor, model, tables, subject_name
+        self._rules = rules
         self._options = options
         self.identity_fields = model.identities
 
@@ -65,11 +68,15 @@ class Users(Generic[U]):
             written[self._model.id_attribute] = self._model.to_id(proposed_id)
         values = _account_values(account) | _key_columns(keys)
 
-        def act(session: Session) -> Found[U]:
-            user = self._model.cls(**written)
+        def added(session: Session) -> Any:
+            self._rules.refuse_taken(session, written)
+            user = self._rules.make(written)
             session.add(user)
             session.flush()
-            key = getattr(user, self._model.id_attribute)
+            return getattr(user, self._model.id_attribute)
+
+        def act(session: Session) -> Found[U]:
+            key = self._rules.obey(partial(added, session), written)
             row = {"subject_name": self._subject_name, "user_id": key, **values}
             session.execute(insert(self._tables.accounts).values(row))
             return self._fresh(session, key)
@@ -86,12 +93,22 @@ class Users(Generic[U]):
         return await self._write(user_id, self._model.columns(fields, keys), identities, complete=True)
 
     async def _write(
-        self, user_id: str, written: Mapping[str, Any], identities: Mapping[str, str | None], *, complete: bool
+        self, user_id: str, written: Written, identities: Mapping[str, str | None], *, complete: bool
     ) -> Found[U] | None:
         """Write attributes and keys; if *complete*, every other attribute is as in a new user."""
         key = self._model.to_id(user_id)
         if key is None:
             return None
+
+        def changed(session: Session) -> None:
+            self._rules.refuse_taken(session, written, key)
+            user = session.get_one(self._model.cls, key)
+            others = self._model.initial(written) if complete else EMPTY
+            # What is refused here leaves the transaction usable: a claim then tries again with more.
+            with session.begin_nested() if complete else nullcontext():
+                for attribute, value in (*others.items(), *written.items()):
+                    setattr(user, attribute, value)
+                session.flush()
 
         def act(session: Session) -> Found[U] | None:
             # The account first, as everywhere, so that nobody waits in a circle; it is held until the commit. The user
@@ -99,11 +116,7 @@ class Users(Generic[U]):
             held = select(self._tables.accounts.c.user_id).where(*self._mine(key)).with_for_update()
             if session.execute(held).first() is None:
                 return None
-            user = session.get_one(self._model.cls, key)
-            others = self._model.initial(written) if complete else EMPTY
-            for attribute, value in (*others.items(), *written.items()):
-                setattr(user, attribute, value)
-            session.flush()
+            self._rules.obey(partial(changed, session), written)
             if identities:
                 session.execute(update(self._tables.accounts).where(*self._mine(key)).values(identities))
             return self._fresh(session, key)
@@ -130,14 +143,9 @@ class Users(Generic[U]):
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[SQLExecutor]:
-        try:
+        with self._rules.translating():
             async with self._executor.transaction() as transaction:
                 yield transaction
-        except ConflictError as exc:
-            refusal = self._model.refusal(exc)
-            if refusal is None:
-                raise
-            raise refusal from exc
 
     # --- statements
 
