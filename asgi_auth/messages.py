@@ -113,7 +113,7 @@ def _catalogue(language: str) -> NullTranslations | GNUTranslations:
 REQUIRED = Message("field.required", "This field is required.")
 NOT_TEXT = Message("field.not_text", "This must be text.")
 TOO_LONG = Message("field.too_long", "This text is too long.")
-NOT_STORABLE = Message("field.not_storable", "This cannot be stored. Remove special characters and try again.")
+NOT_STORABLE = Message("field.not_storable", "This value cannot be stored.")
 NOT_SUPPORTED = Message("field.not_supported", "This is not supported here.")
 ADDRESS_TAKEN = Message("field.address_taken", "There is already an account with this address.")
 NAME_TAKEN = Message("field.name_taken", "This name is taken. Choose another one.")

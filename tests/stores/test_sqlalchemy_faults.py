@@ -169,7 +169,7 @@ async def test_field_that_is_not_kept_is_refused(store: SQLAlchemyStore[IntUser]
     for name in ("nickname", "id", "notes"):
         with pytest.raises(ValidationError) as error:
             await users.insert("x", {"email": "a@example.com", name: "1"}, {}, Account(user_id="", stamp=b"s"), now=NOW)
-        assert error.value.fields == {name: "This field is not supported."}
+        assert error.value.fields == {name: "This is not supported here."}
 
 
 async def test_cancelled_anywhere_it_can_be_used(store: SQLAlchemyStore[IntUser]) -> None:

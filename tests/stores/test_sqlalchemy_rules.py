@@ -46,7 +46,7 @@ pytestmark = pytest.mark.anyio
 
 INVALID = "This value is invalid."
 REQUIRED = "This field is required."
-TOO_LONG = "Enter a shorter text."
+TOO_LONG = "This text is too long."
 SOME = {"user": "Some of the values are invalid."}
 
 
@@ -136,9 +136,9 @@ FIELDS: dict[str, Any] = {
 }
 
 BROKEN: list[tuple[dict[str, Any], dict[str, str]]] = [
-    ({"mobile": "1"}, {"mobile": "This mobile is already in use."}),
+    ({"mobile": "1"}, {"mobile": "This value is already in use."}),
     ({"team": "Ayr", "number": 7}, dict.fromkeys(("team", "number"), "This combination is already in use.")),
-    ({"handle": "ALICE"}, {"handle": "This handle is already in use."}),
+    ({"handle": "ALICE"}, {"handle": "This value is already in use."}),
     ({"nick": "x"}, {"nick": INVALID}),
     ({"age": "-1"}, {"age": INVALID}),
     ({"age": "x"}, {"age": INVALID}),
@@ -272,7 +272,7 @@ async def test_all_problems_are_in_one_answer(players: ScopedStore[Any]) -> None
     assert await refused(add(players, "eve@x.org", **wrong)) == {
         "town": TOO_LONG,
         "level": "Enter a whole number.",
-        "shoe": "This field is not supported.",
+        "shoe": "This is not supported here.",
     }
 
 
@@ -284,7 +284,7 @@ async def test_refused_change_leaves_the_transaction_usable(players: ScopedStore
     async with players.transaction() as work:
         await work.users.update(eve_id, {"nick": "before"}, {})
         assert await refused(work.users.replace(bob_id, {**fields, "mobile": "1"}, email)) == {
-            "mobile": "This mobile is already in use."
+            "mobile": "This value is already in use."
         }
         assert await work.users.replace(bob_id, {**fields, "mobile": "2"}, email)
     found = await players.users.get(eve_id)
@@ -337,7 +337,7 @@ async def test_rules_that_only_the_database_has_are_refused(tmp_path: Path, dial
         assert await refused(add(scoped, "eve@x.org")) == SOME
         await add(scoped, "1@x.org", town="Perth", level=1)
         broken: list[tuple[dict[str, Any], dict[str, str]]] = [
-            ({"town": "Perth"}, {"town": "This town is already in use."})
+            ({"town": "Perth"}, {"town": "This value is already in use."})
         ]
         if dialect == "postgresql":
             broken = [({"points": 0}, {"points": INVALID}), ({"ratio": -1.0}, SOME)]
@@ -365,8 +365,8 @@ async def test_unique_identity_of_the_model_is_a_taken_identity(tmp_path: Path, 
         for field, value in (("email", "1@x.org"), ("username", "1")):
             problems = await refused(insert(2, **{field: value}), IdentityTakenError)
             assert list(problems) == [field]
-        nick = {"nick": "This nick is already in use."}
-        backup = {"backup_email": "This backup email is already in use."}
+        nick = {"nick": "This value is already in use."}
+        backup = {"backup_email": "This value is already in use."}
         assert await refused(insert(2, backup_email="b@x.org")) == backup
         assert await users.update(first.account.user_id, {"nick": "ann", "username": "new"}, {})
 
@@ -393,7 +393,7 @@ async def test_taken_value_hides_whether_the_address_is_taken(tmp_path: Path, di
             await refused(action.register({**registration(email), "nick": "ann"}))
             for email in (EMAIL, "stranger@mail.example.org")
         ]
-        assert answers == [{"nick": "This nick is already in use."}] * 2
+        assert answers == [{"nick": "This value is already in use."}] * 2
         await auth.close()
 
 
@@ -465,7 +465,7 @@ async def test_refused_registration_leaves_the_invitation(auth: LocalAuthenticat
     await auth.add_on("invitation").invite(APPLICATION, EMAIL)
     shown = {**registration(), "town": "Ayr", "invitation_token": links(auth)["invitation", EMAIL]}
     action = auth.strategy("password")
-    assert await refused(action.register({**shown, "handle": "Alice"})) == {"handle": "This handle is already in use."}
+    assert await refused(action.register({**shown, "handle": "Alice"})) == {"handle": "This value is already in use."}
     assert await refused(action.register({**shown, "nick": "x"})) == {"nick": INVALID}
     assert await refused(action.register({**shown, "town": "Glasgow"})) == {"town": TOO_LONG}
     assert await auth.accounts.find("email", EMAIL) is None
@@ -481,7 +481,7 @@ async def test_value_that_was_taken_before_its_proof_is_refused(auth: LocalAuthe
     await add(auth.services.store, "1@mail.example.org", mobile="5")
     token = links(auth)["mobile_change", "5"]
     assert await refused(auth.add_on("phone").confirm({"confirmation_token": token})) == {
-        "mobile": "This mobile is already in use."
+        "mobile": "This value is already in use."
     }
 
 

@@ -167,7 +167,7 @@ class Model:
             except ValueError:
                 return EMPTY, texts.INVALID
         else:
-            return EMPTY, texts.NOT_KEPT
+            return EMPTY, texts.NOT_SUPPORTED
         problems = (self._misfit(attribute, each) for attribute, each in attributes.items())
         return attributes, next((problem for problem in problems if problem is not None), None)
 

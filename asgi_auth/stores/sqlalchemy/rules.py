@@ -150,7 +150,7 @@ class Rules:
 
     def _taken_fields(self, columns: Columns, written: Written) -> dict[str, str]:
         if len(columns) == 1:
-            return self._fields(columns, written, texts.taken(self._name(columns[0], written)))
+            return self._fields(columns, written, texts.TAKEN)
         return self._fields(columns, written, texts.COMBINATION_TAKEN)
 
     def _fields(self, columns: Columns, written: Written, text: str) -> dict[str, str]:

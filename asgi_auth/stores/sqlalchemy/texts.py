@@ -2,26 +2,19 @@
 
 from typing import Final
 
-COMBINATION_TAKEN: Final = "This combination is already in use."
-INVALID: Final = "This value is invalid."
-NOT_A_CHOICE: Final = "Choose one of the supported values."
-NOT_A_NUMBER: Final = "Enter a number."
-NOT_A_TEXT: Final = "Enter a text."
-NOT_A_WHOLE_NUMBER: Final = "Enter a whole number."
-NOT_KEPT: Final = "This field is not supported."
-NOT_STORABLE: Final = "This value cannot be stored."
-OUT_OF_RANGE: Final = "This number is too large or too small."
-REQUIRED: Final = "This field is required."
-SOME_INVALID: Final = "Some of the values are invalid."
-TOO_LONG: Final = "Enter a shorter text."
-UNKNOWN: Final = "This value does not exist."
+from asgi_auth.messages import ADDRESS_TAKEN, NAME_TAKEN, NOT_STORABLE, NOT_SUPPORTED, REQUIRED, TOO_LONG, Message
 
-TAKEN_IDENTITIES: Final = {
-    "email": "There is an account with this address already",
-    "username": "This name is taken",
-}
+__all__ = ["NOT_STORABLE", "NOT_SUPPORTED", "REQUIRED", "TOO_LONG"]
 
+TAKEN: Final = Message("model.taken", "This value is already in use.")
+COMBINATION_TAKEN: Final = Message("model.combination_taken", "This combination is already in use.")
+INVALID: Final = Message("model.invalid", "This value is invalid.")
+NOT_A_CHOICE: Final = Message("model.not_a_choice", "Choose one of the supported values.")
+NOT_A_NUMBER: Final = Message("model.not_a_number", "Enter a number.")
+NOT_A_TEXT: Final = Message("model.not_a_text", "Enter a text.")
+NOT_A_WHOLE_NUMBER: Final = Message("model.not_a_whole_number", "Enter a whole number.")
+OUT_OF_RANGE: Final = Message("model.out_of_range", "This number is too large or too small.")
+SOME_INVALID: Final = Message("model.some_invalid", "Some of the values are invalid.")
+UNKNOWN: Final = Message("model.unknown", "This value does not exist.")
 
-def taken(field: str) -> str:
-    """For *field*, whose value another user has."""
-    return f"This {field.replace('_', ' ')} is already in use."
+TAKEN_IDENTITIES: Final = {"email": ADDRESS_TAKEN, "username": NAME_TAKEN}
