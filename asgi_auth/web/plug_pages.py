@@ -236,11 +236,9 @@ class PlugPages:
 
     def next_links(self, incoming: Incoming) -> dict[str, str]:
         """Where to go once something is done, or cannot be done: to sign in, say, or to ask for another link."""
-        return_to = self.return_to(incoming)
-        ways: dict[str, str] = (
-            {self.account_path: TO_ACCOUNT} if incoming.is_signed_in else self.for_strangers(incoming)
-        )
-        if return_to or incoming.is_signed_in or not ways:
+        return_to, signed_in = self.return_to(incoming), incoming.is_signed_in
+        ways: dict[str, str] = {self.account_path: TO_ACCOUNT} if signed_in else self.for_strangers(incoming)
+        if return_to or signed_in or not ways:
             ways = {return_to or self._auth.pages.home: CONTINUE, **ways}
         return ways
 
