@@ -89,7 +89,7 @@ def speak(text: str, locale: str, translate: Translate) -> str:
 @cache
 def languages() -> frozenset[str]:
     """The languages that the library has: English, and those with a catalogue."""
-    return frozenset({ENGLISH, *(path.name for path in LOCALES.iterdir() if path.is_dir())})
+    return frozenset({ENGLISH, *(path.name for path in LOCALES.glob("*") if path.is_dir())})
 
 
 def language_of(locale: str) -> str:

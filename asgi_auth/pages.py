@@ -48,6 +48,8 @@ class Context(NamedTuple):
     """Returns a text in that language."""
     form_action: tuple[str, ...] = ()
     """Other origins that a form may lead to."""
+    user: Any = None
+    """Who is signed in, for a ``header`` of one's own; None: nobody, as far as it was looked up."""
 
 
 class Drawn(NamedTuple):
@@ -80,6 +82,8 @@ class Pages:
         only_css: True to leave the library's stylesheet out.
         logo: The URL of an image beside the name of the application; None: no image.
         home: Where the name of the application leads to.
+        account: The application's own page of the account. People go there after they sign in, and links lead to it.
+            None: the library's, ``/auth/account``, and a page that says that they are signed in.
         extra_head: HTML for ``<head>``.
         policy: Sources of the Content-Security-Policy for what *extra_head* and *template* load, by directive, such as
             ``{"style-src": "'self'"}``.
@@ -96,6 +100,7 @@ class Pages:
         only_css: bool = False,
         logo: str | None = None,
         home: str = "/",
+        account: str | None = None,
         extra_head: str = "",
         policy: Mapping[str, str] = EMPTY,
     ) -> None:
@@ -103,7 +108,7 @@ class Pages:
         self._style = css if only_css else f"{STYLE}{css}"
         if "</" in self._style:
             raise ConfigurationError("pages: css must not hold '</', which would end the style element")
-        self.logo, self.home, self._extra_head = logo, home, extra_head
+        self.logo, self.home, self.account, self._extra_head = logo, home, account, extra_head
         for directive, sources in policy.items():
             if not (_DIRECTIVE.fullmatch(directive) and _SOURCES.fullmatch(sources)):
                 raise ConfigurationError(

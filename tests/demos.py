@@ -12,13 +12,14 @@ from typing import Any
 
 import httpx
 
-from asgi_auth.demo import add_ons, make_app
+from asgi_auth.demo import APP_NAME, DemoPages, add_ons, make_app
 from asgi_auth.senders import MemorySender
 from asgi_auth.strategies import Password, Resettable
 from tests import support
 from tests.support import BASE_URL, EMAIL, PATIENCE, LocalAuthentication, credentials, mailed_token, registration
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+SIGN_IN = "/auth/password/sign_in"
 
 
 # --- inside the test -------------------------------------------------------------------------------------------------
@@ -28,7 +29,10 @@ def make_auth(directory: Path, *, more: Sequence[Any] = ()) -> LocalAuthenticati
     """What the demo runs on, with cheap hashes and mail that the test reads. *more* add-ons come first."""
     sender = MemorySender()
     strategies = [Password(resettable=Resettable(sender=sender))]
-    return support.make_auth(directory, sender=sender, strategies=strategies, add_ons=[*more, *add_ons(sender)])
+    around = [*more, *add_ons(sender)]
+    return support.make_auth(
+        directory, sender=sender, strategies=strategies, add_ons=around, pages=DemoPages(), app_name=APP_NAME
+    )
 
 
 def visit(auth: LocalAuthentication, **headers: str) -> httpx.AsyncClient:

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from asgi_auth.add_ons import APPLICATION
 from asgi_auth.errors import AuthenticationFailedError
 from tests import demos
-from tests.demos import confirming, is_signed_in, sign_in, sign_up, visit, where
+from tests.demos import SIGN_IN, confirming, is_signed_in, sign_in, sign_up, visit, where
 from tests.gate import Gatekeeper
 from tests.support import EMAIL, OTHER_EMAIL, PASSWORD, LocalAuthentication, mailed_token, registration
 
@@ -52,16 +53,16 @@ async def test_registration_asks_for_the_mail(auth: LocalAuthentication) -> None
         token = mailed_token(auth, parameter="confirmation_token")
         page = await browser.get(f"/auth/confirmation/confirm?confirmation_token={token}")
         done = await browser.post("/auth/confirmation/confirm", data={"confirmation_token": token})
-        welcome = await browser.get(done.headers["Location"])
 
-        assert "<h1>Look at your mail</h1>" in sent.text
-        assert f"<strong>{EMAIL}</strong>" in sent.text
+        assert "<h1>Check your mail</h1>" in sent.text
+        assert "The demo prints its mails in the terminal that runs it." in sent.text
         assert "set-cookie" not in sent.headers
         assert too_early.status_code == 401
         assert "or the address is not confirmed yet." in too_early.text
         assert page.text.count(token) == 1
-        assert where(done) == (303, "/sign_in?note=proven")
-        assert "Your address is confirmed. You can sign in now." in welcome.text
+        assert f"You confirm {EMAIL} for your account." in page.text
+        assert "Your address is confirmed." in done.text
+        assert f'href="{SIGN_IN}"' in done.text
         assert where(await sign_in(browser)) == (303, "/account")
 
 
@@ -80,23 +81,23 @@ async def test_taken_address_looks_like_any_other(auth: LocalAuthentication) -> 
 
 
 async def test_link_is_sent_again(auth: LocalAuthentication) -> None:
-    """From the page that one is on, and from a form; after a minute. What is no address is told at its field."""
+    """By a form to which the page after the registration leads, once a minute; a wrong address is told at its field."""
     async with visit(auth) as browser:
         sent = await browser.post("/auth/password/register", data=registration())
         purposes(auth)
-        found = re.search(r'action="(/auth/confirmation/resend)".*?name="email" value="(.*?)"', sent.text, re.DOTALL)
-        assert found
-        early = await browser.post(found[1], data={"email": found[2]})
+        early = await browser.post("/auth/confirmation/resend", data={"email": EMAIL})
         mails = [purposes(auth)]
         auth.clock.advance(timedelta(minutes=2))
-        again = await browser.post(found[1], data={"email": found[2]})
+        again = await browser.post("/auth/confirmation/resend", data={"email": EMAIL})
         mails.append(purposes(auth))
-        form = await browser.get("/confirm_address")
+        form = await browser.get("/auth/confirmation/resend")
         refused = await browser.post("/auth/confirmation/resend", data={"email": "nobody"})
 
+    assert 'href="/auth/confirmation/resend"' in sent.text
     assert mails == [[], ["confirmation"]]
     assert early.text == again.text
     assert "another link is on its way" in again.text
+    assert "We have sent" not in again.text
     assert 'action="/auth/confirmation/resend"' in form.text
     assert refused.status_code == 422
     assert 'id="email-problem">This is not a mail address.<' in refused.text
@@ -111,9 +112,9 @@ async def test_dead_link_leads_to_a_new_one(auth: LocalAuthentication) -> None:
         bare = await browser.post("/auth/confirmation/confirm")
 
     assert dead.status_code == 401
-    assert 'href="/confirm_address"' in dead.text
+    assert 'href="/auth/confirmation/resend"' in dead.text
     assert bare.status_code == 422
-    assert "This link is not complete." in bare.text
+    assert "This link is incomplete." in bare.text
 
 
 # --- a change --------------------------------------------------------------------------------------------------------
@@ -130,15 +131,18 @@ async def test_address_is_changed_by_the_new_ones_owner(auth: LocalAuthenticatio
         page = await browser.get(asked.headers["Location"])
         auth.clock.advance(timedelta(minutes=2))
         await browser.post("/auth/confirmation/resend")
+        link = await browser.get("/auth/confirmation/confirm", params=confirming(auth))
         done = await browser.post("/auth/confirmation/confirm", data=confirming(auth))
         account = await browser.get(done.headers["Location"])
 
+    assert f"{NEW_EMAIL} becomes the address of the account" in link.text
     assert where(asked) == (303, "/account?note=change_asked")
     assert sorted(mails) == ["email_change", "email_change_asked"]
     assert where(again) == (303, "/account?note=sent_again")
     assert f"<strong>{EMAIL}</strong>" in page.text
     assert f"<strong>{NEW_EMAIL}</strong>" in page.text
     assert "Not confirmed yet" in page.text
+    assert "We have sent" not in page.text
     assert where(done) == (303, "/account?note=confirmed")
     assert f"<strong>{NEW_EMAIL}</strong>" in account.text
     assert EMAIL not in account.text.replace(NEW_EMAIL, "")
@@ -148,13 +152,13 @@ async def test_change_is_refused_at_its_field(auth: LocalAuthentication) -> None
     """A wrong password and what is no address, beside the field; the password does not come back."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
-        form = await browser.get("/account/address")
+        form = await browser.get(CHANGE)
         wrong = await change(browser, password="not this one")
         no_address = await change(browser, email="alice")
 
     assert 'action="/auth/confirmation/change_email"' in form.text
     assert (wrong.status_code, no_address.status_code) == (422, 422)
-    assert 'id="current_password-problem">Current password is not right.<' in wrong.text
+    assert 'id="current_password-problem">The password is wrong.<' in wrong.text
     assert f'value="{NEW_EMAIL}"' in wrong.text
     assert "not this one" not in wrong.text
     assert 'id="email-problem">This is not a mail address.<' in no_address.text
@@ -169,7 +173,7 @@ async def test_too_many_wrong_passwords_are_told(auth: LocalAuthentication) -> N
         refused = await change(browser)
 
     assert refused.status_code == 429
-    assert re.search(r"That was too often\. Please try again in \d+ minutes\.", refused.text)
+    assert re.search(r"Too many attempts\. Try again in \d+ minutes\.", refused.text)
 
 
 async def test_old_sign_in_has_to_be_proven_again(auth: LocalAuthentication) -> None:
@@ -177,23 +181,24 @@ async def test_old_sign_in_has_to_be_proven_again(auth: LocalAuthentication) -> 
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         auth.clock.advance(timedelta(minutes=16))
-        sent, stale = await browser.get("/account/address"), await change(browser)
+        sent, stale = await browser.get(CHANGE), await change(browser)
         page = await browser.get(sent.headers["Location"])
         wrong = await browser.post("/auth/password/reauthenticate", data=again("not this one"))
         done = await browser.post("/auth/password/reauthenticate", data=again(PASSWORD))
-        form, needless = await browser.get(done.headers["Location"]), await browser.get(sent.headers["Location"])
+        form = await browser.get(done.headers["Location"])
 
-    assert where(sent) == where(stale) == (303, "/reauthenticate?return_to=%2Faccount%2Faddress")
-    assert '<input type="hidden" name="return_to" value="/account/address">' in page.text
+    assert where(sent) == where(stale) == (303, f"/auth/password/reauthenticate?return_to={quote(CHANGE, safe='')}")
+    assert f'<input type="hidden" name="return_to" value="{CHANGE}">' in page.text
+    assert f'value="{EMAIL}" autocomplete="username"' in page.text
     assert wrong.status_code == 401
-    assert "The password is not right." in wrong.text
-    assert where(done) == where(needless) == (303, "/account/address")
+    assert "The password is wrong." in wrong.text
+    assert where(done) == (303, CHANGE)
     assert "<h1>Change your address</h1>" in form.text
 
 
 def again(password: str) -> dict[str, str]:
     """The parameters of ``reauthenticate``."""
-    return {"password": password, "return_to": "/account/address"}
+    return {"password": password, "return_to": CHANGE}
 
 
 async def test_change_is_cancelled(auth: LocalAuthentication) -> None:
@@ -220,12 +225,11 @@ async def test_change_is_taken_back(auth: LocalAuthentication) -> None:
         token = mailed_token(auth, parameter="undo_token")
         page = await owner.get(f"/auth/confirmation/undo?undo_token={token}")
         undone = await owner.post("/auth/confirmation/undo", data={"undo_token": token})
-        form = await owner.get(undone.headers["Location"])
         dead = await owner.post("/auth/confirmation/undo", data={"undo_token": token})
 
-        assert "<h1>Take the change back</h1>" in page.text
-        assert where(undone) == (303, "/forgot_password?note=undone")
-        assert "Your account has its address back" in form.text
+        assert "<h1>Undo the change of your address</h1>" in page.text
+        assert "Your account has its address back" in undone.text
+        assert 'href="/auth/password/reset_request"' in undone.text
         assert not await is_signed_in(browser)
         assert dead.status_code == 401
 
@@ -233,17 +237,17 @@ async def test_change_is_taken_back(auth: LocalAuthentication) -> None:
 @pytest.mark.parametrize(
     ("path", "to"),
     [
-        ("/auth/confirmation/change_email", "/sign_in?return_to=%2Faccount%2Faddress"),
-        ("/auth/confirmation/cancel", "/sign_in?return_to=%2Faccount"),
-        ("/auth/password/reauthenticate", "/sign_in?return_to=%2Freauthenticate"),
-        ("/auth/invitation/invite", "/sign_in?return_to=%2Finvitations"),
-        ("/auth/invitation/revoke", "/sign_in?return_to=%2Finvitations"),
+        (CHANGE, CHANGE),
+        ("/auth/confirmation/cancel", "/account"),
+        ("/auth/password/reauthenticate", "/auth/password/reauthenticate"),
+        ("/auth/invitation/invite", "/auth/invitation/invite"),
+        ("/auth/invitation/revoke", "/account"),
     ],
 )
 async def test_strangers_sign_in_first(auth: LocalAuthentication, path: str, to: str) -> None:
-    """Whose session has ended while a form was open comes back to that form."""
+    """A user whose session ended while a form was open comes back to that form, or to the account."""
     async with visit(auth) as browser:
-        assert where(await browser.post(path)) == (303, to)
+        assert where(await browser.post(path)) == (303, f"{SIGN_IN}?return_to={quote(to, safe='')}")
 
 
 async def test_old_form_does_no_harm_to_who_is_signed_in(auth: LocalAuthentication) -> None:
@@ -252,7 +256,7 @@ async def test_old_form_does_no_harm_to_who_is_signed_in(auth: LocalAuthenticati
         await sign_up(browser, auth)
         page = await browser.post("/auth/password/register", data=registration(OTHER_EMAIL))
 
-        assert "<h1>Look at your mail</h1>" in page.text
+        assert "<h1>Check your mail</h1>" in page.text
         assert await is_signed_in(browser)
 
 
@@ -266,4 +270,5 @@ async def test_invited_registration_without_a_session_leads_to_the_sign_in_page(
         answer = await browser.post("/auth/password/register", data=sent)
     await auth.close()
 
-    assert where(answer) == (303, "/sign_in?note=made")
+    assert "Your account was created. You can sign in now." in answer.text
+    assert f'href="{SIGN_IN}"' in answer.text

@@ -84,7 +84,7 @@ def test_missing_uvicorn_names_the_command(tmp_path: Path, monkeypatch: pytest.M
 def test_demo_as_a_process(tmp_path: Path) -> None:
     """Register, confirm, forget, reset, by printed links; list, sign out; a second start knows users and cookie."""
     directory = tmp_path / "demo"
-    with running_demo(directory) as demo, httpx.Client(base_url=demo.url, follow_redirects=True) as browser:
+    with running_demo(directory) as demo, browsing(demo, follow_redirects=True) as browser:
         sign_up(demo, browser)
         browser.post("/auth/sign_out")
         reset_by_mail(demo, browser)
@@ -94,16 +94,21 @@ def test_demo_as_a_process(tmp_path: Path) -> None:
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
     assert files["secret"] == files["demo.db"] == 0o600
 
-    with running_demo(directory) as demo, httpx.Client(base_url=demo.url, cookies=browser.cookies) as later:
+    with running_demo(directory) as demo, browsing(demo, cookies=browser.cookies) as later:
         assert "This session" in later.get("/account").text
-        assert later.post("/auth/sign_out").status_code == 303
+        assert later.post("/auth/sign_out").status_code == 200
         assert later.get("/account").status_code == 303
         assert later.post("/auth/password/sign_in", data=credentials()).status_code == 401
 
 
+def browsing(demo: Demo, **options: Any) -> httpx.Client:
+    """A client that wants pages."""
+    return httpx.Client(base_url=demo.url, headers={"Accept": "text/html"}, **options)
+
+
 def sign_up(demo: Demo, browser: httpx.Client) -> None:
     """Register, confirm by the printed link, sign in."""
-    assert "Look at your mail" in browser.post("/auth/password/register", data=registration()).text
+    assert "Check your mail" in browser.post("/auth/password/register", data=registration()).text
     link = demo.printed(r"http://\S+confirmation_token=\S+")
     token = re.search(r'name="confirmation_token" value="([^"]+)"', browser.get(link).text)
     assert token is not None
@@ -119,4 +124,4 @@ def reset_by_mail(demo: Demo, browser: httpx.Client) -> None:
     token = re.search(r'name="reset_token" value="([^"]+)"', browser.get(link).text)
     assert token is not None
     chosen = {"reset_token": token[1], "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
-    assert "Your password was set." in browser.post("/auth/password/reset", data=chosen).text
+    assert "Your new password is set." in browser.post("/auth/password/reset", data=chosen).text

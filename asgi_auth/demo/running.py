@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 from tempfile import NamedTemporaryFile
@@ -12,13 +13,15 @@ from typing import Any
 
 from asgi_auth import Authentication, ConfigurationError, Sender, User
 from asgi_auth.add_ons import Confirmation, Invitation
-from asgi_auth.demo.drawing import APP_NAME
-from asgi_auth.demo.forms import FRESH
+from asgi_auth.demo.pages import APP_NAME, DemoPages
 from asgi_auth.demo.site import make_app
 from asgi_auth.protocol.loopback import is_loopback
 from asgi_auth.senders import ConsoleSender
 from asgi_auth.stores import SQLiteStore
 from asgi_auth.strategies import Password, Resettable
+
+FRESH = timedelta(minutes=15)
+"""How long ago somebody may have proven who they are, to change the address."""
 
 
 def add_ons(sender: Sender) -> Sequence[Confirmation | Invitation]:
@@ -49,6 +52,7 @@ def make_auth(directory: Path, base_url: str) -> Authentication[User]:
         secret=secret,
         base_url=base_url,
         app_name=APP_NAME,
+        pages=DemoPages(),
         strategies=[Password(resettable=Resettable(sender=sender))],
         add_ons=add_ons(sender),
     )

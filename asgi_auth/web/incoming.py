@@ -128,6 +128,10 @@ class Incoming:
         self._state = recognition.anonymous if self.is_foreign else await recognition.every_state(self._scope)
         return self._state
 
+    def becomes(self, state: AuthState) -> None:
+        """Note who is signed in from now on: the request has signed somebody in or out."""
+        self._state = state
+
     @property
     def known(self) -> AuthState:
         """Who is signed in, as far as it was looked up: for this request, or by a middleware outside."""

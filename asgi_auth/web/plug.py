@@ -31,8 +31,8 @@ from asgi_auth.web.answers import clear_site_data, problem
 from asgi_auth.web.browser import keep_cookie
 from asgi_auth.web.incoming import Incoming
 from asgi_auth.web.middleware import serve_lifespan
-from asgi_auth.web.plug_pages import CONTINUE, TO_ACCOUNT, PlugPages
-from asgi_auth.web.routing import ACCOUNT, Routing
+from asgi_auth.web.plug_pages import PlugPages
+from asgi_auth.web.routing import Routing
 from asgi_auth.web.serving import Serving
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ class AuthPlug(Generic[U]):
             token: The bearer token, and for ``store_in_session`` the cookie.
 
         Returns:
-            By default 303 to ``return_to``, or a page. Where no page is wanted, 200: a browser gets the session
-            cookie, a script that asks for JSON the bearer token.
+            By default 303 to ``return_to`` or ``Pages(account=…)``, or a page. Where no page is wanted, 200: a browser
+            gets the session cookie, a script that asks for JSON the bearer token.
         """
         incoming = self._incoming(request)
         if not incoming.wants_json:
@@ -120,14 +120,13 @@ class AuthPlug(Generic[U]):
         incoming = self._incoming(request)
         if not incoming.wants_page:
             return PlainTextResponse("Access granted")
-        state = AuthState(user, token.session, "session", (), None, self.auth)
-        if (found := await self._serving.view_again(incoming, state)) is not None:
+        incoming.becomes(AuthState(user, token.session, "session", (), None, self.auth))
+        if (found := await self._serving.view_again(incoming)) is not None:
             activity, view = found
             return await self.handle_view(request, activity, view)
-        if return_to := self._pages.return_to(incoming):
-            return RedirectResponse(return_to, 303)
-        links = {self.auth.pages.home: CONTINUE, self._routing.path(ACCOUNT): TO_ACCOUNT}
-        return self._pages.message(_GRANTED, _SIGNED_IN, incoming, links=links)
+        if goal := self._pages.return_to(incoming) or self.auth.pages.account:
+            return RedirectResponse(goal, 303)
+        return self._pages.message(_GRANTED, _SIGNED_IN, incoming, links=self._pages.next_links(incoming))
 
     async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
         """Something was refused; also an unknown route (``Activity(None, None)`` and a ``RouteNotFoundError``).
@@ -144,19 +143,22 @@ class AuthPlug(Generic[U]):
         if _can_be_mended(reason) and (answer := await self._again(request, activity, reason)) is not None:
             return answer
         advice = " ".join(map(incoming.say, reason.fields.values())) or reason.advice
-        links = self._pages.next_links(incoming) if isinstance(reason, InvalidTokenError) else EMPTY
+        has_way_on = isinstance(reason, InvalidTokenError) or _can_be_mended(reason)
+        links = self._pages.next_links(incoming) if has_way_on else EMPTY
         return self._pages.message(reason.title, advice, incoming, status=reason.status, links=links)
 
     async def _again(self, request: Request, activity: Activity, reason: AuthError) -> Response | None:
-        """What was sent, drawn again with what is wrong; None if it was no form."""
+        """What was sent, drawn again with what is wrong; None if it was no form, or only a button of another page."""
         incoming = self._incoming(request)
-        if (found := await self._serving.view_again(incoming, incoming.known)) is not None:
+        if (found := await self._serving.view_again(incoming)) is not None:
             viewed, view = found
             return self._pages.view(view, viewed, incoming, failed=activity, reason=reason)
         # Of a store that does not answer nothing is asked twice.
         is_down = isinstance(reason, UnavailableError)
         form = incoming.form if is_down else await self._serving.form_again(request, incoming)
-        return None if form is None else await self._serving.draw_form(request, incoming, form, incoming.shown, reason)
+        if form is None or not form.title:
+            return None
+        return await self._serving.draw_form(request, incoming, form, incoming.shown, reason)
 
     async def handle_form(
         self, request: Request, activity: Activity, form: Form, values: Mapping[str, Any], reason: AuthError | None
@@ -219,7 +221,7 @@ class AuthPlug(Generic[U]):
             return JSONResponse({"status": "signed_out"})
         if not incoming.wants_page:
             return PlainTextResponse("Signed out")
-        if (found := await self._serving.view_again(incoming, self.auth.recognition.anonymous)) is not None:
+        if (found := await self._serving.view_again(incoming)) is not None:
             activity, view = found
             return await self.handle_view(request, activity, view)
         if return_to := self._pages.return_to(incoming):

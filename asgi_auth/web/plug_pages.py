@@ -57,11 +57,13 @@ class PlugPages:
 
     def __init__(self, auth: Authentication[Any], routing: Routing) -> None:
         self._auth, self._routing, self._pages = auth, routing, auth.pages
+        self.account_path = auth.pages.account or routing.path(ACCOUNT)
         self._form_action = tuple(dict.fromkeys(filter(None, map(origin_of, sorted(auth.allowed_return_to)))))
 
     def context(self, incoming: Incoming) -> Context:
         """What all parts of the page have in common."""
-        return Context(self._auth.app_name, incoming.locale, incoming.say, self._form_action)
+        user = incoming.known.user if incoming.is_signed_in else None
+        return Context(self._auth.app_name, incoming.locale, incoming.say, self._form_action, user)
 
     # --- what is drawn
 
@@ -208,8 +210,8 @@ class PlugPages:
             self._routing.path(activity) for activity, phase in self._routes() if phase.proves and phase.who == who
         )
         is_page = incoming.activity == ACCOUNT or (phase is not None and phase.page)
-        back = incoming.activity if is_page else ACCOUNT
-        return self._going_on(next(pages, None), self._routing.path(back))
+        back = self._routing.path(incoming.activity) if is_page else self.account_path
+        return self._going_on(next(pages, None), back)
 
     def _going_on(self, page: str | None, return_to: str) -> str | None:
         return f"{page}?{urlencode({'return_to': return_to})}" if page is not None and return_to else page
@@ -227,29 +229,23 @@ class PlugPages:
     def _links_of(self, activity: Activity, incoming: Incoming) -> dict[str, str]:
         """From the page of a form to the others that the same person may want."""
         if incoming.phase is not None and incoming.phase.who == "session":
-            return {self._routing.path(ACCOUNT): TO_ACCOUNT}
+            return {self.account_path: TO_ACCOUNT}
         return self.for_strangers(incoming, but=activity)
 
     def for_strangers(self, incoming: Incoming, *, but: Activity | None = None) -> dict[str, str]:
-        """The pages for people who are not signed in."""
+        """The pages for people who are not signed in; those to sign in come first."""
         pages = [(other, form) for other, form in self._pages_for(("anyone", "known")) if other != but]
+        pages.sort(key=lambda page: not self._proves(page[0]))
         return_to = self.return_to(incoming)
         return {str(self._going_on(self._routing.path(other), return_to)): form.title for other, form in pages}
 
     def next_links(self, incoming: Incoming) -> dict[str, str]:
-        """Where to go once something is done."""
-        if return_to := self.return_to(incoming):
-            return {return_to: CONTINUE}
-        if incoming.is_signed_in:
-            return {self._auth.pages.home: CONTINUE, self._routing.path(ACCOUNT): TO_ACCOUNT}
-        ways = [
-            (activity, phase.form)
-            for activity, phase in self._routes()
-            if phase.page and phase.form is not None and _is_sign_in(phase)
-        ]
-        return {self._routing.path(activity): form.title for activity, form in ways} or {
-            self._auth.pages.home: CONTINUE
-        }
+        """Where to go once something is done, or cannot be done: to sign in, say, or to ask for another link."""
+        return_to, signed_in = self.return_to(incoming), incoming.is_signed_in
+        ways: dict[str, str] = {self.account_path: TO_ACCOUNT} if signed_in else self.for_strangers(incoming)
+        if return_to or signed_in or not ways:
+            ways = {return_to or self._auth.pages.home: CONTINUE, **ways}
+        return ways
 
     # --- the page of the account
 

@@ -41,7 +41,7 @@ from asgi_auth.phases import (
 from asgi_auth.protocol.cross_site import SAFE_METHODS
 from asgi_auth.runtime.jobs import collect_jobs
 from asgi_auth.runtime.loop import running_loop
-from asgi_auth.types import EMPTY, Activity, AuthState
+from asgi_auth.types import EMPTY, Activity
 from asgi_auth.web.answers import add_security_headers, clear_site_data
 from asgi_auth.web.bodies import ClientGone, discard_body, unless_gone
 from asgi_auth.web.browser import drop_cookie
@@ -196,8 +196,8 @@ class Serving:
                 return await phase.form_for(await self._asked(request, incoming, phase))
         return form
 
-    async def view_again(self, incoming: Incoming, state: AuthState) -> tuple[Activity, View] | None:
-        """The view whose form was sent, as *state* sees it; None if it was the form of no view, or the link is dead.
+    async def view_again(self, incoming: Incoming) -> tuple[Activity, View] | None:
+        """The view whose form was sent, as it looks now; None if it was the form of no view, or the link is dead.
 
         Such a form carries the token of the view.
         """
@@ -205,7 +205,8 @@ class Serving:
             tokens = phase.secrets & incoming.params.keys()
             if phase.form is None and phase.page and len(tokens) == 1:
                 query = urlencode({each: incoming.params[each] for each in tokens})
-                asked = PhaseRequest(method="GET", query_string=query.encode(), client=incoming.client, state=state)
+                sent, state = query.encode(), incoming.known
+                asked = PhaseRequest(method="GET", query_string=sent, client=incoming.client, state=state)
                 with suppress(AuthError):
                     if isinstance(view := await phase.handle(asked), View):
                         return Activity(name, phase.name), view
@@ -215,6 +216,7 @@ class Serving:
         with self._auth.services.commit.acting(SIGN_OUT, client=incoming.client):
             await self._plug.revoke_bearer_tokens(request)
             await self._plug.revoke_session_tokens(request)
+        incoming.becomes(self._auth.recognition.anonymous)
         response = await answered(self._plug.handle_sign_out(request), self._plug.handle_sign_out)
         self.forget(incoming, response)
         return response
