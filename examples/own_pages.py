@@ -59,8 +59,8 @@ input:not([type=checkbox]) { width: 100% }
 input[type=checkbox] { width: 1.25rem; height: 1.25rem; vertical-align: middle; accent-color: var(--green) }
 label.box { font-weight: 400 }
 input[aria-invalid] { border: 2px solid var(--red) }
-button { display: block; margin: 1.5rem 0; padding: .6rem 1.5rem; font: inherit; font-weight: 600; border: 0; cursor: pointer;
-  background: var(--green); color: var(--on-green) }
+button { display: block; margin: 1.5rem 0; padding: .6rem 1.5rem; font: inherit; font-weight: 600; border: 0;
+  background: var(--green); color: var(--on-green); cursor: pointer }
 :focus-visible { outline: 3px solid var(--green); outline-offset: 2px }
 .problem { margin: .25rem 0; color: var(--red) }
 </style>
