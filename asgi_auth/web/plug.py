@@ -312,6 +312,14 @@ class AuthPlug(Generic[U]):
         """Where a form of this activity posts to: ``/auth/password/sign_in``."""
         return self._routing.path(activity)
 
+    def locale(self, request: Request) -> str:
+        """The language of the answer, for ``lang`` of a page: a tag such as ``pt-BR``."""
+        return self._incoming(request).locale
+
+    def say(self, request: Request, text: str) -> str:
+        """*text* in that language, such as ``reason.title`` or a label of a form; what is no ``Message`` as it is."""
+        return self._incoming(request).say(text)
+
     def _incoming(self, request: Request) -> Incoming:
         return Incoming.of(request, self.auth)
 

@@ -1,6 +1,7 @@
 """Forms that an application draws by itself: ``handle_form`` and what it needs."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,7 +13,7 @@ from asgi_auth.phases import Form
 from asgi_auth.types import Activity, User
 from asgi_auth.web.plug import AuthPlug
 from tests.asgi import PAGE, ask, post
-from tests.support import EMAIL, LocalAuthentication, mailed_token, register
+from tests.support import EMAIL, LocalAuthentication, mailed_token, make_auth, register
 
 pytestmark = pytest.mark.anyio
 
@@ -73,3 +74,18 @@ async def test_form_of_ones_own_is_drawn_again_with_what_was_sent(auth: LocalAut
     assert (again.path, again.token, again.return_to) == (REGISTER, "", "/me")
     assert again.values == {"email": "no address", "return_to": "/me"}
     assert set(again.fields) == {"email", "password", "password_confirmation"}
+
+
+async def test_text_of_ones_own_page_is_in_the_language_of_the_answer(tmp_path: Path) -> None:
+    """A message is translated, the user's own text is not; the page can say its language."""
+    auth = make_auth(tmp_path, translate=lambda message, locale: f"{message.key} in {locale}", locale=lambda *_: "sv")
+
+    class OwnFailure(AuthPlug[User]):
+        async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
+            return PlainTextResponse(
+                f"{self.locale(request)}: {self.say(request, reason.title)}, {self.say(request, 'x')}"
+            )
+
+    answer = await ask(OwnFailure(auth), "GET", "/auth/nothing/here")
+
+    assert answer.text == "sv: error.not_found in sv, x"
