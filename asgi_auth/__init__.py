@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     )
     from asgi_auth.hooks import Hook
     from asgi_auth.limits import Limit, Limits
+    from asgi_auth.messages import Message
+    from asgi_auth.pages import Pages
     from asgi_auth.passwords import Bcrypt, PasswordPolicy
     from asgi_auth.runtime.lanes import Outbox
     from asgi_auth.sender import Sender
@@ -53,6 +55,8 @@ else:
         "Hook": "asgi_auth.hooks",
         "Limit": "asgi_auth.limits",
         "Limits": "asgi_auth.limits",
+        "Message": "asgi_auth.messages",
+        "Pages": "asgi_auth.pages",
         "Bcrypt": "asgi_auth.passwords",
         "PasswordPolicy": "asgi_auth.passwords",
         "Outbox": "asgi_auth.runtime.lanes",
@@ -106,11 +110,13 @@ __all__ = [
     "Limits",
     "MalformedRequestError",
     "MediaTypeError",
+    "Message",
     "MethodNotAllowedError",
     "MisdirectedRequestError",
     "NotFreshError",
     "Outbox",
     "OverloadedError",
+    "Pages",
     "PasswordPolicy",
     "ProviderError",
     "RateLimitedError",

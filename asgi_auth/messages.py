@@ -83,13 +83,17 @@ def speak(text: str, locale: str, translate: Translate) -> str:
         return text
     if any(isinstance(value, Message) for value in text.values.values()):
         text = text.given(**{name: speak(value, locale, translate) for name, value in text.values.items()})
-    return translate(text, locale)
+    said: object = translate(text, locale)  # anybody's code
+    if not isinstance(said, str):
+        kind = type(said).__name__
+        raise TypeError(f"translate returned {kind} for {text.key!r}: return asgi_auth.messages.translate(…) instead")
+    return said
 
 
 @cache
 def languages() -> frozenset[str]:
     """The languages that the library has: English, and those with a catalogue."""
-    return frozenset({ENGLISH, *(path.name for path in LOCALES.glob("*") if path.is_dir())})
+    return frozenset({ENGLISH, *(path.parts[-3] for path in LOCALES.glob(f"*/LC_MESSAGES/{DOMAIN}.mo"))})
 
 
 def language_of(locale: str) -> str:

@@ -25,7 +25,8 @@ TOKEN_PAGE_POLICY = "strict-origin"
 _ERROR = Message("page.error", "Error: {title}", title="")
 _AS_TYPED = ' autocapitalize="none" autocorrect="off" spellcheck="false"'
 _PARTS = frozenset({"lang", "dir", "title", "head", "header", "content"})
-_DIRECTIVE = re.compile(r"[a-z-]+-src|form-action")
+_OPTIONAL = frozenset({"header"})
+_DIRECTIVE = re.compile(r"(?!default-)[a-z-]+-src(-elem|-attr)?|form-action")
 _SOURCES = re.compile(r"[^\s;,]+( [^\s;,]+)*")  # a semicolon would end the directive, a comma the policy
 
 
@@ -50,6 +51,11 @@ class Context(NamedTuple):
     """Other origins that a form may lead to."""
     user: Any = None
     """Who is signed in, for a ``header`` of one's own; None: nobody, as far as it was looked up."""
+
+    @property
+    def direction(self) -> str:
+        """``rtl`` if that language is written from right to left, else ``ltr``."""
+        return direction_of(self.locale)
 
 
 class Drawn(NamedTuple):
@@ -76,8 +82,8 @@ class Pages:
     """Draws the pages of the library. Give one to ``Authentication(pages=…)`` for another look.
 
     Args:
-        template: HTML of a whole page with ``$lang``, ``$dir``, ``$title``, ``$head``, ``$header`` and ``$content``;
-            None: the library's.
+        template: HTML of a whole page with ``$lang``, ``$dir``, ``$title``, ``$head`` and ``$content``, and with
+            ``$header`` if it has none of its own; None: the library's.
         css: Added to the stylesheet, or with ``only_css`` in place of it.
         only_css: True to leave the library's stylesheet out.
         logo: The URL of an image beside the name of the application; None: no image.
@@ -104,8 +110,9 @@ class Pages:
         extra_head: str = "",
         policy: Mapping[str, str] = EMPTY,
     ) -> None:
-        self._template = None if template is None else _checked(template)
-        self._style = css if only_css else f"{STYLE}{css}"
+        self._template = _TEMPLATE if template is None else _checked(template)
+        style = css if only_css else f"{STYLE}{css}"
+        self._style = style.replace("\r\n", "\n").replace("\r", "\n")  # as browsers read it, so that its hash fits
         if "</" in self._style:
             raise ConfigurationError("pages: css must not hold '</', which would end the style element")
         self.logo, self.home, self.account, self._extra_head = logo, home, account, extra_head
@@ -186,17 +193,20 @@ class Pages:
             wide: True for more than a form.
         """
         kind = ' class="wide"' if wide else ""
-        main = f"<main{kind}>\n<h1>{escape(title)}</h1>\n{content}\n</main>"
-        told = context.say(_ERROR.given(title=title)) if is_error else title
         parts = {
             "lang": escape(context.locale),
-            "dir": direction_of(context.locale),
-            "title": escape(f"{told} - {context.app_name}"),
+            "dir": context.direction,
+            "title": escape(self.full_title(title, context, is_error=is_error)),
             "head": self.head(context),
             "header": header,
-            "content": main,
+            "content": f"<main{kind}>\n<h1>{escape(title)}</h1>\n{content}\n</main>",
         }
-        return (self._template or _TEMPLATE).substitute(parts)
+        return self._template.substitute(parts)
+
+    def full_title(self, title: str, context: Context, *, is_error: bool = False) -> str:
+        """What the browser calls the page, as text: a person who listens hears first that something was refused."""
+        told = context.say(_ERROR.given(title=title)) if is_error else title
+        return f"{told} - {context.app_name}"
 
     def head(self, context: Context) -> str:
         """HTML for ``<head>``: the stylesheet, and what the application adds."""
@@ -224,18 +234,30 @@ class Pages:
 
     def form(self, drawn: Drawn, context: Context) -> str:
         """A form. The browser checks nothing by itself: the page tells every problem, so that it can be read out."""
-        form, problems = drawn.form, drawn.problems
+        form = drawn.form
         parts = [self.message(drawn.problem, context, kind="problem")] if drawn.problem else []
         parts += [self.message(form.text, context)] if form.text else []
         parts.append(f'<form method="post" action="{escape(drawn.action)}" novalidate>')
         parts += self.hide(drawn.hidden)
-        first = next((field.name for field in form.fields if field.name in problems), None)
-        for field in form.fields:
-            value, problem = drawn.values.get(field.name), problems.get(field.name, "")
-            focus, html_id = field.name == first, drawn.prefix + field.name
-            parts.append(self.field(field, context, html_id=html_id, value=value, problem=problem, focus=focus))
+        parts += self.fields(drawn, context)
         parts.append(f"{self.button(form.button, context, look=drawn.look)}\n</form>")
         return "\n".join(parts)
+
+    def fields(self, drawn: Drawn, context: Context) -> list[str]:
+        """Every field of a form, with what was sent before and what is wrong with it."""
+        problems, fields = drawn.problems, drawn.form.fields
+        first = next((field.name for field in fields if field.name in problems), None)
+        return [
+            self.field(
+                field,
+                context,
+                html_id=drawn.prefix + field.name,
+                value=drawn.values.get(field.name),
+                problem=problems.get(field.name, ""),
+                focus=field.name == first,
+            )
+            for field in fields
+        ]
 
     def field(
         self,
@@ -257,22 +279,20 @@ class Pages:
             problem: What is wrong with it; empty: nothing.
             focus: True for the first field that has a problem.
         """
-        html_id, name = escape(html_id), escape(field.name)
+        html_id = escape(html_id)
         label = f'<label for="{html_id}">{escape(context.say(field.label))}</label>'
         if field.shown is not None:  # without a name it is not sent
             shown = f'value="{escape(field.shown)}" autocomplete="{escape(field.autocomplete)}" dir="auto" readonly'
             return f'{label}\n<input id="{html_id}" type="text" {shown}>'
-        start = f'<input id="{html_id}" name="{name}" type="{escape(field.type)}"'
-        if field.type == "checkbox":
-            return f'<div class="check">{start}{" checked" if value else ""}>{label}</div>'
-        shown = f' value="{escape(value)}"' if isinstance(value, str) and field.type != "password" else ""
-        mode = "" if field.inputmode is None else f' inputmode="{escape(field.inputmode)}"{_AS_TYPED}'
-        direction = "ltr" if field.type == "password" or field.inputmode == "email" else "auto"
+        start = f'<input id="{html_id}" name="{escape(field.name)}" type="{escape(field.type)}"'
         marks = "" if field.optional else " required"
-        marks += f' aria-invalid="true" aria-describedby="{html_id}-problem"{" autofocus" * focus}' if problem else ""
-        hint = f'\n<p class="problem" id="{html_id}-problem">{escape(context.say(problem))}</p>' if problem else ""
-        autocomplete = f'autocomplete="{escape(field.autocomplete)}" dir="{direction}"'
-        return f"{label}\n{start} {autocomplete}{mode}{shown}{marks}>{hint}"
+        hint = ""
+        if problem:
+            marks += f' aria-invalid="true" aria-describedby="{html_id}-problem"{" autofocus" * focus}'
+            hint = f'\n<p class="problem" id="{html_id}-problem">{escape(context.say(problem))}</p>'
+        if field.type == "checkbox":
+            return f'<div class="check">{start}{" checked" if value else ""}{marks}>{label}</div>{hint}'
+        return f"{label}\n{start}{_typing(field, value)}{marks}>{hint}"
 
     def button(self, text: str, context: Context, *, look: str = "plain", unseen: str = "") -> str:
         """A button that sends a form.
@@ -304,6 +324,14 @@ class Pages:
         return [f'<input type="hidden" name="{escape(name)}" value="{escape(text)}">' for name, text in hidden.items()]
 
 
+def _typing(field: FormField, value: Any) -> str:
+    """The attributes of an input that a person types into."""
+    direction = "ltr" if field.type == "password" or field.inputmode == "email" else "auto"
+    mode = "" if field.inputmode is None else f' inputmode="{escape(field.inputmode)}"{_AS_TYPED}'
+    shown = f' value="{escape(value)}"' if isinstance(value, str) and field.type != "password" else ""
+    return f' autocomplete="{escape(field.autocomplete)}" dir="{direction}"{mode}{shown}'
+
+
 _TEMPLATE = Template("""<!doctype html>
 <html lang="$lang" dir="$dir">
 <head>
@@ -320,17 +348,29 @@ $content
 """)
 
 
-def _checked(template: str) -> Template:
+def _checked(template: object) -> Template:
     """*template*, if it has every part and no other."""
+    if not isinstance(template, str):
+        raise ConfigurationError("pages: template must be text; read a file with Path(…).read_text('utf-8')")
     made = Template(template)
-    if not made.is_valid() or set(made.get_identifiers()) != _PARTS:
+    if not made.is_valid() or not _PARTS - _OPTIONAL <= set(made.get_identifiers()) <= _PARTS:
         raise ConfigurationError(
-            "pages: template must have each of $" + ", $".join(sorted(_PARTS)) + "; write $$ for a dollar sign"
+            f"pages: template must have each of ${', $'.join(sorted(_PARTS - _OPTIONAL))}, and may have $header; "
+            "write $$ for a dollar sign"
         )
     return made
 
 
 def origin_of(url: str) -> str:
-    """The origin of an absolute http or https URL; empty for a path."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") and parts.netloc else ""
+    """What a Content-Security-Policy calls the place of *url*; empty for a path, which is of our own origin.
+
+    Of http and https it is the origin, of any other absolute URL the scheme, such as ``data:``.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as a bracket that is not closed: a browser does not go there either
+        return ""
+    if parts.scheme not in ("http", "https"):
+        return f"{parts.scheme}:" if parts.scheme else ""
+    origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    return origin if parts.netloc and _SOURCES.fullmatch(origin) else ""

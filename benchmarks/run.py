@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a file, whatever the current directory
 
-from benchmarks import against, middleware, overload, parts, sign_in, stalls, storm
+from benchmarks import against, drawing, middleware, overload, parts, sign_in, stalls, storm
 
 
 async def main(*, quick: bool, peers: bool) -> None:
@@ -21,6 +21,7 @@ async def main(*, quick: bool, peers: bool) -> None:
     print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores")
     print(", ".join(f"{name} {version(name)}" for name in names))
     middleware.report(*await middleware.measure(rounds=300 if quick else 5000))
+    drawing.report(await drawing.measure(rounds=300 if quick else 5000))
     stalls.report(await stalls.measure(rounds=2 if quick else 10))
     sign_in.report(*await sign_in.measure(count=8 if quick else 64))
     storm.report(await storm.measure(seconds=1 if quick else 10))

@@ -220,6 +220,51 @@ async def revoke_before_it_is_opened(served: Served, admin: httpx.AsyncClient, g
     assert f"{OTHER_EMAIL}, revoked" in (await admin.get("/")).text
 
 
+async def test_restyled_serves_the_pages_in_its_own_look(tmp_path: Path) -> None:
+    """The template, the stylesheet and the logo are on every page, and the policy allows them."""
+    async with visit("restyled", tmp_path, Origin=BASE_URL, Accept="text/html") as (_, browser):
+        assert (await browser.get("/")).headers["Location"] == "/auth/password/sign_in?return_to=%2F"
+        page = await browser.get("/auth/password/sign_in?return_to=/")
+        assert "Bread since 1924" in page.text
+        assert "img-src 'self'" in page.headers["Content-Security-Policy"]
+        logo = await browser.get("/logo.svg")
+        assert (logo.status_code, logo.headers["Content-Type"]) == (200, "image/svg+xml")
+
+        registered = await browser.post("/auth/password/register", data={**registration(), "return_to": "/"})
+        assert (registered.status_code, registered.headers["Location"]) == (303, "/")
+        home = await browser.get("/")
+        assert (f"Good morning, {EMAIL}" in home.text, "Bread since 1924" in home.text) == (True, True)
+        assert home.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-")
+        assert "Bread since 1924" in (await browser.get("/auth/account")).text
+
+
+async def test_own_pages_keep_fields_and_show_messages(tmp_path: Path) -> None:
+    """Every form is the application's: the address is kept, each field has its message, no password comes back."""
+    async with visit("own_pages", tmp_path, Origin=BASE_URL, Accept="text/html") as (served, browser):
+        assert "Sign in to see" in (await browser.get("/")).text
+        assert "Reading Room</a>" in (await browser.get("/auth/password/register")).text
+        refused = await browser.post("/auth/password/register", data=registration(email="<odd>", password="12345678"))
+        assert (refused.status_code, 'value="&lt;odd&gt;"' in refused.text) == (422, True)
+        assert refused.text.count('aria-invalid="true"') == 2
+        assert '<p class="problem" id="password-problem">' in refused.text
+        assert ("<odd>" in refused.text, "12345678" in refused.text) == (False, False)
+        registered = await browser.post("/auth/password/register", data=registration())
+        assert (registered.status_code, registered.headers["Location"]) == (303, "/")
+        assert f"signed in as {EMAIL}" in (await browser.get("/")).text
+        assert (await browser.post("/auth/sign_out")).headers["Location"] == "/"
+
+        wrong = await browser.post("/auth/password/sign_in", data={**WRONG, "remember_me": "on"})
+        assert (wrong.status_code, f'value="{EMAIL}"' in wrong.text, "checked" in wrong.text) == (401, True, True)
+        assert 'role="alert">The address or the password is wrong' in wrong.text
+        await reset_by_mail(served, browser)
+        dead = await browser.get("/auth/password/reset", params={"reset_token": "dead"})
+        assert (dead.status_code, "Reading Room</a>" in dead.text) == (401, True)
+        signed_in = await browser.post(
+            "/auth/password/sign_in", data={**credentials(password=NEW_PASSWORD), "return_to": "/?a"}
+        )
+        assert (signed_in.status_code, signed_in.headers["Location"]) == (303, "/?a")
+
+
 def test_every_example_is_tested() -> None:
     """A new example needs a test here."""
     tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}

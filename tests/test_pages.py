@@ -3,101 +3,358 @@
 import base64
 import hashlib
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asgi_auth.errors import ConfigurationError
-from asgi_auth.pages import button, form_body, form_page, links, message_page, page
-from asgi_auth.phases import Form, FormField
+from asgi_auth.pages import Context, Drawn, Page, Pages, origin_of
+from asgi_auth.phases import Form, FormField, View
 
 NAME = FormField(name="name", label="Your name")
+SECRET = FormField(name="secret", label="Secret", type="password")
+HOME = Context("App & Co")
+PAGES = Pages()
+WHOLE = "$lang $dir $title $head $header $content"
+
+
+def draw(*fields: FormField, pages: Pages = PAGES, context: Context = HOME, **drawn: Any) -> str:
+    """A form with these fields."""
+    return pages.form(Drawn(Form(title="Hello", fields=fields), "/x", **drawn), context)
+
+
+def policy(pages: Pages, context: Context = HOME) -> dict[str, str]:
+    """The Content-Security-Policy of a page: the sources by directive."""
+    directives = pages.page("Hello", "", context).headers["Content-Security-Policy"].split("; ")
+    parts = [directive.split(" ", 1) for directive in directives]
+    assert len({name for name, _ in parts}) == len(parts)  # of two of a name browsers obey the first
+    return {name: sources for name, sources in parts}
+
+
+def hash_of_style(page: Page) -> str:
+    """The hash of what is between the style tags, as a browser computes it."""
+    style = re.search(r"<style>(.*?)</style>", page.html, re.DOTALL)
+    assert style is not None
+    digest = hashlib.sha256(style[1].replace("\r\n", "\n").replace("\r", "\n").encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+# --- a whole page
 
 
 def test_policy_allows_the_one_stylesheet_of_the_page() -> None:
     """CF-8: the hash in the policy is that of what is between the style tags; nothing else may be loaded."""
-    answer = message_page("Done", "a < b", app_name="App & Co")
-    style = re.search(r"<style>(.*?)</style>", answer.html, re.DOTALL)
-    assert style is not None
-    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    page = PAGES.page("Done", "", HOME)
 
-    assert answer.headers["Content-Security-Policy"] == (
-        f"default-src 'none'; style-src 'sha256-{digest}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    assert page.headers["Content-Security-Policy"] == (
+        f"default-src 'none'; style-src {hash_of_style(page)}; form-action 'self'; base-uri 'none';"
+        " frame-ancestors 'none'"
     )
 
 
-def test_message_page_escapes_its_text() -> None:
-    """Title, text and name of the application are text."""
-    html = message_page("1 < 2", "a < b", app_name="App & Co").html
+@pytest.mark.parametrize("only_css", [False, True], ids=["added", "alone"])
+@pytest.mark.parametrize("css", ["", "h1 { color: red }\n", "a {}\r\nb {}\rc {}"], ids=["none", "lf", "crlf"])
+def test_policy_allows_the_stylesheet_of_the_application(css: str, only_css: bool) -> None:
+    """CF-8: also with the line ends of Windows, which browsers turn into others before they compute the hash."""
+    page = Pages(css=css, only_css=only_css).page("Done", "", HOME)
+
+    assert f"style-src {hash_of_style(page)};" in page.headers["Content-Security-Policy"]
+    assert ("--accent" in page.html) is not only_css
+
+
+def test_policy_lets_forms_lead_to_listed_origins() -> None:
+    """A redirect after a form is a step of the form; Chromium stops it where form-action does not list it."""
+    context = HOME._replace(form_action=("https://a.example", "app:"))
+
+    assert policy(PAGES, context)["form-action"] == "'self' https://a.example app:"
+    assert policy(Pages(policy={"form-action": "https://b.example"}), context)["form-action"] == (
+        "'self' https://b.example https://a.example app:"
+    )
+
+
+def test_policy_has_what_the_application_adds() -> None:
+    """CF-8: beside what the page needs itself; everything else stays forbidden."""
+    given = policy(Pages(policy={"style-src": "'self'", "script-src-elem": "'self' https://cdn.example"}))
+
+    assert given["style-src"].endswith("=' 'self'")
+    assert given["script-src-elem"] == "'self' https://cdn.example"
+    assert (given["default-src"], given["frame-ancestors"], given["base-uri"]) == ("'none'", "'none'", "'none'")
+
+
+@pytest.mark.parametrize(
+    ("directive", "sources"),
+    [
+        ("img-src", "'self'; frame-ancestors *"),
+        ("img-src", "'self', default-src *"),
+        ("img-src", ""),
+        ("img-src", " 'self'"),
+        ("img-src", "'self'\n"),
+        ("default-src", "'self'"),
+        ("frame-ancestors", "*"),
+        ("base-uri", "*"),
+        ("img-src x", "'self'"),
+    ],
+)
+def test_policy_takes_sources_alone(directive: str, sources: str) -> None:
+    """CF-8: nothing that ends a directive or the policy, and no second directive of a name that is there."""
+    with pytest.raises(ConfigurationError, match=rf"policy\['{directive}'\] must be sources"):
+        Pages(policy={directive: sources})
+
+
+@pytest.mark.parametrize(
+    ("logo", "source"),
+    [
+        ("/logo.svg", "'self'"),
+        ("https://cdn.example/logo.svg", "https://cdn.example"),
+        ("data:image/svg+xml,%3Csvg/%3E", "data:"),
+    ],
+)
+def test_policy_allows_the_logo(logo: str, source: str) -> None:
+    """From where it is; without a logo no image is loaded."""
+    pages = Pages(logo=logo)
+
+    assert policy(pages)["img-src"] == source
+    assert f'<img class="logo" src="{logo}" alt="">' in pages.header(HOME)
+    assert "img-src" not in policy(PAGES)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("/x", ""),
+        ("x", ""),
+        ("//a.example/x", ""),
+        ("https://a.example:8443/x?y#z", "https://a.example:8443"),
+        ("HTTP://a.example", "http://a.example"),
+        ("https://user:secret@a.example/", "https://a.example"),
+        ("https://[::1]:8000/", "https://[::1]:8000"),
+        ("https:", ""),
+        ("https://a.example;frame-ancestors", ""),
+        ("https://a.example,x", ""),
+        ("https://[", ""),
+        ("com.example.app:/done", "com.example.app:"),
+        ("data:text/plain,x", "data:"),
+    ],
+)
+def test_origin_of_is_what_a_policy_calls_the_place(url: str, origin: str) -> None:
+    """The origin or, where a scheme has no hosts, the scheme; nothing that would end the policy (CF-8)."""
+    assert origin_of(url) == origin
+
+
+def test_no_page_is_kept_by_a_cache() -> None:
+    """TK-21, RD-4: nor is its type guessed."""
+    headers = PAGES.page("Done", "", HOME).headers
+
+    assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
+
+
+@pytest.mark.parametrize(("holds_token", "referrer"), [(False, "same-origin"), (True, "strict-origin")])
+def test_page_tells_nobody_its_token(holds_token: bool, referrer: str) -> None:
+    """TK-21: the address of a page behind a mailed link is told to nobody, not even to our own server."""
+    assert PAGES.page("Done", "", HOME, holds_token=holds_token).headers["Referrer-Policy"] == referrer
+
+
+def test_page_escapes_its_texts() -> None:
+    """Title and name of the application are text; the content is HTML."""
+    html = PAGES.page("1 < 2", "<b>c</b>", HOME).html
 
     assert "<title>1 &lt; 2 - App &amp; Co</title>" in html
-    assert "<p>a &lt; b</p>" in html
-    assert '<header><p class="brand">App &amp; Co</p></header>' in html
+    assert "<main>\n<h1>1 &lt; 2</h1>\n<b>c</b>\n</main>" in html
+    assert '<header><a class="brand" href="/">App &amp; Co</a></header>' in html
+
+
+def test_page_has_its_own_header_if_it_is_given_one() -> None:
+    """Such as that of an application whose users are signed in; empty is one, too."""
+    assert "<header><nav></nav></header>" in PAGES.page("Hello", "", HOME, header="<nav></nav>").html
+    assert "<header></header>" in PAGES.page("Hello", "", HOME, header="").html
+
+
+def test_wide_page_says_so() -> None:
+    """A class of the stylesheet."""
+    assert '<main class="wide">' in PAGES.page("Hello", "", HOME, wide=True).html
 
 
 @pytest.mark.parametrize(("status", "title"), [(200, "Hello - App"), (399, "Hello - App"), (400, "Error: Hello - App")])
 def test_page_tells_a_failure_first(status: int, title: str) -> None:
-    """Whoever listens to pages hears the title before anything else."""
-    assert f"<title>{title}</title>" in page("Hello", "", app_name="App", status=status).html
+    """A person who listens to pages hears the title before anything else."""
+    page = PAGES.page("Hello", "", Context("App"), status=status)
+
+    assert f"<title>{title}</title>" in page.html
+    assert page.status == status
 
 
-def test_form_page_without_a_token_hides_nothing() -> None:
-    """A form that is not behind a mailed link has no hidden field."""
-    html = form_page(Form(title="Hello", fields=(NAME,)), action="/x", token="t", app_name="App").html
-
-    assert 'type="hidden"' not in html
-    assert '<form method="post" action="/x" novalidate>' in html
+@pytest.mark.parametrize(("locale", "start"), [("de-AT", 'lang="de-AT" dir="ltr"'), ("ar", 'lang="ar" dir="rtl"')])
+def test_page_says_its_language(locale: str, start: str) -> None:
+    """And the direction that it is written in."""
+    assert f"<html {start}>" in PAGES.page("Hello", "", Context("App", locale)).html
 
 
-def test_form_page_says_what_is_wrong_with_the_link() -> None:
-    """A token that is missing is nothing to type in: the message is about the link, else about the fields."""
-    form = Form(title="Hello", token="t", fields=(NAME,))
-    incomplete = form_page(
-        form, action="/x", token="", app_name="App", problems={"t": "This field is required."}, status=422
-    )
-    refused = form_page(form, action="/x", token="<b>", app_name="App", problems={"name": "is odd"}, status=422)
+def test_every_text_is_translated_once() -> None:
+    """Titles, texts, labels, buttons, links, problems; neither values nor names, which are the user's."""
+    context = Context("App", "xx", lambda text: f"<{text}>")
+    form = Form(title="Title", text="Text", fields=(NAME,), button="Go")
+    drawn = Drawn(form, "/", values={"name": "v"}, problem="Bad", problems={"name": "Odd"})
+    view = View({}, title="View", text="Look", links={"/y": "There"})
+    html = PAGES.page("Top", PAGES.view(view, [drawn], context), context, status=400).html
 
-    assert 'role="alert">This link is not complete. Please ask for a new one.<' in incomplete.html
-    assert 'role="alert">Some fields need another look.<' in refused.html
-    assert '<input type="hidden" name="t" value="&lt;b&gt;">' in refused.html
+    assert "<title>&lt;Error: &lt;Top&gt;&gt; - App</title>" in html
+    for text in ("Top", "Title", "Text", "Go", "Bad", "Odd", "Look", "There", "Your name"):
+        assert f">&lt;{text}&gt;<" in html
+    assert 'value="v"' in html
 
 
-def test_form_body_without_anything_is_a_button() -> None:
-    """No text, no field, no problem: what is left is one button."""
-    html = form_body(Form(title="Hello", button="Go < on"), action="/x")
+# --- options
+
+
+def test_template_is_the_whole_page() -> None:
+    """Each part where the template has it; ``$$`` is a dollar sign."""
+    pages = Pages(template="$$5 [$lang|$dir|$title|$header|$content]$head", css="h1 {}", only_css=True, home="/start")
+    html = pages.page("Hello", "<p>$title</p>", Context("App", "ar")).html
 
     assert html == (
-        '<form method="post" action="/x" novalidate>\n'
+        '$5 [ar|rtl|Hello - App|<a class="brand" href="/start">App</a>|<main>\n<h1>Hello</h1>\n<p>$title</p>\n</main>]'
+        "<style>h1 {}</style>"
+    )
+
+
+def test_template_may_have_a_header_of_its_own() -> None:
+    """The name of the application stands in most sites' headers anyway."""
+    html = Pages(template=WHOLE.replace("$header", "<header>Mine</header>")).page("Hello", "", HOME).html
+
+    assert "<header>Mine</header>" in html
+    assert 'class="brand"' not in html
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        WHOLE.replace("$lang", ""),
+        WHOLE.replace("$dir", ""),
+        WHOLE.replace("$title", ""),
+        WHOLE.replace("$head", ""),  # and that of $header, which is then $er
+        WHOLE.replace("$content", ""),
+        f"{WHOLE} $other",
+        f"{WHOLE} $",
+    ],
+)
+def test_template_must_have_every_part(template: str) -> None:
+    """A page without its language, its stylesheet or its content is refused at start."""
+    with pytest.raises(ConfigurationError, match=r"each of \$content, \$dir, \$head, \$lang, \$title"):
+        Pages(template=template)
+
+
+def test_template_is_text() -> None:
+    """The name of a file is an easy mistake."""
+    template: Any = Path("page.html")
+
+    with pytest.raises(ConfigurationError, match="template must be text; read a file"):
+        Pages(template=template)
+
+
+def test_css_ends_no_element() -> None:
+    """RD-4: a stylesheet that ends its element would be HTML from there on."""
+    with pytest.raises(ConfigurationError, match="css must not hold '</'"):
+        Pages(css="</style>")
+
+
+def test_extra_head_is_in_the_head() -> None:
+    """As it is: it is HTML."""
+    assert "</style><meta name=x>\n</head>" in Pages(extra_head="<meta name=x>").page("Hello", "", HOME).html
+
+
+# --- forms
+
+
+def test_form_without_anything_is_a_button() -> None:
+    """No text, no field, no problem: what is left is one button."""
+    drawn = Drawn(Form(title="Hello", button="Go < on"), "/x?a&b")
+
+    assert PAGES.form(drawn, HOME) == (
+        '<form method="post" action="/x?a&amp;b" novalidate>\n'
         '<button class="main-act" type="submit">Go &lt; on</button>\n</form>'
     )
 
 
-def test_form_body_draws_values_but_no_password() -> None:
+def test_form_hides_what_it_is_given() -> None:
+    """The token of a mailed link and where to go afterwards, escaped; nothing else is hidden."""
+    assert '<input type="hidden" name="t" value="&lt;b&gt;">' in draw(NAME, hidden={"t": "<b>"})
+    assert 'type="hidden"' not in draw(NAME)
+
+
+def test_form_says_first_what_is_wrong() -> None:
+    """It is read out at once."""
+    html = PAGES.form(Drawn(Form(title="Hello", text="Please"), "/x", problem="This < that"), HOME)
+
+    assert html.startswith('<p class="problem notice" role="alert">This &lt; that</p>\n<p>Please</p>\n<form')
+
+
+def test_form_draws_values_but_no_password() -> None:
     """What is no text is left out, as is what was typed into a password field."""
-    secret = FormField(name="secret", label="Secret", type="password")
-    form = Form(title="Hello", fields=(NAME, secret))
-
-    assert 'value="&quot;&lt;b&gt;"' in form_body(form, action="/x", values={"name": '"<b>'})
-    assert "value=" not in form_body(form, action="/x", values={"name": 5, "secret": "abc"})
+    assert 'value="&quot;&lt;b&gt;"' in draw(NAME, values={"name": '"<b>'})
+    assert "value=" not in draw(NAME, SECRET, values={"name": 5, "secret": "abc"})
 
 
-def test_form_body_ties_the_message_to_its_field() -> None:
+def test_form_ties_the_message_to_its_field() -> None:
     """By id, so that it is read out with the field; a message is text."""
-    html = form_body(Form(title="Hello", fields=(NAME,)), action="/x", problems={"name": "<b> is odd"})
+    html = draw(NAME, problems={"name": "<b> is odd"}, prefix="2-")
 
-    assert 'aria-invalid="true" aria-describedby="name-problem" autofocus>' in html
-    assert '<p class="problem" id="name-problem">Your name &lt;b&gt; is odd.</p>' in html
+    assert '<label for="2-name">Your name</label>\n<input id="2-name" name="name" type="text"' in html
+    assert 'aria-invalid="true" aria-describedby="2-name-problem" autofocus>' in html
+    assert '<p class="problem" id="2-name-problem">&lt;b&gt; is odd</p>' in html
+    assert "aria-" not in draw(NAME)
+
+
+def test_form_gives_the_focus_to_the_first_problem() -> None:
+    """In the order of the page; to one field only, and to none of a form without a problem."""
+    html = draw(NAME, SECRET, problems={"secret": "wrong", "name": "wrong"})
+
+    assert html.count("autofocus") == 1
+    assert html.index("autofocus") < html.index('id="secret"')
+    assert "autofocus" not in draw(NAME, SECRET, problems={"elsewhere": "wrong"})
+
+
+def test_field_is_required_unless_it_is_optional() -> None:
+    """For screen readers: the browser itself checks nothing (``novalidate``)."""
+    assert " required>" in draw(NAME)
+    assert "required" not in draw(FormField(name="a", label="A", optional=True))
+
+
+def test_checkbox_stays_ticked_and_shows_its_problem() -> None:
+    """Its label is behind it; a box that must be ticked says so like any other field."""
+    box = FormField(name="terms", label="I agree", type="checkbox")
+
+    assert draw(box, values={"terms": "on"}).splitlines()[1] == (
+        '<div class="check"><input id="terms" name="terms" type="checkbox" checked required>'
+        '<label for="terms">I agree</label></div>'
+    )
+    html = draw(box, problems={"terms": "Please agree."})
+    assert 'type="checkbox" required aria-invalid="true" aria-describedby="terms-problem" autofocus>' in html
+    assert '</div>\n<p class="problem" id="terms-problem">Please agree.</p>' in html
+
+
+def test_shown_field_is_not_sent() -> None:
+    """A password manager finds the user name; without a name of its own the field is not sent."""
+    field = FormField(name="email", label="Address", autocomplete="username", shown="a&b@mail.example.org")
+
+    assert draw(field, problems={"email": "wrong"}).splitlines()[1:3] == [
+        '<label for="email">Address</label>',
+        '<input id="email" type="text" value="a&amp;b@mail.example.org" autocomplete="username" dir="auto" readonly>',
+    ]
 
 
 def test_field_with_an_inputmode_is_sent_as_typed() -> None:
     """AC-6: the domain of an address stays as it is typed, and no phone capitalises or corrects the rest."""
     address = FormField(name="email", label="Address", autocomplete="username", inputmode="email")
-    html = form_body(Form(title="Hello", fields=(address, NAME)), action="/x")
+    html = draw(address, NAME)
 
     assert (
-        '<input id="email" name="email" type="text" autocomplete="username" inputmode="email" autocapitalize="none"'
-        ' autocorrect="off" spellcheck="false" required>'
+        '<input id="email" name="email" type="text" autocomplete="username" dir="ltr" inputmode="email"'
+        ' autocapitalize="none" autocorrect="off" spellcheck="false" required>'
     ) in html
-    assert '<input id="name" name="name" type="text" autocomplete="off" required>' in html
+    assert '<input id="name" name="name" type="text" autocomplete="off" dir="auto" required>' in html
 
 
 @pytest.mark.parametrize("kind", ["email", "EMAIL"])
@@ -107,36 +364,100 @@ def test_field_refuses_the_type_that_rewrites_addresses(kind: str) -> None:
         FormField(name="mail", label="Address", type=kind)
 
 
+# --- the other parts
+
+
+def test_view_has_its_text_its_forms_and_its_links() -> None:
+    """In this order; a form without a title has no heading."""
+    first, second = Drawn(Form(title="One"), "/1"), Drawn(Form(title=""), "/2", look="plain")
+    html = PAGES.view(View({}, text="Look", links={"/y": "There"}), [first, second], HOME)
+
+    assert re.findall(r"<(?:p|h2|form|button|ul)\b[^>]*>", html) == [
+        "<p>",
+        "<h2>",
+        '<form method="post" action="/1" novalidate>',
+        '<button class="main-act" type="submit">',
+        '<form method="post" action="/2" novalidate>',
+        '<button class="plain" type="submit">',
+        '<ul class="links">',
+    ]
+    assert PAGES.view(View({}), [], HOME) == ""
+
+
 def test_links_and_button_escape() -> None:
     """Addresses and texts are text."""
-    assert links({"/?a&b": "a & b"}) == '<ul class="links"><li><a href="/?a&amp;b">a &amp; b</a></li></ul>'
-    assert button("/a&b", "End", unseen="it") == (
-        '<form method="post" action="/a&amp;b">'
-        '<button class="plain" type="submit">End<span class="unseen"> it</span></button></form>'
+    assert PAGES.links({"/?a&b": "a & b"}, HOME) == (
+        '<ul class="links"><li><a href="/?a&amp;b">a &amp; b</a></li></ul>'
+    )
+    assert PAGES.button("End", HOME, unseen="it") == (
+        '<button class="plain" type="submit">End<span class="unseen"> it</span></button>'
     )
 
 
-def test_button_posts_what_nobody_sees() -> None:
-    """What a button is about goes along in hidden fields, escaped."""
-    assert button("/end", "End", unseen="this", hidden={"id": '"1'}) == (
-        '<form method="post" action="/end"><input type="hidden" name="id" value="&quot;1">'
-        '<button class="plain" type="submit">End<span class="unseen"> this</span></button></form>'
-    )
+@pytest.mark.parametrize(
+    ("kind", "html"),
+    [
+        ("text", "<p>a &lt; b</p>"),
+        ("notice", '<p class="notice" role="status">a &lt; b</p>'),
+        ("problem", '<p class="problem notice" role="alert">a &lt; b</p>'),
+    ],
+)
+def test_message_has_a_role(kind: Any, html: str) -> None:
+    """So that it is read out at once, a problem before anything else."""
+    assert PAGES.message("a < b", HOME, kind=kind) == html
 
 
-def test_everything_is_escaped() -> None:
-    """RD-4: titles, texts, labels, names, values and messages, wherever they come from."""
-    evil = "<script>alert('x')</script>\"onload=\""
-    field = FormField(name=evil, label=evil, type=evil, inputmode=evil)
+def test_a_part_can_be_overridden() -> None:
+    """Every place that has the part has it then."""
+
+    class Own(Pages):
+        def button(self, text: str, context: Context, *, look: str = "plain", unseen: str = "") -> str:
+            return f"<input type=submit value={text}>"
+
+        def links(self, links: Any, context: Context) -> str:
+            return "<nav></nav>"
+
+        def head(self, context: Context) -> str:
+            return f"{super().head(context)}<!-- own -->"
+
+    pages = Own()
+    view = View({}, forms=(Form(title="", button="Go"),), links={"/": "x"})
+    content = pages.view(view, [Drawn(view.forms[0], "/x")], HOME)
+    html = pages.page("Hello", content, HOME).html
+
+    assert "<input type=submit value=Go>\n</form>\n<nav></nav>" in html
+    assert "</style><!-- own -->" in html
+
+
+def evil_parts(evil: str) -> dict[str, Callable[[], str]]:
+    """Every part, with *evil* wherever a text can be."""
+    context = Context(evil, evil)
+    field = FormField(name=evil, label=evil, type=evil, inputmode=evil, autocomplete=evil)
     form = Form(title=evil, text=evil, token=evil, fields=(field,), button=evil)
-    pages = [
-        form_page(form, action=evil, token=evil, app_name=evil, problems={evil: evil}, status=422),
-        message_page(evil, evil, app_name=evil),
-    ]
-    box = form_body(Form(title="", fields=(FormField(name="a", label=evil, type="checkbox"),)), action="/")
-    body = form_body(form, action=evil, hidden={evil: evil}, values={evil: evil}, problem=evil, problems={evil: evil})
-    for html in (*(each.html for each in pages), body, box, links({evil: evil}), button(evil, evil)):
-        assert "alert(" in html
-        assert "<script" not in html
-        assert "'x'" not in html
-        assert 'onload="' not in html
+    box = FormField(name=evil, label=evil, type="checkbox")
+    shown = FormField(name=evil, label=evil, shown=evil, autocomplete=evil)
+    texts = {evil: evil}
+    full = Drawn(form, evil, hidden=texts, values=texts, problem=evil, problems=texts, prefix=evil, look=evil)
+    view = View({}, title=evil, text=evil, links=texts)
+    return {
+        "page": lambda: PAGES.page(evil, "", context, status=422).html,
+        "header": lambda: Pages(logo=evil, home=evil).header(context),
+        "form": lambda: PAGES.form(full, context),
+        "checkbox": lambda: PAGES.form(full._replace(form=Form(title=evil, fields=(box,))), context),
+        "shown": lambda: PAGES.form(full._replace(form=Form(title=evil, fields=(shown,))), context),
+        "view": lambda: PAGES.view(view, [full], context),
+        "links": lambda: PAGES.links(texts, context),
+        "button": lambda: PAGES.button(evil, context, look=evil, unseen=evil),
+        "message": lambda: PAGES.message(evil, context),
+    }
+
+
+@pytest.mark.parametrize("part", evil_parts(""))
+def test_everything_is_escaped(part: str) -> None:
+    """RD-4: titles, texts, labels, names, values and messages, wherever they come from."""
+    html = evil_parts("<script>alert('x')</script>\"onload=\"")[part]()
+
+    assert "alert(" in html
+    assert "<script" not in html
+    assert "'x'" not in html
+    assert 'onload="' not in html

@@ -7,7 +7,7 @@ MAX_RANGES = 32
 """Language ranges that are read. A browser sends a handful."""
 
 _RANGE = re.compile(
-    r"[ \t]*([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8}){0,7})[ \t]*(?:;[ \t]*[qQ]=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?[ \t]*"
+    r"([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8}){0,7})(?:[ \t]*;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?"
 )
 
 
@@ -18,21 +18,22 @@ def preferred_language(headers: Sequence[str], available: Collection[str], *, de
     'de'
 
     Args:
-        headers: The values of Accept-Language. What cannot be read is passed over.
+        headers: The values of Accept-Language. What cannot be read is passed over, and so is ``*``.
         available: Language tags, in lower case.
         default: What to answer if none fits, or if there is no header.
     """
-    found = [match.groups() for text in ",".join(headers).split(",")[:MAX_RANGES] if (match := _RANGE.fullmatch(text))]
-    wanted = [(tag.lower(), float(quality or 1)) for tag, quality in found]
-    for tag, quality in sorted(wanted, key=lambda each: -each[1]):
-        while tag and quality:
-            if tag in available:
-                return tag
-            tag = _shortened(tag)
+    wanted = dict[str, float]()
+    for text in ",".join(headers).split(",")[:MAX_RANGES]:
+        if (found := _RANGE.fullmatch(text.strip(" \t"))) is not None:
+            wanted.setdefault(found[1].lower(), float(found[2] or 1))
+    for tag in sorted(wanted, key=wanted.__getitem__, reverse=True):
+        if wanted[tag] and (fitting := _fitting(tag, available)) is not None and wanted.get(fitting, 1):
+            return fitting
     return default
 
 
-def _shortened(tag: str) -> str:
-    """*tag* without its last part, and without a single letter before that."""
-    head = tag.rpartition("-")[0]
-    return _shortened(head) if head[-2:-1] == "-" else head
+def _fitting(tag: str, available: Collection[str]) -> str | None:
+    """*tag*, or else the longest beginning of it that is available."""
+    while tag and tag not in available:
+        tag = tag.rpartition("-")[0]  # no tag ends with a single letter, so none needs to be dropped at once
+    return tag or None

@@ -193,9 +193,9 @@ class Incoming:
 
     @property
     def link_token(self) -> str:
-        """The token of the mailed link whose form was sent; empty if there is none."""
+        """The token of the mailed link that was opened, or whose form was sent; empty if there is none."""
         form = None if self.phase is None else self.phase.registers or self.phase.form
-        return "" if form is None else _text_of(self.params, form.token)
+        return "" if form is None else self.token_of(form)
 
     def token_of(self, form: Form) -> str:
         """The token that goes on in *form*: of the form that was sent, or of the link that was opened."""

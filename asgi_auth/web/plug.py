@@ -167,7 +167,7 @@ class AuthPlug(Generic[U]):
 
         Args:
             request: For ``link_token`` and ``return_to``, which go on in hidden fields.
-            activity: Where the form posts to, unless it says so itself.
+            activity: Where the form posts to, unless it says so itself; ``path`` makes a path of it.
             form: What to ask.
             values: What the user sent before, without secrets.
             reason: Why that was refused, with a message for each field in ``reason.fields``; None: nothing was sent.
@@ -304,11 +304,23 @@ class AuthPlug(Generic[U]):
         return self._incoming(request).shown
 
     def link_token(self, request: Request) -> str:
-        """The token of the mailed link whose form was sent, to put into a hidden field of the form drawn again.
+        """The token of the mailed link that was opened, or whose form was sent, for a hidden field of the form.
 
         Empty if there is none. Never into a URL, nor a log.
         """
         return self._incoming(request).link_token
+
+    def path(self, activity: Activity) -> str:
+        """Where a form of this activity posts to: ``/auth/password/sign_in``."""
+        return self._routing.path(activity)
+
+    def locale(self, request: Request) -> str:
+        """The language of the answer, for ``lang`` of a page: a tag such as ``pt-BR``."""
+        return self._incoming(request).locale
+
+    def say(self, request: Request, text: str) -> str:
+        """*text* in that language, such as ``reason.title`` or a label of a form; what is no ``Message`` as it is."""
+        return self._incoming(request).say(text)
 
     def _incoming(self, request: Request) -> Incoming:
         return Incoming.of(request, self.auth)
