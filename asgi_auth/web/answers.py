@@ -33,7 +33,7 @@ def wants_page(scope: Scope) -> bool:
 
 
 def problem(reason: AuthError, *, json: bool, more: Mapping[str, Any] = EMPTY) -> Response:
-    """The answer to a failure: problem details (RFC 9457), or a line of text and one for each field.
+    """The answer to a failure: problem details (RFC 9457), or a line of text, the detail and a line for each field.
 
     Args:
         reason: What is told of it.
@@ -43,13 +43,15 @@ def problem(reason: AuthError, *, json: bool, more: Mapping[str, Any] = EMPTY) -
     if json:
         content: dict[str, Any] = {"type": "about:blank", "title": reason.title, "status": reason.status}
         content["code"] = reason.code
+        if reason.detail:
+            content["detail"] = reason.detail
         if reason.fields:
             content["fields"] = dict(reason.fields)
         content.update(more)
         return JSONResponse(content, reason.status, media_type="application/problem+json")
     title = AuthenticationFailedError.title if isinstance(reason, AuthenticationFailedError) else reason.title
-    lines = [title, *(f"{field}: {message}" for field, message in reason.fields.items())]
-    return PlainTextResponse("\n".join(lines), reason.status)
+    lines = [title, reason.detail, *(f"{field}: {message}" for field, message in reason.fields.items())]
+    return PlainTextResponse("\n".join(filter(None, lines)), reason.status)
 
 
 def reason_headers(reason: AuthError, scope: Scope, *, realm: str) -> dict[str, str]:

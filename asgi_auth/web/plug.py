@@ -116,8 +116,9 @@ class AuthPlug(Generic[U]):
     async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
         """Something was refused; also an unknown route (``Activity(None, None)`` and a ``RouteNotFoundError``).
 
-        ``reason.status``, ``code``, ``title`` and ``fields`` may be shown; ``reason.reason`` is for the log. By default
-        problem details (RFC 9457) or text; the page behind a mailed link is drawn again with what is wrong.
+        ``reason.status``, ``code``, ``title``, ``detail`` and ``fields`` may be shown; ``reason.reason`` is for the
+        log. By default problem details (RFC 9457) or text; the page behind a mailed link is drawn again with what is
+        wrong.
         """
         incoming = self._incoming(request)
         phase, form = incoming.phase, incoming.form
@@ -128,7 +129,7 @@ class AuthPlug(Generic[U]):
         advice = _NEW_LINK if isinstance(reason, InvalidTokenError) else _TRY_AGAIN
         if isinstance(reason, (InvalidTokenError, ForbiddenError)):  # theirs are whole sentences
             advice = " ".join(reason.fields.values()) or advice
-        return self._pages.message(reason.title, advice, status=reason.status)
+        return self._pages.message(reason.title, reason.detail or advice, status=reason.status)
 
     async def handle_accepted(self, request: Request, activity: Activity) -> Response:
         """Done, and nobody was signed in: a reset was asked for, a password was set. By default 200."""
