@@ -118,7 +118,13 @@ def make_site(*, base_url: str, allowed_origins: Iterable[str], subject_name: st
     base_url = parse_origin(base_url, parameter="base_url")
     host, secure = urlsplit(base_url).hostname or "", base_url.startswith("https://")
     if not secure and not is_loopback(host):
-        raise ConfigurationError("base_url must be https, but for localhost, names below it and loopback addresses")
+        secure_url = base_url.replace("http://", "https://", 1)
+        raise ConfigurationError(
+            f"base_url must be https: write {secure_url!r}; only localhost, names below it and loopback addresses may "
+            f"use http, as in {base_url!r}"
+        )
+    if isinstance(allowed_origins, str):
+        raise ConfigurationError(f"allowed_origins must be a list: write [{allowed_origins!r}]")
     others = (parse_origin(origin, parameter="allowed_origins", apps=True) for origin in allowed_origins)
     return Site(
         base_url=base_url,
