@@ -278,7 +278,13 @@ class Authentication(Generic[U]):
             require_async(recogniser, "load", parameter="strategies, add_ons")
         own = (CookieRecogniser(self.site, self.sessions), AccessTokenRecogniser(self.sessions))
         return Recognition(
-            [*added, *own], subject_name=self.subject_name, scopes=scopes, clock=self.clock, authentication=self
+            [*added, *own],
+            subject_name=self.subject_name,
+            scopes=scopes,
+            clock=self.clock,
+            authentication=self,
+            telling=self._services.telling,
+            local=not self.secure,
         )
 
     # --- what applications use

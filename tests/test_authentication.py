@@ -86,7 +86,7 @@ class Named(Hook):
         ({"base_url": "http://auth.example.org"}, "base_url must be https"),
         ({"base_url": "http://192.0.2.1"}, "base_url must be https"),
         ({"base_url": "http://localhost.example.org"}, "base_url must be https"),
-        ({"base_url": "http://evillocalhost"}, "base_url must be https: write 'https://evillocalhost'; only localhost"),
+        ({"base_url": "http://evillocalhost"}, "base_url must be https, .* write 'https://evillocalhost'; only loc"),
         ({"allowed_origins": ["https://a.example/"]}, "allowed_origins: .* slash; write 'https://a.example'"),
         ({"allowed_origins": "https://a.example"}, r"allowed_origins must be a list: write \['https://a.example'\]"),
         ({"mount_path": ""}, "mount_path"),

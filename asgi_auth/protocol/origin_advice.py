@@ -28,7 +28,7 @@ def origin_advice(text: str, *, schemes: frozenset[str], is_valid: Callable[[str
     shown = _CREDENTIALS.sub(r"\1…@", text, count=1)
     scheme, _, host, _ = _parts(text)
     better = f"{scheme or _likely_scheme(host)}://{host}"
-    remedy = f"; write {better!r}" if is_valid(better) else ""
+    remedy = f"; write {better!r}" if text != "null" and is_valid(better) else ""
     return f"{shown[:_SHOWN]!r} {_problem(text, schemes)}{remedy}"
 
 
