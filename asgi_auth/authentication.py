@@ -179,7 +179,14 @@ class Authentication(Generic[U]):
         self._hooks: list[Hook] = []
         commit = Commit(store, self._hooks, clock, Jobs(outbox, local=not self.secure))
         digest = partial(keyed_hash, keys[0], self.subject_name)
-        tokens = Tokens(store, keys=keys, base_url=self.base_url, subject_name=self.subject_name, clock=clock)
+        tokens = Tokens(
+            store,
+            keys=keys,
+            base_url=self.base_url,
+            subject_name=self.subject_name,
+            clock=clock,
+            telling=None if self.secure else commit.jobs.telling,
+        )
         sessions = Sessions(
             store,
             keys=keys,

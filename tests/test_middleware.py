@@ -43,6 +43,7 @@ from tests.support import (
     OTHER_EMAIL,
     OTHER_SECRET,
     PATIENCE,
+    SECRET,
     LocalAuthentication,
     credentials,
     eventually,
@@ -188,6 +189,44 @@ async def test_a_foreign_key_opens_nothing(tmp_path: Path, auth: LocalAuthentica
 
     assert await seen_user(other, cookie=_cookie(token)) is None
     assert await seen_user(other, bearer=str(token)) is None
+
+
+@pytest.mark.parametrize("kind", ["cookie", "bearer"])
+async def test_foreign_signature_on_a_local_instance_is_told_once(
+    tmp_path: Path, auth: LocalAuthentication, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """A secret that is made in code is another one in each worker; the warning says so."""
+    caplog.set_level("DEBUG", "asgi_auth")
+    _, token = await register(auth)
+    shown = {"cookie": _cookie(token)} if kind == "cookie" else {"bearer": str(token)}
+    worker = make_auth(tmp_path, secret=OTHER_SECRET)
+    caplog.clear()
+    for _ in range(2):
+        assert await seen_user(site(worker), **shown) is None
+
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) == 1
+    what = {"cookie": "a session cookie", "bearer": "an access token"}[kind]
+    assert told[0].startswith(f"{what} was signed with another secret. If the code makes the secret, each worker and")
+    assert "python -m asgi_auth secret" in told[0]
+
+
+async def test_foreign_signature_is_told_on_a_local_instance_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On https anybody may send one; and a token for another kind of user is no sign of another secret."""
+    caplog.set_level("WARNING", "asgi_auth")
+    public = [make_auth(tmp_path, base_url="https://a.example", secret=secret) for secret in (SECRET, OTHER_SECRET)]
+    staff = make_auth(tmp_path, subject_name="admin")
+    _, token = await register(public[0])
+    _, staff_token = await register(staff)
+    local = make_auth(tmp_path)
+    caplog.clear()
+    assert await seen_user(site(public[1]), cookie=f"__Host-user_session={token.cookie}") is None
+    assert await seen_user(site(public[1]), bearer=str(token)) is None
+    assert await seen_user(site(local), bearer=str(staff_token)) is None
+
+    assert caplog.messages == []
 
 
 async def test_doubled_cookies_are_none(auth: LocalAuthentication) -> None:
