@@ -5,11 +5,19 @@ Middlewares, plug and guards share those of an ``Authentication``.
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from inspect import isawaitable
 from typing import Any, NamedTuple, Protocol
 
-from asgi_auth.errors import AuthError, ConfigurationError, CrossSiteError, MalformedRequestError, UnavailableError
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    ConfigurationError,
+    CrossSiteError,
+    MalformedRequestError,
+    UnavailableError,
+)
 from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.cookies import read_cookie
 from asgi_auth.protocol.headers import MAX_LINES, check_headers
@@ -202,6 +210,30 @@ class Recognition:
         else:
             logger.debug("a %s credential was refused: %s", method, error.reason)
         return self.anonymous._replace(error=error)
+
+    def missing(self, scope: Scope) -> AuthError | None:
+        """What to say of a request for which no middleware has found a user or an error; None if that is right.
+
+        A middleware that looks at a credential finds the one or the other. If the request shows a credential all the
+        same, the middleware for its kind is missing: the error says which, and so does a line of the log, once.
+        """
+        shown = self._shown(scope) if scope.get("headers") else None
+        if shown is None:
+            return None
+        name = "SessionUserMiddleware" if shown.ambient else "BearerUserMiddleware"
+        reason = (
+            f"the request shows a {shown.method} credential, and no {name} looks at it: wrap the application in "
+            f"{name}, or add Middleware({name}, auth=auth)"
+        )
+        self._telling.once(logging.DEBUG, name, reason)
+        return AuthenticationFailedError(reason, cause="not_signed_in")
+
+    def _shown(self, scope: Scope) -> Recogniser | None:
+        """Who recognises the first credential of a request; None if it shows none that counts."""
+        with suppress(CrossSiteError, MalformedRequestError):
+            check_headers(scope["headers"])
+            return next((each for each in self._recognisers if each.credential(scope) is not None), None)
+        return None
 
     async def _cut(self, own: tuple[str, ...], user: Any, scopes: Sequence[str] | None) -> tuple[str, ...]:
         """*own* and what the application adds; of a credential with *scopes* only those that its user has now."""

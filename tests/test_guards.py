@@ -20,7 +20,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from asgi_auth.errors import ConfigurationError
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError
 from asgi_auth.types import AccessToken, AnonymousUser, AuthState, User
 from asgi_auth.web.guards import Require, require
 from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
@@ -527,6 +527,54 @@ async def test_a_forgotten_middleware_is_said_aloud(site: _Site, caplog: pytest.
 
     require().check(HTTPConnection(make_scope("GET", "/")))
     assert "wrap the application in SessionUserMiddleware" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("running", "missing", "method"),
+    [
+        (SessionUserMiddleware, "BearerUserMiddleware", "bearer"),
+        (BearerUserMiddleware, "SessionUserMiddleware", "session"),
+    ],
+)
+async def test_missing_middleware_is_named(
+    site: _Site, caplog: pytest.LogCaptureFixture, running: Any, missing: str, method: str
+) -> None:
+    """The error of the state, the guard's reason and one line of the log name the middleware; there is no query."""
+    caplog.set_level("DEBUG", "asgi_auth")
+    reasons = list[str]()
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        error, refusal = site.auth.state(scope).error, require().check(HTTPConnection(scope))
+        assert isinstance(error, AuthenticationFailedError)
+        assert isinstance(refusal, AuthenticationFailedError)
+        assert site.auth.user(scope) is None
+        reasons.extend([error.reason, refusal.reason])
+        await PlainTextResponse()(scope, receive, send)
+
+    shown = {"bearer": str(site.token)} if method == "bearer" else {"cookie": site.cookie}
+    await site.auth.close()
+    for _ in range(2):
+        await ask(running(endpoint, site.auth), "GET", "/", **shown)
+    assert site.auth.closed
+
+    text = f"the request shows a {method} credential, and no {missing} looks at it: wrap the application in {missing}"
+    assert len(reasons) == 4
+    assert all(reason.startswith(text) for reason in reasons)
+    told = [(record.levelname, record.getMessage()) for record in caplog.records if missing in record.getMessage()]
+    assert [line for line in told if line[0] == "DEBUG"] == [("DEBUG", reasons[0])]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[], [("authorization", "Basic eDp5")], [("authorization", "Bearer")], [("authorization", "Bearer x")] * 300],
+)
+async def test_request_without_a_credential_misses_no_middleware(site: _Site, headers: list[tuple[str, str]]) -> None:
+    """Nobody is told to add a middleware for nothing; nor for a scope that is no request."""
+    assert site.auth.state(make_scope("GET", "/", headers)).error is None
+    assert site.auth.state({"type": "lifespan"}).error is None
+    shown = site.auth.state(make_scope("GET", "/", [("cookie", site.cookie)])).error
+    assert shown is not None
+    assert "no SessionUserMiddleware looks at it" in shown.reason
 
 
 def test_dependency_refuses_before_anything_is_awaited() -> None:

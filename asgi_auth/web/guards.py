@@ -225,7 +225,7 @@ class Require(_Unwrapped):
         """Why this request may not pass; None if it may. Reads the scope only."""
         state = connection.scope.get("asgi_auth")
         if not isinstance(state, AuthState) or state.method is None:
-            return _why_anonymous(state)
+            return _why_anonymous(connection)
         missing = set(self._scopes) - set(connection.scope["auth"].scopes)
         if missing:
             needed = challenge(realm=_realm(connection), error="insufficient_scope", scope=" ".join(self._scopes))
@@ -404,10 +404,11 @@ def _realm(connection: HTTPConnection) -> str:
     return "" if auth is None else auth.app_name  # no middleware: nobody is signed in
 
 
-def _why_anonymous(state: object) -> AuthError:
+def _why_anonymous(connection: HTTPConnection) -> AuthError:
+    state, auth = connection.scope.get("asgi_auth"), _authentication(connection)
     if not isinstance(state, AuthState):  # a mistake that otherwise looks like a wrong password
         logger.error("require: wrap the application in SessionUserMiddleware or BearerUserMiddleware; nobody gets in")
-    error = state.error if isinstance(state, AuthState) else None
+    error = None if auth is None else auth.state(connection).error
     if isinstance(error, (InvalidTokenError, MalformedRequestError, RateLimitedError)):
         return error
     return AuthenticationFailedError("nobody is signed in" if error is None else error.reason)
