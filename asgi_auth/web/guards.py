@@ -36,6 +36,7 @@ from asgi_auth.runtime.jobs import logger
 from asgi_auth.types import AuthState, Session
 from asgi_auth.web.answers import problem, reason_headers, wants_json
 from asgi_auth.web.bodies import AfterBody
+from asgi_auth.web.mounting import parts
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -368,12 +369,7 @@ def open_routes(app: object) -> Iterator[str]:
 
     ``@require()`` above ``@api.get(…)`` guards a function that the route does not know.
     """
-    seen, waiting = set[int](), [app]
-    while waiting:
-        part = waiting.pop()
-        if id(part) in seen:  # an application may be mounted in itself
-            continue
-        seen.add(id(part))
+    for part in parts(app):
         endpoint = getattr(part, "endpoint", None)
         if inspect.isfunction(endpoint) and endpoint in _guarded:
             path = getattr(part, "path", "")
@@ -381,11 +377,6 @@ def open_routes(app: object) -> Iterator[str]:
                 f"require: the route {path} calls {endpoint.__qualname__} without its guard: write @require() below "
                 "the decorator of the route"
             )
-        routes = getattr(part, "routes", None)
-        if isinstance(routes, list | tuple):
-            waiting += reversed(routes)
-        else:  # what wraps another application, and what FastAPI includes
-            waiting += [getattr(part, name, None) for name in ("app", "original_router")]
 
 
 def _authentication(connection: HTTPConnection) -> Authentication[Any] | None:

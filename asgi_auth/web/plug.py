@@ -30,6 +30,7 @@ from asgi_auth.web.answers import clear_site_data, problem
 from asgi_auth.web.browser import keep_cookie
 from asgi_auth.web.incoming import Incoming
 from asgi_auth.web.middleware import serve_lifespan
+from asgi_auth.web.mounting import Mountable, check_authentication
 from asgi_auth.web.plug_pages import PlugPages
 from asgi_auth.web.routing import Routing
 from asgi_auth.web.serving import Serving
@@ -47,7 +48,7 @@ _NEW_LINK = "Ask for a new link where you asked for this one."
 _TRY_AGAIN = "Go back to the page before this one to try again."
 
 
-class AuthPlug(Generic[U]):
+class AuthPlug(Mountable, Generic[U]):
     """An ASGI application for ``Mount("/auth", AuthPlug(auth))``.
 
     Where there is no mounting, ``AuthPlug(auth, app=inner)`` serves ``auth.mount_path`` and passes the rest on.
@@ -60,6 +61,10 @@ class AuthPlug(Generic[U]):
             seconds.
         bearer_for_browsers: Give a page's scripts the bearer token, not the cookie, in the JSON answer to a sign-in.
             Whatever can run a script in the page can then take the token along.
+
+    Raises:
+        ConfigurationError: *auth* is no ``Authentication``, a callback is not async, or the class is mounted in place
+            of an instance.
     """
 
     body_limit: ClassVar[int] = 64 * 1024
@@ -80,6 +85,8 @@ class AuthPlug(Generic[U]):
         bearer_for_browsers: bool = False,
         clear_cache_on_sign_out: bool = False,
     ) -> None:
+        name = type(self).__name__
+        check_authentication(auth, name, f"{name}(auth), as in Mount('/auth', {name}(auth))")
         require_async(self, *self._callbacks, parameter="AuthPlug")
         self.auth, self.app, self._bearer_for_browsers = auth, app, bearer_for_browsers
         self._routing = Routing(auth.mount_path, auth.services.telling)
