@@ -645,13 +645,41 @@ def test_forgotten_parentheses() -> None:
         require(_async)  # type: ignore[arg-type]  # mypy sees it, too
 
 
-def test_an_endpoint_needs_a_name_to_be_found_by() -> None:
-    """There is nothing to check without a request."""
+async def _misnamed(connection: Request) -> None: ...
+async def _socket_misnamed(connection: "WebSocket", room: str = "a") -> None: ...
+def _short(req): ...  # type: ignore[no-untyped-def]  # as many write it
+def _of_fastapi(order_id: int, *, full: bool = False) -> None: ...
+def _nothing() -> None: ...
 
-    async def endpoint(connection: Request) -> None: ...
 
-    with pytest.raises(TypeError, match=r"neither 'request' nor 'websocket'; .* guards=\[require\(\)\]"):
+class _Odd:
+    def get(self, order_id: int) -> None: ...
+
+    def post(self) -> None: ...
+
+    def __call__(self, order_id: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "signature"),
+    [
+        (_misnamed, "_misnamed(request)"),
+        (_socket_misnamed, "_socket_misnamed(websocket, room)"),
+        (_short, "_short(request)"),
+        (_of_fastapi, "_of_fastapi(request, order_id, full)"),
+        (_nothing, "_nothing(request)"),
+        (_Odd.get, "get(self, request, order_id)"),
+        (_Odd.post, "post(self, request)"),
+        (_Odd(), "__call__(request, order_id)"),
+    ],
+)
+def test_endpoint_without_a_request_is_refused_with_the_right_signature(endpoint: Any, signature: str) -> None:
+    """There is nothing to check without a request; the message is raised where the endpoint is declared."""
+    with pytest.raises(TypeError) as raised:
         require()(endpoint)
+
+    assert f"takes neither 'request' nor 'websocket': write def {signature}; under FastAPI " in str(raised.value)
+    assert str(raised.value).endswith("guards=[require()]")
 
 
 async def test_a_guard_keeps_the_shape_of_its_endpoint(site: _Site) -> None:

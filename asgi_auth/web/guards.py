@@ -48,9 +48,11 @@ _WITHOUT_DEPENDS = (
     "dependencies=[Depends(require())]"
 )
 _NO_REQUEST = (
-    "{!r} takes neither 'request' nor 'websocket'; under FastAPI write dependencies=[Depends(require())], under "
-    "Litestar guards=[require()]"
+    "require: {} takes neither 'request' nor 'websocket': write def {}; under FastAPI also "
+    "dependencies=[Depends(require())] with the route, under Litestar guards=[require()]"
 )
+_CONNECTIONS = {"Request": "request", "HTTPConnection": "request", "WebSocket": "websocket"}
+"""What an endpoint takes, by the annotation of a parameter that has another name."""
 _NO_ENDPOINT = (
     "{!r} is neither an HTTPEndpoint nor a WebSocketEndpoint of Starlette; under Litestar write guards=[require()]"
 )
@@ -172,8 +174,8 @@ class Require(_Unwrapped):
         As a dependency or guard, the check is made before anything is awaited, so that it cannot be forgotten.
 
         Raises:
-            TypeError: the endpoint cannot be guarded: it takes no ``request`` or ``websocket``, or is a class of
-                another kind.
+            TypeError: the endpoint cannot be guarded: it takes no ``request`` or ``websocket`` (the message has the
+                right signature), or is a class of another kind.
             HTTPException, WebSocketException: of Starlette, of FastAPI where it is loaded, or of Litestar: the request
                 may not pass.
         """
@@ -306,7 +308,8 @@ class Require(_Unwrapped):
         names = list(inspect.signature(endpoint).parameters)
         name = next((name for name in ("request", "websocket") if name in names), None)
         if name is None:
-            raise TypeError(_NO_REQUEST.format(endpoint))
+            called = getattr(endpoint, "__qualname__", type(endpoint).__qualname__)
+            raise TypeError(_NO_REQUEST.format(called, _with_connection(endpoint)))
         index = names.index(name)
         if inspect.isfunction(endpoint):  # nothing else is looked up
             _guarded.add(endpoint)
@@ -358,6 +361,21 @@ class Require(_Unwrapped):
         from asgi_auth.frameworks.fastapi import security_scheme
 
         return security_scheme()
+
+
+def _with_connection(endpoint: Callable[..., Any]) -> str:
+    """The signature that an endpoint without ``request`` or ``websocket`` should have, without its annotations."""
+    parameters = list(inspect.signature(endpoint).parameters.values())
+    connection, names = "request", list[str]()
+    for parameter in parameters:
+        annotated = getattr(parameter.annotation, "__name__", str(parameter.annotation)).rpartition(".")[2]
+        plain = parameter.replace(annotation=inspect.Parameter.empty, default=inspect.Parameter.empty)
+        if annotated in _CONNECTIONS:
+            connection = _CONNECTIONS[annotated]
+        elif len(parameters) > 1 or parameter != plain or parameter.name == "self":
+            names.append(str(plain))  # else it is all that Starlette gives, under another name
+    names.insert(1 if names[:1] == ["self"] else 0, connection)
+    return f"{getattr(endpoint, '__name__', '__call__')}({', '.join(names)})"
 
 
 _guarded: WeakSet[Any] = WeakSet()
