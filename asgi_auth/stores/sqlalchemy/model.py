@@ -69,6 +69,8 @@ class Model:
         self._to_id = self._converter()
         self._attributes = self._map_attributes()
         self.identities = frozenset(name for name in IDENTITIES if name in self._attributes or name in self._pairs)
+        self.field_names = frozenset({*self._attributes, *self._pairs})
+        """What is kept, by logical name."""
         self._check()
         self.makes_ids = self._python_type is int or self.id.default is not None or self.id.server_default is not None
         """Whether an id comes from the database or a default of the model, not from the library."""

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_auth.accounts import as_of
 from asgi_auth.acts import Draft, Proof, Way
-from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, ValidationError
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError
 from asgi_auth.hooks import Hook
 from asgi_auth.phases import Accepted, Outcome, Phase, PhaseRequest, SignedIn, TokenIssued
 from asgi_auth.protocol.fields import read_flag, read_texts
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
+from asgi_auth.strategies.password.extra_fields import check_kept, read_extra_fields
 from asgi_auth.strategies.password.forms import registration_form, reset_form
 from asgi_auth.strategies.password.own_tokens import OwnTokens
 from asgi_auth.strategies.password.params import PASSWORDS, check_password, read_new_password
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 SIGN_IN = "sign_in"
 """Purpose of the tokens that stand for a sign-in."""
 
-EXTRA_FIELD_LIMIT = 254
-"""Characters of an extra field at registration: it may be an address (RFC 5321 section 4.5.3.1.3, erratum 1690)."""
-
 
 class PasswordActions(Hook):
     """What the strategy does, with or without HTTP."""
@@ -35,6 +32,7 @@ class PasswordActions(Hook):
     def __init__(self, options: "Password", services: Services[Any]) -> None:
         if options.identity_field not in services.store.users.identity_fields:
             raise ConfigurationError(f"identity_field: the store cannot find users by {options.identity_field}")
+        check_kept(tuple(options.register_fields), services.store.users)
         self.name = options.name
         self._options, self._services = options, services
         self._tokens = OwnTokens(options.name, services)
@@ -108,7 +106,8 @@ class PasswordActions(Hook):
         """
         password = read_new_password(params, repeated=self._options.repeat_password)
         known_by = self._options.identity_field
-        fields = read_texts(params, optional=[known_by]) | await self._extra_fields(params)
+        fields = read_texts(params, optional=[known_by])
+        fields |= await read_extra_fields(self._options.register_fields, params)
         told = {name: value for name, value in params.items() if name not in PASSWORDS}
         draft = Draft(act="create", strategy=self._options.name, fields=fields, params=told, client=client)
         began = self._services.clock()
@@ -116,22 +115,6 @@ class PasswordActions(Hook):
         if found is None:
             return Accepted()
         return SignedIn(found.user, self._proof(found, began), registered=True, settled=True)
-
-    async def _extra_fields(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        declared = self._options.register_fields
-        texts = read_texts(params, optional=declared, limit=EXTRA_FIELD_LIMIT)
-        if not isinstance(declared, Mapping):
-            return dict(texts)
-        values, problems = dict[str, Any](), dict[str, str]()
-        for name, read in declared.items():
-            try:
-                value = read(texts.get(name))
-                values[name] = await value if isawaitable(value) else value
-            except ValueError as exc:
-                problems[name] = str(exc)
-        if problems:
-            raise ValidationError("extra fields refused", fields=problems)
-        return values
 
     # --- sign in
 
