@@ -48,8 +48,8 @@ _WITHOUT_DEPENDS = (
     "dependencies=[Depends(require())]"
 )
 _NO_REQUEST = (
-    "require: {} takes neither 'request' nor 'websocket': write def {}; under FastAPI also "
-    "dependencies=[Depends(require())] with the route, under Litestar guards=[require()]"
+    "require: {} takes neither 'request' nor 'websocket': write def {}; under FastAPI write "
+    "dependencies=[Depends(require())], under Litestar guards=[require()]"
 )
 _CONNECTIONS = {"Request": "request", "HTTPConnection": "request", "WebSocket": "websocket"}
 """What an endpoint takes, by the annotation of a parameter that has another name."""
