@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from getpass import GetPassWarning, getpass
-from importlib import import_module
+from importlib import import_module, metadata
 from operator import attrgetter
 from pathlib import Path
 from secrets import token_hex
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: What follows the name of the command; None: what the process was started with.
 
     Raises:
-        SystemExit: after ``--help``, and for a command line that is wrong.
+        SystemExit: after ``--help`` and ``--version``, and for a command line that is wrong.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -209,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
         "app:auth is the variable auth in app.py of the current directory. "
         "Exit status: 0 all is well, 1 a problem was found or something was refused, 2 the command line is wrong.",
     )
+    parser.add_argument("--version", action="version", version=f"asgi_auth {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
     _add(commands, "secret", _secret, "print a fresh secret for Authentication(secret=...)")
@@ -220,6 +221,13 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _add_auth(_add(commands, name, run, text))
     return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("asgi-auth")
+    except metadata.PackageNotFoundError:  # run from a copy of the repository
+        return "(not installed)"
 
 
 def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:

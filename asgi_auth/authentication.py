@@ -199,7 +199,14 @@ class Authentication(Generic[U]):
         self._hooks: list[Hook] = []
         commit = Commit(store, self._hooks, clock, Jobs(outbox, local=not self.secure))
         digest = partial(keyed_hash, keys[0], self.subject_name)
-        tokens = Tokens(store, keys=keys, base_url=self.base_url, subject_name=self.subject_name, clock=clock)
+        tokens = Tokens(
+            store,
+            keys=keys,
+            base_url=self.base_url,
+            subject_name=self.subject_name,
+            clock=clock,
+            telling=None if self.secure else commit.jobs.telling,
+        )
         sessions = Sessions(
             store,
             keys=keys,
@@ -299,7 +306,13 @@ class Authentication(Generic[U]):
             require_async(recogniser, "load", parameter="strategies, add_ons")
         own = (CookieRecogniser(self.site, self.sessions), AccessTokenRecogniser(self.sessions))
         return Recognition(
-            [*added, *own], subject_name=self.subject_name, scopes=scopes, clock=self.clock, authentication=self
+            [*added, *own],
+            subject_name=self.subject_name,
+            scopes=scopes,
+            clock=self.clock,
+            authentication=self,
+            telling=self._services.telling,
+            local=not self.secure,
         )
 
     # --- what applications use
@@ -386,17 +399,27 @@ class Authentication(Generic[U]):
         return cast("AccessToken", finished.token)
 
     def state(self, connection: Any) -> AuthState:
-        """What a middleware of *this* ``Authentication`` found out about a request, websocket or scope."""
+        """What a middleware of *this* ``Authentication`` found out about a request, websocket or scope.
+
+        ``error`` also says if the request shows a credential that no middleware has looked at: which one is missing.
+        """
         scope = connection if isinstance(connection, dict) else connection.scope
-        state = scope.get("asgi_auth")
-        if isinstance(state, AuthState) and state.authentication is self:
+        written = scope.get("asgi_auth")
+        state = written if isinstance(written, AuthState) else self.recognition.anonymous
+        if state.authentication is not self:
+            return self.recognition.anonymous
+        if state.method is not None or state.error is not None:
             return state
-        return self.recognition.anonymous
+        error = self.recognition.missing(scope)
+        return state if error is None else state._replace(error=error)
 
     def user(self, connection: Any) -> U | None:
         """The user of a request or websocket, with its type; None if nobody is signed in."""
-        state = self.state(connection)
-        return None if state.method is None else cast("U", state.user)
+        scope = connection if isinstance(connection, dict) else connection.scope
+        state = scope.get("asgi_auth")
+        if not isinstance(state, AuthState) or state.authentication is not self or state.method is None:
+            return None
+        return cast("U", state.user)
 
     # --- acts
 

@@ -17,8 +17,9 @@ AuthError
 │  └─ OverloadedError, StoreUnavailableError
 └─ SenderError, ProviderError
 
-``code``, ``status``, ``title``, ``fields`` and ``headers`` may be shown to anybody. ``reason`` says what really
-happened and is for the log only: an answer that carried it would tell a stranger which half of a credential was right.
+``code``, ``status``, ``title``, ``detail``, ``fields`` and ``headers`` may be shown to anybody. ``reason`` says what
+really happened and is for the log only: an answer that carried it would tell a stranger which half of a credential was
+right.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,8 @@ class AuthError(Exception):
     Args:
         reason: What happened, for the log; never shown to a client.
         fields: Messages by the name of the parameter that they are about; shown to the client.
+        detail: What the client has to do differently, in a sentence or two; shown to the client. It must not depend
+            on a secret. Empty: the title says enough.
         headers: HTTP headers that the answer must carry.
         cause: The same as *reason* in one word, for events; None: that of the class.
         user_id: Whom it is about, for events; None if that is not known.
@@ -78,6 +81,7 @@ class AuthError(Exception):
         reason: str = "",
         *,
         fields: Mapping[str, str] | None = None,
+        detail: str = "",
         headers: Mapping[str, str] | None = None,
         cause: Cause | None = None,
         user_id: str | None = None,
@@ -86,6 +90,7 @@ class AuthError(Exception):
         self.reason = reason or self.title
         self.cause, self.user_id = cause or type(self).cause, user_id
         self.fields: Mapping[str, str] = dict(fields or {})
+        self.detail = detail
         self.headers: Mapping[str, str] = dict(headers or {})
 
 

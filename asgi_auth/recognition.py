@@ -3,16 +3,26 @@
 Middlewares, plug and guards share those of an ``Authentication``.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from inspect import isawaitable
 from typing import Any, NamedTuple, Protocol
 
-from asgi_auth.errors import AuthError, ConfigurationError, CrossSiteError, MalformedRequestError, UnavailableError
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    ConfigurationError,
+    CrossSiteError,
+    MalformedRequestError,
+    UnavailableError,
+)
 from asgi_auth.protocol.bearer import read_bearer
 from asgi_auth.protocol.cookies import read_cookie
 from asgi_auth.protocol.headers import MAX_LINES, check_headers
 from asgi_auth.runtime.jobs import logger
+from asgi_auth.runtime.telling import Telling
 from asgi_auth.sessions import Sessions
 from asgi_auth.site import Site
 from asgi_auth.store import Loaded
@@ -121,10 +131,22 @@ class Recognition:
         scopes: Scopes | None,
         clock: Clock,
         authentication: object,
+        telling: Telling,
+        local: bool,
     ) -> None:
-        """Args: authentication: Who says so, in every ``AuthState``."""
+        """Make it.
+
+        Args:
+            recognisers: Those of strategies first.
+            subject_name: The kind of user, which is a scope of every user.
+            scopes: What ``Authentication`` was given.
+            clock: Returns the current aware UTC instant.
+            authentication: Who says so, in every ``AuthState``.
+            telling: Where lines are counted that a stranger can provoke.
+            local: Whether this instance is one for development.
+        """
         self._recognisers, self._scopes, self._clock = tuple(recognisers), scopes, clock
-        self._authentication = authentication
+        self._authentication, self._telling, self._local = authentication, telling, local
         self._own = {each.method: (AUTHENTICATED, each.method, subject_name) for each in self._recognisers}
         if len(self._own) < len(self._recognisers) or {AUTHENTICATED, subject_name} & self._own.keys():
             raise ConfigurationError("strategies, add_ons: the method of a recogniser is taken")
@@ -138,7 +160,8 @@ class Recognition:
     def look(self, scope: Scope, recognisers: Sequence[Recogniser]) -> Shown | AuthState | None:
         """The first credential of a request, unasked whether it is good; None if there is none.
 
-        One that counts for nothing gives an anonymous state with the reason in ``error``, and a line of the log.
+        One that counts for nothing gives an anonymous state with the reason in ``error``, and a line of the log: at
+        debug, but for a page of another origin on a local instance, which is a warning.
         """
         method = ""
         try:
@@ -181,8 +204,36 @@ class Recognition:
         return AuthState(user, session, method, own, None, self._authentication)
 
     def _refused(self, method: str, error: AuthError) -> AuthState:
-        logger.debug("a %s credential was refused: %s", method, error.reason)
+        if self._local and isinstance(error, CrossSiteError):  # most often it is the developer's own page
+            text = "a %s credential was refused: %s"
+            self._telling.tell(logging.WARNING, f"{error.code} {method}", text, method, error.reason)
+        else:
+            logger.debug("a %s credential was refused: %s", method, error.reason)
         return self.anonymous._replace(error=error)
+
+    def missing(self, scope: Scope) -> AuthError | None:
+        """What to say of a request for which no middleware has found a user or an error; None if that is right.
+
+        A middleware that looks at a credential finds the one or the other. If the request shows a credential all the
+        same, the middleware for its kind is missing: the error says which, and so does a line of the log, once.
+        """
+        shown = self._shown(scope) if scope.get("headers") else None
+        if shown is None:
+            return None
+        name = "SessionUserMiddleware" if shown.ambient else "BearerUserMiddleware"
+        reason = (
+            f"the request shows a {shown.method} credential, and no {name} looks at it: wrap the application in "
+            f"{name}, or add Middleware({name}, auth=auth)"
+        )
+        self._telling.once(logging.DEBUG, name, reason)
+        return AuthenticationFailedError(reason, cause="not_signed_in")
+
+    def _shown(self, scope: Scope) -> Recogniser | None:
+        """Who recognises the first credential of a request; None if it shows none that counts."""
+        with suppress(CrossSiteError, MalformedRequestError):
+            check_headers(scope["headers"])
+            return next((each for each in self._recognisers if each.credential(scope) is not None), None)
+        return None
 
     async def _cut(self, own: tuple[str, ...], user: Any, scopes: Sequence[str] | None) -> tuple[str, ...]:
         """*own* and what the application adds; of a credential with *scopes* only those that its user has now."""

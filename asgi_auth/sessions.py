@@ -307,6 +307,7 @@ class Sessions(Generic[U]):
         try:
             return hash_token(self._signer.unsign(cookie).decode())
         except BadSignature as exc:
+            self._tokens.tell_foreign("a session cookie")
             raise InvalidTokenError("the session cookie has a bad signature") from exc
 
     # --- reading

@@ -83,14 +83,33 @@ class Site:
         )
 
     def refusal(self, scope: Scope) -> CrossSiteError:
-        """The error for a request that crosses sites; its reason, for the log, names the other site."""
+        """The error for a request that crosses sites; its reason, for the log, names the other site.
+
+        On a local instance it also says which setting to change.
+        """
         lines = scope["headers"]
         origins, sites = header_values(lines, b"origin"), header_values(lines, b"sec-fetch-site")
         # Of a Referer the origin alone: the rest of the URL may hold a secret.
         referers = [] if origins or sites else [origin_of(value) for value in header_values(lines, b"referer")]
         headers = {"Origin": origins, "Sec-Fetch-Site": sites, "Referer": referers}
         seen = ", ".join(f"{name} {_shown(values)}" for name, values in headers.items() if values) or "no Origin"
-        return CrossSiteError(f"{seen}: the page's origin is neither base_url, {self.base_url}, nor in allowed_origins")
+        advice = "" if self.secure or len(origins) != 1 else self._origin_advice(origins[0])
+        return CrossSiteError(
+            f"{seen}: the page's origin is neither base_url, {self.base_url}, nor in allowed_origins{advice}"
+        )
+
+    def _origin_advice(self, origin: str) -> str:
+        """For a developer, whose own page it often is: what to do so that its requests count."""
+        if origin == "null":
+            return "; 'null' is sent by a local file, a sandboxed frame, and a page with Referrer-Policy: no-referrer"
+        try:
+            origin = parse_origin(origin, parameter="Origin", apps=True)
+        except ConfigurationError:
+            return ""
+        page, own = urlsplit(origin), urlsplit(self.base_url)
+        if (page.scheme, page.port) == (own.scheme, own.port) and is_loopback(page.hostname or ""):
+            return f"; open the page at {self.base_url}, or set base_url={origin!r}"
+        return f"; if the page is yours, set allowed_origins=[{origin!r}]"
 
     def check_host(self, headers: Headers) -> None:
         """On a local instance, refuse a Host that is not local: a page that rebinds its name to 127.0.0.1 stays out.
@@ -118,7 +137,13 @@ def make_site(*, base_url: str, allowed_origins: Iterable[str], subject_name: st
     base_url = parse_origin(base_url, parameter="base_url")
     host, secure = urlsplit(base_url).hostname or "", base_url.startswith("https://")
     if not secure and not is_loopback(host):
-        raise ConfigurationError("base_url must be https, but for localhost, names below it and loopback addresses")
+        secure_url = base_url.replace("http://", "https://", 1)
+        raise ConfigurationError(
+            f"base_url must be https, not {base_url!r}: write {secure_url!r}; only localhost, names below it and "
+            "loopback addresses may use http"
+        )
+    if isinstance(allowed_origins, str):
+        raise ConfigurationError(f"allowed_origins must be a list: write [{allowed_origins!r}]")
     others = (parse_origin(origin, parameter="allowed_origins", apps=True) for origin in allowed_origins)
     return Site(
         base_url=base_url,

@@ -103,7 +103,11 @@ class Counted:
 
 
 class UserStore(Protocol[U]):
-    """The users, in a table of the store's or the application's own."""
+    """The users, in a table of the store's or the application's own.
+
+    A store that keeps certain fields only may say so by an attribute ``field_names``, a frozenset of logical names.
+    Then ``register_fields`` is checked at start.
+    """
 
     @property
     def identity_fields(self) -> frozenset[str]:

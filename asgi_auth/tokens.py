@@ -5,6 +5,7 @@ that mean nothing by themselves: what they are good for is a row of the store, f
 """
 
 import hashlib
+import logging
 import re
 import secrets
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import jwt
 
 from asgi_auth.errors import InvalidTokenError
 from asgi_auth.protocol.keys import derive_key, key_id
+from asgi_auth.runtime.telling import Telling
 from asgi_auth.store import ScopedStore, TokenRecord, Work
 from asgi_auth.types import EMPTY, Account, Clock, Session
 from asgi_auth.verified import VerifiedCredentials
@@ -35,6 +37,12 @@ BASE64_OF_32_BYTES = r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
 """Base64url (RFC 4648 section 5) in its one spelling: decoders also take others, which would be other tokens to us."""
 _RANDOM = re.compile(BASE64_OF_32_BYTES)
 _SERIALISED = re.compile(rf"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.{BASE64_OF_32_BYTES}")
+_FOREIGN = (
+    "was signed with another secret. If the code makes the secret, each worker and each start has a secret of its own, "
+    "and none accepts what another has signed: make one with python -m asgi_auth secret, and keep it in an environment "
+    "variable. After a change of the secret, and where another application on this host uses the same names, this line "
+    "is expected"
+)
 _LATEST = 253_402_300_800  # the year 10000: later instants have no datetime
 
 
@@ -76,11 +84,27 @@ class Tokens(Generic[U]):
     """Issues and verifies the tokens of one ``Authentication``."""
 
     def __init__(
-        self, store: ScopedStore[U], *, keys: tuple[bytes, ...], base_url: str, subject_name: str, clock: Clock
+        self,
+        store: ScopedStore[U],
+        *,
+        keys: tuple[bytes, ...],
+        base_url: str,
+        subject_name: str,
+        clock: Clock,
+        telling: Telling | None,
     ) -> None:
-        """Args: keys: The application's secrets, newest first. subject_name: Part of every key and of ``aud``."""
+        """Make it.
+
+        Args:
+            store: Where single-purpose tokens are kept.
+            keys: The application's secrets, newest first.
+            base_url: The issuer.
+            subject_name: Part of every key and of ``aud``.
+            clock: Returns the current aware UTC instant.
+            telling: Where a foreign signature is told; None: nowhere, as on an instance that is not local.
+        """
         derived = [derive_key(key, "access_token", subject_name) for key in keys]
-        self._store, self._clock = store, clock
+        self._store, self._clock, self._telling = store, clock, telling
         self._keys = {key_id(key): key for key in derived}
         self._kid = key_id(derived[0])
         self._issuer, self._audience = base_url, f"{base_url}/{subject_name}"
@@ -141,6 +165,8 @@ class Tokens(Generic[U]):
             header = jwt.get_unverified_header(token)
             if header.keys() - {"alg", "kid", "typ"}:  # "crit", "jku", "jwk", "b64" and the like (RFC 7515 section 4.1)
                 raise InvalidTokenError("access token has foreign header parameters")
+            if header["kid"] not in self._keys:
+                raise self._unknown_key(token)
             claims = jwt.decode(
                 token,
                 self._keys[header["kid"]],
@@ -159,6 +185,18 @@ class Tokens(Generic[U]):
         except (jwt.PyJWTError, KeyError, TypeError, ValueError, RecursionError) as exc:
             raise InvalidTokenError(f"access token refused: {type(exc).__name__}") from exc
         return self._typed(claims)
+
+    def _unknown_key(self, token: str) -> InvalidTokenError:
+        if self._telling is not None:
+            claims = jwt.decode(token, options={"verify_signature": False})  # which nothing but the warning depends on
+            if claims.get("aud") == self._audience:  # not for another kind of user
+                self.tell_foreign("an access token")
+        return InvalidTokenError("access token was signed with an unknown key")
+
+    def tell_foreign(self, what: str) -> None:
+        """On a local instance, warn once that *what* was signed with another secret: the code may make the secret."""
+        if self._telling is not None:
+            self._telling.once(logging.WARNING, "foreign signature", f"{what} {_FOREIGN}")
 
     def _typed(self, claims: dict[str, Any]) -> AccessClaims:
         texts = all(type(claims[name]) is str for name in _TEXT_CLAIMS)

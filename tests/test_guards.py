@@ -20,7 +20,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from asgi_auth.errors import ConfigurationError
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError
 from asgi_auth.types import AccessToken, AnonymousUser, AuthState, User
 from asgi_auth.web.guards import Require, require
 from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
@@ -529,6 +529,54 @@ async def test_a_forgotten_middleware_is_said_aloud(site: _Site, caplog: pytest.
     assert "wrap the application in SessionUserMiddleware" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("running", "missing", "method"),
+    [
+        (SessionUserMiddleware, "BearerUserMiddleware", "bearer"),
+        (BearerUserMiddleware, "SessionUserMiddleware", "session"),
+    ],
+)
+async def test_missing_middleware_is_named(
+    site: _Site, caplog: pytest.LogCaptureFixture, running: Any, missing: str, method: str
+) -> None:
+    """The error of the state, the guard's reason and one line of the log name the middleware; there is no query."""
+    caplog.set_level("DEBUG", "asgi_auth")
+    reasons = list[str]()
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        error, refusal = site.auth.state(scope).error, require().check(HTTPConnection(scope))
+        assert isinstance(error, AuthenticationFailedError)
+        assert isinstance(refusal, AuthenticationFailedError)
+        assert site.auth.user(scope) is None
+        reasons.extend([error.reason, refusal.reason])
+        await PlainTextResponse()(scope, receive, send)
+
+    shown = {"bearer": str(site.token)} if method == "bearer" else {"cookie": site.cookie}
+    await site.auth.close()
+    for _ in range(2):
+        await ask(running(endpoint, site.auth), "GET", "/", **shown)
+    assert site.auth.closed
+
+    text = f"the request shows a {method} credential, and no {missing} looks at it: wrap the application in {missing}"
+    assert len(reasons) == 4
+    assert all(reason.startswith(text) for reason in reasons)
+    told = [(record.levelname, record.getMessage()) for record in caplog.records if missing in record.getMessage()]
+    assert [line for line in told if line[0] == "DEBUG"] == [("DEBUG", reasons[0])]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[], [("authorization", "Basic eDp5")], [("authorization", "Bearer")], [("authorization", "Bearer x")] * 300],
+)
+async def test_request_without_a_credential_misses_no_middleware(site: _Site, headers: list[tuple[str, str]]) -> None:
+    """Nobody is told to add a middleware for nothing; nor for a scope that is no request."""
+    assert site.auth.state(make_scope("GET", "/", headers)).error is None
+    assert site.auth.state({"type": "lifespan"}).error is None
+    shown = site.auth.state(make_scope("GET", "/", [("cookie", site.cookie)])).error
+    assert shown is not None
+    assert "no SessionUserMiddleware looks at it" in shown.reason
+
+
 def test_dependency_refuses_before_anything_is_awaited() -> None:
     """A forgotten ``await`` lets nobody in; without any middleware nobody is signed in."""
     with pytest.raises(HTTPException) as http:
@@ -597,13 +645,41 @@ def test_forgotten_parentheses() -> None:
         require(_async)  # type: ignore[arg-type]  # mypy sees it, too
 
 
-def test_an_endpoint_needs_a_name_to_be_found_by() -> None:
-    """There is nothing to check without a request."""
+async def _misnamed(connection: Request) -> None: ...
+async def _socket_misnamed(connection: "WebSocket", room: str = "a") -> None: ...
+def _short(req): ...  # type: ignore[no-untyped-def]  # as many write it
+def _of_fastapi(order_id: int, *, full: bool = False) -> None: ...
+def _nothing() -> None: ...
 
-    async def endpoint(connection: Request) -> None: ...
 
-    with pytest.raises(TypeError, match=r"neither 'request' nor 'websocket'; .* guards=\[require\(\)\]"):
+class _Odd:
+    def get(self, order_id: int) -> None: ...
+
+    def post(self) -> None: ...
+
+    def __call__(self, order_id: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "signature"),
+    [
+        (_misnamed, "_misnamed(request)"),
+        (_socket_misnamed, "_socket_misnamed(websocket, room)"),
+        (_short, "_short(request)"),
+        (_of_fastapi, "_of_fastapi(request, order_id, full)"),
+        (_nothing, "_nothing(request)"),
+        (_Odd.get, "get(self, request, order_id)"),
+        (_Odd.post, "post(self, request)"),
+        (_Odd(), "__call__(request, order_id)"),
+    ],
+)
+def test_endpoint_without_a_request_is_refused_with_the_right_signature(endpoint: Any, signature: str) -> None:
+    """There is nothing to check without a request; the message is raised where the endpoint is declared."""
+    with pytest.raises(TypeError) as raised:
         require()(endpoint)
+
+    assert f"takes neither 'request' nor 'websocket': write def {signature}; under FastAPI " in str(raised.value)
+    assert str(raised.value).endswith("guards=[require()]")
 
 
 async def test_a_guard_keeps_the_shape_of_its_endpoint(site: _Site) -> None:

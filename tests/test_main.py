@@ -6,9 +6,11 @@ import io
 import sqlite3
 import subprocess
 import sys
+import tomllib
 import warnings
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,30 @@ def test_wrong_command_line_ends_with_2(capsys: pytest.CaptureFixture[str], argv
     assert answer.err.startswith("error: ")
     assert told in answer.err
     assert answer.err.count("\n") == 1
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version prints the name and the version, and ends with 0."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"asgi_auth {project['version']}\n")
+
+
+def test_copy_that_is_not_installed_has_every_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the version is unknown there."""
+
+    def unknown(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", unknown)
+    assert main(["secret"]) == 0
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out.splitlines()[-1]) == (0, "asgi_auth (not installed)")
 
 
 def test_command_as_a_process() -> None:

@@ -1,6 +1,7 @@
 """Who asks: cookies and bearer tokens, on http and websocket."""
 
 import asyncio
+import logging
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from tests.support import (
     OTHER_EMAIL,
     OTHER_SECRET,
     PATIENCE,
+    SECRET,
     LocalAuthentication,
     credentials,
     eventually,
@@ -132,19 +134,41 @@ async def test_bad_credentials_are_nobody_with_the_reason(
 async def test_reason_of_a_refused_credential_is_logged_at_debug(
     auth: LocalAuthentication, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """How old a token is, and which page sent the cookie; the credential itself is not in it."""
+    """How old a token is; the credential itself is not in it."""
     caplog.set_level("DEBUG", "asgi_auth")
     _, token = await register(auth)
     auth.clock.advance(timedelta(days=8))
-    elsewhere = {"cookie": f"user_session={token.cookie}", "headers": {"origin": "https://www.example.org"}}
     await ask(site(auth), "GET", "/", bearer=str(token))
-    await ask(site(auth), "POST", "/", **elsewhere)
 
-    assert caplog.messages[-2:] == [
-        "a bearer credential was refused: access token expired 86400 s ago",
-        "a session credential was refused: Origin 'https://www.example.org': the page's origin is neither base_url, "
-        "http://localhost:8000, nor in allowed_origins",
-    ]
+    text = "a bearer credential was refused: access token expired 86400 s ago"
+    assert caplog.record_tuples[-1] == ("asgi_auth", logging.DEBUG, text)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "cookie", "level", "advice"),
+    [
+        (
+            BASE_URL,
+            "user_session=x",
+            logging.WARNING,
+            "; if the page is yours, set allowed_origins=['https://a.example']",
+        ),
+        ("https://auth.example.org", "__Host-user_session=x", logging.DEBUG, ""),
+    ],
+)
+async def test_page_of_another_origin_is_a_warning_on_a_local_instance(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, base_url: str, cookie: str, level: int, advice: str
+) -> None:
+    """CF-1: there it is often the developer's own page, so that the line has the setting; elsewhere it is debug."""
+    caplog.set_level("DEBUG", "asgi_auth")
+    auth = make_auth(tmp_path, base_url=base_url)
+    await ask(site(auth), "POST", "/", cookie=cookie, headers={"origin": "https://a.example"})
+
+    text = (
+        "a session credential was refused: Origin 'https://a.example': the page's origin is neither base_url, "
+        f"{base_url}, nor in allowed_origins{advice}"
+    )
+    assert caplog.record_tuples[-1] == ("asgi_auth", level, text)
 
 
 async def test_no_altered_cookie_opens_anything(auth: LocalAuthentication) -> None:
@@ -165,6 +189,44 @@ async def test_a_foreign_key_opens_nothing(tmp_path: Path, auth: LocalAuthentica
 
     assert await seen_user(other, cookie=_cookie(token)) is None
     assert await seen_user(other, bearer=str(token)) is None
+
+
+@pytest.mark.parametrize("kind", ["cookie", "bearer"])
+async def test_foreign_signature_on_a_local_instance_is_told_once(
+    tmp_path: Path, auth: LocalAuthentication, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """A secret that is made in code is another one in each worker; the warning says so."""
+    caplog.set_level("DEBUG", "asgi_auth")
+    _, token = await register(auth)
+    shown = {"cookie": _cookie(token)} if kind == "cookie" else {"bearer": str(token)}
+    worker = make_auth(tmp_path, secret=OTHER_SECRET)
+    caplog.clear()
+    for _ in range(2):
+        assert await seen_user(site(worker), **shown) is None
+
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) == 1
+    what = {"cookie": "a session cookie", "bearer": "an access token"}[kind]
+    assert told[0].startswith(f"{what} was signed with another secret. If the code makes the secret, each worker and")
+    assert "python -m asgi_auth secret" in told[0]
+
+
+async def test_foreign_signature_is_told_on_a_local_instance_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On https anybody may send one; and a token for another kind of user is no sign of another secret."""
+    caplog.set_level("WARNING", "asgi_auth")
+    public = [make_auth(tmp_path, base_url="https://a.example", secret=secret) for secret in (SECRET, OTHER_SECRET)]
+    staff = make_auth(tmp_path, subject_name="admin")
+    _, token = await register(public[0])
+    _, staff_token = await register(staff)
+    local = make_auth(tmp_path)
+    caplog.clear()
+    assert await seen_user(site(public[1]), cookie=f"__Host-user_session={token.cookie}") is None
+    assert await seen_user(site(public[1]), bearer=str(token)) is None
+    assert await seen_user(site(local), bearer=str(staff_token)) is None
+
+    assert caplog.messages == []
 
 
 async def test_doubled_cookies_are_none(auth: LocalAuthentication) -> None:

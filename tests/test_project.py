@@ -43,6 +43,13 @@ def test_version_is_the_newest_of_the_changelog() -> None:
     assert headings[0] == project["version"]
 
 
+def test_readme_of_the_findings_has_each_of_them() -> None:
+    """The table has every script, and no other."""
+    listed = re.findall(r"^\| \[`([^`]+)`\]\(\1\)", (ROOT / "findings" / "README.md").read_text("utf-8"), re.MULTILINE)
+
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "findings").glob("*.sh"))
+
+
 def test_package_ships_its_types() -> None:
     """py.typed is in what is imported; `tox -m everywhere` imports the wheel."""
     assert files("asgi_auth").joinpath("py.typed").is_file()

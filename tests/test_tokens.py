@@ -67,7 +67,7 @@ def make_tokens(
     store: ScopedStore[User], clock: FakeClock, *secrets: str, base_url: str = BASE_URL, subject_name: str = "user"
 ) -> Tokens[User]:
     keys = tuple(secret.encode() for secret in secrets or (SECRET,))
-    return Tokens(store, keys=keys, base_url=base_url, subject_name=subject_name, clock=clock)
+    return Tokens(store, keys=keys, base_url=base_url, subject_name=subject_name, clock=clock, telling=None)
 
 
 def encode(part: bytes) -> str:

@@ -23,6 +23,15 @@ MAX_QUERY_BYTES = 16 * 1024
 """A link's token and a ``return_to``, and the long codes of some providers."""
 
 _TWICE = Message("field.twice", "This was given twice.")
+_JSON_TYPE, _FORM_TYPE = "application/json", "application/x-www-form-urlencoded"
+_SEND = f"Send the header 'Content-Type: {_JSON_TYPE}' with a JSON object, or 'Content-Type: {_FORM_TYPE}' with a form."
+_NO_MULTIPART = (
+    f"multipart/form-data is not supported. Send the form as {_FORM_TYPE}: in HTML without enctype, in JavaScript as "
+    "new URLSearchParams(new FormData(form))."
+)
+_JSON_IN_A_FORM = (
+    f"The body is JSON, but the Content-Type header says {_FORM_TYPE}. Send the header 'Content-Type: {_JSON_TYPE}'."
+)
 _MARKS = (b",", b"[", b"{", b'"')
 _TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf';[ \t]*(?:({_TCHARS})=({_TCHARS}|"[^"\\]*"))?[ \t]*')
@@ -45,8 +54,10 @@ def media_type(value: bytes | None) -> Literal["json", "form"]:
         MediaTypeError: It is neither ``application/json`` nor ``application/x-www-form-urlencoded``, or in a charset
             other than UTF-8, or cannot be read.
     """
-    if value is None or len(value) > MAX_HEADER_BYTES:
-        raise MediaTypeError("there is no usable Content-Type")
+    if value is None:
+        raise MediaTypeError("there is no Content-Type", detail=f"There is no Content-Type header. {_SEND}")
+    if len(value) > MAX_HEADER_BYTES:
+        raise MediaTypeError("the Content-Type is too long", detail=_SEND)
     essence, semicolon, rest = value.decode("latin-1").strip(" \t").partition(";")
     _check_charset(semicolon + rest)
     match essence.rstrip(" \t").lower():
@@ -54,7 +65,9 @@ def media_type(value: bytes | None) -> Literal["json", "form"]:
             return "json"
         case "application/x-www-form-urlencoded":
             return "form"
-    raise MediaTypeError("the body is neither JSON nor a form")
+        case "multipart/form-data":
+            raise MediaTypeError("the form is multipart/form-data", detail=_NO_MULTIPART)
+    raise MediaTypeError("the body is neither JSON nor a form", detail=f"This Content-Type is not supported. {_SEND}")
 
 
 def _check_charset(parameters: str) -> None:
@@ -64,9 +77,9 @@ def _check_charset(parameters: str) -> None:
         if match[1] and match[1].lower() == "charset":
             charsets.append(match[2].strip('"').lower())
     if position != len(parameters):
-        raise MediaTypeError("the parameters of the Content-Type cannot be read")
+        raise MediaTypeError("the parameters of the Content-Type cannot be read", detail=_SEND)
     if charsets not in ([], ["utf-8"]):
-        raise MediaTypeError("the charset is not UTF-8")
+        raise MediaTypeError("the charset is not UTF-8", detail=f"The charset must be UTF-8. {_SEND}")
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -155,9 +168,16 @@ def parse_form(body: bytes) -> dict[str, str]:
     {'email': 'a@example.com'}
 
     Raises:
+        MediaTypeError: It is JSON, which ``curl -d`` and others send as a form unless they are told otherwise.
         MalformedRequestError: An escape is broken, or what it stands for is not UTF-8; a name occurs twice (it is named
             in ``fields``); there are more than 50 fields.
     """
+    if body.lstrip().startswith(b"{"):  # no encoder of forms leaves a brace as it is
+        raise MediaTypeError("the body of the form is JSON", detail=_JSON_IN_A_FORM)
+    return _parse_pairs(body)
+
+
+def _parse_pairs(body: bytes) -> dict[str, str]:
     if body.count(b"&") > MAX_FIELDS:  # asked before anything is decoded
         raise MalformedRequestError("there are too many fields")
     pairs = [pair.partition(b"=") for pair in body.split(b"&") if pair]
@@ -175,7 +195,7 @@ def parse_query(query: bytes) -> dict[str, str]:
     """
     if len(query) > MAX_QUERY_BYTES:
         raise MalformedRequestError("the query is too long")
-    return parse_form(query)
+    return _parse_pairs(query)
 
 
 def _decoded_form(pairs: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]] | None:

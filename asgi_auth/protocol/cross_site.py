@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 import idna
 
 from asgi_auth.errors import ConfigurationError
+from asgi_auth.protocol.origin_advice import origin_advice
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """They change nothing (RFC 9110 section 9.2.1), so there is nothing to judge. TRACE is nobody's."""
@@ -50,22 +51,36 @@ def parse_origin(text: str, *, parameter: str, apps: bool = False) -> str:
         Lower case, without the default port, the host as A-labels.
 
     Raises:
-        ConfigurationError: It is something else; names the parameter.
+        ConfigurationError: It is something else; the message says what is wrong and what to write.
     """
     text = text or ""  # None: an environment variable that is not set
+    if not isinstance(text, str):
+        raise ConfigurationError(f"{parameter} must be text, such as 'https://example.com', not {text!r}")
+    origin = _origin(text, apps=apps)
+    if origin is None:
+        schemes = frozenset({*_DEFAULT_PORTS, *(_APP_HOSTS if apps else ())})
+        advice = origin_advice(text, schemes=schemes, is_valid=lambda other: _origin(other, apps=apps) is not None)
+        also = f", or of an app or extension: {', '.join(_APP_HOSTS)}" if apps else ""
+        raise ConfigurationError(
+            f"{parameter}: {advice} (it must be scheme://host or scheme://host:port with http or https{also})"
+        )
+    return origin
+
+
+def _origin(text: str, *, apps: bool) -> str | None:
+    """*text* in the one form of origins; None if it is none."""
     if apps and _is_app(text):
         return text.lower()
     match = _ORIGIN.fullmatch(text)
     if match is None:
-        also = f", or of an app or extension: {', '.join(_APP_HOSTS)}" if apps else ""
-        raise ConfigurationError(f"{parameter} must be scheme://host or scheme://host:port with http or https{also}")
+        return None
     scheme, number = match[1].lower(), int(match[3] or 0)
     try:
         host = _host(match[2].lower())
-    except ValueError as exc:
-        raise ConfigurationError(f"{parameter} has no valid host") from exc
+    except ValueError:
+        return None
     if match[3] is not None and not 0 < number < 65536:
-        raise ConfigurationError(f"{parameter} has no valid port")
+        return None
     return f"{scheme}://{host}" + (f":{number}" if number and number != _DEFAULT_PORTS[scheme] else "")
 
 

@@ -35,7 +35,7 @@ def wants_page(scope: Scope) -> bool:
 def problem(
     reason: AuthError, *, json: bool, more: Mapping[str, Any] = EMPTY, say: Callable[[str], str] = str
 ) -> Response:
-    """The answer to a failure: problem details (RFC 9457), or a line of text and one for each field.
+    """The answer to a failure: problem details (RFC 9457), or a line of text, the detail and a line for each field.
 
     Args:
         reason: What is told of it.
@@ -46,13 +46,15 @@ def problem(
     if json:
         content: dict[str, Any] = {"type": "about:blank", "title": say(reason.title), "status": reason.status}
         content["code"] = reason.code
+        if reason.detail:
+            content["detail"] = reason.detail
         if reason.fields:
             content["fields"] = {field: say(message) for field, message in reason.fields.items()}
         content.update(more)
         return JSONResponse(content, reason.status, media_type="application/problem+json")
     title = AuthenticationFailedError.title if isinstance(reason, AuthenticationFailedError) else reason.title
-    lines = [say(title), *(f"{field}: {say(message)}" for field, message in reason.fields.items())]
-    return PlainTextResponse("\n".join(lines), reason.status)
+    lines = [say(title), reason.detail, *(f"{field}: {say(message)}" for field, message in reason.fields.items())]
+    return PlainTextResponse("\n".join(filter(None, lines)), reason.status)
 
 
 def reason_headers(reason: AuthError, scope: Scope, *, realm: str) -> dict[str, str]:

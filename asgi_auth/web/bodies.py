@@ -62,9 +62,9 @@ async def _receive_all(request: Request, limit: int) -> bytes:
 
 
 def _parse(body: bytes, content_types: list[str]) -> Mapping[str, Any]:
-    if len(content_types) != 1:
-        raise MediaTypeError(f"{len(content_types)} Content-Type headers")
-    is_json = media_type(content_types[0].encode("latin-1")) == "json"
+    if len(content_types) > 1:
+        raise MediaTypeError("several Content-Type headers", detail="Send one Content-Type header, not several.")
+    is_json = media_type(content_types[0].encode("latin-1") if content_types else None) == "json"
     return parse_json(body) if is_json else parse_form(body)
 
 

@@ -36,6 +36,7 @@ from asgi_auth.runtime.jobs import logger
 from asgi_auth.types import AuthState, Session
 from asgi_auth.web.answers import problem, reason_headers, wants_json
 from asgi_auth.web.bodies import AfterBody
+from asgi_auth.web.mounting import parts
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,9 +48,11 @@ _WITHOUT_DEPENDS = (
     "dependencies=[Depends(require())]"
 )
 _NO_REQUEST = (
-    "{!r} takes neither 'request' nor 'websocket'; under FastAPI write dependencies=[Depends(require())], under "
-    "Litestar guards=[require()]"
+    "require: {} takes neither 'request' nor 'websocket': write def {}; under FastAPI write "
+    "dependencies=[Depends(require())], under Litestar guards=[require()]"
 )
+_CONNECTIONS = {"Request": "request", "HTTPConnection": "request", "WebSocket": "websocket"}
+"""What an endpoint takes, by the annotation of a parameter that has another name."""
 _NO_ENDPOINT = (
     "{!r} is neither an HTTPEndpoint nor a WebSocketEndpoint of Starlette; under Litestar write guards=[require()]"
 )
@@ -171,8 +174,8 @@ class Require(_Unwrapped):
         As a dependency or guard, the check is made before anything is awaited, so that it cannot be forgotten.
 
         Raises:
-            TypeError: the endpoint cannot be guarded: it takes no ``request`` or ``websocket``, or is a class of
-                another kind.
+            TypeError: the endpoint cannot be guarded: it takes no ``request`` or ``websocket`` (the message has the
+                right signature), or is a class of another kind.
             HTTPException, WebSocketException: of Starlette, of FastAPI where it is loaded, or of Litestar: the request
                 may not pass.
         """
@@ -225,7 +228,7 @@ class Require(_Unwrapped):
         """Why this request may not pass; None if it may. Reads the scope only."""
         state = connection.scope.get("asgi_auth")
         if not isinstance(state, AuthState) or state.method is None:
-            return _why_anonymous(state)
+            return _why_anonymous(connection)
         missing = set(self._scopes) - set(connection.scope["auth"].scopes)
         if missing:
             needed = challenge(realm=_realm(connection), error="insufficient_scope", scope=" ".join(self._scopes))
@@ -305,7 +308,8 @@ class Require(_Unwrapped):
         names = list(inspect.signature(endpoint).parameters)
         name = next((name for name in ("request", "websocket") if name in names), None)
         if name is None:
-            raise TypeError(_NO_REQUEST.format(endpoint))
+            called = getattr(endpoint, "__qualname__", type(endpoint).__qualname__)
+            raise TypeError(_NO_REQUEST.format(called, _with_connection(endpoint)))
         index = names.index(name)
         if inspect.isfunction(endpoint):  # nothing else is looked up
             _guarded.add(endpoint)
@@ -359,6 +363,21 @@ class Require(_Unwrapped):
         return security_scheme()
 
 
+def _with_connection(endpoint: Callable[..., Any]) -> str:
+    """The signature that an endpoint without ``request`` or ``websocket`` should have, without its annotations."""
+    parameters = list(inspect.signature(endpoint).parameters.values())
+    connection, names = "request", list[str]()
+    for parameter in parameters:
+        annotated = getattr(parameter.annotation, "__name__", str(parameter.annotation)).rpartition(".")[2]
+        plain = parameter.replace(annotation=inspect.Parameter.empty, default=inspect.Parameter.empty)
+        if annotated in _CONNECTIONS:
+            connection = _CONNECTIONS[annotated]
+        elif len(parameters) > 1 or parameter != plain or parameter.name == "self":
+            names.append(str(plain))  # else it is all that Starlette gives, under another name
+    names.insert(1 if names[:1] == ["self"] else 0, connection)
+    return f"{getattr(endpoint, '__name__', '__call__')}({', '.join(names)})"
+
+
 _guarded: WeakSet[Any] = WeakSet()
 """Every function that has a guard. A route that leads to one of them itself leads past the guard."""
 
@@ -368,12 +387,7 @@ def open_routes(app: object) -> Iterator[str]:
 
     ``@require()`` above ``@api.get(…)`` guards a function that the route does not know.
     """
-    seen, waiting = set[int](), [app]
-    while waiting:
-        part = waiting.pop()
-        if id(part) in seen:  # an application may be mounted in itself
-            continue
-        seen.add(id(part))
+    for part in parts(app):
         endpoint = getattr(part, "endpoint", None)
         if inspect.isfunction(endpoint) and endpoint in _guarded:
             path = getattr(part, "path", "")
@@ -381,11 +395,6 @@ def open_routes(app: object) -> Iterator[str]:
                 f"require: the route {path} calls {endpoint.__qualname__} without its guard: write @require() below "
                 "the decorator of the route"
             )
-        routes = getattr(part, "routes", None)
-        if isinstance(routes, list | tuple):
-            waiting += reversed(routes)
-        else:  # what wraps another application, and what FastAPI includes
-            waiting += [getattr(part, name, None) for name in ("app", "original_router")]
 
 
 def _authentication(connection: HTTPConnection) -> Authentication[Any] | None:
@@ -404,10 +413,11 @@ def _realm(connection: HTTPConnection) -> str:
     return "" if auth is None else auth.app_name  # no middleware: nobody is signed in
 
 
-def _why_anonymous(state: object) -> AuthError:
+def _why_anonymous(connection: HTTPConnection) -> AuthError:
+    state, auth = connection.scope.get("asgi_auth"), _authentication(connection)
     if not isinstance(state, AuthState):  # a mistake that otherwise looks like a wrong password
         logger.error("require: wrap the application in SessionUserMiddleware or BearerUserMiddleware; nobody gets in")
-    error = state.error if isinstance(state, AuthState) else None
+    error = None if auth is None else auth.state(connection).error
     if isinstance(error, (InvalidTokenError, MalformedRequestError, RateLimitedError)):
         return error
     return AuthenticationFailedError("nobody is signed in" if error is None else error.reason)

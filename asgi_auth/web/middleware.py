@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_auth.authentication import Authentication
-from asgi_auth.errors import AuthError, UnavailableError
+from asgi_auth.errors import AuthError, ConfigurationError, UnavailableError
 from asgi_auth.protocol.caching import check_cache_control, is_speculative, keep_private
 from asgi_auth.runtime.failures import reason_of
 from asgi_auth.runtime.jobs import logger
@@ -25,6 +25,7 @@ from asgi_auth.types import AuthState, Session
 from asgi_auth.web.answers import unavailable
 from asgi_auth.web.bodies import AfterBody
 from asgi_auth.web.guards import open_routes
+from asgi_auth.web.mounting import check_authentication, mounted_classes
 
 _TRY_AGAIN_LATER = 1013
 """The WebSocket close code for a server that cannot serve now."""
@@ -38,7 +39,17 @@ class _UserMiddleware:
     _ambient: bool
 
     def __init__(self, app: ASGIApp, auth: Authentication[Any]) -> None:
-        """Args: app: What is wrapped. auth: Whose users these are."""
+        """Wrap an application.
+
+        Args:
+            app: What is wrapped.
+            auth: Whose users these are.
+
+        Raises:
+            ConfigurationError: *auth* is no ``Authentication``.
+        """
+        name = type(self).__name__
+        check_authentication(auth, name, f"{name}(app, auth), or Middleware({name}, auth=auth)")
         self.app, self.auth = app, auth
         self._sessions, self._clock, self._upkeep = auth.sessions, auth.clock, auth.upkeep
         self._look, self._state = auth.recognition.look, auth.recognition.state
@@ -155,7 +166,8 @@ class SessionUserMiddleware(_UserMiddleware):
                 shows a page without a request, also after a sign-out.
 
         Raises:
-            ConfigurationError: *cache_control* is no list of directives, or allows a shared cache to store pages.
+            ConfigurationError: *auth* is no ``Authentication``; *cache_control* is no list of directives, or allows a
+                shared cache to store pages.
         """
         super().__init__(app, auth)
         self._cache_control = check_cache_control(cache_control)
@@ -190,15 +202,19 @@ async def serve_lifespan(
 ) -> None:
     """Open the store before the application starts, and close it before the server hears that the application ended.
 
-    An ``auth`` that cannot be opened fails the start with a message: a server would take an exception for "this
-    application has no lifespan". A store that cannot be closed is logged, and the server hears of the end all the same.
+    An ``auth`` that cannot be opened, and a plug that is mounted as a class, fail the start with a message: a server
+    would take an exception for "this application has no lifespan". A store that cannot be closed is logged, and the
+    server hears of the end all the same.
     """
-    first = await receive()
+    first, mistake = await receive(), None
     with suppress(Exception):  # advice never stops a start, however odd the application is
         for advice in open_routes(scope.get("app", app)):
             auth.services.telling.once(logging.WARNING, advice, advice)
+        mistake = next(mounted_classes(scope.get("app", app)), None)
     running = AsyncExitStack()
     try:
+        if mistake is not None:
+            raise ConfigurationError(mistake)
         await running.enter_async_context(auth.running())
     except AuthError as exc:
         await send({"type": "lifespan.startup.failed", "message": f"asgi_auth: {exc.reason}"})

@@ -31,6 +31,7 @@ from asgi_auth.web.answers import clear_site_data, problem
 from asgi_auth.web.browser import keep_cookie
 from asgi_auth.web.incoming import Incoming
 from asgi_auth.web.middleware import serve_lifespan
+from asgi_auth.web.mounting import Mountable, check_authentication
 from asgi_auth.web.plug_pages import PlugPages
 from asgi_auth.web.routing import Routing
 from asgi_auth.web.serving import Serving
@@ -49,7 +50,7 @@ _SIGNED_IN = Message("page.signed_in", "You are signed in.")
 _SIGNED_OUT = Message("page.signed_out", "You are signed out")
 
 
-class AuthPlug(Generic[U]):
+class AuthPlug(Mountable, Generic[U]):
     """An ASGI application for ``Mount("/auth", AuthPlug(auth))``.
 
     Where there is no mounting, ``AuthPlug(auth, app=inner)`` serves ``auth.mount_path`` and passes the rest on.
@@ -62,6 +63,10 @@ class AuthPlug(Generic[U]):
             seconds.
         bearer_for_browsers: Give a page's scripts the bearer token, not the cookie, in the JSON answer to a sign-in.
             Whatever can run a script in the page can then take the token along.
+
+    Raises:
+        ConfigurationError: *auth* is no ``Authentication``, a callback is not async, or the class is mounted in place
+            of an instance.
     """
 
     body_limit: ClassVar[int] = 64 * 1024
@@ -82,6 +87,8 @@ class AuthPlug(Generic[U]):
         bearer_for_browsers: bool = False,
         clear_cache_on_sign_out: bool = False,
     ) -> None:
+        name = type(self).__name__
+        check_authentication(auth, name, f"{name}(auth), as in Mount('/auth', {name}(auth))")
         require_async(self, *self._callbacks, parameter="AuthPlug")
         self.auth, self.app, self._bearer_for_browsers = auth, app, bearer_for_browsers
         self._routing = Routing(auth.mount_path, auth.services.telling)
@@ -131,9 +138,9 @@ class AuthPlug(Generic[U]):
     async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
         """Something was refused; also an unknown route (``Activity(None, None)`` and a ``RouteNotFoundError``).
 
-        ``reason.status``, ``code``, ``title`` and ``fields`` may be shown; ``reason.reason`` is for the log. By default
-        problem details (RFC 9457) or text. A browser gets the form again with what is wrong, the page to sign in if
-        nobody is, or a page that says what to do.
+        ``reason.status``, ``code``, ``title``, ``detail`` and ``fields`` may be shown; ``reason.reason`` is for the
+        log. By default problem details (RFC 9457) or text. A browser gets the form again with what is wrong, the page
+        to sign in if nobody is signed in, or a page that says what to do.
         """
         incoming = self._incoming(request)
         if not incoming.wants_page:
@@ -142,7 +149,7 @@ class AuthPlug(Generic[U]):
             return RedirectResponse(way, 303)
         if _can_be_mended(reason) and (answer := await self._again(request, activity, reason)) is not None:
             return answer
-        advice = " ".join(map(incoming.say, reason.fields.values())) or reason.advice
+        advice = " ".join(map(incoming.say, reason.fields.values())) or reason.detail or reason.advice
         has_way_on = isinstance(reason, InvalidTokenError) or _can_be_mended(reason)
         links = self._pages.next_links(incoming) if has_way_on else EMPTY
         return self._pages.message(reason.title, advice, incoming, status=reason.status, links=links)

@@ -149,8 +149,26 @@ NOT_LOCAL = (
 @pytest.mark.parametrize(
     ("headers", "reason"),
     [
-        ([("origin", "https://www.example.org")], f"Origin 'https://www.example.org': {FOREIGN}"),
-        ([("origin", "null"), ("referer", "https://a.example/")], f"Origin 'null': {FOREIGN}"),
+        (
+            [("origin", "https://www.example.org")],
+            f"Origin 'https://www.example.org': {FOREIGN}; if the page is yours, set "
+            "allowed_origins=['https://www.example.org']",
+        ),
+        (
+            [("origin", "http://127.0.0.1:8000")],
+            f"Origin 'http://127.0.0.1:8000': {FOREIGN}; open the page at http://localhost:8000, or set "
+            "base_url='http://127.0.0.1:8000'",
+        ),
+        (
+            [("origin", "http://localhost:5173")],
+            f"Origin 'http://localhost:5173': {FOREIGN}; if the page is yours, set "
+            "allowed_origins=['http://localhost:5173']",
+        ),
+        (
+            [("origin", "null"), ("referer", "https://a.example/")],
+            f"Origin 'null': {FOREIGN}; 'null' is sent by a local file, a sandboxed frame, and a page with "
+            "Referrer-Policy: no-referrer",
+        ),
         ([("origin", "http://a.example")] * 3, f"Origin 'http://a.example' and 'http://a.example': {FOREIGN}"),
         ([("sec-fetch-site", "same-site")], f"Sec-Fetch-Site 'same-site': {FOREIGN}"),
         ([("referer", "https://a.example/reset?token=secret")], f"Referer 'https://a.example': {FOREIGN}"),
@@ -159,7 +177,7 @@ NOT_LOCAL = (
         ([("host", "dev.example:8000")], f"Host 'dev.example:8000': {NOT_LOCAL}"),
         ([("host", "localhost"), ("host", "b.example")], f"Host 'localhost' and 'b.example': {NOT_LOCAL}"),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 async def test_refusal_for_origin_or_host_is_logged_with_it(
     plug: AuthPlug[User], caplog: pytest.LogCaptureFixture, headers: list[tuple[str, str]], reason: str
@@ -168,7 +186,7 @@ async def test_refusal_for_origin_or_host_is_logged_with_it(
     answer = await post(plug, "/auth/password/sign_in", headers=headers)
     what = "password.sign_in" if answer.status == 403 else "a request"
 
-    assert answer.status == (403 if reason.endswith(FOREIGN) else 421)
+    assert answer.status == (403 if FOREIGN in reason else 421)
     assert caplog.record_tuples[-1] == ("asgi_auth", logging.WARNING, f"{what} was refused: {reason}")
 
 
@@ -188,7 +206,8 @@ async def test_flood_of_foreign_origins_is_one_line_a_second(
         "a request was refused",
         "sign_out was refused",
     ]
-    assert caplog.messages[-1].endswith(f"'https://last.example': {FOREIGN} (49 more like it since the last such line)")
+    assert f"'https://last.example': {FOREIGN}" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith(" (49 more like it since the last such line)")
 
 
 async def test_methods(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.types import AccessToken, Activity, User
 from asgi_auth.web.plug import AuthPlug
-from tests.asgi import BROWSER, FORM_TYPE, PAGE, ask, post, seen_user, silence, site, start, tables
+from tests.asgi import BROWSER, FORM_TYPE, JSON, PAGE, ask, post, seen_user, silence, site, start, tables
 from tests.support import (
     BASE_URL,
     EMAIL,
@@ -183,6 +183,50 @@ async def test_other_media_types_are_415(
     body = json.dumps(credentials()).encode()
 
     assert (await ask(plug, "POST", "/auth/password/sign_in", body=body, headers=headers)).status == 415
+
+
+@pytest.mark.parametrize(
+    ("content_type", "essentials"),
+    [
+        (None, ["There is no Content-Type header", "'Content-Type: application/json'", "x-www-form-urlencoded"]),
+        ("text/plain;charset=UTF-8", ["not supported", "'Content-Type: application/json'"]),
+        ("application/json; charset=utf-16", ["must be UTF-8", "'Content-Type: application/json'"]),
+        ("application/json; =", ["'Content-Type: application/json'"]),
+        ("x" * 257, ["'Content-Type: application/json'"]),
+        (FORM_TYPE, ["The body is JSON", "'Content-Type: application/json'"]),
+        ("multipart/form-data; boundary=x", ["multipart/form-data is not supported", FORM_TYPE, "URLSearchParams"]),
+    ],
+)
+async def test_unsupported_body_says_which_header_to_send(
+    plug: AuthPlug[User], content_type: str | None, essentials: list[str]
+) -> None:
+    """The detail of a 415 names the header to send, in problem details and in text."""
+    headers = {} if content_type is None else {"content-type": content_type}
+    options: dict[str, Any] = {"method": "POST", "path": "/auth/password/sign_in", "body": b' {"email": "a@x.example"}'}
+    text = await ask(plug, **options, headers={**headers, "accept": "text/plain"})
+    problem = await ask(plug, **options, headers={**headers, **JSON})
+
+    assert (text.status, problem.status) == (415, 415)
+    assert problem.json()["title"] == "The request must be JSON or a form, in UTF-8"
+    assert text.text.splitlines() == [problem.json()["title"], problem.json()["detail"]]
+    assert [word for word in essentials if word not in problem.json()["detail"]] == []
+
+
+async def test_second_content_type_is_named(plug: AuthPlug[User]) -> None:
+    """RP-2: a request has one media type; the answer says so."""
+    headers = [("content-type", FORM_TYPE), ("content-type", "application/json"), *JSON.items()]
+    answer = await ask(plug, "POST", "/auth/password/sign_in", body=b"{}", headers=headers)
+
+    assert (answer.status, answer.json()["detail"]) == (415, "Send one Content-Type header, not several.")
+
+
+async def test_page_says_which_form_to_send(plug: AuthPlug[User]) -> None:
+    """A browser that sends a multipart form gets a page with the remedy."""
+    headers = {**PAGE, "content-type": "multipart/form-data; boundary=x"}
+    answer = await ask(plug, "POST", "/auth/password/reset", body=b"--x", headers=headers)
+
+    assert answer.status == 415
+    assert "multipart/form-data is not supported" in answer.text
 
 
 # --- hanging up -----------------------------------------------------------------------------------------------------

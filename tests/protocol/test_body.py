@@ -317,10 +317,14 @@ def test_parse_form_round_trip(value: dict[str, str]) -> None:
 @given(st.one_of(st.binary(), st.text(alphabet="ab=&%+0fF").map(str.encode)))
 @example(b"a=b")
 @example(b"a=b&a=b")
+@example(b'{"a": "b"}')
 def test_parse_form_never_fails_otherwise(body: bytes) -> None:
-    """Whatever the bytes: fields or MalformedRequestError."""
+    """Whatever the bytes: fields, MalformedRequestError, or MediaTypeError for JSON."""
     try:
         fields = parse_form(body)
+    except MediaTypeError:
+        assert body.lstrip().startswith(b"{")
+        return
     except MalformedRequestError:
         return
     assert all(isinstance(value, str) for value in fields.values())

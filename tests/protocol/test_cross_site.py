@@ -1,6 +1,7 @@
 """Origins, Fetch Metadata, websocket handshakes."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -160,15 +161,70 @@ def test_parse_origin_takes_apps_and_extensions_where_asked(text: str, origin: s
 )
 def test_parse_origin_refuses_what_is_no_origin_of_an_app(text: str) -> None:
     """Each scheme has hosts of its own form. Nothing follows the host. Other schemes are refused."""
-    with pytest.raises(ConfigurationError, match=r"^allowed_origins must be .* capacitor, ionic, tauri, chrome-ext"):
+    with pytest.raises(ConfigurationError, match=r"^allowed_origins: .* must be .* capacitor, ionic, tauri, chrome"):
         parse_origin(text, parameter="allowed_origins", apps=True)
 
 
 @pytest.mark.parametrize("text", ["capacitor://localhost", "tauri://localhost", EXTENSION, ADD_ON])
 def test_parse_origin_knows_http_only_by_default(text: str) -> None:
     """The application itself is served by http or https."""
-    with pytest.raises(ConfigurationError, match=r"^base_url must be scheme://host or .* with http or https$"):
+    with pytest.raises(ConfigurationError, match=r"^base_url: .* must be scheme://host or .* with http or https\)$"):
         parse_origin(text, parameter="base_url")
+
+
+RULE = "must be scheme://host or scheme://host:port with http or https"
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("http://localhost:8000/", "'http://localhost:8000/' ends with a slash; write 'http://localhost:8000'"),
+        (
+            "https://a.example/app",
+            "'https://a.example/app' has a path, a query or a fragment; write 'https://a.example'",
+        ),
+        ("https://a.example?x", "'https://a.example?x' has a path, a query or a fragment; write 'https://a.example'"),
+        ("https://a.example\n", r"'https://a.example\n' has white space or a control character; write 'https://a.exam"),
+        ("https://a.example\x00", r"'https://a.example\x00' has white space or a control character; write 'https://a."),
+        ("*", "'*' has a wildcard: name each origin ("),
+        ("https://*.a.example", "'https://*.a.example' has a wildcard: name each origin ("),
+        ("null", "'null' is the origin of every local file"),
+        ("localhost:8000", "'localhost:8000' has no scheme; write 'http://localhost:8000'"),
+        ("[::1]:8000", "'[::1]:8000' has no scheme; write 'http://[::1]:8000'"),
+        ("a.example", "'a.example' has no scheme; write 'https://a.example'"),
+        ("ftp://a.example", "'ftp://a.example' has the scheme 'ftp', which is not supported ("),
+        (
+            "https://me:hidden@a.example",
+            "'https://…@a.example' has a user name or a password; write 'https://a.example'",
+        ),
+        ("https://a.example:0", "'https://a.example:0' has an invalid port ("),
+        ("https://a..example", "'https://a..example' has an invalid host ("),
+        ("", "the value is empty; if it comes from an environment variable, that one is not set ("),
+        (None, "the value is empty; if it comes from an environment variable, that one is not set ("),
+    ],
+    ids=repr,
+)
+def test_invalid_origin_is_shown_with_the_rule_and_the_remedy(text: Any, advice: str) -> None:
+    """The message shows the value, what is wrong with it, what to write, and the rule; never a password."""
+    with pytest.raises(ConfigurationError) as raised:
+        parse_origin(text, parameter="base_url")
+
+    assert raised.value.reason.startswith(f"base_url: {advice}")
+    assert RULE in raised.value.reason
+    assert "hidden" not in raised.value.reason
+
+
+def test_app_origin_with_a_slash_is_shown_with_the_remedy() -> None:
+    """The origins of apps get the same advice where they are supported."""
+    advice = "'capacitor://localhost/' ends with a slash; write 'capacitor://localhost' "
+    with pytest.raises(ConfigurationError, match=f"^allowed_origins: {advice}"):
+        parse_origin("capacitor://localhost/", parameter="allowed_origins", apps=True)
+
+
+def test_origin_that_is_no_text_is_shown() -> None:
+    """A number, or the parsed URL of another library, is no text."""
+    with pytest.raises(ConfigurationError, match=r"^base_url must be text, such as 'https://example.com', not 8000$"):
+        parse_origin(8000, parameter="base_url")  # type: ignore[arg-type]
 
 
 def test_listed_app_passes() -> None:

@@ -27,10 +27,11 @@ from asgi_auth.errors import ConfigurationError, StoreUnavailableError
 from asgi_auth.stores import SQLAlchemyStore
 from asgi_auth.stores.sqlalchemy import make_tables
 from asgi_auth.stores.sqlalchemy.model import Model
+from asgi_auth.strategies import Password
 from asgi_auth.testing.stores.records import NOW, add_user, together
 from asgi_auth.types import UserMixin
 from tests.stores.engines import dialect_of, engines, make
-from tests.stores.models import IntUser, TextUser, UuidUser
+from tests.stores.models import RENAMED, IntUser, TextUser, UuidUser
 from tests.support import make_auth
 
 
@@ -95,6 +96,21 @@ class Strange(UserMixin, Base):
     email: Mapped[str]
 
 
+class Apart(DeclarativeBase):
+    """Of the model below, which has tables of its own."""
+
+
+class Bare(UserMixin, Apart):
+    """Has nothing but a user name."""
+
+    __tablename__ = "bare"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    username: Mapped[str]
+
+
+make_tables(Bare)
+
+
 def engine(directory: Path) -> AsyncEngine:
     """An engine that keeps no connection."""
     return create_async_engine(f"sqlite+aiosqlite:///{directory}/app.db", poolclass=NullPool)
@@ -118,13 +134,37 @@ def test_model_that_lacks_something_is_refused(tmp_path: Path, model: Any, field
         SQLAlchemyStore(engine(tmp_path), model, fields=fields)
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (TextUser, {"register_fields": ["name", "age"]}, "the store does not keep 'age'; it keeps: name, years"),
+        (Bare, {"register_fields": ["name"]}, "the store does not keep 'name'; it keeps: no extra field"),
+        (Bare, {"register_fields": ["email"]}, "the store cannot find users by 'email'"),
+    ],
+)
+def test_field_that_the_model_lacks_cannot_be_registered(
+    tmp_path: Path, model: Any, options: dict[str, Any], message: str
+) -> None:
+    """The name is refused at start, with those that there are."""
+    store = SQLAlchemyStore(engine(tmp_path), model)
+    by: Any = "email" if model is TextUser else "username"
+    with pytest.raises(ConfigurationError, match=f"^register_fields: {message}$"):
+        make_auth(tmp_path, store=store, strategies=[Password(identity_field=by, **options)])
+
+
+def test_field_that_the_model_has_can_be_registered(tmp_path: Path) -> None:
+    """By its logical name: that of the attribute, or the one in ``fields``."""
+    store = SQLAlchemyStore(engine(tmp_path), UuidUser, fields=RENAMED)
+    make_auth(tmp_path, store=store, strategies=[Password(register_fields=["name", "age"])])
+
+
 def test_model_that_cannot_be_mapped_is_refused(tmp_path: Path) -> None:
     """What SQLAlchemy finds wrong with the model is said when the store is made."""
 
-    class Apart(DeclarativeBase):
+    class Own(DeclarativeBase):
         pass
 
-    class Lonely(UserMixin, Apart):
+    class Lonely(UserMixin, Own):
         __tablename__ = "lonely"
         id: Mapped[int] = mapped_column(primary_key=True)
         email: Mapped[str]

@@ -105,6 +105,8 @@ NO_SENDER = MemorySender()
         ({"register_fields": ["name", "confirmed_at"]}, "register_fields: 'confirmed_at'"),
         ({"register_fields": {"id": str}}, "register_fields: 'id'"),
         ({"register_fields": ["email"]}, "register_fields: 'email'"),
+        ({"register_fields": {"age": "42"}}, r"'age' must have a function, .*: def read\(text: str \| None\)"),
+        ({"register_fields": {"age": lambda: 42}}, r"'age' must take one argument: def read\(text: str \| None\)"),
         ({"register_fields": ["username"], "identity_field": "username"}, "register_fields: 'username'"),
         (
             {"identity_field": "username", "resettable": Resettable(sender=NO_SENDER)},
@@ -360,6 +362,22 @@ async def test_register_reads_declared_fields_with_functions(tmp_path: Path) -> 
     with pytest.raises(ValidationError) as refused:
         await actions(auth).register({**registration(OTHER_EMAIL), "plan": "platinum"})
     assert dict(refused.value.fields) == {"age": "must be a number", "plan": "is sold out"}
+    await auth.close()
+
+
+async def _of_text_only(text: str | None) -> str:
+    await asyncio.sleep(0)
+    return "born " + text  # type: ignore[operator]  # a mistake that many make
+
+
+@pytest.mark.parametrize("read", [int, _of_text_only])
+async def test_function_of_an_extra_field_that_fails_is_named(tmp_path: Path, read: Any) -> None:
+    """A TypeError, as ``int`` raises where nothing was sent, has the name of the field and the right signature."""
+    auth = with_password(tmp_path, register_fields={"age": read})
+    message = r"^register_fields: the function of 'age' raised TypeError; .* def read\(text: str \| None\), where None "
+    with pytest.raises(TypeError, match=message) as raised:
+        await actions(auth).register(registration())
+    assert isinstance(raised.value.__cause__, TypeError)
     await auth.close()
 
 

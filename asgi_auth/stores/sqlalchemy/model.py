@@ -78,6 +78,8 @@ class Model:
         self._to_id = id_type.converter()
         self._attributes = self._map_attributes()
         self.identities = frozenset(name for name in IDENTITIES if name in self._attributes or name in self._pairs)
+        self.field_names = frozenset({*self._attributes, *self._pairs})
+        """What is kept, by logical name."""
         self._check()
         made = self.id.default is not None or self.id.server_default is not None
         self.makes_ids = id_type.kind is int or made

@@ -40,7 +40,7 @@ class Users(Generic[U]):
         self._executor, self._model, self._tables, self._subject_name = executor, model, tables, subject_name
         self._rules = rules
         self._options = options
-        self.identity_fields = model.identities
+        self.identity_fields, self.field_names = model.identities, model.field_names
 
     def user_id(self, user: U) -> str:
         return self._model.user_id(user)

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_auth.accounts import as_of
 from asgi_auth.acts import Draft, Proof, Way
-from asgi_auth.errors import AuthenticationFailedError, ConfigurationError, ValidationError
+from asgi_auth.errors import AuthenticationFailedError, ConfigurationError
 from asgi_auth.hooks import Hook
-from asgi_auth.messages import REQUIRED, Message, said
+from asgi_auth.messages import REQUIRED, Message
 from asgi_auth.phases import Accepted, Form, Outcome, Phase, PhaseRequest, SignedIn, TokenIssued
 from asgi_auth.protocol.fields import Problems, read_flag, read_texts
 from asgi_auth.services import Services
 from asgi_auth.store import Found, Work
+from asgi_auth.strategies.password.extra_fields import check_kept, read_extra_fields
 from asgi_auth.strategies.password.forms import (
     invited_form,
     reauthenticate_form,
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 SIGN_IN = "sign_in"
 """Purpose of the tokens that stand for a sign-in."""
 
-EXTRA_FIELD_LIMIT = 254
-"""Characters of an extra field at registration: it may be an address (RFC 5321 section 4.5.3.1.3, erratum 1690)."""
-
 
 class PasswordActions(Hook):
     """What the strategy does, with or without HTTP."""
@@ -43,6 +40,7 @@ class PasswordActions(Hook):
     def __init__(self, options: "Password", services: Services[Any]) -> None:
         if options.identity_field not in services.store.users.identity_fields:
             raise ConfigurationError(f"identity_field: the store cannot find users by {options.identity_field}")
+        check_kept(tuple(options.register_fields), services.store.users)
         self.name = options.name
         self._options, self._services = options, services
         self._tokens = OwnTokens(options.name, services)
@@ -147,7 +145,7 @@ class PasswordActions(Hook):
         with problems.noted():
             fields.update(read_texts(params, optional=[known_by]))
         with problems.noted():
-            fields.update(await self._extra_fields(params))
+            fields.update(await read_extra_fields(self._options.register_fields, params))
         for name in {"email", "username"} & fields.keys():
             with problems.noted():
                 self._services.accounts.normalise(name, fields[name])
@@ -158,22 +156,6 @@ class PasswordActions(Hook):
         context = [value for value in fields.values() if isinstance(value, str)]
         await check_all(problems, params, self._services.passwords, client=client, context=context)
         return password, fields
-
-    async def _extra_fields(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        declared = self._options.register_fields
-        texts = read_texts(params, optional=declared, limit=EXTRA_FIELD_LIMIT)
-        if not isinstance(declared, Mapping):
-            return dict(texts)
-        values, problems = dict[str, Any](), dict[str, str]()
-        for name, read in declared.items():
-            try:
-                value = read(texts.get(name))
-                values[name] = await value if isawaitable(value) else value
-            except ValueError as exc:
-                problems[name] = said(exc)
-        if problems:
-            raise ValidationError("extra fields refused", fields=problems)
-        return values
 
     # --- sign in
 

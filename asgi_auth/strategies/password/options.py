@@ -1,6 +1,6 @@
 """The options of the password strategy."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
@@ -11,11 +11,9 @@ from asgi_auth.limits import Limit, check_limit
 from asgi_auth.sender import Sender, SenderFunction
 from asgi_auth.services import Services
 from asgi_auth.strategies.password.actions import PasswordActions
+from asgi_auth.strategies.password.extra_fields import RegisterField, check_function
 from asgi_auth.strategies.password.verbs import PasswordVerbs
 from asgi_auth.strategy import TypedActions
-
-RegisterField = Callable[[str | None], Any]
-"""Turns what was sent (None: nothing) into what is stored; ValueError(message) refuses it. Plain or async."""
 
 _RESERVED = frozenset(
     {"id", "data", "email", "username", "password", "password_confirmation", "remember_me", "return_to"}
@@ -92,8 +90,8 @@ class Password(TypedActions[PasswordVerbs]):
         for name in self.register_fields:
             if name in reserved:
                 raise ConfigurationError(f"register_fields: {name!r} is a name of the library's")
-            if isinstance(self.register_fields, Mapping) and not callable(self.register_fields[name]):
-                raise ConfigurationError(f"register_fields: {name!r} must have a function, plain or async")
+            if isinstance(self.register_fields, Mapping):
+                check_function(name, self.register_fields[name])
         mailless = self.identity_field == "username" and "email" not in self.register_fields
         if self.resettable is not None and mailless and self.registration_enabled:
             raise ConfigurationError("register_fields must have 'email' for resettable to mail to")
