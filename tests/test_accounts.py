@@ -174,8 +174,8 @@ async def test_create_refuses_fields_by_name(
 @pytest.mark.parametrize(
     ("password", "message"),
     [
-        ("short", "Please use at least 8 characters."),
-        ("", "Please enter a password."),
+        ("short", "Use at least 8 characters."),
+        ("", "Enter a password."),
         ("password1234", "This password is easy to guess."),
         ("alice mail example", "This is too close to your own details"),
         ("localhost localhost", "This is too close to your own details"),

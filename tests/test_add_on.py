@@ -300,7 +300,7 @@ async def test_second_factor_over_http(auth: LocalAuthentication) -> None:
     assert (first.status, first["www-authenticate"]) == (401, f'Bearer realm="{auth.app_name}"')
     assert first.json() == {
         "type": "about:blank",
-        "title": "Another factor is needed",
+        "title": "Another step is required to sign in",
         "status": 401,
         "code": "factor_required",
         "factors": ["code"],

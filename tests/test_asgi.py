@@ -211,7 +211,7 @@ async def test_the_answers_of_the_plug(tmp_path: Path, auth: LocalAuthentication
         await post(linted, "/auth/password/sign_in", credentials()),
         await post(linted, "/auth/password/sign_in", credentials(password="wrong")),
         await post(linted, "/auth/password/reset_request", {"email": EMAIL}),
-        await ask(linted, "GET", "/auth/password/reset", headers=PAGE),
+        await ask(linted, "GET", "/auth/password/sign_in", headers=PAGE),
         await ask(linted, "HEAD", "/auth/nothing"),
         await ask(linted, "POST", "/auth/sign_out", body=b"x"),
         await post(linted, "/auth/sign_out"),

@@ -63,7 +63,7 @@ def test_error_keeps_the_reason_from_what_is_shown() -> None:
 def test_error_without_a_reason_gives_its_title() -> None:
     """Where nothing more is known, the title is the reason."""
     error = InvalidTokenError()
-    assert error.reason == str(error) == "The link or token is not valid any more"
+    assert error.reason == str(error) == "This link or token is no longer valid"
 
 
 def test_error_cannot_be_changed_by_who_catches_it() -> None:

@@ -293,7 +293,7 @@ async def test_change_of_a_user_who_is_gone(auth: LocalAuthentication) -> None:
     for named in (user, user.id):
         with pytest.raises(ValidationError) as refused:
             await auth.accounts.change(named, {"plan": "gold"})
-        assert refused.value.fields == {"user": "does not exist any more"}
+        assert refused.value.fields == {"user": "This user does not exist any more."}
 
 
 # --- before an act --------------------------------------------------------------------------------------------------

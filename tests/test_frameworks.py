@@ -164,12 +164,12 @@ async def be_refused(script: httpx.AsyncClient, site: Site) -> None:
 
 async def lose_the_way(script: httpx.AsyncClient, site: Site) -> None:
     unknown = await script.post(site.auth("password/nonsense"), json=credentials())
-    wrong_method = await script.get(site.auth("password/sign_in"))
+    wrong_method = await script.put(site.auth("password/sign_in"))
 
     assert unknown.status_code == 404
     assert unknown.headers["Content-Type"] == "application/problem+json"
     assert unknown.json()["code"] == "route_not_found"
-    assert (wrong_method.status_code, wrong_method.headers["Allow"]) == (405, "POST")
+    assert (wrong_method.status_code, wrong_method.headers["Allow"]) == (405, "GET, HEAD, POST")
     await misspell(script, site)
 
 
@@ -230,7 +230,7 @@ async def reset_password(browser: httpx.AsyncClient, site: Site, bearer: str) ->
     assert page.status_code == 200
     assert await site.who(browser) == BY_COOKIE  # the page changed nothing
 
-    form = re.search(r'action="(.*?)".*value="(.*?)"', page.text, re.DOTALL)
+    form = re.search(r'action="(.*?)".*name="reset_token" value="(.*?)"', page.text, re.DOTALL)
     assert form is not None
     passwords = {"password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
     answer = await browser.post(site.at(form[1]), data={"reset_token": form[2], **passwords})

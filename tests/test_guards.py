@@ -252,7 +252,7 @@ async def test_scopes(site: _Site) -> None:
     admin = await ask(site.app, "GET", "/admin", cookie=site.cookie, headers={"x-role": "admin"})
     nobody = await ask(site.app, "GET", "/admin", headers={"x-role": "admin"})
 
-    assert (known.status, known.text) == (403, "This is not allowed")
+    assert (known.status, known.text) == (403, "You are not allowed to do this")
     assert known["www-authenticate"] == f'{CHALLENGE}, error="insufficient_scope", scope="admin"'
     assert (admin.status, nobody.status) == (200, 401)
 

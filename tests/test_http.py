@@ -422,7 +422,7 @@ def test_problem_as_json() -> None:
     assert response.headers["content-type"] == "application/problem+json"
     assert response.status_code == 422
     assert response.body == (
-        b'{"type":"about:blank","title":"Some fields need another look","status":422,"code":"validation_failed",'
+        b'{"type":"about:blank","title":"Some fields are not right yet","status":422,"code":"validation_failed",'
         b'"fields":{"email":"This field is required."}}'
     )
 
@@ -433,7 +433,9 @@ def test_problem_as_text() -> None:
         ValidationError(fields={"email": "This field is required.", "password": "This text is too long."}), json=False
     )
 
-    assert response.body == b"Some fields need another look\nemail: is needed\npassword: is too long"
+    assert response.body == (
+        b"Some fields are not right yet\nemail: This field is required.\npassword: This text is too long."
+    )
     assert problem(InvalidTokenError("expired"), json=False).body == b"Access denied"
 
 

@@ -109,11 +109,16 @@ async def test_delivery_hands_over_what_a_mail_needs(auth: LocalAuthentication) 
     issued, sender = await issue(auth), MemorySender()
     await auth.services.mailing.send(sender, user, purpose="reset", address=EMAIL, token=issued, link=LINK)
     await auth.services.mailing.send(sender, None, purpose="notice", address=EMAIL)
-    assert sender.messages == [
+    texts = [opts["texts"].subject for _, _, opts in sender.messages]
+    assert texts == ["Set a new password for Example", "A message from Example"]
+    messages = [(to, token, {**opts, "texts": None}) for to, token, opts in sender.messages]
+    assert messages == [
         (
             user,
             issued.token,
             {
+                "locale": "en",
+                "texts": None,
                 "purpose": "reset",
                 "address": EMAIL,
                 "app_name": "Example",
@@ -121,7 +126,11 @@ async def test_delivery_hands_over_what_a_mail_needs(auth: LocalAuthentication) 
                 "expires_at": issued.record.expires_at,
             },
         ),
-        (None, None, {"purpose": "notice", "address": EMAIL, "app_name": "Example"}),
+        (
+            None,
+            None,
+            {"purpose": "notice", "address": EMAIL, "app_name": "Example", "locale": "en", "texts": None},
+        ),
     ]
     with pytest.raises(TypeError):
         sender.messages[0][2]["url"] = ""  # type: ignore[index]  # that it cannot be done is the test

@@ -267,14 +267,14 @@ def test_create_user_without_a_terminal_is_told(
     ("arguments", "password", "told"),
     [
         (["--email", EMAIL], b"password\n", "password: This password is easy to guess."),
-        (["--email", EMAIL], b"", "password: Please enter a password."),
+        (["--email", EMAIL], b"", "password: Enter a password."),
         (
             ["--email", EMAIL],
             b"quartz \xff lantern\n",
             "password: The password contains a character that cannot be used.",
         ),
         (["--email", "alice"], PASSWORD.encode(), "email: This is not a mail address."),
-        ([], PASSWORD.encode(), "email: is needed"),
+        ([], PASSWORD.encode(), "email: This field is required."),
     ],
 )
 def test_create_user_says_what_is_wrong(

@@ -446,7 +446,7 @@ async def test_what_cannot_be_checked_is_503(
     for cookie, bearer in ((_cookie(token), None), (None, str(token))):
         answer = await ask(app, "GET", "/", cookie=cookie, bearer=bearer)
         assert (answer.status, answer["retry-after"], answer["set-cookie"]) == (503, "1", None)
-        assert answer.text == "The service is busy, please try again"
+        assert answer.text == "The service is busy at the moment"
     headers = {**UPGRADE, "cookie": _cookie(token)}
     closed = await shake(app, headers=headers)
     denied = await shake(app, headers=headers, extensions={"websocket.http.response": {}})

@@ -99,7 +99,7 @@ def test_policy_says_how_long_a_password_must_be() -> None:
     """PW-1: another minimum is kept to, and named."""
     policy = PasswordPolicy(minimum_length=15)
 
-    assert refusal("kx%vq)Zw72#mQp", policy=policy) == "Please use at least 15 characters."
+    assert refusal("kx%vq)Zw72#mQp", policy=policy) == "Use at least 15 characters."
     assert refusal("kx%vq)Zw72#mQpR", policy=policy) is None
 
 
@@ -149,7 +149,7 @@ def test_policy_refuses_the_users_own_values(password: str) -> None:
     """PW-7: a password of parts of the address, the name or the application's name is refused."""
     message = refusal(password, ["Acme Corp", *CONTEXT])
 
-    assert message == "This is too close to your own details or the name of this service."
+    assert message == "This is too close to your own details or to the name of this service."
 
 
 @pytest.mark.parametrize("password", ["alice and a green tulip", "smithy of the northern sea", "Acme7%kx%vq)Zw"])

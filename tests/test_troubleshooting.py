@@ -40,7 +40,7 @@ CODE = re.sub(
         "access token expired ",
         "by the clock that issued it",
         "the session is over",
-        "is not kept by this store",
+        "This is not supported here.",
     ],
 )
 def test_troubleshooting_has_the_messages_of_the_code(text: str) -> None:

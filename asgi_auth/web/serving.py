@@ -104,7 +104,8 @@ class Serving:
             activity = incoming.activity
             self._log(activity, reason)
             response = await answered(self._plug.handle_failure(request, activity, reason), self._plug.handle_failure)
-            response.headers.update(incoming.headers_of(reason))
+            if response.status_code not in range(300, 400):  # a way round is no refusal
+                response.headers.update(incoming.headers_of(reason))
             with suppress(MalformedRequestError):  # too many cookies to tell: none was read, none was changed
                 incoming.browser.apply(response)
         self._plug.add_headers(request, response)

@@ -25,10 +25,11 @@ async def test_console_prints_the_link(capsys: pytest.CaptureFixture[str]) -> No
 
     assert capsys.readouterr().out == (
         "--- reset, to alice@example.com: Set a new password for Acme\n"
-        "Somebody asked to set a new password for your account at Acme.\n"
+        "Someone asked to set a new password for your account at Acme. If it was you, open the link.\n"
         "http://localhost:8000/auth/password/reset?reset_token=abc\n"
-        "valid until 2026-03-04 05:06:07 UTC\n"
-        "If it was not you, there is nothing to do: your password stays as it is.\n"
+        "The link works once, until 2026-03-04 05:06 UTC.\n"
+        "If it was not you, there is nothing to do. Your password stays as it is.\n"
+        "This mail was sent to alice@example.com.\n"
         "\n"
     )
 
@@ -44,6 +45,7 @@ async def test_console_prints_a_notice_to_a_stream() -> None:
         "--- password_changed, to alice@example.com: Your password for Acme was changed\n"
         "The password of your account at Acme was changed.\n"
         "If it was not you, go to the sign-in page and ask to set a new password at once.\n"
+        "This mail was sent to alice@example.com.\n"
         "\n"
     )
 

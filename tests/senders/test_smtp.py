@@ -168,15 +168,15 @@ async def test_smtp_sends_text_and_html_to_the_address_alone() -> None:
     assert (envelope.mail_from, envelope.rcpt_tos) == ("no-reply@app.example", ["Alice@example.com"])
     assert mailbox.message().get_content_type() == "multipart/alternative"
     assert text.splitlines() == [
-        "Somebody asked to set a new password for your account at Acme.",
+        "Someone asked to set a new password for your account at Acme. If it was you, open the link.",
         "",
         "https://app.example/auth/password/reset?a=1&reset_token=hush",
         "",
         "The link works once, until 2026-03-04 05:06 UTC.",
         "",
-        "If it was not you, there is nothing to do: your password stays as it is.",
+        "If it was not you, there is nothing to do. Your password stays as it is.",
         "",
-        "Sent to Alice@example.com.",
+        "This mail was sent to Alice@example.com.",
     ]
     assert 'href="https://app.example/auth/password/reset?a=1&amp;reset_token=hush"' in page
 
@@ -200,8 +200,8 @@ async def test_smtp_headers_say_what_it_is() -> None:
     [
         ("reset", "Set a new password for Acme"),
         ("password_changed", "Your password for Acme was changed"),
-        ("already_registered", "You have an account at Acme already"),
-        ("email_in_use", "You have an account at Acme already"),
+        ("already_registered", "You already have an account at Acme"),
+        ("email_in_use", "You already have an account at Acme"),
         ("confirmation", "Confirm your address for Acme"),
         ("email_change", "Confirm your new address for Acme"),
         ("email_change_asked", "A new address for your account at Acme"),
