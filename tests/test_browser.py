@@ -13,6 +13,7 @@ import pytest
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.browsing import browser
@@ -51,6 +52,10 @@ class Visitor:
         """Press such a button or link, and wait for the next page."""
         page = self.driver.find_element(By.TAG_NAME, "html")
         self.driver.find_element(By.XPATH, f"//{where}//*[self::button or self::a][text()='{text}']").click()
+        self.wait_for_another(page)
+
+    def wait_for_another(self, page: WebElement) -> None:
+        """Wait until another page than *page*, an ``html`` element, is there."""
         # Between two pages there is a moment without any.
         wait = WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05, ignored_exceptions=[WebDriverException])
         wait.until(lambda driver: driver.find_element(By.TAG_NAME, "html").id != page.id)
