@@ -21,9 +21,22 @@ LINES = 100_000
 
 _NAMES = (
     *("cookie", "authorization", "origin", "sec-fetch-site", "referer", "user-agent", "x-forwarded-for"),
-    *("accept", "content-type", "content-length", "host"),
+    *("accept", "accept-language", "content-type", "content-length", "host"),
 )
-_FILLINGS = (b"a", b" ", b",", b";", b"=;", b"9", b"%41", b"[", b"10.0.0.1,", b"user_session=a;", b"text/html;q=0,")
+_FILLINGS = (
+    b"a",
+    b" ",
+    b",",
+    b";",
+    b"=;",
+    b"9",
+    b"%41",
+    b"[",
+    b"10.0.0.1,",
+    b"user_session=a;",
+    b"text/html;q=0,",
+    b"a-b;q=1,",
+)
 _BEGINNINGS = {"authorization": b"Bearer ", "origin": b"http://", "referer": b"http://", "content-type": b"text/html;"}
 
 
@@ -119,6 +132,7 @@ def _headers() -> Iterator[Hostile]:
     yield from _everywhere("cookie, 299 values", [(b"cookie", b"".join(b"user_session=%d;" % n for n in range(299)))])
     yield from _everywhere("cookie, 8 forged", [(b"cookie", b";".join(map(_forged, range(8))))])
     yield from _everywhere("256 lines", [(b"accept", _filled(b",", 1024))] * 255)
+    yield from _everywhere("256 lines of languages", [(b"accept-language", _filled(b",", 1024))] * 255)
     yield from _everywhere("authorization, 255 lines", [(b"authorization", _filled(b" ", 8192))] * 255)
 
 

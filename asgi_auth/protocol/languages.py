@@ -23,7 +23,7 @@ def preferred_language(headers: Sequence[str], available: Collection[str], *, de
         default: What to answer if none fits, or if there is no header.
     """
     wanted = dict[str, float]()
-    for text in ",".join(headers).split(",")[:MAX_RANGES]:
+    for text in ",".join(headers).split(",", MAX_RANGES)[:MAX_RANGES]:
         if (found := _RANGE.fullmatch(text.strip(" \t"))) is not None:
             wanted.setdefault(found[1].lower(), float(found[2] or 1))
     for tag in sorted(wanted, key=wanted.__getitem__, reverse=True):
