@@ -106,7 +106,7 @@ NO_SENDER = MemorySender()
         ({"register_fields": {"id": str}}, "register_fields: 'id'"),
         ({"register_fields": ["email"]}, "register_fields: 'email'"),
         ({"register_fields": {"age": "42"}}, r"'age' must have a function, .*: def read\(text: str \| None\)"),
-        ({"register_fields": {"age": lambda: 42}}, r"'age' must take one argument: def read\(text: str \| None\)"),
+        ({"register_fields": {"age": globals}}, r"'age' must take one argument: def read\(text: str \| None\)"),
         ({"register_fields": ["username"], "identity_field": "username"}, "register_fields: 'username'"),
         (
             {"identity_field": "username", "resettable": Resettable(sender=NO_SENDER)},
