@@ -71,10 +71,17 @@ def translate(message: Message, locale: str) -> str:
         locale: A language tag (RFC 5646), such as ``de`` or ``pt-BR``.
     """
     catalogue = _catalogue(language_of(locale))
+    if direction_of(language_of(locale)) == "rtl":
+        message = message.given(**{name: _isolated(value) for name, value in message.values.items()})
     if message.plural is None:
         return message.fill(catalogue.pgettext(message.key, message.text))
     count = message.values["count"]
     return message.fill(catalogue.npgettext(message.key, message.text, message.plural, count))
+
+
+def _isolated(value: Any) -> Any:
+    """A text that is written from left to right, such as an address, apart from the Arabic around it (UAX 9)."""
+    return f"\N{FIRST STRONG ISOLATE}{value}\N{POP DIRECTIONAL ISOLATE}" if isinstance(value, str) else value
 
 
 def speak(text: str, locale: str, translate: Translate) -> str:

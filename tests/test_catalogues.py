@@ -83,6 +83,14 @@ def test_plural_forms(language: str, count: int, text: str) -> None:
     assert translate(Message("form.wait_minutes", one, other, count=count), language) == text
 
 
+def test_address_stays_in_order_in_arabic() -> None:
+    """UAX 9: without the isolate the full stop would stand before an address."""
+    message = Message("account.proven", "{address} is confirmed.", address="alice@mail.example.org")
+
+    assert "\u2068alice@mail.example.org\u2069" in translate(message, "ar")
+    assert "\u2068" not in translate(message, "de")
+
+
 def test_update_keeps_what_is_translated() -> None:
     """A new text is empty, so that the test above finds it; the others stay."""
     catalogue = updated("de", {"accept.button": "Annehmen"})

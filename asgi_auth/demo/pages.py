@@ -10,7 +10,7 @@ from asgi_auth.types import EMPTY
 APP_NAME = "asgi_auth demo"
 SIGN_IN = "/auth/password/sign_in"
 REGISTER = "/auth/password/register"
-_MAILS = '<p class="mails soft">The demo prints its mails in the terminal that runs it.</p>'
+_MAILS = '<p class="mails soft" lang="en" dir="ltr">The demo prints its mails in the terminal that runs it.</p>'
 
 
 class DemoPages(Pages):
@@ -26,7 +26,7 @@ class DemoPages(Pages):
         else:
             sign_out = self.act(context, "/auth/sign_out", "Sign out")
             menu = f'<a href="/account">Account</a><a href="/invitations">Invitations</a>{sign_out}'
-        return f'{super().header(context)}<nav aria-label="Main">{menu}</nav>'
+        return f'{super().header(context)}<nav aria-label="Main" lang="en" dir="ltr">{menu}</nav>'
 
     def layout(self, title: str, content: str, context: Context, **parts: Any) -> str:
         """The whole document; every page says where the mails are."""
