@@ -180,7 +180,7 @@ async def test_back_button_shows_no_signed_in_page_after_a_sign_out(
         driver.get(f"{url}/hub?again")
         assert user(driver) == EMAIL
         driver.find_element(By.ID, button).click()
-        until(driver, lambda: "Signed out" in driver.page_source or "Goodbye" in driver.page_source)
+        until(driver, lambda: "You are signed out" in driver.page_source or "Goodbye" in driver.page_source)
         for path in ("/hub?again", SECRET):
             driver.back()
             until(driver, is_at(driver, path))

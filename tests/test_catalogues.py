@@ -3,10 +3,12 @@
 import re
 from gettext import GNUTranslations
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 
 from asgi_auth.messages import LOCALES, Message, languages, translate
+from tests import catalogues
 from tests.catalogues import compiled, messages, path_of, read, updated
 
 LANGUAGES = ["ar", "de", "es", "fr", "it", "ja", "nl", "pl", "pt"]
@@ -99,3 +101,41 @@ def test_update_keeps_what_is_translated() -> None:
     assert strings["accept.button"] == "Annehmen"
     assert not strings["decline.button"]
     assert strings.keys() == messages().keys()
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ('Message("a", text)', "a.py:1: a Message must be written out"),
+        ('Message("a")', "a.py:1: a Message must be written out"),
+        ('Message("a", "A")\nMessage("a", "B")', "a.py:2: a has another text elsewhere"),
+    ],
+)
+def test_messages_must_be_written_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, problem: str
+) -> None:
+    """Else nobody could translate them."""
+    (tmp_path / "a.py").write_text(source)
+    monkeypatch.setattr(catalogues, "PACKAGE", tmp_path)
+
+    with pytest.raises(ValueError, match=problem):
+        messages()
+
+
+def test_catalogues_are_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is translated stays, and a text that has changed is to be translated anew."""
+    package, locales = tmp_path / "package", tmp_path / "locale"
+    package.mkdir()
+    monkeypatch.setattr(catalogues, "PACKAGE", package)
+    monkeypatch.setattr(catalogues, "LOCALES", locales)
+    (package / "a.py").write_text('Message("a", "A")\nMessage("b", "B")')
+    catalogues.write("de", updated("de", {"a": "Ah", "b": "Beh"}))
+    (package / "a.py").write_text('Message("a", "A")\nMessage("b", "Bee")\nMessage("c", "One", "Many", count=1)')
+    catalogues.main()
+
+    assert {str(entry.context): entry.string for entry in read("de") if entry.id} == {
+        "a": "Ah",
+        "b": "",
+        "c": ("", ""),
+    }
+    assert path_of("de", "mo").exists()

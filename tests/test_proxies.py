@@ -182,7 +182,11 @@ async def mailed_link(server: Running, email: str) -> SplitResult:
 
     def links() -> list[str]:
         printed = server.printed()
-        return re.findall(r"http://\S+reset_token=\S+", printed[printed.rindex(email) :]) if email in printed else []
+        return (
+            re.findall(r"http://\S+reset_token=\S+", printed[printed.rindex(f"to {email}:") :])
+            if email in printed
+            else []
+        )
 
     await until(lambda: bool(links()))
     return urlsplit(links()[-1])

@@ -61,7 +61,7 @@ class PasswordActions(Hook):
                     handle=self._register_phase,
                     hashes=True,
                     form=register_form(options),
-                    page=True,
+                    page=self._services.registrations.mode == "open",  # else only who was invited has a form
                     registers=invited_form(options),
                     secrets=PASSWORDS | {"invitation_token"},
                 )

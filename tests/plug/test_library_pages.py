@@ -1,0 +1,313 @@
+"""The pages that the plug serves by itself, without a page of the application's."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from asgi_auth.add_ons import Confirmation, Invitation
+from asgi_auth.errors import ConfigurationError
+from asgi_auth.passwords import PasswordPolicy
+from asgi_auth.senders import MemorySender
+from asgi_auth.strategies import Password, Resettable
+from asgi_auth.types import User
+from asgi_auth.web.plug import AuthPlug
+from tests.asgi import JSON, PAGE, Answer, ask, execute, post
+from tests.support import (
+    EMAIL,
+    OTHER_EMAIL,
+    PASSWORD,
+    LocalAuthentication,
+    credentials,
+    make_auth,
+    register,
+    registration,
+)
+
+pytestmark = pytest.mark.anyio
+
+SIGN_IN = "/auth/password/sign_in"
+REGISTER = "/auth/password/register"
+ACCOUNT = "/auth/account"
+CHANGE_EMAIL = "/auth/confirmation/change_email"
+
+
+def anybody(*_: Any) -> bool:
+    """Everybody may invite."""
+    return True
+
+
+@pytest.fixture
+async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
+    """All that has pages; addresses need not be confirmed to sign in."""
+    sender = MemorySender()
+    made = make_auth(
+        tmp_path,
+        sender=sender,
+        strategies=[Password(resettable=Resettable(sender=sender))],
+        add_ons=[Confirmation(sender=sender, required=False), Invitation(sender=sender, may_invite=anybody)],
+        app_name="Zoo",
+    )
+    async with made.running():
+        yield made
+
+
+@pytest.fixture
+def plug(auth: LocalAuthentication) -> AuthPlug[User]:
+    """Of the library, without a change."""
+    return AuthPlug(auth)
+
+
+async def cookie_of(auth: LocalAuthentication, email: str = EMAIL) -> str:
+    """A browser that is signed in."""
+    _, token = await register(auth, email)
+    return f"{auth.site.session_cookie}={token.cookie}"
+
+
+def token_of(auth: LocalAuthentication, purpose: str) -> str:
+    """The token of the newest mail of this purpose."""
+    return str([token for _, token, opts in auth.sender.messages if opts["purpose"] == purpose][-1])
+
+
+def link_of(activity: str, answer: Answer) -> bool:
+    """Whether a page leads to another."""
+    return f'href="/auth/{activity}"' in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["password/register", "password/sign_in", "password/reset_request", "confirmation/resend"]
+)
+async def test_strangers_have_pages_that_lead_to_each_other(plug: AuthPlug[User], path: str) -> None:
+    """Without a line of the application: each has its form, and the ways to the others."""
+    page = await ask(plug, "GET", f"/auth/{path}", headers=PAGE)
+    others = {"password/register", "password/sign_in", "password/reset_request", "confirmation/resend"} - {path}
+
+    assert (page.status, f'action="/auth/{path}"' in page.text) == (200, True)
+    assert all(link_of(other, page) for other in others)
+    assert not link_of(path, page)
+
+
+@pytest.mark.parametrize(
+    "path", ["account", "confirmation/change_email", "password/reauthenticate", "invitation/invite"]
+)
+async def test_pages_of_users_begin_with_the_sign_in(plug: AuthPlug[User], path: str) -> None:
+    """Nobody is signed in: the sign-in comes first and knows the way back; a program is told 401."""
+    page = await ask(plug, "GET", f"/auth/{path}", headers=PAGE)
+    program = await ask(plug, "GET", f"/auth/{path}", headers=JSON)
+
+    assert (page.status, page["location"]) == (303, f"{SIGN_IN}?return_to={quote(f'/auth/{path}', safe='')}")
+    assert page["www-authenticate"] is None
+    assert (program.status, program.json()["code"]) == (401, "authentication_failed")
+
+
+async def test_sign_in_goes_where_the_user_wanted_to(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """The form carries ``return_to`` on, also after a refusal; only paths of ours count (RD-1)."""
+    await register(auth)
+    page = await ask(plug, "GET", SIGN_IN, query=b"return_to=/auth/account", headers=PAGE)
+    wrong = await post(plug, SIGN_IN, {**credentials(password="wrong"), "return_to": ACCOUNT}, headers=PAGE)
+    right = await post(plug, SIGN_IN, {**credentials(), "return_to": ACCOUNT}, headers=PAGE)
+    away = await post(plug, SIGN_IN, {**credentials(), "return_to": "https://evil.example"}, headers=PAGE)
+
+    for answer in (page, wrong):
+        assert '<input type="hidden" name="return_to" value="/auth/account">' in answer.text
+    assert (wrong.status, f'value="{EMAIL}"' in wrong.text, "wrong" in wrong.text) == (401, True, True)
+    assert (right.status, right["location"], right["set-cookie"] is None) == (303, ACCOUNT, False)
+    assert (away.status, "<h1>Access granted</h1>" in away.text, link_of("account", away)) == (200, True, True)
+
+
+async def test_page_of_the_account(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """Who is signed in, what they can do, whether the address is confirmed, and the change that waits."""
+    cookie = await cookie_of(auth)
+    page = await ask(plug, "GET", ACCOUNT, headers=PAGE, cookie=cookie)
+    assert (page.status, f"You are signed in as {EMAIL}." in page.text) == (200, True)
+    assert f"{EMAIL} is not confirmed yet." in page.text
+    assert link_of("confirmation/change_email", page)
+    assert link_of("invitation/invite", page)
+    assert 'action="/auth/confirmation/resend"' in page.text
+    assert 'action="/auth/sign_out"' in page.text
+
+    form = {"email": OTHER_EMAIL, "current_password": PASSWORD}
+    await post(plug, CHANGE_EMAIL, form, headers=PAGE, cookie=cookie)
+    waiting = await ask(plug, "GET", ACCOUNT, headers=PAGE, cookie=cookie)
+    assert f"{EMAIL} stays your address until {OTHER_EMAIL} is confirmed." in waiting.text
+    assert 'action="/auth/confirmation/cancel"' in waiting.text
+    program = await ask(plug, "GET", ACCOUNT, headers=JSON, cookie=cookie)
+    assert program.json()["name"] == EMAIL
+
+
+async def test_page_of_an_account_without_an_address(tmp_path: Path) -> None:
+    """It says nothing of one, until there is one that waits for its proof."""
+    sender = MemorySender()
+    made = make_auth(
+        tmp_path,
+        sender=sender,
+        strategies=[Password(identity_field="username")],
+        add_ons=[Confirmation(sender=sender, required=False)],
+    )
+    async with made.running():
+        user, token = await made.strategy("password").register(
+            {"username": "alice", "password": PASSWORD, "password_confirmation": PASSWORD}
+        )
+        cookie, plug = f"{made.site.session_cookie}={token.cookie}", AuthPlug(made)
+        nothing = await ask(plug, "GET", ACCOUNT, headers=PAGE, cookie=cookie)
+        await made.add_on("confirmation").change_email(
+            user, {"email": EMAIL, "current_password": PASSWORD}, session=token.session
+        )
+        waiting = await ask(plug, "GET", ACCOUNT, headers=PAGE, cookie=cookie)
+        gone = await made.add_on("confirmation").account(user)
+        await made.accounts.delete(user.id)
+
+        assert "Your address" not in nothing.text
+        assert f"{EMAIL} waits to be confirmed." in waiting.text
+        assert gone.title == "Your address"
+        assert await made.add_on("confirmation").account(user) is None
+
+
+async def test_page_that_confirms_names_what_is_confirmed(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """The address of a registration, and that of a change."""
+    cookie = await cookie_of(auth)
+    first = token_of(auth, "confirmation")
+    await post(plug, CHANGE_EMAIL, {"email": OTHER_EMAIL, "current_password": PASSWORD}, headers=PAGE, cookie=cookie)
+    change = token_of(auth, "email_change")
+    path = "/auth/confirmation/confirm"
+    of_first = await ask(plug, "GET", path, query=f"confirmation_token={first}".encode(), headers=PAGE)
+    of_change = await ask(plug, "GET", path, query=f"confirmation_token={change}".encode(), headers=PAGE)
+
+    assert f"You confirm {EMAIL} for your account." in of_first.text
+    assert f"{OTHER_EMAIL} becomes the address of the account that asked for this." in of_change.text
+
+
+async def test_user_without_a_password_is_not_asked_for_it(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """The form to change the address has no field for the current password then."""
+    user = await auth.accounts.create({"email": EMAIL})
+    token = await auth.sign_in(user)
+    page = await ask(plug, "GET", CHANGE_EMAIL, headers=PAGE, cookie=f"{auth.site.session_cookie}={token.cookie}")
+
+    assert (page.status, 'name="email"' in page.text, "current_password" in page.text) == (200, True, False)
+
+
+async def test_old_proof_leads_to_the_password_and_back(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """A password manager finds the user name on that page; then the change goes on."""
+    cookie = await cookie_of(auth)
+    auth.clock.advance(auth.session_options.idle_lifetime / 2)
+    stale = await ask(plug, "GET", CHANGE_EMAIL, headers=PAGE, cookie=cookie)
+    path, _, query = str(stale["location"]).partition("?")
+    page = await ask(plug, "GET", path, query=query.encode(), headers=PAGE, cookie=cookie)
+    wrong = await post(plug, path, {"password": "wrong", "return_to": CHANGE_EMAIL}, headers=PAGE, cookie=cookie)
+    right = await post(plug, path, {"password": PASSWORD, "return_to": CHANGE_EMAIL}, headers=PAGE, cookie=cookie)
+
+    assert (stale.status, path) == (303, "/auth/password/reauthenticate")
+    for answer in (page, wrong):
+        assert f'value="{EMAIL}" autocomplete="username" dir="auto" readonly' in answer.text
+    assert (wrong.status, "The password is wrong." in wrong.text) == (401, True)
+    assert (right.status, right["location"]) == (303, CHANGE_EMAIL)
+
+
+async def test_every_problem_is_told_at_once(plug: AuthPlug[User]) -> None:
+    """A bad address, a weak password and another repetition, in one answer; the address stays in its field."""
+    form = {"email": "no address", "password": "short", "password_confirmation": "other"}
+    answer = await post(plug, REGISTER, form, headers=PAGE)
+
+    assert answer.status == 422
+    for text in ("This is not a mail address.", "Use at least 8 characters.", "The two passwords are not the same."):
+        assert text in answer.text
+    assert 'value="no address"' in answer.text
+    assert "short" not in answer.text
+
+
+async def test_async_check_of_the_policy_is_asked_too(tmp_path: Path) -> None:
+    """Also where something else is wrong."""
+
+    async def leaked(password: str) -> None:
+        raise ValueError("This password is known to thieves.")
+
+    made = make_auth(tmp_path, password_policy=PasswordPolicy(check=leaked))
+    async with made.running():
+        answer = await post(AuthPlug(made), REGISTER, {**registration(), "email": "x"}, headers=JSON)
+
+    assert answer.json()["fields"] == {
+        "email": "This is not a mail address.",
+        "password": "This password is known to thieves.",
+    }
+
+
+@pytest.mark.parametrize("mode", ["invite_only", "closed"])
+async def test_closed_registration_has_no_page(tmp_path: Path, mode: Any) -> None:
+    """Nor does another page lead to it."""
+    sender = MemorySender()
+    made = make_auth(tmp_path, sender=sender, registration=mode, add_ons=[Invitation(sender=sender)])
+    async with made.running():
+        page = await ask(AuthPlug(made), "GET", SIGN_IN, headers=PAGE)
+        none = await ask(AuthPlug(made), "GET", REGISTER, headers=PAGE)
+
+    assert not link_of("password/register", page)
+    assert none.status == 405
+
+
+async def test_sign_out_has_a_page_or_goes_on(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """It leads to the sign-in, or where the form says."""
+    page = await post(plug, "/auth/sign_out", headers=PAGE, cookie=await cookie_of(auth))
+    on = await post(plug, "/auth/sign_out", {"return_to": "/"}, headers=PAGE)
+
+    assert ("<h1>You are signed out</h1>" in page.text, link_of("password/sign_in", page)) == (True, True)
+    assert (on.status, on["location"]) == (303, "/")
+
+
+async def test_outage_is_told_above_the_form(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """FT-1: what was entered is not lost; where there is no form, a page says what to do."""
+    cookie = await cookie_of(auth)
+    await execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
+    form = await post(plug, SIGN_IN, credentials(), headers=PAGE)
+    button = await post(plug, "/auth/sign_out", headers=PAGE, cookie=cookie)
+    await execute(tmp_path, "ALTER TABLE gone RENAME TO asgi_auth_sessions")
+
+    assert (form.status, form["retry-after"], f'value="{EMAIL}"' in form.text) == (503, "1", True)
+    assert (button.status, "<h1>The service is busy at the moment</h1>" in button.text) == (503, True)
+
+
+async def test_invited_user_signs_in_on_the_page_of_the_invitation(
+    auth: LocalAuthentication, plug: AuthPlug[User]
+) -> None:
+    """The page keeps who invites, the address and Decline after a wrong password, and goes on after the right one."""
+    inviter = await auth.accounts.create({"email": OTHER_EMAIL})
+    await register(auth)
+    await auth.add_on("invitation").invite(inviter, EMAIL)
+    token = token_of(auth, "invitation")
+    page = await ask(plug, "GET", "/auth/invitation/view", query=f"invitation_token={token}".encode(), headers=PAGE)
+    form = {**credentials(), "invitation_token": token}
+    wrong = await post(plug, SIGN_IN, {**form, "password": "wrong"}, headers=PAGE)
+    right = await post(plug, SIGN_IN, form, headers=PAGE)
+
+    for answer in (page, wrong):
+        assert f"{OTHER_EMAIL} has invited {EMAIL} to Zoo." in answer.text
+        assert 'action="/auth/invitation/decline"' in answer.text
+        assert f'action="{SIGN_IN}"' in answer.text
+    assert (wrong.status, f'value="{EMAIL}"' in wrong.text) == (401, True)
+    assert (right.status, right["set-cookie"] is None, f"has invited {EMAIL}" in right.text) == (200, False, True)
+
+
+async def test_language_of_the_browser(plug: AuthPlug[User]) -> None:
+    """Pages and problem details alike; the right-to-left ones say so."""
+    german = await ask(plug, "GET", SIGN_IN, headers={**PAGE, "accept-language": "de-AT,en;q=0.5"})
+    arabic = await ask(plug, "GET", SIGN_IN, headers={**PAGE, "accept-language": "ar"})
+    program = await ask(plug, "POST", SIGN_IN, json={}, headers={"accept-language": "fr"})
+
+    assert ('<html lang="de" dir="ltr">' in german.text, "<h1>Anmelden</h1>" in german.text) == (True, True)
+    assert '<html lang="ar" dir="rtl">' in arabic.text
+    assert program.json()["fields"]["email"] == "Ce champ est obligatoire."
+
+
+async def test_mail_is_in_the_language_of_the_request(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """The sender is told it, with the texts."""
+    await post(plug, REGISTER, registration(), headers={**PAGE, "accept-language": "nl"})
+    opts = auth.sender.messages[-1][2]
+
+    assert (opts["locale"], opts["texts"].subject) == ("nl", "Bevestig je e-mailadres voor Zoo")
+
+
+def test_pages_are_checked_at_start(tmp_path: Path) -> None:
+    """A class whose parentheses were forgotten is an easy mistake."""
+    with pytest.raises(ConfigurationError, match="pages must be a Pages"):
+        make_auth(tmp_path, pages="pages")
