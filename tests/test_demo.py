@@ -300,7 +300,7 @@ async def test_sign_out_ends_the_session(auth: LocalAuthentication) -> None:
 
         assert answer.status_code == 200
         assert "<h1>You are signed out</h1>" in answer.text
-        assert f'<nav aria-label="Main"><a href="{SIGN_IN}">Sign in</a>' in answer.text
+        assert f'<nav aria-label="Main" lang="en" dir="ltr"><a href="{SIGN_IN}">Sign in</a>' in answer.text
         assert not await is_signed_in(browser)
 
 
