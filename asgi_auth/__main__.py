@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _told(exc: Exception) -> str:
-    """One line about an error, for whoever runs the command."""
+    """One line about an error, for the person who runs the command."""
     if not isinstance(exc, AuthError):
         text = f"{type(exc).__name__}: {exc}"
     elif exc.fields:
@@ -136,7 +136,7 @@ def _advice(store: Store[Any], found: int, newest: int) -> str:
 
 def _prune(arguments: argparse.Namespace) -> int:
     auth = _load(arguments.auth)
-    print(f"{_closed_after(auth, auth.prune)} rows went")
+    print(f"deleted {_closed_after(auth, auth.prune)} rows")
     return OK
 
 

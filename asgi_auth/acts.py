@@ -44,7 +44,7 @@ class Draft:
     pending: Mapping[str, Any] = field(default=EMPTY, repr=False)
     """Fields that a hook has taken out of *fields*, because they count only once their mailbox is proven."""
     confirmed_at: datetime | None = None
-    """When the address was proven, by whoever vouches for it; None: nobody does."""
+    """When the address was proven, as the caller vouches; None: it is not proven."""
     invited: bool = False
     """Set by the hook that found an invitation: opens a registration that is otherwise by invitation only."""
     spend: Spend | None = field(default=None, repr=False)
@@ -60,7 +60,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """Somebody proved who they are: the account as it was when the proof began, the factor, the instant."""
+    """A user proved who they are: the account as it was when the proof began, the factor, the instant."""
 
     account: Account
     factor: str

@@ -511,7 +511,7 @@ class Authentication(Generic[U]):
         return self._upkeep.running()
 
     async def prune(self) -> int:
-        """Delete what has expired, in small batches; how many rows went.
+        """Delete what has expired, in small batches; returns how many rows were deleted.
 
         Raises:
             ConfigurationError: the database has no schema; none is made.

@@ -145,8 +145,8 @@ class Claims(Generic[U]):
     ) -> Found[U]:
         """Give an account back to the owner of its earlier address, inside a transaction.
 
-        Whoever changed it knew the password, so that it goes, with every session, mail token and pending change. An
-        account that has taken this address meanwhile, and never proven it, loses it.
+        The person who changed it knew the password. So the password is removed, with every session, mail token and
+        pending change. An account that has taken this address meanwhile, and never proven it, loses it.
 
         Raises:
             IdentityTakenError: another user has proven this address by now.

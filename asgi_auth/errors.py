@@ -54,7 +54,7 @@ Cause = Literal[
 
 
 class AuthError(Exception):
-    """The root: whatever this package raises on purpose is one of these.
+    """The root of every error that this package raises on purpose.
 
     Args:
         reason: What happened, for the log; never shown to a client.
@@ -95,14 +95,14 @@ class AuthError(Exception):
 
 
 class ConfigurationError(AuthError):
-    """The application was put together wrongly; raised at start, and names the parameter."""
+    """The application is not configured correctly. Raised at start; the message names the parameter."""
 
     code = "configuration_error"
     title = Message("error.configuration", "The application is not configured correctly")
 
 
 class RequestError(AuthError):
-    """The request itself is not one that can be served."""
+    """The request itself cannot be served."""
 
     code = "request_error"
     status = 400
@@ -172,7 +172,7 @@ class MisdirectedRequestError(RequestError):
 
 
 class ValidationError(AuthError):
-    """What was sent does not do; ``fields`` says which parameter and why. Nothing was stored or consumed."""
+    """Some parameters are invalid. ``fields`` says which ones and why. Nothing was stored or consumed."""
 
     code = "validation_failed"
     status = 422
@@ -272,7 +272,7 @@ class RateLimitedError(AuthError):
 
 
 class UnavailableError(AuthError):
-    """Something that is needed does not answer now. Nothing was lost, nothing was consumed; try again."""
+    """A dependency does not answer at the moment. Nothing was lost or consumed; try again."""
 
     code = "unavailable"
     status = 503

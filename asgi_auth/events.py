@@ -183,7 +183,7 @@ class InvitationEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDropped(Event):
-    """More was left to do after responses than is allowed to wait, or than the end of the application waits for."""
+    """The job queue was full, or the application ended before it was empty: jobs were discarded."""
 
     name: ClassVar[str] = "job.dropped"
     count: int

@@ -70,7 +70,7 @@ class HashingPool:
 
     @contextmanager
     def place(self, key: str | None) -> Iterator[None]:
-        """Hold a place for the first ``run`` within this block, so that whoever is refused is refused before any work.
+        """Hold a place for the first ``run`` within this block, so that a client is refused before any work.
 
         A place counts as a job that waits, and may be lost to a key with fewer; ``run`` tells. No thread waits for it:
         those behind it are served meanwhile.

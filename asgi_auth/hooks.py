@@ -57,7 +57,7 @@ class Hook:
         return draft
 
     async def taken(self, draft: Draft, account: Account) -> bool:
-        """Told that somebody registers with an address that another account has.
+        """Called when a person registers with an address that another account has.
 
         Args:
             draft: What was asked for, normalised.

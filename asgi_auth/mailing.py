@@ -95,7 +95,7 @@ class Mailing(Generic[U]):
         return Quota(counter, self.address_key(address), limit)
 
     def address_key(self, address: str) -> str:
-        """One key for every spelling of *address*. Anything else that a sender reaches somebody by is its own key."""
+        """One key for every spelling of *address*. Any other value that a sender delivers to is its own key."""
         try:
             return self._accounts.normalise("email", address)[1]
         except ValidationError:

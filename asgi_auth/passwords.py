@@ -158,7 +158,7 @@ class Bcrypt:
     """Keys kept outside the database, newest first: the first hashes, all verify. They must be as strong as a
     ``secret``, and are kept as a tuple of bytes.
 
-    Whoever loses a key loses every password that was hashed with it.
+    If a key is lost, so is every password that was hashed with it.
     """
 
     def __post_init__(self) -> None:
@@ -367,7 +367,7 @@ class Verified(NamedTuple):
 
 
 class Passwords:
-    """Sets and verifies passwords, off the event loop. A failure takes the same time whoever it is about."""
+    """Sets and verifies passwords, off the event loop. A failure takes the same time for every user."""
 
     def __init__(self, *, hasher: HashProvider, policy: PasswordPolicy, app_name: str, pool: HashingPool) -> None:
         self._hasher, self._policy, self._app_name, self._pool = hasher, policy, app_name, pool
@@ -379,7 +379,7 @@ class Passwords:
         return self._dearest
 
     def note_cost(self, cost: int) -> None:
-        """Take note that a hash of this cost is stored; over 15 it is never verified, so it counts for nothing."""
+        """Note that a hash of this cost is stored. A cost over 15 is ignored, because such a hash is never verified."""
         if cost <= MAX_COST:
             self._dearest = max(self._dearest, cost)
 

@@ -190,7 +190,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """Somebody proved who they are; whether they get a session is decided by ``sessions.mint``.
+    """A user proved who they are. ``sessions.mint`` decides whether they get a session.
 
     ``spend`` consumes the token that was shown, in the transaction that mints the session.
     """

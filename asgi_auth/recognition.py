@@ -1,4 +1,4 @@
-"""Recognisers: they find out who sends a request, and why a credential counts for nothing.
+"""Recognisers: they find out who sends a request, and why a credential is rejected.
 
 Middlewares, plug and guards share those of an ``Authentication``.
 """
@@ -39,7 +39,7 @@ AUTHENTICATED = "authenticated"
 
 
 class Recognised(NamedTuple):
-    """Whom a credential names that has no session, or scopes of its own. For any other it is a ``Loaded``."""
+    """The user of a credential without a session, or with scopes of its own. For any other it is a ``Loaded``."""
 
     user: Any
     session: Session | None
@@ -72,7 +72,7 @@ class Recogniser(Protocol):
         """The credential of a request or websocket; None if it shows none of this kind. Asks no store.
 
         Raises:
-            CrossSiteError, MalformedRequestError: it shows one that counts for nothing.
+            CrossSiteError, MalformedRequestError: the credential is rejected.
         """
         ...
 
@@ -160,7 +160,7 @@ class Recognition:
     def look(self, scope: Scope, recognisers: Sequence[Recogniser]) -> Shown | AuthState | None:
         """The first credential of a request, unasked whether it is good; None if there is none.
 
-        One that counts for nothing gives an anonymous state with the reason in ``error``, and a line of the log: at
+        A rejected one gives an anonymous state with the reason in ``error``, and a line of the log: at
         debug, but for a page of another origin on a local instance, which is a warning.
         """
         method = ""

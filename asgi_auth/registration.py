@@ -88,7 +88,7 @@ class Registrations(Generic[U]):
         candidate = await self._candidate(draft, password=password, password_hash=password_hash, required=required)
         candidate = candidate._replace(draft=replace(candidate.draft, is_password_of=self._comparing(password, draft)))
         await self._check_source(candidate.draft)  # again: many may have waited to be hashed since it was first asked
-        # Whoever hangs up must not keep the rest from being done: the answer is counted, the owner is told.
+        # A client that hangs up must not stop the rest: the answer is counted, and the owner is told.
         return await self._commit.jobs.shielded(self._add_or_answer(candidate))
 
     def _comparing(self, password: str | None, draft: Draft) -> Callable[[Account], Awaitable[bool]]:
@@ -180,11 +180,11 @@ class Registrations(Generic[U]):
         await self._commit.note(ActFailed(at=self._clock(), code=error.code, cause=error.cause))
 
     async def _disclosed(self, candidate: _Candidate, error: IdentityTakenError) -> IdentityTakenError | None:
-        """What whoever registers may know of *error*; None: nothing."""
+        """What the client may know of *error*. None: nothing."""
         draft, values, keys, account = candidate
         if "email" not in error.fields:
             return error
-        # A user name is public: it is told of whether or not the address is taken, or it would tell which.
+        # Report a taken user name first: otherwise the error would reveal whether the address is taken.
         if "username" in keys and await self._store.users.find("username", keys["username"]) is not None:
             return IdentityTakenError("identity taken", fields={"username": NAME_TAKEN})
         draft = replace(draft, fields=values)

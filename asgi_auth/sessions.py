@@ -210,7 +210,7 @@ class Sessions(Generic[U]):
         return bool(ended)
 
     async def _end_pending(self, work: Work[U], client: Client) -> None:
-        """End the sign-ins that wait in this browser for their next factor: whoever uses it next must not go on."""
+        """End the sign-ins that wait in this browser for their next factor. Its next user must not continue them."""
         for token_hash in client.pending_hashes:
             await work.tokens.consume(PENDING_FACTOR, token_hash, now=self._clock())
 

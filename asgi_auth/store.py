@@ -65,7 +65,7 @@ class InvitationRecord:
     email_key: str
     """What is compared; a keyed hash of it once the address was forgotten."""
     grant: Mapping[str, Any] = field(default=EMPTY, repr=False)
-    """Data of the application, written by its own callback when somebody accepts; JSON values."""
+    """Data of the application, as JSON values. The application's own callback writes it at the acceptance."""
     strategies: tuple[str, ...] = ()
     """The strategies by which one may register with it; empty: any."""
     inviter_id: str | None = None

@@ -51,7 +51,7 @@ class UserMixin:
 
     @property
     def is_authenticated(self) -> Literal[True]:
-        """True: somebody is signed in."""
+        """True: the user is signed in."""
         return True
 
     @property
@@ -78,7 +78,7 @@ class User(UserMixin):
     """The extra fields that the application declared, by name."""
     created_at: datetime
     confirmed_at: datetime | None = None
-    """When somebody first proved that they read the mail of this address; None: nobody has."""
+    """When the mailbox of this address was first proven; None: it was never proven."""
 
 
 class AnonymousUser:
@@ -113,7 +113,7 @@ class AnonymousUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """What the library knows of a user, whoever owns the table of users."""
+    """What the library knows of a user, also where the application owns the table of users."""
 
     user_id: str
     stamp: bytes = field(repr=False)
@@ -215,6 +215,6 @@ class AuthState(NamedTuple):
     scopes: tuple[str, ...]
     """What ``scope["auth"].scopes`` holds: what this request may do."""
     error: AuthError | None
-    """Why a credential that was shown counts for nothing; None if it counts, or if none was shown."""
+    """Why the credential was rejected; None if it was accepted, or if the request shows none."""
     authentication: object = None
     """The ``Authentication`` that says so."""

@@ -157,7 +157,7 @@ class Upkeep(Generic[U]):
             await self._prune()
 
     async def prune(self) -> int:
-        """Delete what has expired, in small batches; how many rows went.
+        """Delete what has expired, in small batches; returns how many rows were deleted.
 
         Raises:
             ConfigurationError: there is no schema; none is made.
@@ -171,7 +171,7 @@ class Upkeep(Generic[U]):
         return total
 
     async def _prune(self) -> tuple[int, list[Exception]]:
-        """Prune part by part, whatever becomes of the others: how many rows went, and what was raised."""
+        """Prune part by part, independently of the others: how many rows were deleted, and what was raised."""
         now, total, failures = self._services.clock(), 0, list[Exception]()
         for name, prune in self._parts():
             try:

@@ -369,7 +369,7 @@ def test_prune_says_how_many_went(folder: Path, capsys: pytest.CaptureFixture[st
     asyncio.run(sign_up_long_ago())
 
     assert main(["prune", "app:auth"]) == 0
-    assert capsys.readouterr().out == "1 rows went\n"
+    assert capsys.readouterr().out == "deleted 1 rows\n"
 
 
 def test_prune_tells_that_a_part_failed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

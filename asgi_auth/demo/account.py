@@ -75,7 +75,7 @@ def _confirmed(at: datetime | None) -> str:
 
 
 def device_name(label: str) -> str:
-    """What people call the device that a User-Agent describes; the label itself where it is none of a browser."""
+    """The name of the device that a User-Agent describes; the label itself if it is not from a browser."""
     browser = next((name for mark, name in _BROWSERS.items() if mark in label), None)
     system = next((name for name in _SYSTEMS if name in label), "another system")
     return f"{browser} on {system}" if browser else label or "Unknown device"

@@ -56,7 +56,7 @@ def derive_key(secret: bytes, use: str, subject_name: str) -> bytes:
 
 
 def keyed_hash(secret: bytes, subject_name: str, use: str, text: str) -> bytes:
-    """32 bytes that say nothing about *text* to whoever has not *secret*; different for every use and kind of user."""
+    """32 bytes that reveal nothing about *text* without *secret*; different for every use and kind of user."""
     return hmac.digest(derive_key(secret, use, subject_name), text.encode("utf-8", "surrogatepass"), "sha256")
 
 

@@ -76,7 +76,7 @@ def _nobody() -> None:
 
 @contextmanager
 def collect_jobs(source: Callable[[], str | None] = _nobody) -> Iterator[Collector]:
-    """Within this block jobs are collected; whoever opened it gives them to ``Jobs.finish``, after the response."""
+    """Within this block jobs are collected. The caller gives them to ``Jobs.finish`` after the response."""
     collector = Collector(source)
     token = _collecting.set(collector)
     try:

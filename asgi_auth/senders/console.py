@@ -16,7 +16,7 @@ class ConsoleSender:
     """
 
     local_only: ClassVar[bool] = True
-    """Whoever reads the log could use the links: not for a public instance."""
+    """A reader of the log could use the links, so it is not for a public instance."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream

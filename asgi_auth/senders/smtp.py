@@ -73,7 +73,7 @@ class SMTPSender:
     """Hands mail to a server. Nothing is sent in clear unless ``tls="none"`` says so, and a password never is.
 
     Raises:
-        ConfigurationError: an option does not do; the message names it.
+        ConfigurationError: an option is invalid; the message names it.
     """
 
     host: str

@@ -49,7 +49,7 @@ class _Entry:
 class SessionCache:
     """The rows of live sessions, each for less than *bound*, and only while it is trusted. Knows no database.
 
-    A row is an immutable value; whoever gets it makes records of their own from it.
+    A row is an immutable value. The caller makes records of its own from it.
     """
 
     def __init__(self, bound: timedelta, *, clock: Callable[[], float], size: int = SIZE) -> None:

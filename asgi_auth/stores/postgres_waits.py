@@ -12,7 +12,7 @@ from asgi_auth.stores.columns import Row
 from asgi_auth.stores.executor import ConflictError
 
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""What the driver raises when the database does not do as it should; OSError has TimeoutError in it."""
+"""What the driver raises when the database fails; OSError includes TimeoutError."""
 
 GRACE = 1.0
 """Seconds for what the caller of a failed act still waits for: that the server ends its statement and rolls back.

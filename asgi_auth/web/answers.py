@@ -1,6 +1,6 @@
 """What is answered: by JSON, text or a page; and the headers of every answer.
 
-What a failure says is in ``errors``. Why somebody is not let in is decided in ``sessions.Sessions.admit``.
+What a failure says is in ``errors``. ``sessions.Sessions.admit`` decides who may sign in.
 """
 
 from collections.abc import Callable, Mapping
@@ -58,7 +58,7 @@ def problem(
 
 
 def reason_headers(reason: AuthError, scope: Scope, *, realm: str) -> dict[str, str]:
-    """The headers that a failure needs whoever answers it; a 401 names a way in (RFC 9110 section 11.6.1)."""
+    """The headers of every error response, also a custom one. A 401 names a way in (RFC 9110 section 11.6.1)."""
     headers, error = dict(reason.headers), _challenge_error(reason, scope)
     if reason.status == 401 or error is not None:
         headers["WWW-Authenticate"] = challenge(realm=realm, error=error)

@@ -28,7 +28,7 @@ class AuthController(AuthPlug[U]):
     _callbacks: ClassVar[tuple[str, ...]] = (*AuthPlug._callbacks, "success", "failure", "sign_out")
 
     async def success(self, request: Request, activity: Activity, user: U, token: AccessToken) -> Response:
-        """Somebody was signed in. By default as ``AuthPlug.handle_success``."""
+        """A user was signed in. By default as ``AuthPlug.handle_success``."""
         return await super().handle_success(request, activity, user, token)
 
     async def failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:

@@ -41,7 +41,7 @@ from asgi_auth.web.mounting import parts
 F = TypeVar("F", bound=Callable[..., Any])
 
 POLICY_VIOLATION = 1008
-"""The WebSocket close code for somebody who may not (RFC 6455 section 7.4.1)."""
+"""The WebSocket close code for a client that is not allowed to connect (RFC 6455 section 7.4.1)."""
 
 _WITHOUT_DEPENDS = (
     "require() guards nothing without Depends: write Annotated[User, Depends(require())] for a parameter, or "

@@ -129,7 +129,7 @@ class Incoming:
         return self._state
 
     def becomes(self, state: AuthState) -> None:
-        """Note who is signed in from now on: the request has signed somebody in or out."""
+        """Note who is signed in from now on: the request has signed a user in or out."""
         self._state = state
 
     @property
@@ -141,7 +141,7 @@ class Incoming:
 
     @property
     def is_signed_in(self) -> bool:
-        """Whether somebody is, as ``known`` says."""
+        """Whether a user is signed in, as ``known`` says."""
         return self.known.method is not None
 
     @cached_property

@@ -99,7 +99,7 @@ class AuthPlug(Mountable, Generic[U]):
     # --- to override
 
     async def handle_success(self, request: Request, activity: Activity, user: U, token: AccessToken) -> Response:
-        """Somebody was signed in.
+        """A user was signed in.
 
         Args:
             request: Its body has been read; see ``params``.

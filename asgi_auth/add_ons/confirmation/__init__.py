@@ -1,4 +1,4 @@
-"""Confirmation: an address counts once somebody has proven that they read its mail; so does a change of it."""
+"""Confirmation: an address, or a change of it, counts once the user has proven access to the mailbox."""
 
 from asgi_auth.add_ons.confirmation.options import Confirmation
 

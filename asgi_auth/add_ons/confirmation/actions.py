@@ -209,7 +209,7 @@ class ConfirmationActions(Hook):
     ) -> Accepted:
         """Ask for another address: a link goes to it, a notice to the one in force, which stays until it is confirmed.
 
-        The answer is the same if somebody else has that address; they get a notice.
+        The answer is the same if another user has that address. That user gets a notice.
 
         Args:
             user: Whose address.

@@ -2,7 +2,7 @@
 
 The purposes in ``opts``: the add-on's name (prove this address), ``<field>_change`` (prove the new one),
 ``email_change_asked``, ``email_changed`` (to the earlier address, with a way back), ``already_registered``,
-``email_in_use`` (to the owner of an address that somebody else asked for).
+``email_in_use`` (to the owner of an address that another user asked for).
 """
 
 from collections.abc import Mapping
@@ -38,14 +38,14 @@ class ConfirmationMails:
     # --- links
 
     async def ask(self, user: Any, account: Account) -> None:
-        """Ask whoever reads the mail of a user to prove the address; *account* as it was when there was cause to."""
+        """Mail the link that proves the address of a user; *account* as it was when the mail became necessary."""
         address = self._services.values(user).get("email")
         if address is not None:
             token = self._issuing(self.first, account, {"email": address})
             await self._send_link(user, token, self.first, purpose=self._options.name, address=address)
 
     async def ask_about_change(self, user: Any, issued: IssuedToken) -> None:
-        """Ask whoever can be reached by the new value to prove it."""
+        """Mail the link that proves the new value, to that value."""
         [(field, value)] = issued.record.extra_data["fields"].items()
         owner = await self._owner(issued.record, field, value)
         if owner is not None:
@@ -114,7 +114,7 @@ class ConfirmationMails:
         await self._notify(found, purpose="email_change_asked", key=found.account.user_id)
 
     async def tell_registered(self, found: Found[Any]) -> None:
-        """Tell the owner of an address that somebody wanted to register with it."""
+        """Tell the owner of an address that another person tried to register with it."""
         await self._notify(found, purpose="already_registered")
 
     async def _notify(self, found: Found[Any], *, purpose: str, key: str | None = None) -> None:

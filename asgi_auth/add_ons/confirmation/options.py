@@ -21,7 +21,7 @@ class Confirmation(TypedActions[ConfirmationVerbs]):
 
     Args:
         sender: Delivers the links and notices.
-        monitor_fields: What has to be confirmed: ``email``, or an extra field that the sender can reach somebody by.
+        monitor_fields: What has to be confirmed: ``email``, or an extra field that the sender can deliver to.
             Of several add-ons each has fields of its own.
         required: Nobody signs in, by whatever strategy, whose address is unproven; and nobody learns by registering
             whether an address has an account. Needs ``email`` among the fields.
@@ -33,11 +33,11 @@ class Confirmation(TypedActions[ConfirmationVerbs]):
         lifetime: How long a link lives.
         resend_after: How long after a link the next may be asked for, by address.
         undo_lifetime: How long the owner of an earlier address can take a change back.
-        change_fresh: How long ago somebody may have signed in, at most, to change the address.
+        change_fresh: How old the proof of the session may be, at most, to change the address.
         mails: How many mails one address may get, links of changes apart; the notice of a change made is not counted.
         url: The application's own page in place of the library's; ``confirmation_token`` is added to its query.
         undo_url: The same for taking a change back; ``undo_token`` is added.
-        sign_in: Sign in whoever confirms, if every gate admits them. Off: confirming signs nobody in.
+        sign_in: Sign the user in who confirms, if every gate admits them. Off: confirming signs nobody in.
         name: The path segment of the phases, and ``auth.add_on(name)``.
 
     Raises:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Proving:
-    """Whoever shows the token of a link reads the mail of its address."""
+    """The token of a link proves access to the mailbox."""
 
     def __init__(self, options: "Confirmation", services: Services[Any], mails: ConfirmationMails) -> None:
         self._options, self._services, self._mails = options, services, mails
@@ -31,7 +31,7 @@ class Proving:
         """Let what a mailed link is about take effect.
 
         The first proof of the mailbox of an account is a claim (AC-1): every session but *session*, every other link
-        and pending change dies. The password and the extra fields stay, unless somebody else may have chosen them: if
+        and pending change dies. The password and the extra fields stay, unless another person may have chosen them: if
         the address was registered more than once, with different passwords, they go, and the owner sets a password by
         a reset. An address that an account changed to is proven from a session of that account only; without one the
         account falls back to the address that it proved last.
@@ -124,9 +124,9 @@ class Proving:
     async def undo(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
         """Take a change of the address back, by the link in the notice to the earlier one.
 
-        That address is in force again, and confirmed. Whoever changed it knew the password, so that it goes, with
-        every session and pending change; the owner sets a new one by a reset. The links by which later changes could
-        be taken back are dead, those of earlier ones are not: nobody can get in between.
+        That address is in force again, and confirmed. The person who changed it knew the password. So the password is
+        removed, with every session and pending change, and the owner sets a new one by a reset. The links that could
+        undo later changes are dead. Those of earlier changes are not: nobody can get in between.
 
         Args:
             params: ``undo_token``.
@@ -153,7 +153,7 @@ class Proving:
         return Accepted(user=(await self._services.commit(act)).user)
 
     async def _drop_later(self, work: Work[Any], record: TokenRecord) -> None:
-        """Take away the undo links that whoever has made the change could have had made since."""
+        """Remove the undo links that the author of the change may have created since."""
         now, user_id = self._services.clock(), record.user_id or ""
         while (newest := await work.tokens.latest(record.purpose, user_id, now=now)) is not None:
             if newest.extra_data["depth"] < record.extra_data["depth"]:

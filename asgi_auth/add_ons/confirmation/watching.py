@@ -102,14 +102,14 @@ class Watching:
             rivals = self._rivals(found.account, draft.fields["email"])
             await self._services.store.counters.uncount(*rivals, now=self._services.clock())
         if not self._options.required:
-            return  # whoever registered was told
+            return  # the client was told
         if proven:
             await self._mails.tell_registered(found)
         else:
             await self._mails.ask(found.user, found.account)
 
     async def _is_same_password(self, draft: Draft, account: Account) -> bool:
-        """Whether somebody registers twice who knows the password of the first time: no rival, but the same person."""
+        """Whether the same person registers twice: the password is that of the first time. That is no rival."""
         with suppress(OverloadedError):
             return draft.is_password_of is not None and await draft.is_password_of(account)
         return False
@@ -141,7 +141,7 @@ class Watching:
         return None
 
     async def _is_completing(self, attempt: Attempt) -> bool:
-        """Whether this is somebody without an address, whose link works only once they are signed in."""
+        """Whether the user has no address yet, and a link that works only in their own session."""
         if self._services.values(attempt.user).get("email") is not None:
             return False
         account, tokens = attempt.proof.account, self._services.store.tokens
@@ -163,7 +163,7 @@ class Watching:
                 await self._offer_undo(event, work)
                 self._ask_if_unproven(event, work)
         elif isinstance(event, UserConfirmed) and event.claimed:
-            # Whoever had the account before the owner of its mailbox must not take it back.
+            # A person who had the account before the owner of its mailbox must not take it back.
             await work.tokens.retire(self._mails.undoing, event.user_id or "")
 
     def _ask_if_unproven(self, event: UserCreated | UserChanged, work: Work[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Invitations: somebody is asked by mail to register, or to join with the account that they have.
+"""Invitations: a person is asked by mail to register, or to join with an existing account.
 
 ``options`` is what the application says, ``states`` the states of an invitation, ``actions`` what can be done to one.
 """

@@ -51,7 +51,7 @@ _OTHER_ADDRESS = Message("invitation.other_address", "This is not the address th
 
 
 class Accepting:
-    """Whoever shows the token of an invitation reads the mail of its address, and is nothing more by that alone."""
+    """The token of an invitation proves access to the mailbox, and nothing else."""
 
     def __init__(self, options: "Invitation", services: Services[Any], states: States) -> None:
         self._options, self._services, self._states = options, services, states
@@ -81,7 +81,7 @@ class Accepting:
         Raises:
             ValidationError: there is no token.
             InvalidTokenError: it is not live.
-            ForbiddenError: it is for somebody else (IN-4), or the address of the account is unproven.
+            ForbiddenError: the invitation is for another address (IN-4), or the address of the account is unproven.
             AuthError: whatever ``grant`` refuses with; the invitation stays usable.
             StoreUnavailableError: the database does not answer; nothing was changed.
         """
@@ -119,7 +119,7 @@ class Accepting:
             return False
 
     async def decline(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
-        """End the invitation; whoever holds the token may. Errors as ``accept``, but for whom it is for."""
+        """End the invitation. The token is enough. Raises the errors of ``accept``, except ForbiddenError."""
         invitation = await self._states.live(read_token(params))
         if not await self._states.end(invitation, "declined", client=client):
             raise InvalidTokenError("the invitation ended, or was sent again, at this moment")
@@ -192,7 +192,7 @@ class Accepting:
     # --- registering
 
     async def prepare(self, draft: Draft) -> Draft:
-        """Let somebody register who shows a live token: with the invited address, which the token proves."""
+        """Open the registration for a person with a live token. The token proves the invited address."""
         if draft.act != "create" or draft.strategy is None or draft.params.get(TOKEN) in (None, ""):
             return draft
         invitation = await self._states.live(read_token(draft.params))

@@ -123,7 +123,7 @@ class InvitationActions(Hook):
     # --- as a hook
 
     async def prepare(self, draft: Draft) -> Draft:
-        """Let somebody register who shows a live token: with the invited address, which the token proves."""
+        """Open the registration for a person with a live token. The token proves the invited address."""
         return await self._accepting.prepare(draft)
 
     async def prune(self, *, now: datetime, limit: int) -> int:

@@ -37,7 +37,7 @@ APPLICATION = Actor.APPLICATION
 
 
 class Inviting:
-    """Whoever acts is a user of the application, or ``APPLICATION``; nobody else may."""
+    """The actor is a user of the application, or ``APPLICATION``."""
 
     def __init__(self, options: "Invitation", services: Services[Any], states: States) -> None:
         self._options, self._services, self._states = options, services, states

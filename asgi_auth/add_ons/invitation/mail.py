@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asgi_auth.add_ons.invitation.options import Invitation
 
 TOKEN = "invitation_token"
-"""The parameter that the token comes in: never a cookie, which somebody else may have planted."""
+"""The parameter that holds the token. It is never a cookie, because another site may plant one."""
 
 
 class InvitationMail:
@@ -25,7 +25,7 @@ class InvitationMail:
         self._sender = services.mailing.sender(options.sender, parameter=f"{options.name}.sender")
 
     def quota(self, invitation: InvitationRecord) -> Quota:
-        """What mails to the invited address are counted by, whoever invites it."""
+        """The limit of mails to the invited address. All inviters share it."""
         return Quota(f"{self._options.name}.address", invitation.email_key, self._options.per_address)
 
     async def send(self, invitation: InvitationRecord, issued: IssuedToken) -> None:

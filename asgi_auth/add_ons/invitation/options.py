@@ -35,17 +35,17 @@ class Invitation(TypedActions[InvitationVerbs]):
         sender: Delivers the link. Only it sees the token.
         lifetime: How long a link lives; at most seven days.
         may_invite: Whether *inviter* may invite this address with this grant: ``(inviter, address, grant)``, or with
-            the scope as a fourth, without which a client may name none. Asked again when somebody accepts. None: only
+            the scope as a fourth, without which a client may name none. Asked again at the acceptance. None: only
             the application itself invites.
-        may_revoke: Whether *actor* may revoke, resend or replace somebody else's: ``(actor, invitation)``. None:
-            nobody may but the inviter.
+        may_revoke: Whether *actor* may revoke, resend or replace an invitation of another user:
+            ``(actor, invitation)``. None: only the inviter may.
         grant: Writes what the invitation grants: ``(user, data, work)``, in the transaction of the acceptance; an
             ``AuthError`` refuses it, and the invitation stays usable. None: an invitation grants nothing.
         resend_after: How long after a mail the next may be asked for.
         sent_at_most: How many mails there may be of one invitation.
         extends_to: How long after it was made an invitation may live through new mails.
         per_inviter: How many invitations one inviter may make.
-        per_address: How many mails one address may get, whoever invites it.
+        per_address: How many mails one address may get from all inviters together.
         forget_after: How long after its end an invitation keeps its address and grant.
         url: The application's own page in place of the library's; ``invitation_token`` is added to its query.
         sign_in_url: The application's page to sign in, for a link on the library's page.

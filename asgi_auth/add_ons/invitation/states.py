@@ -151,7 +151,7 @@ class States:
         if invitation.status != "pending" or invitation.expires_at <= self._services.clock():
             raise InvalidTokenError(f"the invitation is {invitation.status}")
         if invitation.version != version:
-            # Whoever had the older mail has the newer one: there is nothing that they might learn from this.
+            # The person with the older mail has the newer one, too, and learns nothing new from this.
             newer = {TOKEN: _NEWER}
             raise InvalidTokenError("the invitation was sent again", fields=newer)
 

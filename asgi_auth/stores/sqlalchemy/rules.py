@@ -111,7 +111,7 @@ class Rules:
     # --- refusals
 
     def of_conflict(self, broken: Broken, written: Written = _NOTHING) -> ValidationError | None:
-        """What a client may be told of a broken rule; None if it is none of the model's."""
+        """What a client may be told of a broken rule; None if the rule does not belong to the model."""
         if broken.table == self._accounts.name or broken.name.startswith(f"{self._accounts.name}_"):
             return self._taken_key(broken)
         columns = self._constraints.columns_of(broken)

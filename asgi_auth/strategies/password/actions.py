@@ -214,7 +214,7 @@ class PasswordActions(Hook):
         return TokenIssued(signed_in.user, issued.token)
 
     async def sign_in_with_token(self, params: Mapping[str, Any], *, client: Client = Client()) -> SignedIn:
-        """Whoever a sign-in token names; it is spent when the session is minted.
+        """Exchange a sign-in token for its user. Creating the session consumes the token.
 
         Raises:
             InvalidTokenError: the token is not live.
