@@ -199,7 +199,7 @@ async def silence() -> Message:
 
 
 async def whoami(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that tells whom it sees, in JSON; a websocket is accepted only for somebody."""
+    """An application that tells whom it sees, in JSON; a websocket is accepted only for a user."""
     await asyncio.sleep(0)  # lets other requests in between
     state = scope["asgi_auth"]
     seen = {"user": scope["user"].id, "scopes": scope["auth"].scopes, "error": state.error and state.error.code}

@@ -120,6 +120,6 @@ class Turnstile:
             self._moved.notify_all()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until *condition* holds after somebody came or went."""
+        """Wait until *condition* holds after a user came or went."""
         async with self._moved, asyncio.timeout(PATIENCE):
             await self._moved.wait_for(condition)

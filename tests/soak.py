@@ -28,7 +28,7 @@ PAUSE = 5.0
 """Seconds between two disturbances at most."""
 BACKOFF = 0.05
 KEPT = 8
-"""Sign-ins that somebody goes on to use."""
+"""Sign-ins that a user goes on to use."""
 
 CUT_OFF = (OSError, EOFError, WebSocketException)
 """What becomes of a websocket whose worker is killed."""

@@ -21,7 +21,7 @@ APP = (
 
 
 def mailed_to(directory: Path, address: str) -> list[str]:
-    """The tokens that were mailed to somebody, in order."""
+    """The tokens that were mailed to a user, in order."""
     box = directory / f"{address}.mail"
     return box.read_text().split() if box.exists() else []
 

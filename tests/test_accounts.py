@@ -438,7 +438,7 @@ async def test_change_by_a_session_that_is_over_is_refused(auth: LocalAuthentica
     assert not await is_alive(auth, token)
 
 
-async def test_change_by_somebody_else_spares_no_session(auth: LocalAuthentication) -> None:
+async def test_change_by_another_user_spares_no_session(auth: LocalAuthentication) -> None:
     """The acting session lives on only if it is that user's own; an administrator's is not touched."""
     user, token = await register(auth)
     _, administrator = await register(auth, OTHER_EMAIL)
@@ -620,7 +620,7 @@ async def test_disable_locks_out_at_once(auth: LocalAuthentication, events: Invi
     assert await can_sign_in(auth, PASSWORD)
 
 
-async def test_enable_of_somebody_who_is_not_locked_does_nothing(
+async def test_enable_of_a_user_who_is_not_disabled_does_nothing(
     auth: LocalAuthentication, events: Invitations
 ) -> None:
     """Enabling twice, or nobody, changes nothing and signs nobody out."""

@@ -156,7 +156,7 @@ async def test_add_on_gates_every_sign_in(club: LocalAuthentication) -> None:
 
 
 async def test_add_on_has_phases_and_actions(club: LocalAuthentication) -> None:
-    """An add-on's phase is served like a strategy's; one for somebody who is signed in is told who that is."""
+    """An add-on's phase is served like a strategy's; one for a user who is signed in is told who that is."""
     user, token = await join(club)
     plug = AuthPlug(club, app=None)
     info = await ask(plug, "GET", "/club/info", headers=JSON)
@@ -206,7 +206,7 @@ async def verify(auth: LocalAuthentication, pending: str | None, code: str = f"c
     return await auth.strategy("code").verify({"code": code}, pending=pending)
 
 
-async def test_second_factor_is_asked_of_whoever_has_one(auth: LocalAuthentication) -> None:
+async def test_second_factor_is_asked_of_a_user_who_has_one(auth: LocalAuthentication) -> None:
     """Without a second factor the password is enough; with one it leads to a challenge and no session."""
     _, token = await auth.strategy("password").sign_in(credentials(OTHER_EMAIL))
     assert await is_alive(auth, token)
@@ -285,7 +285,7 @@ async def test_other_ways_in_owe_the_second_factor_too(auth: LocalAuthentication
     assert set(token.session.factors) == {"sso", "code"}
 
 
-async def test_registration_of_somebody_with_a_second_factor(auth: LocalAuthentication) -> None:
+async def test_registration_of_a_user_with_a_second_factor(auth: LocalAuthentication) -> None:
     """A factor that nobody owes is not asked at a registration."""
     user, token = await register(auth, "carol@mail.example.org")
     assert user.email == "carol@mail.example.org"

@@ -174,7 +174,7 @@ async def test_cve_2015_8314_devices_are_apart(auth: LocalAuthentication) -> Non
 
 
 async def test_cve_2025_64708_an_expiry_is_exact(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """authentik: usable for minutes after its end, until somebody swept."""
+    """authentik: usable for minutes after its end, until a user swept."""
     await register(auth)
     for wait, status in ((59, 200), (60, 401), (61, 401)):
         token = await _sign_in_token(auth)

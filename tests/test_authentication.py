@@ -150,7 +150,7 @@ class Named(Hook):
     ],
     ids=lambda value: value if isinstance(value, str) else ascii(value)[:80],
 )
-def test_configuration_that_does_not_do_is_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_invalid_configuration_is_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     """TK-16: what is wrong is refused at start, by the name of the parameter, without its value if that is a secret."""
     with pytest.raises(ConfigurationError, match=message) as refused:
         make_auth(tmp_path, **options)
@@ -321,7 +321,7 @@ async def test_add_on_finishes_its_actions(tmp_path: Path) -> None:
 
 
 async def test_refusal_is_logged_and_becomes_an_event(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """AU-4: why somebody was refused is for log and hooks; what was typed is in neither."""
+    """AU-4: why a user was refused is for log and hooks; what was typed is in neither."""
     hook = Events()
     auth = make_auth(tmp_path, add_ons=[hook])
     caplog.set_level("INFO", "asgi_auth")

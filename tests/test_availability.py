@@ -1,4 +1,4 @@
-"""Floods: hashing neither stops nor fills the server, and nobody waits behind somebody else's crowd."""
+"""Floods: hashing neither stops nor fills the server, and nobody waits behind another user's crowd."""
 
 import asyncio
 import os
@@ -166,7 +166,7 @@ async def test_overloaded_server_refuses_in_one_step(
 
 
 async def test_crowd_of_one_address_starves_nobody(tmp_path: Path, one_core: None) -> None:
-    """DO-6: sixteen clients of one address fill the queue; somebody else is let in, and is next but one."""
+    """DO-6: sixteen clients of one address fill the queue; another user is let in, and is next but one."""
     hasher = GatedBcrypt()
     auth = make_auth(tmp_path, hasher=hasher)
     turnstile = Turnstile(AuthPlug(auth))
@@ -189,7 +189,7 @@ async def test_crowd_of_one_address_starves_nobody(tmp_path: Path, one_core: Non
 
 
 async def test_client_that_hangs_up_frees_its_place(tmp_path: Path, one_core: None) -> None:
-    """DO-2: over a real server: who waits for a hash and hangs up is not hashed, and somebody else may wait."""
+    """DO-2: over a real server: who waits for a hash and hangs up is not hashed, and another user may wait."""
     hasher = GatedBcrypt()
     auth = make_auth(tmp_path, hasher=hasher)
     turnstile = Turnstile(application(auth))

@@ -32,7 +32,7 @@ NEW_EMAIL = "alice@new.example.org"
 
 
 class Visitor:
-    """Somebody with a browser: looks, fills in, presses."""
+    """A user with a browser: looks, fills in, presses."""
 
     def __init__(self, driver: Chrome, url: str) -> None:
         self.driver, self._url = driver, url

@@ -76,7 +76,7 @@ class _Forgetful(AuthController[User]):
     failure = lambda *_: JSONResponse({})  # type: ignore[assignment]  # noqa: E731
 
 
-async def test_a_callback_that_does_not_do_is_named(auth: LocalAuthentication) -> None:
+async def test_invalid_callback_is_named(auth: LocalAuthentication) -> None:
     """By the name that its author gave it, if it has one."""
     with pytest.raises(TypeError, match=r"_Forgetful\.success returned NoneType, not a Response"):
         await post(_Forgetful(auth), "/account/password/register", registration())

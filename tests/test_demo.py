@@ -247,7 +247,7 @@ async def test_session_list_ends_all_others(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.anyio
-async def test_session_of_somebody_else_cannot_be_ended(auth: LocalAuthentication) -> None:
+async def test_session_of_another_user_cannot_be_ended(auth: LocalAuthentication) -> None:
     """Another user's session id ends nothing."""
     async with visit(auth) as alice, visit(auth) as phone, visit(auth) as bob:
         await sign_up(alice, auth)

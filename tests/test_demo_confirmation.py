@@ -67,7 +67,7 @@ async def test_registration_asks_for_the_mail(auth: LocalAuthentication) -> None
 
 
 async def test_taken_address_looks_like_any_other(auth: LocalAuthentication) -> None:
-    """EN-4: the same page, whether or not somebody has the address; its owner is told by mail."""
+    """EN-4: the same page, whether or not a user has the address; its owner is told by mail."""
     async with visit(auth) as browser, visit(auth) as other:
         await sign_up(browser, auth)
         purposes(auth)

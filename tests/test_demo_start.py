@@ -17,7 +17,7 @@ from tests.demos import Demo, running_demo
 from tests.support import BASE_URL, EMAIL, NEW_PASSWORD, credentials, registration
 
 
-def test_secret_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
+def test_secret_is_made_once_by_the_first_caller(tmp_path: Path) -> None:
     """Starts at the same time agree on one secret, in a file that nobody else can read, and leave nothing else."""
     path = tmp_path / "secret"
     with ThreadPoolExecutor(8) as pool:

@@ -94,7 +94,7 @@ def test_doctor_names_what_is_unsafe(tmp_path: Path, options: dict[str, Any], to
     "options", [{"registration": "closed"}, {"strategies": [Password(registration_enabled=False)]}]
 )
 def test_doctor_has_no_advice_for_a_closed_registration(tmp_path: Path, options: dict[str, Any]) -> None:
-    """Where nobody registers, nobody registers the address of somebody else."""
+    """Where nobody registers, nobody registers the address of another user."""
     assert not any("registration" in finding for finding in findings(tmp_path, add_ons=[], **options))
 
 
@@ -135,7 +135,7 @@ def test_doctor_makes_no_database(tmp_path: Path) -> None:
 
 
 def test_doctor_makes_no_tables(tmp_path: Path) -> None:
-    """A file that somebody has made for the database stays empty."""
+    """A file that a user has made for the database stays empty."""
     (tmp_path / "app.db").touch(mode=0o600)
     (finding,) = asyncio.run(examine(good_auth(tmp_path)))
 

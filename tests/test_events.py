@@ -125,7 +125,7 @@ async def test_event_of_a_hook_belongs_to_the_act(tmp_path: Path) -> None:
 
 
 async def test_actor_of_what_the_application_does(auth: LocalAuthentication, events: Events) -> None:
-    """AU-1: an administrator who locks somebody is named, by object or by id; without one it is the application."""
+    """AU-1: an administrator who locks a user is named, by object or by id; without one it is the application."""
     user, admin = await auth.accounts.create({"email": EMAIL}), await auth.accounts.create({"email": OTHER_EMAIL})
     events.take()
     await auth.accounts.disable(user, actor=admin)

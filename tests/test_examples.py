@@ -26,7 +26,7 @@ def run(name: str, directory: Path) -> AbstractAsyncContextManager[Served]:
 
 @asynccontextmanager
 async def visit(name: str, directory: Path, **headers: str) -> AsyncIterator[tuple[Served, httpx.AsyncClient]]:
-    """The example, and somebody who comes with these headers."""
+    """The example, and a user who comes with these headers."""
     async with run(name, directory) as served, served.client(headers=headers) as client:
         yield served, client
 

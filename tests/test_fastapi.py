@@ -88,7 +88,7 @@ class Visit:
 
 @pytest.fixture
 async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
-    """Somebody has registered."""
+    """A user has registered."""
     app, auth = make_app(), make_auth(tmp_path)
     _, token = await register(auth)
     site = SessionUserMiddleware(BearerUserMiddleware(app, auth), auth)

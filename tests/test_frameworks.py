@@ -96,7 +96,7 @@ class Site:
     transport: httpx.AsyncBaseTransport | None = None
 
     def client(self, **headers: str) -> httpx.AsyncClient:
-        """Somebody with cookies of their own."""
+        """A user with cookies of their own."""
         return httpx.AsyncClient(transport=self.transport, headers=headers, timeout=PATIENCE)
 
     def at(self, public: str) -> str:

@@ -179,7 +179,7 @@ def _roles(app: ASGIApp) -> ASGIApp:
 
 @dataclass
 class _Site:
-    """Endpoints with guards, and somebody who is signed in."""
+    """Endpoints with guards, and a user who is signed in."""
 
     auth: LocalAuthentication
     app: ASGIApp
@@ -320,7 +320,7 @@ async def test_script_with_a_stale_proof_is_not_redirected(site: _Site) -> None:
     assert (by_cookie.status, by_cookie.json()["code"], by_token.status) == (403, "not_fresh", 403)
 
 
-async def test_redirect_of_somebody_who_is_known(site: _Site) -> None:
+async def test_redirect_of_a_known_user(site: _Site) -> None:
     """A stale session is sent to sign in again; for whoever lacks a scope that would not help."""
     allowed = await ask(site.app, "GET", "/redirecting", cookie=site.cookie, headers={"x-role": "admin"})
     fresh = await ask(site.app, "GET", "/fresh", cookie=site.cookie)

@@ -62,7 +62,7 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, ss
 
 
 async def is_listening(path: Path) -> bool:
-    """Whether somebody takes connections at a UNIX socket."""
+    """Whether a user takes connections at a UNIX socket."""
     with suppress(OSError):
         _, writer = await asyncio.open_unix_connection(path)
         writer.close()

@@ -50,7 +50,7 @@ def source(name: str) -> Callable[[], str | None]:
 
 
 async def leave(jobs: Jobs, of: str, *left: Job) -> "asyncio.Task[None]":
-    """Have a request of somebody leave something to do."""
+    """Have a request of a user leave something to do."""
     with collect_jobs(source(of)) as collector:
         for job in left:
             await jobs.schedule(job)
@@ -105,7 +105,7 @@ async def test_job_of_a_task_that_outlives_its_request_is_done() -> None:
     assert collector.jobs == []
 
 
-async def test_job_outlives_whoever_waits_for_it() -> None:
+async def test_job_outlives_its_caller() -> None:
     """A caller who is cancelled waits no longer; what was accepted is done all the same."""
     jobs, gate = Jobs(), Gate()
     direct = asyncio.ensure_future(jobs.schedule(gate.job("direct")))
@@ -569,8 +569,8 @@ async def test_mail_is_outside_of_the_shield() -> None:
     await until(lambda: gate.ended == ["mail"])
 
 
-async def test_mail_of_an_act_is_left_to_whoever_is_cancelled_in_its_middle() -> None:
-    """Cancelled within the transaction, its mail is sent nevertheless; by whoever collects, if somebody does."""
+async def test_mail_of_an_act_is_sent_though_its_caller_is_cancelled() -> None:
+    """Cancelled within the transaction, its mail is sent nevertheless; by whoever collects, if a user does."""
     jobs, gate, commit = Jobs(), Gate(), asyncio.Event()
     gate.event.set()
 

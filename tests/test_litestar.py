@@ -127,7 +127,7 @@ def make_app(auth: LocalAuthentication, **options: Any) -> Litestar:
 
 @pytest.fixture
 async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
-    """Somebody has registered."""
+    """A user has registered."""
     auth = make_auth(tmp_path)
     _, token = await register(auth)
     app = make_app(auth)

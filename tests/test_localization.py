@@ -1,4 +1,4 @@
-"""In which language somebody is spoken to."""
+"""In which language a user is spoken to."""
 
 from typing import Any
 

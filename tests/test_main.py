@@ -229,7 +229,7 @@ def test_create_user_reads_the_password_from_standard_input(
 def test_create_user_asks_twice(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At a terminal; a user may have a name as well, and is not confirmed unless somebody says so."""
+    """At a terminal; a user may have a name as well, and is not confirmed unless a user says so."""
     monkeypatch.setattr("asgi_auth.__main__.getpass", lambda prompt: PASSWORD)
 
     assert main(["create-user", "app:nested.auth", "--email", EMAIL, "--username", "alice"]) == 0

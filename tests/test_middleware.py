@@ -253,7 +253,7 @@ async def test_one_identity_for_two_credentials(auth: LocalAuthentication) -> No
 
 @pytest.mark.parametrize("planted", ["admin", AnonymousUser(), None])
 async def test_what_was_in_scope_is_replaced(auth: LocalAuthentication, planted: object) -> None:
-    """SE-12: a user, credentials or a state that somebody else left there count for nothing."""
+    """SE-12: a user, credentials or a state that another user left there count for nothing."""
     user, token = await register(auth)
     app = site(auth)
     foreign = AuthState(user, token.session, "session", (), None, "another")

@@ -193,7 +193,7 @@ def test_policy_asks_the_application_last() -> None:
 
 
 def test_policy_gives_back_an_async_check() -> None:
-    """A check that somebody has yet to await; a password that is refused before is not asked about."""
+    """A check that a user has yet to await; a password that is refused before is not asked about."""
     future: Future[None] = Future(loop=new_event_loop())
     future.get_loop().close()
     policy = PasswordPolicy(check=lambda password: future)

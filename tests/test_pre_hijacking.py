@@ -63,13 +63,13 @@ class ClaimingActions:
         self.phases: list[Phase] = []
 
     async def come(self, email: str) -> SignedIn | None:
-        """Somebody whom the provider calls by this address."""
+        """A user whom the provider calls by this address."""
         draft = Draft(act="create", strategy=self._name, fields={"email": email}, provided=True)
         found = await self._services.registrations.register(draft, password=None)
         return None if found is None else self._signed_in(found, registered=True)
 
     async def link(self, user: Any) -> SignedIn:
-        """Somebody who was here before."""
+        """A user who was here before."""
         found = await self._services.accounts.get(self._services.accounts.user_id(user))
         assert found is not None
         return self._signed_in(found, registered=False)
@@ -306,7 +306,7 @@ async def test_planted_change_of_address_dies(tmp_path: Path, by: str) -> None:
     await auth.close()
 
 
-async def test_change_to_an_address_of_somebody_else_waits_for_them(strict: LocalAuthentication) -> None:
+async def test_change_to_the_address_of_another_user_waits_for_them(strict: LocalAuthentication) -> None:
     """Unexpired e-mail change, turned round: until its owner clicks, an address is theirs to register."""
     user, token = await confirmed(strict, OTHER_EMAIL)
     params = {"email": EMAIL, "current_password": PASSWORD}

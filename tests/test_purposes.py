@@ -94,7 +94,7 @@ def consumers(auth: LocalAuthentication) -> Mapping[str, Callable[[str], Awaitab
 
 
 def parts_of(token: str) -> list[str]:
-    """What somebody could make of a token without knowing another: hashes, beginnings, ends, parts."""
+    """What a user could make of a token without knowing another: hashes, beginnings, ends, parts."""
     digest = hashlib.sha256(token.encode()).digest()
     hashes = [digest.hex(), base64.urlsafe_b64encode(digest).rstrip(b"=").decode(), digest.decode("latin-1")]
     cut = [token[:-1], token[1:], token[:43], token[-43:], token[: len(token) // 2]]

@@ -195,7 +195,7 @@ async def post_at_once(servers: list[Served], phase: str, data: dict[str, str]) 
 
 
 async def test_race_of_requests_with_sign_out_revives_nothing(shared: Shared) -> None:
-    """SE-14: requests that note their time while somebody signs out are the user or nobody; afterwards, nobody."""
+    """SE-14: requests that note their time while a user signs out are the user or nobody; afterwards, nobody."""
     clock = FakeClock()
     async with workers(shared, 2, clock=clock) as auths:
         for _ in range(5):

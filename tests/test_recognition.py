@@ -137,7 +137,7 @@ async def test_signed_in_means_recognised(tmp_path: Path) -> None:
     assert (mine.status, both.json()["method"]) == (401, "session")
 
 
-async def test_key_that_counts_for_nothing(tmp_path: Path) -> None:
+async def test_rejected_key_is_anonymous(tmp_path: Path) -> None:
     """RP-5: unknown and doubled keys are anonymous, with the reason; one that cannot be checked is 503."""
     auth = make_auth(tmp_path, add_ons=[ApiKeys()])
     await register(auth)

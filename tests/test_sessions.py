@@ -126,8 +126,8 @@ async def test_mint_makes_a_secret_of_its_own_each_time(auth: LocalAuthenticatio
     assert [await is_alive(auth, token) for token in (first, other_device, second)] == [False, True, True]
 
 
-async def test_mint_ends_the_session_of_whoever_used_the_browser(auth: LocalAuthentication, events: Events) -> None:
-    """SE-1: signing in where somebody else was signed in leaves only the new session and tells of both."""
+async def test_mint_ends_the_earlier_session_of_the_browser(auth: LocalAuthentication, events: Events) -> None:
+    """SE-1: signing in where another user was signed in leaves only the new session and tells of both."""
     alice = await auth.accounts.create({"email": EMAIL})
     bob = await auth.accounts.create({"email": OTHER_EMAIL})
     first = await auth.sign_in(alice)

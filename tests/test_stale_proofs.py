@@ -377,7 +377,7 @@ async def test_acting_session_that_ends_within_the_change_is_refused(tmp_path: P
 
 
 async def test_acting_session_of_an_administrator_changes_another(tmp_path: Path) -> None:
-    """The session of somebody else is no proof about this account, and is left alone."""
+    """The session of another user is no proof about this account, and is left alone."""
     async with workers(tmp_path, 1) as (auth,):
         user, token = await register(auth)
         _, acting = await register(auth, OTHER_EMAIL)

@@ -69,7 +69,7 @@ CLIENTS = {
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """Somebody has an account."""
+    """A user has an account."""
     auth = make_auth(tmp_path, base_url=HTTPS)
     async with auth.running():
         await register(auth)

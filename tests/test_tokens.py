@@ -302,7 +302,7 @@ def test_access_token_times_that_json_reads_oddly(tokens: Tokens[User], number: 
         ("purpose", "user"),
     ],
 )
-def test_access_token_of_somebody_else_is_refused(tokens: Tokens[User], claim: str, value: object) -> None:
+def test_access_token_of_another_application_is_refused(tokens: Tokens[User], claim: str, value: object) -> None:
     """TK-7, TK-8: issuer, audience, kind of user and purpose are compared whole."""
     assert refuses(tokens, forge(**{claim: value}))
 

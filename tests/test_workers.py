@@ -64,7 +64,7 @@ async def two_workers(directory: Path) -> AsyncIterator[tuple[Served, httpx.Asyn
 
 
 async def who(client: httpx.AsyncClient, **headers: str) -> str | None:
-    """Whom a worker takes somebody with these headers for."""
+    """Whom a worker takes a user with these headers for."""
     response = await client.get("/me", headers=headers)
     email: str | None = response.json()["email"]
     return email

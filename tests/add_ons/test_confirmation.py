@@ -221,7 +221,7 @@ async def test_account_without_an_address_is_not_mailed(auth: LocalAuthenticatio
 
 
 async def test_confirmation_on_create_may_be_off(tmp_path: Path) -> None:
-    """Nothing is mailed until somebody asks; extra fields are written at once."""
+    """Nothing is mailed until a user asks; extra fields are written at once."""
     auth = confirming(tmp_path, confirm_on_create=False, monitor_fields=("email", "phone"))
     user = await sign_up(auth, phone="+1 555 0100")
     assert dict(user.data) == {"phone": "+1 555 0100"}
@@ -352,7 +352,7 @@ async def test_confirming_may_sign_in(tmp_path: Path) -> None:
 
 
 async def test_confirming_in_a_session_of_ones_own(tmp_path: Path) -> None:
-    """That session lives on, every other one ends; that of somebody else is not touched and not kept."""
+    """That session lives on, every other one ends; that of another user is not touched and not kept."""
     auth = confirming(tmp_path, required=False, sign_in=True)
     _, here = await auth.strategy("password").register(registration())
     _, there = await sign_in(auth)
@@ -477,7 +477,7 @@ async def test_resend_goes_to_nobody_else(auth: LocalAuthentication) -> None:
             await actions(auth).resend({"email": malformed})
 
 
-async def test_failed_mail_counts_for_nothing(tmp_path: Path) -> None:
+async def test_failed_mail_is_not_counted(tmp_path: Path) -> None:
     """A mail that was not taken uses up no quota, starts no pause and retires nothing."""
     mail = MemorySender()
     failing: list[bool] = []
@@ -586,7 +586,7 @@ async def test_links_of_others_do_not_use_up_the_mails_of_an_address(auth: Local
 
 
 async def test_field_that_looks_like_an_address(tmp_path: Path) -> None:
-    """What somebody can be reached by may have an @ and yet be no address."""
+    """What a user can be reached by may have an @ and yet be no address."""
     auth = confirming(tmp_path, monitor_fields=("email", "nickname"))
     user, _ = await confirmed(auth)
     await auth.accounts.change(user, {"nickname": "@alice"})

@@ -77,7 +77,7 @@ class Cases:
         return f"new{self._count:04}@mail.example.org"
 
     def register(self) -> dict[str, dict[str, str]]:
-        """A new address, that of somebody, and one that was registered and never proven."""
+        """A new address, that of a user, and one that was registered and never proven."""
         return {
             "new": registration(self._new()),
             "taken": registration(EMAIL, NEW_PASSWORD),

@@ -525,7 +525,7 @@ async def test_revoke_is_at_once(auth: LocalAuthentication, events: Events, reas
 
 @pytest.mark.parametrize("verb", ["resend", "revoke"])
 async def test_only_the_inviter_manages_an_invitation(auth: LocalAuthentication, verb: str) -> None:
-    """Somebody else's looks like one that is not there."""
+    """Another user's looks like one that is not there."""
     other = await member_of(auth, OTHER_EMAIL)
     await invite(auth)
     [record] = await invitations(auth)
@@ -606,7 +606,7 @@ async def test_list_says_what_has_expired(auth: LocalAuthentication) -> None:
 
 
 async def test_view_says_what_to_do(auth: LocalAuthentication) -> None:
-    """The four cases, and the full address, so that nobody signs up under somebody else's."""
+    """The four cases, and the full address, so that nobody signs up under another user's."""
     token, add_on = await invite(auth, scope="walrus"), auth.add_on("invitation")
     view = await add_on.view(shown(token))
     assert view.data == {
@@ -720,7 +720,7 @@ async def test_accept_needs_the_address_confirmed(auth: LocalAuthentication, rol
 
 @pytest.mark.parametrize("act", ["other", "disabled", "deleted", "without address", "moved away"])
 async def test_accept_is_for_the_invited_account(auth: LocalAuthentication, roles: Roles, act: str) -> None:
-    """IN-4: not for who is signed in as somebody else, nor for a disabled account; it follows the address."""
+    """IN-4: not for who is signed in as another user, nor for a disabled account; it follows the address."""
     token = await invite(auth, grant=ROLE)
     if act == "without address":
         user = await auth.accounts.create({"username": "alice"}, confirmed=True)

@@ -1,4 +1,4 @@
-"""What somebody might try with an invitation, by name."""
+"""What a user might try with an invitation, by name."""
 
 import string
 from collections.abc import Awaitable, Callable
@@ -140,7 +140,7 @@ async def test_case_c_what_a_stranger_has_planted_is_dead(tmp_path: Path, roles:
 
 
 async def test_case_c_a_stranger_who_comes_later_changes_nothing(auth: LocalAuthentication) -> None:
-    """Between the mail and the click somebody registers the address: it is still the invited one's."""
+    """Between the mail and the click a user registers the address: it is still the invited one's."""
     token = await invite(auth, grant=ROLE)
     await auth.strategy("password").register(registration(EMAIL, PLANTED))
     user, access = await auth.strategy("password").register(joining(token))

@@ -152,7 +152,7 @@ async def test_nobody_is_no_inviter(auth: LocalAuthentication, app: ASGIApp, pha
 
 
 async def test_a_plain_user_is_no_inviter(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """IN-3: 403, nothing kept, nothing mailed; and somebody else's invitation is not theirs to touch."""
+    """IN-3: 403, nothing kept, nothing mailed; and another user's invitation is not theirs to touch."""
     bearer = await bearer_of(auth, await member_of(auth, OTHER_EMAIL))
     answer = await post(app, f"{HERE}/invite", {"email": EMAIL}, bearer=bearer, headers=JSON)
     assert (answer.status, answer.json()["code"], auth.sender.messages) == (403, "forbidden", [])
@@ -361,7 +361,7 @@ async def test_who_has_an_account_is_told_to_sign_in(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_who_is_signed_in_as_somebody_else_is_told_to_switch(auth: LocalAuthentication, app: ASGIApp) -> None:
+async def test_user_of_another_account_is_told_to_switch(auth: LocalAuthentication, app: ASGIApp) -> None:
     """IN-4, case E: refused, whose address it is; a button signs out, and then the link works."""
     token = await invite(auth, grant=ROLE)
     cookie = await cookie_of(auth, await member_of(auth, OTHER_EMAIL))
@@ -378,7 +378,7 @@ async def test_who_is_signed_in_as_somebody_else_is_told_to_switch(auth: LocalAu
 
 
 async def test_decline_by_a_button(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """A POST with the token, by nobody in particular; not from another site's page while somebody is signed in."""
+    """A POST with the token, by nobody in particular; not from another site's page while a user is signed in."""
     token = await invite(auth)
     page = await look(app, token, path="decline")
     form, away = {"invitation_token": token}, {"accept": "text/html", "sec-fetch-site": "cross-site"}
@@ -412,7 +412,7 @@ async def test_a_dead_link_says_so_on_a_page(auth: LocalAuthentication, app: ASG
 
 
 async def test_a_refused_registration_says_what_is_wrong(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """Case B, if somebody comes to it all the same: there is no field to tell it of, so it is told above the form."""
+    """Case B, if a user comes to it all the same: there is no field to tell it of, so it is told above the form."""
     await member_of(auth)
     token = await invite(auth)
     answer = await post(app, "/auth/password/register", joining(token, NEW_PASSWORD), headers=PAGE)
@@ -468,7 +468,7 @@ async def test_what_others_have_written_is_escaped(tmp_path: Path) -> None:
 
 
 async def test_the_token_is_read_from_the_form_alone(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """Rule 6, the lure: no cookie that somebody else may have planted, and no query of a POST, is a token."""
+    """Rule 6, the lure: no cookie that another user may have planted, and no query of a POST, is a token."""
     token = await invite(auth)
     for request in ({"cookie": f"invitation_token={token}"}, {"query": f"invitation_token={token}".encode()}):
         form = {"password": PASSWORD, "password_confirmation": PASSWORD, "email": EMAIL}
@@ -499,7 +499,7 @@ async def test_the_mail_may_link_to_the_applications_page(tmp_path: Path) -> Non
 
 
 async def test_the_answer_to_an_inviter_tells_nothing(tmp_path: Path) -> None:
-    """IN-3: unknown, registered, unproven, disabled, invited by somebody else: one answer, byte for byte."""
+    """IN-3: unknown, registered, unproven, disabled, invited by another user: one answer, byte for byte."""
     auth = make_inviting(tmp_path, invitation={"per_inviter": Limit(99, timedelta(days=1))})
     app, bearer = site(auth), await bearer_of(auth, await admin_of(auth))
     await member_of(auth, "registered@mail.example.org")

@@ -64,7 +64,7 @@ class Model:
 
 
 class Invitations(RuleBasedStateMachine):  # pragma: no cover  # which steps are taken is for hypothesis to choose
-    """Two addresses, two inviters and the application; mails that are opened late, twice or by somebody else."""
+    """Two addresses, two inviters and the application; mails that are opened late, twice or by another user."""
 
     def __init__(self) -> None:
         super().__init__()

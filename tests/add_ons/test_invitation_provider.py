@@ -109,7 +109,7 @@ async def test_the_same_address_needs_no_second_mail(auth: LocalAuthentication, 
 async def test_another_address_beside_an_empty_shell_is_refused(
     auth: LocalAuthentication, app: ASGIApp, roles: Roles
 ) -> None:
-    """Somebody has registered the invited address, unproven: no second mail could come, so nothing is used up.
+    """A user has registered the invited address, unproven: no second mail could come, so nothing is used up.
 
     By a strategy that takes the invited address the token still claims it (case C).
     """

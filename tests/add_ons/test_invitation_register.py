@@ -370,7 +370,7 @@ async def test_case_b_no_way_around_a_second_factor(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_case_c_whoever_proves_the_mailbox_gets_the_account(tmp_path: Path) -> None:
+async def test_case_c_proof_of_the_mailbox_gives_the_account(tmp_path: Path) -> None:
     """AC-1: a stranger registered the address before; what they planted is dead, the account is the invited one's."""
     events, roles = Events(), Roles()
     auth = make_inviting(tmp_path, roles=roles, hooks=[Proving(), events])
@@ -441,7 +441,7 @@ async def test_a_providers_other_address_does_not_pass_by_an_account(tmp_path: P
 
 
 async def test_an_identity_that_is_known_signs_in_and_spends_nothing(tmp_path: Path) -> None:
-    """Who comes with an invitation, but is somebody already, is signed in as that: what follows is case D or E."""
+    """Who comes with an invitation, but is a user already, is signed in as that: what follows is case D or E."""
     auth = make_inviting(tmp_path)
     first: User = (await auth.strategy("provider").callback({"subject": SUBJECT, "address": OTHER_EMAIL})).user
     token = await invite(auth)

@@ -114,7 +114,7 @@ class _Forgetful(AuthPlug[User]):
         ("sign_out", {}, "<lambda> must be 'async def'"),
     ],
 )
-async def test_a_callback_that_does_not_do_is_named(
+async def test_invalid_callback_is_named(
     auth: LocalAuthentication, path: str, params: Mapping[str, str], message: str
 ) -> None:
     """What is forgotten most: the return, the Response, and the ``async`` where only the call shows it."""
@@ -359,7 +359,7 @@ async def test_a_get_phase_takes_head_for_a_page_only(tmp_path: Path, page: bool
 
 @pytest.mark.parametrize("purpose", [("sec-purpose", "prefetch"), ("purpose", "prefetch")])
 async def test_page_asked_for_ahead_runs_no_phase(tmp_path: Path, purpose: tuple[str, str]) -> None:
-    """CF-3: the browser asks again once somebody opens the page, so that no flow is spent; no callback is asked."""
+    """CF-3: the browser asks again once a user opens the page, so that no flow is spent; no callback is asked."""
     seen: list[PhaseRequest] = []
 
     async def look(request: PhaseRequest) -> Outcome:
@@ -409,7 +409,7 @@ async def test_a_phase_sees_the_query_and_unambiguous_cookies(tmp_path: Path) ->
     assert request.client.address == "192.0.2.1"
 
 
-async def test_a_phase_for_somebody_who_is_signed_in(tmp_path: Path) -> None:
+async def test_phase_for_a_user_who_is_signed_in(tmp_path: Path) -> None:
     """With or without the middlewares: the phase knows who it is, anybody else is refused with the reason."""
 
     async def greet(request: PhaseRequest) -> Outcome:

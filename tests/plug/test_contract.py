@@ -203,7 +203,7 @@ async def test_sign_out_beside_a_planted_cookie(auth: LocalAuthentication) -> No
 
 
 async def test_sign_in_beside_a_planted_cookie(auth: LocalAuthentication) -> None:
-    """SE-1, SE-8: signing in ends every session that the browser shows, also beside a cookie that somebody planted."""
+    """SE-1, SE-8: signing in ends every session that the browser shows, also beside a cookie that a user planted."""
     _, token = await register(auth)
     cookie = f"user_session=forged; user_session={token.cookie}"
     answer = await post(site(auth), "/auth/password/sign_in", credentials(), cookie=cookie)

@@ -1,4 +1,4 @@
-"""What ends when somebody signs out or in: every session that the browser shows, at a bounded cost."""
+"""What ends when a user signs out or in: every session that the browser shows, at a bounded cost."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -199,7 +199,7 @@ async def test_clear_session_ends_a_pending_sign_in(factored: LocalAuthenticatio
 
 
 async def test_another_sign_in_ends_a_pending_one(factored: LocalAuthentication) -> None:
-    """SE-1: once somebody else has signed in, or has given a first factor again, the earlier one is dead."""
+    """SE-1: once another user has signed in, or has given a first factor again, the earlier one is dead."""
     app = site(factored)
     pending = await first_factor(app)
     again = await first_factor(app, cookie=pending)

@@ -60,7 +60,7 @@ async def test_six_failures_are_one_answer(
 
 
 async def test_mail_tokens_fail_in_one_way(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """EN-7: expired, used, forged, another purpose's, retired, or of somebody who is locked: the same bytes."""
+    """EN-7: expired, used, forged, another purpose's, retired, or of a user who is locked: the same bytes."""
     user, _ = await register(auth)
     tokens = ["x" * 43, "x", "x" * 10_000 + "é", str((await register(auth, OTHER_EMAIL))[1])[:4000]]
     _, sign_in_token = await auth.strategy("password").sign_in(credentials(), token_type="sign_in")

@@ -323,7 +323,7 @@ async def test_data_of_a_step_may_be_called_factors(tmp_path: Path) -> None:
 
 
 async def test_callback_may_owe_a_factor(factored: LocalAuthentication) -> None:
-    """A callback that signs somebody in is answered like a phase that does."""
+    """A callback that signs a user in is answered like a phase that does."""
 
     class Plug(AuthPlug[Any]):
         async def handle_accepted(self, request: Any, activity: Any) -> Response:

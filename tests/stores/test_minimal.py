@@ -31,7 +31,7 @@ class MinimalScoped:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Work[User]]:
-        """As somebody writes it who knows of no more."""
+        """As a user writes it who knows of no more."""
         async with self._scoped.transaction() as work:
             yield Work(
                 users=work.users,

@@ -281,7 +281,7 @@ async def test_postgres_failed_commit_is_an_error(dsn: str, store: PostgresStore
 
 @pytest.mark.anyio
 async def test_postgres_work_ends_with_its_transaction(store: PostgresStore) -> None:
-    """Stores of a transaction that is over refuse: their connection may be somebody else's by now."""
+    """Stores of a transaction that is over refuse: their connection may be another user's by now."""
     async with store.scope("user").transaction() as work:
         pass
     with pytest.raises(ConfigurationError, match="transaction is over"):

@@ -94,7 +94,7 @@ class Workers:
     # --- people
 
     async def sign_in(self) -> None:
-        """Somebody new, or on another device; the session is used on both workers."""
+        """A user new, or on another device; the session is used on both workers."""
         worker = self._chance.choice(self.workers)
         store = worker.store.scope("user")
         alive = [known.owner for known in self.sessions if known.dead_since is None]
@@ -187,7 +187,7 @@ class Workers:
         self.hand.at += self._chance.choice([0.5, 0.5, 2.0, 4.9, 5.0, 9.9])
 
     async def run_on(self) -> None:
-        """Time passes as it does, with a beat each half bound, and somebody comes back."""
+        """Time passes as it does, with a beat each half bound, and a user comes back."""
         for _ in range(self._chance.randint(1, 3)):
             self.hand.at += 4.9
             await self.beat()

@@ -74,7 +74,7 @@ async def test_postgres_exhausted_pool_answers_in_time(dsn: str) -> None:
 
 @pytest.mark.anyio
 async def test_postgres_locked_row_answers_in_time(dsn: str, store: PostgresStore) -> None:
-    """FT-1: a statement that waits for somebody else's lock ends with the bound, and nothing is lost."""
+    """FT-1: a statement that waits for another user's lock ends with the bound, and nothing is lost."""
     impatient = PostgresStore(dsn, timeout=SHORT)
     await impatient.open()
     record = await add_token(store.scope("user"), None)

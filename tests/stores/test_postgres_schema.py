@@ -106,7 +106,7 @@ async def test_postgres_schema_upgrade_that_fails_changes_nothing(
 
 
 async def test_postgres_schema_is_made_once(dsn: str, connection: Any) -> None:
-    """Whoever starts while somebody else makes the schema waits for it, and finds it."""
+    """Whoever starts while another user makes the schema waits for it, and finds it."""
     store = PostgresStore(dsn)
     async with connection.transaction(isolation="read_committed"):
         await postgres_schema.upgrade(connection)

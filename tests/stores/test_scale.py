@@ -126,7 +126,7 @@ def look_ups(scoped: Any) -> dict[str, Callable[[int, int], Awaitable[Any]]]:
 
 
 async def seconds_of(look_up: Callable[[int, int], Awaitable[Any]], crowd: Crowd, chance: random.Random) -> float:
-    """How long it takes to find somebody, never the same one."""
+    """How long it takes to find a user, never the same one."""
     session = chance.randrange(crowd.users * SESSIONS_OF_EACH // EXPIRED_SESSIONS) * EXPIRED_SESSIONS + 1
     asked = look_up(session, session % crowd.users + 1)
     began = time.perf_counter()
@@ -218,7 +218,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, place: OnSQLite | OnPostgres, pruni
 
 
 def timed_call(call: Callable[..., Awaitable[int]], held: list[float]) -> Callable[..., Awaitable[int]]:
-    """One statement, which waits for no row that somebody else has locked."""
+    """One statement, which waits for no row that another user has locked."""
 
     async def timed(*args: Any, **options: Any) -> int:
         began = time.perf_counter()
@@ -230,7 +230,7 @@ def timed_call(call: Callable[..., Awaitable[int]], held: list[float]) -> Callab
 
 
 async def write_until(over: asyncio.Future[Any], scoped: Any, crowd: Crowd) -> list[float]:
-    """Note the use of a session, of somebody else each time, until it is over: how long each time took."""
+    """Note the use of a session, of another user each time, until it is over: how long each time took."""
     waits, chance = list[float](), random.Random(20260402)  # noqa: S311  # the same sessions in every run
     while not over.done():
         number = chance.randrange(crowd.users * SESSIONS_OF_EACH)

@@ -175,7 +175,7 @@ async def test_accepting_is_part_of_the_applications_transaction(
 
 @pytest.mark.anyio
 async def test_refused_invitation_leaves_the_rest_usable(engine: AsyncEngine, store: Store) -> None:
-    """A second invitation of somebody breaks nothing, neither in a transaction nor in the application's."""
+    """A second invitation of a user breaks nothing, neither in a transaction nor in the application's."""
     scoped = store.scope("user")
     async with AsyncSession(engine) as session, session.begin(), store.joined(session):
         assert [await scoped.invitations.insert(invitation(id=name)) for name in "ab"] == [True, False]
@@ -190,7 +190,7 @@ async def test_refused_invitation_leaves_the_rest_usable(engine: AsyncEngine, st
 @pytest.mark.anyio
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 async def test_invitation_waits_for_the_other_one(made: Engines, store: Store, end: str) -> None:
-    """IN-2: whoever invites somebody at the same time waits for the first, and gets the place if that gives it up."""
+    """IN-2: whoever invites a user at the same time waits for the first, and gets the place if that gives it up."""
     scoped, other = store.scope("user"), SQLAlchemyStore(made(), IntUser).scope("user")
 
     async def invite() -> None:
@@ -215,7 +215,7 @@ async def test_invitation_waits_for_the_other_one(made: Engines, store: Store, e
 
 @pytest.mark.anyio
 async def test_sweep_leaves_what_is_being_changed(tmp_path: Path) -> None:
-    """On PostgreSQL a sweep neither waits for a row that somebody holds nor takes what begins anew meanwhile."""
+    """On PostgreSQL a sweep neither waits for a row that a user holds nor takes what begins anew meanwhile."""
     async with engines("postgresql", tmp_path) as made:
         await make(made(), IntUser)
         scoped, other = (SQLAlchemyStore(made(), IntUser).scope("user") for _ in range(2))

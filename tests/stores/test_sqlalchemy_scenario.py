@@ -58,7 +58,7 @@ def app(auth: LocalAuthentication) -> Starlette:
 
 
 def browser(auth: LocalAuthentication) -> httpx.AsyncClient:
-    """Somebody with a cookie jar."""
+    """A user with a cookie jar."""
     transport = httpx.ASGITransport(app(auth))
     return httpx.AsyncClient(transport=transport, base_url=BASE_URL, headers={"Origin": BASE_URL})
 

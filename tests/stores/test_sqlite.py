@@ -162,7 +162,7 @@ async def test_sqlite_transaction_takes_rows_of_the_application_along(store: SQL
 
 @pytest.mark.anyio
 async def test_sqlite_work_ends_with_its_transaction(store: SQLiteStore) -> None:
-    """Stores of a transaction that is over refuse: they would get into the transaction of somebody else."""
+    """Stores of a transaction that is over refuse: they would get into the transaction of another user."""
     async with store.scope("user").transaction() as work:
         pass
     with pytest.raises(ConfigurationError, match="transaction is over"):

@@ -206,7 +206,7 @@ async def test_unknown_schema_is_refused(path: Path, store: SQLiteStore, other: 
 
 
 class Watch:
-    """A clock that stands still unless somebody sleeps; it is used in place of the module ``time``."""
+    """A clock that stands still unless a user sleeps; it is used in place of the module ``time``."""
 
     def __init__(self) -> None:
         self.at = 0.0

@@ -119,7 +119,7 @@ NO_SENDER = MemorySender()
     ],
     ids=str,
 )
-def test_options_that_do_not_do_are_named(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_named(options: dict[str, Any], message: str) -> None:
     """A wrong option is refused when the strategy is made, by its name."""
     with pytest.raises(ConfigurationError, match=message):
         Password(**options)
@@ -137,7 +137,7 @@ def test_options_that_do_not_do_are_named(options: dict[str, Any], message: str)
     ],
     ids=str,
 )
-def test_reset_options_that_do_not_do_are_named(options: dict[str, Any], message: str) -> None:
+def test_invalid_reset_options_are_named(options: dict[str, Any], message: str) -> None:
     """A link lives a day at most, and leads somewhere from a mail."""
     with pytest.raises(ConfigurationError, match=message):
         Resettable(sender=NO_SENDER, **options)
@@ -284,7 +284,7 @@ async def test_register_wants_the_password_twice(tmp_path: Path, auth: LocalAuth
     ["quartz", "password1234", "alice.mail.example", "nul\0nul quartz lantern", "\ud800 quartz lantern"],
     ids=ascii,
 )
-async def test_register_refuses_a_password_that_does_not_do(auth: LocalAuthentication, password: str) -> None:
+async def test_register_rejects_an_invalid_password(auth: LocalAuthentication, password: str) -> None:
     """PW-1, PW-4, PW-5, PW-7: the policy is asked, with the user's own values, and nothing is created."""
     with pytest.raises(ValidationError) as refused:
         await actions(auth).register(registration(password=password))
@@ -415,7 +415,7 @@ async def test_register_of_a_taken_address_does_the_same_work(tmp_path: Path) ->
     await auth.close()
 
 
-async def test_register_of_somebody_who_is_not_admitted_is_no_failure(tmp_path: Path) -> None:
+async def test_register_of_a_user_who_is_not_admitted_is_accepted(tmp_path: Path) -> None:
     """Registered but not let in, as unconfirmed say, or while the store is down: the user is there, without a token."""
     gate = Gatekeeper()
     auth = make_auth(tmp_path, add_ons=[gate])
@@ -908,7 +908,7 @@ async def test_reset_tells_the_owner_though_the_caller_is_gone(auth: LocalAuthen
     assert auth.sender.messages[-1][2]["purpose"] == "password_changed"
 
 
-async def test_reset_of_somebody_without_an_address_tells_nobody(tmp_path: Path) -> None:
+async def test_reset_of_a_user_without_an_address_tells_nobody(tmp_path: Path) -> None:
     """A user by name may have lost the address by now: there is nobody to tell."""
     sender = MemorySender()
     strategy = Password(identity_field="username", registration_enabled=False, resettable=Resettable(sender=sender))
@@ -924,7 +924,7 @@ async def test_reset_of_somebody_without_an_address_tells_nobody(tmp_path: Path)
     await auth.close()
 
 
-async def test_reset_with_a_password_that_does_not_do_leaves_the_token(auth: LocalAuthentication) -> None:
+async def test_rejected_password_keeps_reset_token(auth: LocalAuthentication) -> None:
     """TK-10: refused passwords do not burn the token; a good one does, and then it is spent."""
     await register(auth)
     token = await request_reset(auth)

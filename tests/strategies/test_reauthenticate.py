@@ -93,7 +93,7 @@ async def test_reauthentication_keeps_the_times_of_other_factors(tmp_path: Path,
 
 
 async def test_wrong_password_leaves_the_session(auth: LocalAuthentication) -> None:
-    """A wrong password is refused, and so is that of somebody else; the session stays as it is."""
+    """A wrong password is refused, and so is that of another user; the session stays as it is."""
     await auth.accounts.create({"email": OTHER_EMAIL}, password=NEW_PASSWORD)
     _, old = await register(auth)
     with pytest.raises(AuthenticationFailedError, match="wrong password"):
