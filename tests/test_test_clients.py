@@ -1,5 +1,6 @@
 """Test clients that ask an https application over http: the cookie stays away, and the log says why."""
 
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ async def visit(client: Any) -> Seen:
 
 
 async def by_starlette(auth: LocalAuthentication, url: str) -> Seen:
-    from starlette.testclient import TestClient  # it warns when it is imported
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of its own imports
+        from starlette.testclient import TestClient
 
     client = TestClient(apps.starlette_app(auth, lifespan=False), base_url=url)
     seen = []

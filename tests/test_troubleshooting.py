@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
-CODE = re.sub(
-    r'"\s*\n\s*f?"', "", "\n".join(path.read_text("utf-8") for path in sorted((ROOT / "asgi_auth").rglob("*.py")))
-)
+import asgi_auth
+
+PAGE = (Path(__file__).parent.parent / "docs" / "troubleshooting.md").read_text("utf-8")
+PACKAGE = Path(asgi_auth.__file__).parent  # of the wheel, where that is tested
+CODE = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))))
 """With the parts of a text that stands on several lines put together."""
 
 

@@ -163,3 +163,14 @@ async def test_case_c_a_planted_name_is_gone(auth: LocalAuthentication) -> None:
 
     assert (user.email, user.username, access is not None) == (EMAIL, None, True)
     assert (stranger.id == user.id, session) == (False, None)
+
+
+async def test_provider_that_says_no_address_at_all(auth: LocalAuthentication, app: ASGIApp) -> None:
+    """Its word for the mailbox cannot even be read: the invited address waits for a second mail, as for another one."""
+    token = await invite(auth)
+    joined = await come(app, address="no address", invitation_token=token)
+    found = await auth.accounts.find("username", SUBJECT)
+
+    assert joined.status == 200
+    assert found is not None
+    assert (found.user.email, found.account.confirmed_at) == (None, None)

@@ -137,6 +137,18 @@ async def test_page_of_the_account(auth: LocalAuthentication, plug: AuthPlug[Use
     assert program.json()["name"] == EMAIL
 
 
+async def test_page_of_a_confirmed_account(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """Nothing is offered that is done already; the page to invite opens without a further proof."""
+    cookie = await cookie_of(auth)
+    form = {"confirmation_token": token_of(auth, "confirmation")}
+    await post(plug, "/auth/confirmation/confirm", form, headers=PAGE, cookie=cookie)
+    page = await ask(plug, "GET", ACCOUNT, headers=PAGE, cookie=cookie)
+    invite = await ask(plug, "GET", "/auth/invitation/invite", headers=PAGE, cookie=cookie)
+
+    assert (f"{EMAIL} is confirmed." in page.text, "/auth/confirmation/resend" in page.text) == (True, False)
+    assert (invite.status, "<h1>Invite people</h1>" in invite.text) == (200, True)
+
+
 async def test_page_of_an_account_without_an_address(tmp_path: Path) -> None:
     """It says nothing of one, until there is one that waits for its proof."""
     sender = MemorySender()
