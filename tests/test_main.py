@@ -369,7 +369,7 @@ def test_prune_says_how_many_went(folder: Path, capsys: pytest.CaptureFixture[st
     asyncio.run(sign_up_long_ago())
 
     assert main(["prune", "app:auth"]) == 0
-    assert capsys.readouterr().out == "1 rows went\n"
+    assert capsys.readouterr().out == "deleted 1 rows\n"
 
 
 def test_prune_tells_that_a_part_failed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -389,7 +389,7 @@ def test_prune_of_a_wrong_path_makes_nothing(folder: Path, capsys: pytest.Captur
     answer = capsys.readouterr()
     assert answer.out == ""
     assert answer.err == (
-        f"error: store: {folder}/app.db does not exist or lacks tables of the library; nothing was made\n"
+        f"error: store: {folder}/app.db does not exist or lacks tables of the library; none was created\n"
     )
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == before
 
