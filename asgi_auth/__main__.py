@@ -215,9 +215,9 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "secret", _secret, "print a fresh secret for Authentication(secret=...)")
     _add_create_user(commands)
     for name, run, text in (
-        ("migrate", _migrate, "bring the database to the newest schema"),
+        ("migrate", _migrate, "upgrade the database to the newest schema"),
         ("prune", _prune, "delete sessions and tokens that have expired"),
-        ("doctor", _doctor, "say what is unsafe in a configuration; ends with 1 if something is"),
+        ("doctor", _doctor, "list unsafe values of a configuration; the exit status is 1 if there are any"),
     ):
         _add_auth(_add(commands, name, run, text))
     return parser

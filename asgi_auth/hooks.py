@@ -65,8 +65,8 @@ class Hook:
             account: The account that would have been stored, with the hash of the chosen password.
 
         Returns:
-            True if the client must get the same answer as for any other registration. This hook then does what is left
-            to do, in a job.
+            True if the client must get the same answer as for any other registration. This hook then sends any mail
+            from a job.
         """
         return False
 
@@ -76,7 +76,7 @@ class Hook:
         The library calls this in the transaction in which the mailbox of the account is proven for the first time.
 
         Returns:
-            True if so. The password and the fields of the account then belong to nobody and are dropped.
+            True if so. The password and the fields of the account are then dropped.
         """
         return False
 

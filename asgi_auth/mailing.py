@@ -69,7 +69,7 @@ class Mailing(Generic[U]):
         limiter: Limiter,
         localization: Localization,
     ) -> None:
-        """Args: root: The public address of the plug. local: Whether this is a local instance."""
+        """Args: root: The public address of the plug. local: True for a local instance."""
         self._app_name, self._root, self._local, self._clock = app_name, root, local, clock
         self._commit, self._tokens, self._accounts, self._limiter = commit, tokens, accounts, limiter
         self._localization = localization

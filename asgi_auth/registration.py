@@ -1,4 +1,4 @@
-"""Registrations: the one function that creates users, whatever the strategy."""
+"""Registrations: the one function that creates users, for every strategy."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace

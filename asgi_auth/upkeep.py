@@ -150,7 +150,7 @@ class Upkeep(Generic[U]):
     async def _prune_unless_ahead(self, watch: "ClockWatch") -> None:
         if ahead := watch.ahead():
             logger.error(
-                "nothing is pruned: the clock has jumped ahead by %s; if it is right, pruning goes on in a day",
+                "nothing is pruned: the clock has jumped ahead by %s; if it is right, pruning resumes in a day",
                 timedelta(seconds=round(ahead.total_seconds())),
             )
         else:

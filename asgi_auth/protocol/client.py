@@ -113,7 +113,7 @@ def parse_proxies(values: Sequence[str], *, header: ForwardedHeader) -> TrustedP
     if header not in get_args(ForwardedHeader):
         raise ConfigurationError(f"forwarded_header must be one of {', '.join(get_args(ForwardedHeader))}")
     if header == "forwarded" and not values:
-        raise ConfigurationError("forwarded_header: nobody is believed; list your proxies in trusted_proxies")
+        raise ConfigurationError("forwarded_header requires a trusted proxy; list your proxies in trusted_proxies")
     listed = [str(value) for value in values]
     try:
         networks = tuple(ip_network(value) for value in listed if value != UNIX)

@@ -188,7 +188,7 @@ class Desk:
             logger.error("a job failed: %s", reason_of(exc), exc_info=traceback_of(exc, local=self._local))
         return None
 
-    # --- what is dropped
+    # --- dropped jobs
 
     def _drop(self, entry: _Entry) -> None:
         _set_done(entry)
