@@ -1,6 +1,6 @@
 """``python -m asgi_auth``: demo, secret, create-user, migrate, prune, doctor.
 
-Ends with 0 if all is well, 1 if there is a problem or something was refused, 2 if the command line is wrong.
+The exit status is 0 for success, 1 if there is a problem or an error, 2 if the command line is invalid.
 """
 
 import argparse
@@ -28,13 +28,13 @@ OK, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status.
+    """Run one command and return the exit status.
 
     Args:
-        argv: What follows the name of the command; None: what the process was started with.
+        argv: The arguments after the program name; None: the arguments of the process.
 
     Raises:
-        SystemExit: after ``--help`` and ``--version``, and for a command line that is wrong.
+        SystemExit: after ``--help`` and ``--version``, and if the command line is invalid.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -91,14 +91,14 @@ def _create_user(arguments: argparse.Namespace) -> int:
 
 
 def _read_password() -> str:
-    # What is no UTF-8 becomes something that the password policy refuses in its own words.
+    # The password policy rejects the result for bytes that are not UTF-8, with its own message.
     return sys.stdin.buffer.readline().rstrip(b"\r\n").decode("utf-8", "surrogateescape")
 
 
 def _ask_password() -> str:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", GetPassWarning)  # it would show what is typed
+            warnings.simplefilter("error", GetPassWarning)  # getpass would otherwise echo the password
             password = getpass("Password: ")
             again = getpass("Password, again: ")
     except (GetPassWarning, EOFError) as exc:
@@ -113,7 +113,7 @@ def _migrate(arguments: argparse.Namespace) -> int:
 
     async def migrate() -> tuple[int, int]:
         found, newest = await store.versions()
-        if 0 < found < newest:  # nothing is asked: a deployment has nobody to answer
+        if 0 < found < newest:  # no question: a deployment has no person to answer it
             print(_advice(store, found, newest), file=sys.stderr, flush=True)
         return await store.migrate()
 
@@ -123,7 +123,7 @@ def _migrate(arguments: argparse.Namespace) -> int:
 
 
 def _advice(store: Store[Any], found: int, newest: int) -> str:
-    """What to do before the schema changes."""
+    """The advice to print before the schema changes."""
     path = getattr(store, "path", None)
     command = "as you do for this database (PostgreSQL: pg_dump)"
     if path is not None:  # as in docs/stores.md: for the owner only, and never over another file
@@ -153,10 +153,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _load(spec: str) -> Authentication[Any]:
-    """The ``Authentication`` that *spec* names, looked for in the current directory first.
+    """Import the ``Authentication`` that *spec* names. The current directory comes first.
 
     Raises:
-        ConfigurationError: it cannot be imported, or is something else.
+        ConfigurationError: it cannot be imported, or it is another kind of object.
     """
     module, _, path = spec.partition(":")
     sys.path.insert(0, str(Path.cwd()))
@@ -194,7 +194,7 @@ def _closed_after(auth: Authentication[Any], work: Callable[[], Awaitable[T]]) -
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a wrong command line in one line."""
+    """Prints the error of an invalid command line in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"error: {message}; see {self.prog} --help\n")
@@ -215,9 +215,9 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "secret", _secret, "print a fresh secret for Authentication(secret=...)")
     _add_create_user(commands)
     for name, run, text in (
-        ("migrate", _migrate, "bring the database to the newest schema"),
+        ("migrate", _migrate, "upgrade the database to the newest schema"),
         ("prune", _prune, "delete sessions and tokens that have expired"),
-        ("doctor", _doctor, "say what is unsafe in a configuration; ends with 1 if something is"),
+        ("doctor", _doctor, "list unsafe values of a configuration; the exit status is 1 if there are any"),
     ):
         _add_auth(_add(commands, name, run, text))
     return parser

@@ -24,14 +24,14 @@ from asgi_auth.types import Account, Activity, Client, Clock, Session
 U = TypeVar("U")
 
 NAME_LIMIT = 100
-"""Characters of a name on a page or in a mail: it is the user's own choice, and no place for a message."""
+"""The longest name on a page or in a mail, in characters. The user chose it and must not put a message in it."""
 
 
 class Accounts(Generic[U]):
-    """The users of one ``Authentication``, and what the library knows of each.
+    """The users of one ``Authentication``, with their accounts.
 
-    Where a method takes a *user*, it takes the application's own user object or the user's id. So it does with the
-    *actor*, who does it, for the events; None is the application itself.
+    A *user* is the application's own user object or the user's id. An *actor* is the user who acts, in the same forms;
+    the events have the actor. None is the application itself.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Accounts(Generic[U]):
         identity_taken: SourceLimiter,
         special_use: bool,
     ) -> None:
-        """Args: special_use: Whether addresses such as ``a@x.test`` are accepted: on loopback only."""
+        """Args: special_use: True if addresses such as ``a@x.test`` are valid; for loopback only."""
         self._store, self._clock, self._commit, self._hooks = store, clock, commit, hooks
         self._sessions = sessions
         self._drafts = Drafts(store, hooks=hooks, passwords=passwords, special_use=special_use)
@@ -70,19 +70,19 @@ class Accounts(Generic[U]):
     # --- reading
 
     def normalise(self, field: str, text: str) -> tuple[str, str]:
-        """An address or user name as it is kept, and the key by which it is compared.
+        """An address or user name in its stored form, and its key for comparison.
 
         Raises:
-            ValidationError: it is not one; ``fields`` says why.
+            ValidationError: it is invalid; ``fields`` has the reason.
         """
         return self._drafts.normalise(field, text)
 
     async def find(self, field: str, text: str) -> Found[U] | None:
-        """The user with this address or user name, however it is spelled. ValidationError as ``normalise``."""
+        """The user with this address or user name, in any spelling. Raises ValidationError as ``normalise``."""
         return await self._store.users.find(field, self.normalise(field, text)[1])
 
     async def get(self, user: U | str) -> Found[U] | None:
-        """A user and their account as they are now; None if they are gone."""
+        """Read a user and their account again. Returns None if the user does not exist any more."""
         return await self._store.users.get(self.user_id(user))
 
     def user_id(self, user: U | str) -> str:
@@ -90,9 +90,9 @@ class Accounts(Generic[U]):
         return id_of(self._store.users, user)
 
     def display_name(self, user: U) -> str:
-        """What a page or a mail calls *user*: ``display_name``, the address, the user name or the id.
+        """The name of *user* on a page or in a mail: ``display_name``, the address, the user name or the id.
 
-        The user chose it: it is cut to 100 characters, and has only such as can be printed.
+        The user chose it. It is therefore cut to 100 characters, without unprintable ones.
         """
         values = self._store.users.values(user)
         name = getattr(user, "display_name", None) or values.get("email") or values.get("username")
@@ -102,9 +102,9 @@ class Accounts(Generic[U]):
         return None if actor is None else self.user_id(actor)
 
     async def ways_in(self, user: U | str) -> Sequence[Way]:
-        """Every way in that a user has, by all strategies and add-ons, at one instant; none if they are gone.
+        """Every way to sign in that a user has, by all strategies and add-ons; empty if the user does not exist.
 
-        Whether the user is disabled, or a gate would refuse them, makes no difference.
+        One transaction reads them all. The result is the same for a disabled user, or one whom a hook refuses.
 
         Raises:
             StoreUnavailableError: the database does not answer.
@@ -126,19 +126,19 @@ class Accounts(Generic[U]):
         confirmed: bool = False,
         actor: U | str | None = None,
     ) -> U:
-        """Create a user for the application itself, whatever the registration mode is.
+        """Create a user for the application itself, in every registration mode.
 
         Args:
             fields: ``email`` or ``username``, and extra fields of the application's choice.
-            password: None: the user cannot sign in by password until a reset, unless there is a hash.
-            password_hash: In place of a password, the hash that another system made of it, kept as it is. Only what
-                the hasher can verify: bcrypt, unless the application has a hasher of its own.
+            password: The password. None: the user cannot sign in by password until a reset, unless there is a hash.
+            password_hash: Instead of a password, its hash from another system, which is stored unchanged. The hasher
+                must be able to verify it: bcrypt, unless the application has a hasher of its own.
             confirmed: True if the application vouches for the address.
 
         Raises:
-            TypeError: both a password and a hash.
+            TypeError: both a password and a hash are given.
             ValidationError: a field or the password is invalid, or the hash cannot be verified.
-            IdentityTakenError: there is a user with this address or name.
+            IdentityTakenError: another user has this address or name.
             StoreUnavailableError: the database does not answer.
         """
         if password is not None and password_hash is not None:
@@ -161,15 +161,15 @@ class Accounts(Generic[U]):
         confirmed: bool = False,
         actor: U | str | None = None,
     ) -> U:
-        """Write fields of a user. A new address or name ends every session but the *acting* one, and every mail token.
+        """Write fields of a user. A new address or name ends every session except *acting*, and every mail token.
 
-        A new address is unconfirmed, unless it is *confirmed*: the application vouches for it. ``Confirmation`` keeps
-        it back until it is. None takes an address or name away.
+        A new address is unconfirmed, unless *confirmed* is True and the application vouches for it. ``Confirmation``
+        writes an unconfirmed address only after its proof. The value None deletes an address or name.
 
         Raises:
-            ValidationError: a field is invalid, or the user is gone.
+            ValidationError: a field is invalid, or the user does not exist any more.
             IdentityTakenError: another user has this address or name.
-            InvalidTokenError: *acting* has ended since it was loaded, by a reset perhaps; nothing was written.
+            InvalidTokenError: *acting* has ended since it was loaded, such as by a reset. Nothing was written.
         """
         user_id = self.user_id(user)
         draft = Draft(
@@ -211,21 +211,21 @@ class Accounts(Generic[U]):
         proves_mailbox: bool = False,
         actor: U | str | None = None,
     ) -> Found[U]:
-        """Set a password; every other session, mail token and sign-in in flight of the user dies with the old one.
+        """Set a password. This ends every other session, mail token and unfinished sign-in of the user.
 
         Args:
-            found: The user as they were when the proof began; if the account changed since, nothing happens.
-            acting: The session that may live on. It must be alive still: a request may have been held back since.
-            spend: Consumes the token that was shown, in the same transaction.
-            proves_mailbox: The token came by mail. An account that was never confirmed is claimed by it. One that
-                changed to this address and never proved it falls back to the address that it proved last, and keeps its
-                password: who reads the mail of an address is not for that alone the owner of such an account.
+            found: The user and account when the proof began. The account must not have changed since.
+            acting: The session that stays live. It must still be live, as the request may have been delayed.
+            spend: Consumes the token of the client, in the same transaction.
+            proves_mailbox: True if the token came by mail. It claims an account that was never confirmed. An account
+                that changed to this address and never proved it gets back the address that it proved last, and keeps
+                its password: reading the mail of such an address does not prove the ownership of the account.
 
         Raises:
-            ValidationError: the password is rejected; the token stays usable.
-            InvalidTokenError: the account fell back to an earlier address, which ``fields`` tells the client; or the
-                token is spent, *acting* has ended, or the account changed in the meantime.
-            OverloadedError, StoreUnavailableError: nothing was changed.
+            ValidationError: the password is rejected. The token stays valid.
+            InvalidTokenError: the account got back an earlier address, and ``fields`` explains this to the client; or
+                the token was consumed before, *acting* has ended, or the account has changed in the meantime.
+            OverloadedError, StoreUnavailableError: the act failed. Nothing was changed.
         """
         client, now = client or Client(), self._clock()
         if proves_mailbox and is_moved(found.account):
@@ -258,9 +258,9 @@ class Accounts(Generic[U]):
         return None if renewed is None else await work.users.get(user_id)
 
     async def rehash(self, account: Account, replacement: str) -> None:
-        """Keep a newer hash of the password that was just verified; if the hash changed in the meantime, do not.
+        """Store a newer hash of a password that was just verified, unless the hash has changed in the meantime.
 
-        A failure is logged and changes nothing: the sign-in that brought it goes on (PW-9).
+        A failure is logged only. The sign-in continues (PW-9).
         """
         try:
             await self._store.accounts.update(
@@ -274,7 +274,7 @@ class Accounts(Generic[U]):
     # --- states
 
     async def confirm(self, user: U | str, *, actor: U | str | None = None) -> bool:
-        """The application vouches for the address; True for the one call that confirmed it."""
+        """Confirm the address, because the application vouches for it. Only the call that confirms returns True."""
         user_id, now = self.user_id(user), self._clock()
 
         async def act(work: Work[U]) -> bool:
@@ -287,7 +287,7 @@ class Accounts(Generic[U]):
         return await self._commit(act, verb="confirm", actor=self._actor(actor))
 
     async def disable(self, user: U | str, *, actor: U | str | None = None) -> bool:
-        """Lock a user out at once, everywhere; True if they were not locked before."""
+        """Disable a user and end all of their sessions at once. Returns True if the user was not disabled before."""
         user_id, now = self.user_id(user), self._clock()
 
         async def act(work: Work[U]) -> bool:
@@ -301,7 +301,7 @@ class Accounts(Generic[U]):
         return await self._commit(act, verb="disable", actor=self._actor(actor))
 
     async def enable(self, user: U | str, *, actor: U | str | None = None) -> bool:
-        """Let a locked user in again; nothing from before the lock comes back. True if they were locked."""
+        """Enable a disabled user. Earlier sessions and tokens stay ended. Returns True if the user was disabled."""
         user_id = self.user_id(user)
 
         async def act(work: Work[U]) -> bool:
@@ -318,7 +318,7 @@ class Accounts(Generic[U]):
         return await self._commit(act, verb="enable", actor=self._actor(actor))
 
     async def delete(self, user: U | str, *, actor: U | str | None = None) -> bool:
-        """Delete a user and everything that hangs on them; True for the one call that did."""
+        """Delete a user and all of the library's rows for the user. Only the call that deletes returns True."""
         user_id = self.user_id(user)
 
         async def act(work: Work[U]) -> bool:
@@ -331,5 +331,5 @@ class Accounts(Generic[U]):
 
 
 def as_of(account: Account, stamp: bytes | None) -> Account:
-    """*account* with the stamp that was read when the proof began, so that what hangs on it dies with that stamp."""
+    """*account* with the stamp that was read when the proof began. A later change of the stamp then ends its tokens."""
     return replace(account, stamp=stamp or b"")

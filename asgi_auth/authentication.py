@@ -1,4 +1,4 @@
-"""Authentication: binds everything, checks it when it is made, and finishes what the actions decide."""
+"""Authentication: connects and checks all parts at the start, and carries out the outcomes of the actions."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -71,36 +71,36 @@ class Authentication(Generic[U]):
     """Accounts, sessions and tokens of one kind of user.
 
     Args:
-        store: Where they are kept.
+        store: The database of the users, sessions and tokens.
         secret: At least 32 random bytes (``python -m asgi_auth secret``), or several, newest first: the first signs,
-            all verify. Nothing durable depends on it.
+            all verify. No stored data depends on it.
         base_url: Scheme, host and port under which the public reaches the application. ``http`` only for
             ``localhost``, names below it (RFC 6761 section 6.3) and loopback addresses.
         strategies: The ways to sign in.
-        add_ons: What happens around accounts.
-        app_name: What mails and pages call the application; a password must not be made of it. None: the host.
+        add_ons: Further functions around accounts.
+        app_name: The name of the application in mails and pages. A password must not consist of it. None: the host.
         subject_name: The kind of user, when there are several ``Authentication``s; part of every key and row.
         mount_path: Where the plug is mounted, for links.
         registration: ``open``, ``invite_only`` (needs an add-on that opens it) or ``closed``.
-        limits: How often something may happen, whatever the strategy.
+        limits: Limits that apply to every strategy.
         allowed_origins: Further origins whose pages may send requests with our cookies. Also the pages of app shells
             and browser extensions, such as ``capacitor://localhost`` and ``chrome-extension://…``.
         allowed_return_to: Absolute URLs that ``return_to`` may name besides local paths.
-        trusted_proxies: Networks of the proxies whose word about the client's address is believed, and ``unix`` for
-            the one on a UNIX socket, where the application listens on nothing else; none by default.
-        forwarded_header: The one header in which they are believed: ``x-forwarded-for``, or ``forwarded`` (RFC 7239).
-            The proxy has to set it, whatever the client sends.
+        trusted_proxies: Networks of the proxies that may report the client's address. Add ``unix`` for a proxy on a
+            UNIX socket if the application listens on nothing else. None by default.
+        forwarded_header: The one header that these proxies use: ``x-forwarded-for``, or ``forwarded`` (RFC 7239). The
+            proxy must overwrite the header of the client.
         session: Lifetimes of sessions.
-        outbox: How much mail may wait to be sent, and how long the end of the application waits for it.
+        outbox: How much mail may wait, and how long the application waits for it when it ends.
         hasher: How passwords are hashed.
-        password_policy: What a new password must be.
-        scopes: Returns what a user may do in the application, for ``require("orders:read")``; plain or async. Asked at
-            every request of a user who is signed in. None: nothing beside being signed in.
-        pages: Draws the pages of the library: for another look, or for parts of the application's own.
+        password_policy: The rules for new passwords.
+        scopes: Returns the permissions of a user, for ``require("orders:read")``; plain or async. The library calls it
+            at every request of a signed-in user. None: no permissions of the application.
+        pages: Draws the pages of the library. Replace it for another look or for parts of your own.
         translate: ``translate(message, locale)`` returns a text in a language; plain. None: the library's own
             languages (``messages.translate``).
-        locale: ``locale(connection, user)`` chooses the language of a page or a mail; plain. One of the two may be
-            None, and None as the answer leaves it to the browser, as no function does.
+        locale: ``locale(connection, user)`` returns the language of a page or a mail; plain. One of the arguments may
+            be None. If it returns None, or without a function, the browser's language is used.
         clock: Returns the current aware UTC instant.
 
     Raises:
@@ -177,7 +177,7 @@ class Authentication(Generic[U]):
 
     def _check_capabilities(self, users: Sequence[Any], limits: Limits) -> None:
         needs = [(user.name, NEEDS | getattr(user, "needs", frozenset())) for user in users]
-        if self.registration == "open":  # whichever strategy it is that registers
+        if self.registration == "open":  # any strategy may register users
             needs.append(("limits.identity_taken", frozenset({"counters"})))
         counted = [f"limits.{kind}" for kind in get_args(Kind) if getattr(limits, kind) is not None]
         needs += [(name, frozenset({"counters"})) for name in counted]
@@ -294,7 +294,7 @@ class Authentication(Generic[U]):
         return routes
 
     def _all_secrets(self) -> frozenset[str]:
-        """Parameters that no hook and no form drawn again sees: those of every phase, served or not."""
+        """The secret parameters of every phase, served or not. No hook and no redrawn form sees them."""
         parts = (*self._strategies.values(), *self._add_ons.values())
         phases = (phase.secrets for phase in self.routes.values())
         return frozenset({"pending_token"}).union(*phases, *(getattr(part, "secrets", ()) for part in parts))
@@ -334,27 +334,27 @@ class Authentication(Generic[U]):
 
     @property
     def services(self) -> Services[U]:
-        """What strategies and add-ons are bound to."""
+        """The services that strategies and add-ons receive in ``bind``."""
         return self._services
 
     @property
     def upkeep(self) -> Upkeep[U]:
-        """Opens and closes the store, and prunes it; for code that serves requests."""
+        """Opens, closes and prunes the store; for code that serves requests."""
         return self._upkeep
 
     def actions(self, part: TypedActions[F]) -> F:
-        """The actions of a strategy or an add-on, finished, with their types.
+        """The actions of a strategy or an add-on, with their types. Their outcomes are carried out.
 
         ``user, token = await auth.actions(password).sign_in({…})``, where *password* is the ``Password`` in use.
 
         Args:
-            part: What was given to ``strategies`` or ``add_ons``.
+            part: The object that was passed in ``strategies`` or ``add_ons``.
 
         Raises:
-            ConfigurationError: it is another one.
+            ConfigurationError: *part* is another object.
         """
         if not any(part is known for known in self._parts):
-            raise ConfigurationError("actions: give the very object that is in strategies or add_ons")
+            raise ConfigurationError("actions: the object is not in strategies or add_ons; pass the same object")
         parts: Mapping[str, Any] = {**self._strategies, **self._add_ons}
         return cast("F", self._finishing(getattr(part, "name"), parts))  # noqa: B009  # a type variable has no name
 
@@ -367,7 +367,7 @@ class Authentication(Generic[U]):
         return self._finishing(name, self._strategies)
 
     def add_on(self, name: str) -> Any:
-        """The actions of an add-on, likewise."""
+        """The actions of an add-on, by name and without types. Raises as ``strategy``."""
         return self._finishing(name, self._add_ons)
 
     def _finishing(self, name: str, parts: Mapping[str, Any]) -> Any:
@@ -380,11 +380,11 @@ class Authentication(Generic[U]):
     async def sign_in(
         self, user: U, *, client: Client = Client(), remember: bool = False, factor: str = "application"
     ) -> AccessToken:
-        """Sign in a user whom the application has established by itself; every gate is asked.
+        """Sign in a user whom the application has identified by itself. Every hook may still refuse the sign-in.
 
         Raises:
-            AuthenticationFailedError: the user is gone, disabled or not admitted.
-            FactorRequiredError: another factor is missing; ``pending_token`` is for the verb of its strategy.
+            AuthenticationFailedError: the user was deleted or disabled, or a hook refuses the sign-in.
+            FactorRequiredError: another factor is required; pass ``pending_token`` to the method of its strategy.
             StoreUnavailableError: the database does not answer.
         """
 
@@ -399,9 +399,9 @@ class Authentication(Generic[U]):
         return cast("AccessToken", finished.token)
 
     def state(self, connection: Any) -> AuthState:
-        """What a middleware of *this* ``Authentication`` found out about a request, websocket or scope.
+        """The state that a middleware of *this* ``Authentication`` found for a request, websocket or scope.
 
-        ``error`` also says if the request shows a credential that no middleware has looked at: which one is missing.
+        If the request has a credential that no middleware checked, ``error`` names the missing middleware.
         """
         scope = connection if isinstance(connection, dict) else connection.scope
         written = scope.get("asgi_auth")
@@ -414,7 +414,7 @@ class Authentication(Generic[U]):
         return state if error is None else state._replace(error=error)
 
     def user(self, connection: Any) -> U | None:
-        """The user of a request or websocket, with its type; None if nobody is signed in."""
+        """The user of a request or websocket, with its type. Returns None if no user is signed in."""
         scope = connection if isinstance(connection, dict) else connection.scope
         state = scope.get("asgi_auth")
         if not isinstance(state, AuthState) or state.authentication is not self or state.method is None:
@@ -432,16 +432,16 @@ class Authentication(Generic[U]):
         params: Mapping[str, Any] = EMPTY,
         actor: str | None = None,
     ) -> Finished | Outcome | Any:
-        """Run an action and finish what it decides; used by the plug and by ``strategy(name)`` alike.
+        """Run an action and carry out its outcome; for the plug and for ``strategy(name)``.
 
-        Every hook is asked ``before``. A refusal becomes an event and a line of the log, then goes on to the caller.
+        It calls ``before`` of every hook first. A refusal becomes an event and a log line, and is then raised.
 
         Args:
-            activity: What is done.
+            activity: The strategy and phase.
             act: The action.
-            client: Who asks.
-            params: What was sent, without its secrets.
-            actor: The id of the user who is signed in; None: nobody is, or that is not known.
+            client: The client that asks.
+            params: The client's parameters, without secrets.
+            actor: The id of the user who is signed in; None: no user is signed in, or the user is not known.
         """
         running_loop()
         if not self._upkeep.opened:
@@ -457,7 +457,7 @@ class Authentication(Generic[U]):
             except AuthError as exc:
                 if isinstance(exc, AuthenticationFailedError):
                     logger.info("%s refused: %s", ".".join(filter(None, activity)), exc.reason)
-                if acting.whole is None:  # else the act that this is a part of tells of it, if it fails
+                if acting.whole is None:  # otherwise the whole act emits the event, if it fails
                     failed = ActFailed(at=self.clock(), code=exc.code, cause=exc.cause, user_id=exc.user_id)
                     await commit.note(failed)
                 raise
@@ -467,7 +467,7 @@ class Authentication(Generic[U]):
             return outcome
 
     async def finish(self, outcome: Any, client: Client) -> Finished | Outcome | Any:
-        """Turn what an action decided into its effect: a sign-in into a session, by ``sessions.mint`` alone."""
+        """Carry out the outcome of an action. Only ``sessions.mint`` turns a sign-in into a session."""
         if isinstance(outcome, SignedIn):
             return await self._finish_sign_in(outcome, client)
         if isinstance(outcome, Accepted) and outcome.then is not None:
@@ -478,7 +478,7 @@ class Authentication(Generic[U]):
         try:
             token = await self.sessions.mint(outcome, client)
         except (AuthenticationFailedError, UnavailableError):
-            if outcome.settled:  # "not admitted" and "try again" would both be said of what is done
+            if outcome.settled:  # a refusal would suggest that the committed part failed
                 return Accepted(user=outcome.user)
             raise
         return Finished(outcome.user, token)
@@ -486,7 +486,7 @@ class Authentication(Generic[U]):
     # --- life
 
     async def open(self) -> None:
-        """Open the store. Not needed where a lifespan or a middleware does it; opening twice is opening once.
+        """Open the store, if no lifespan or middleware does. A second call does nothing.
 
         Raises:
             ConfigurationError, StoreUnavailableError: as ``Store.open``.
@@ -494,16 +494,16 @@ class Authentication(Generic[U]):
         await self._upkeep.open()
 
     async def close(self) -> None:
-        """Close the store and the hashing threads; both come back by themselves when they are needed again."""
+        """Close the store and the hashing threads. Both open again on their own when required."""
         await self._upkeep.close()
 
     @property
     def closed(self) -> bool:
-        """True from ``close()`` on until it is opened again."""
+        """True after ``close()`` until the store is opened again."""
         return self._upkeep.closed
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Opened, and pruned from time to time, within this block. May be entered several times at once."""
+        """Keep the store open and prune it regularly within this block. Several blocks may be active at once."""
         return self._upkeep.running()
 
     def lifespan(self, app: Any) -> AbstractAsyncContextManager[None]:
@@ -511,10 +511,10 @@ class Authentication(Generic[U]):
         return self._upkeep.running()
 
     async def prune(self) -> int:
-        """Delete what has expired, in small batches; returns how many rows were deleted.
+        """Delete expired rows in small batches. Returns the number of deleted rows.
 
         Raises:
-            ConfigurationError: the database has no schema; none is made.
+            ConfigurationError: the database has no schema; this does not create one.
             StoreUnavailableError: the database does not answer.
         """
         return await self._upkeep.prune()

@@ -1,4 +1,4 @@
-"""Changes of users: who is held, what is written, and the event of it; always inside the caller's transaction."""
+"""Changes of users: locks the user, writes the fields and emits the event, in the caller's transaction."""
 
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
@@ -18,17 +18,17 @@ _GONE = Message("user.gone", "This user does not exist any more.")
 
 
 async def hold(work: Work[U], user_id: str) -> Found[U] | None:
-    """The user, whom nobody else writes until the end of the transaction; None if there is none."""
-    # An update that writes nothing, not a look: else what somebody else writes meanwhile would pass for unchanged.
+    """Lock the user until the end of the transaction and return it. Returns None if there is no such user."""
+    # An empty update, not a read: after a read, the write of another transaction would go unnoticed.
     return await work.users.update(user_id, {}, {})
 
 
 async def hold_as(work: Work[U], user_id: str, stamp: bytes | None = None) -> Found[U]:
-    """As ``hold``, where the user must be there, and have this *stamp* (None: any).
+    """As ``hold``, for a user who must exist and have this *stamp* (None: any).
 
     Raises:
-        ValidationError: the user is gone.
-        InvalidTokenError: the stamp is another one.
+        ValidationError: the user does not exist any more.
+        InvalidTokenError: the account has another stamp.
     """
     held = await hold(work, user_id)
     if held is None:
@@ -39,7 +39,7 @@ async def hold_as(work: Work[U], user_id: str, stamp: bytes | None = None) -> Fo
 
 
 class Changes(Generic[U]):
-    """Writes fields of a user who is held."""
+    """Writes fields of a locked user."""
 
     def __init__(self, store: ScopedStore[U], *, clock: Clock, sessions: Sessions[U], drafts: Drafts[U]) -> None:
         self._store, self._clock, self._sessions, self._drafts = store, clock, sessions, drafts
@@ -60,21 +60,21 @@ class Changes(Generic[U]):
         changes: Mapping[str, Any] = EMPTY,
         reverted: bool = False,
     ) -> Found[U]:
-        """Write *fields*. A new address or user name, and any of *changes*, ends all sessions but the *acting* one.
+        """Write *fields*. A new address or user name, or any of *changes*, ends all sessions except *acting*.
 
         Args:
             work: The transaction.
-            held: The user, held in it.
-            draft: What was asked for, and by whom.
-            fields: Of the draft, normalised.
-            acting: The session that may live on.
-            stamp: What the account must have still; None: whatever it has.
-            changes: What else is written of the account.
-            reverted: True if an earlier address comes back.
+            held: The user, locked in this transaction by ``hold``.
+            draft: The change and its client.
+            fields: The fields of the draft, normalised.
+            acting: The session that stays live.
+            stamp: The stamp that the account must have; None: any.
+            changes: Further columns of the account to write.
+            reverted: True if the account gets an earlier address back.
 
         Raises:
             IdentityTakenError: another user has this address or name.
-            InvalidTokenError: *acting* has ended, or the account changed.
+            InvalidTokenError: *acting* has ended, or the account has changed.
         """
         values, keys = fields
         user_id, before = held.account.user_id, _names_before(self._store.users.values(held.user), values)
@@ -89,7 +89,7 @@ class Changes(Generic[U]):
                 raise InvalidTokenError("the account changed in the meantime", cause="account_changed")
         else:
             await self._sessions.acting(work, acting, user_id)
-        found = await work.users.update(user_id, values, keys) or held  # held, so that it is still there
+        found = await work.users.update(user_id, values, keys) or held  # the lock keeps the user from being deleted
         now, told = self._clock(), as_told(draft)
         if values or changes:
             work.emit(
@@ -110,16 +110,16 @@ class Changes(Generic[U]):
 
 
 def user_gone() -> ValidationError:
-    """For a change of a user who was deleted meanwhile."""
+    """The error for a change of a user who was deleted meanwhile."""
     return ValidationError("the user is gone", fields={"user": _GONE}, cause="unknown_user")
 
 
 def _names_before(values: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
-    """The address and user name that *written* changes, as they are."""
+    """The current values of the address and the user name that *written* changes."""
     names = ("email", "username")
     return {name: values.get(name) for name in names if name in written and written[name] != values.get(name)}
 
 
 def _proven_last(account: Account, email: str | None) -> str | None:
-    """The address of *account*, which has *email*, that was proven last; None if none was."""
+    """The address that *account* proved last, where *email* is its current one; None if it proved none."""
     return account.proven_email if account.confirmed_at is None else email

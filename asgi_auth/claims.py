@@ -1,4 +1,4 @@
-"""Claims: what the first proof of a mailbox makes of the account that has its address, inside a transaction."""
+"""Claims: what a first proof of a mailbox changes in the account with this address, inside a transaction."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -24,7 +24,7 @@ _FREED = Message(
 
 
 class Claims(Generic[U]):
-    """Gives an account, or only its address, to who has proven the mailbox; and takes a change of it back."""
+    """Gives an account, or only its address, to the user who proved the mailbox. Also reverts a change of address."""
 
     def __init__(
         self,
@@ -48,32 +48,32 @@ class Claims(Generic[U]):
         password_hash: str | None = None,
         acting: Session | None = None,
     ) -> Found[U] | None:
-        """The first proof of the mailbox of an account that was never confirmed, inside a transaction (AC-1).
+        """Write the first proof of the mailbox of an account that was never confirmed, inside a transaction (AC-1).
 
-        What a stranger may have planted goes: every session but *acting*, mail tokens and pending changes die with the
-        stamp; hooks are told and drop theirs. A claim by a registration keeps only what that gives. A claim by mail
-        keeps the password and the fields, unless the address was registered more than once with different passwords:
-        then it keeps neither, but for fields that may not be empty.
+        This drops everything that a stranger may have planted. The new stamp ends every session except *acting*, mail
+        tokens and pending changes; the hooks get an event and drop their rows. A claim by a registration keeps only the
+        values of this registration. A claim by mail keeps the password and the fields. If the address was registered
+        more than once with different passwords, it keeps neither, except fields that may not be empty.
 
         Args:
             work: The transaction.
             found: The account as it was when the proof began.
-            registration: The fields of the registration that ends in this claim, and their keys; None: there is none.
-            password_hash: Of the password that was chosen with the proof; None: none was.
-            acting: The session that may live on.
+            registration: The fields and keys of the registration that ends in this claim; None: no registration.
+            password_hash: The hash of the password that the user chose with the proof; None: no password.
+            acting: The session that stays live.
 
         Returns:
-            The account as it is now; None, and nothing is written, if it is confirmed or has changed since *found*.
+            The new account. None if it is already confirmed or has changed since *found*; nothing is then written.
 
         Raises:
             IdentityTakenError: another user has the address or user name of *registration*.
-            ValidationError: a field may not be empty, has no default, and *registration* does not give it.
+            ValidationError: *registration* lacks a required field that has no default.
             InvalidTokenError: *acting* has ended.
         """
         now, user_id = self._clock(), found.account.user_id
-        # The user is held first, as in every change, so that nobody waits in a circle.
+        # Every change locks the user first, so that no two transactions wait for each other.
         held = await hold(work, user_id)
-        first = found.account.proven_email is None  # else it is the proof of a changed address, and nobody's claim
+        first = found.account.proven_email is None  # otherwise this proves a changed address and is no claim
         contested = first and registration is None and await self._is_contested(work, found)
         if registration is None and password_hash is None and not contested:
             password_hash = found.account.password_hash
@@ -116,15 +116,15 @@ class Claims(Generic[U]):
         strategy: str | None = None,
         client: Client | None = None,
     ) -> Found[U]:
-        """Write what was kept back until its owner proved it, inside a transaction; a proven address is confirmed.
+        """Write a change that waited for a proof, inside a transaction. A proven address becomes confirmed.
 
         Args:
-            stamp: That of the account when the change was asked for.
-            acting: The session that may live on, though the address changes.
+            stamp: The stamp of the account when the user asked for the change.
+            acting: The session that stays live although the address changes.
 
         Raises:
-            IdentityTakenError: another user has this address or name by now.
-            InvalidTokenError: the account changed since.
+            IdentityTakenError: another user has taken this address or name meanwhile.
+            InvalidTokenError: the account has changed since.
         """
         now, client = self._clock(), client or Client()
         held = await hold_as(work, user_id, stamp)
@@ -145,12 +145,13 @@ class Claims(Generic[U]):
     ) -> Found[U]:
         """Give an account back to the owner of its earlier address, inside a transaction.
 
-        The person who changed it knew the password. So the password is removed, with every session, mail token and
-        pending change. An account that has taken this address meanwhile, and never proven it, loses it.
+        The person who changed the address knew the password. This therefore deletes the password and ends every
+        session, mail token and pending change. Another account that took this address meanwhile and never proved it
+        loses it.
 
         Raises:
-            IdentityTakenError: another user has proven this address by now.
-            ValidationError: the user is gone.
+            IdentityTakenError: another user has proven this address meanwhile.
+            ValidationError: the user does not exist any more.
         """
         now, fields = self._clock(), {"email": email}
         held = await hold_as(work, user_id)
@@ -162,7 +163,7 @@ class Claims(Generic[U]):
             client=client or Client(),
             confirmed_at=now,
         )
-        # Else a thief would register the earlier address of a stolen account, and nothing could be taken back.
+        # Otherwise a thief could register the earlier address of a stolen account and prevent the reversion.
         other = await self._changes.owner_of(work, email)
         if other is not None and other.account.user_id != user_id and other.account.confirmed_at is None:
             await self.take_address(work, other, strategy, draft.client)
@@ -176,19 +177,19 @@ class Claims(Generic[U]):
     ) -> None:
         """Take an address from an account that changed to it and never proved it, inside a transaction.
 
-        For who proves the mailbox by mail, and not from a session of that account. The account falls back to the
-        address that it proved last (to none, if another account has proven that one by now); its sessions, mail tokens
-        and pending changes die. Nothing happens if no such account has the address.
+        Call this if a user proves the mailbox by mail, and not from a session of that account. The account gets back
+        the address that it proved last, or no address if another account has proven that one. Its sessions, mail tokens
+        and pending changes end. Nothing happens if no such account has the address.
         """
         found = await self._changes.owner_of(work, email)
         if found is not None and is_moved(found.account):
             await self.take_address(work, found, strategy, client or Client())
 
     async def fall_back(self, found: Found[U], strategy: str | None, client: Client, work: Work[U]) -> None:
-        """Take its unproven address from an account, which must be as it was when the proof began.
+        """Take the unproven address from an account that has not changed since the proof began.
 
         Raises:
-            InvalidTokenError: the account changed since.
+            InvalidTokenError: the account has changed since.
         """
         held = await hold_as(work, found.account.user_id, found.account.stamp)
         await self.take_address(work, held, strategy, client)
@@ -201,14 +202,14 @@ class Claims(Generic[U]):
         client: Client,
         waiting: frozenset[str] = frozenset(),
     ) -> None:
-        """Take its unproven address from an account, which falls back to the one that it proved last, if there is one.
+        """Take the unproven address from an account and give it back the address that it proved last, if any.
 
-        If another account has that one without a proof, it loses it first. *waiting* are the accounts that are being
-        handled, so that two of them never wait for each other.
+        Another account that has the earlier address without a proof loses it first. *waiting* holds the accounts in
+        progress, so that two of them never wait for each other.
         """
         held = await hold(work, found.account.user_id)
         if held is None or held.account != found.account or held.account.disabled_at is not None:
-            return  # something else came first
+            return  # the account has changed meanwhile
         user_id, earlier = held.account.user_id, held.account.proven_email
         other = None if earlier is None else await self._changes.owner_of(work, earlier)
         if other is not None and other.account.confirmed_at is None and other.account.user_id not in waiting:
@@ -228,15 +229,15 @@ class Claims(Generic[U]):
 
 
 def is_moved(account: Account) -> bool:
-    """Whether an account changed to an address that it never proved, and had proven another one before.
+    """True if the account changed to an address that it never proved, and had proven another one before.
 
-    Such an address never carries the account: who proves it by mail gets the address and nothing else.
+    Proving such an address by mail gives the user the address only, not the account.
     """
     return account.confirmed_at is None and account.proven_email is not None and account.disabled_at is None
 
 
 def address_freed() -> InvalidTokenError:
-    """What to tell the user who proved an address that an account had only changed to: that account is not theirs."""
+    """The error for a user who proved an address to which another account had changed without a proof."""
     return InvalidTokenError(
         "the account had changed to this address without a proof", fields={"email": _FREED}, cause="unproven_address"
     )

@@ -1,4 +1,4 @@
-"""Commit: one change, with its hooks, its events and its jobs; and the act that all of them belong to."""
+"""Commit: writes one change in a transaction, with its hooks, events and jobs, as part of an act."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, Token
@@ -20,17 +20,17 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Acting:
-    """An act that is under way, or a part of one that has an actor of its own."""
+    """An act in progress, or a part of one with an actor of its own."""
 
     act: Act
     owner: object
     """The ``Commit`` whose act it is."""
     whole: "Acting | None" = None
-    """The act that this is a part of; None: it is the act itself."""
+    """The act that contains this part; None: this is the whole act."""
     told: int = 0
-    """How many events of the act hooks were told."""
+    """How many events of the act the hooks have received."""
     over: bool = False
-    """True once it has ended. A task that outlives it begins acts of its own."""
+    """True once the act has ended. A task that outlives the act starts a new one."""
     _token: "Token[Acting | None] | None" = None
 
     @property
@@ -39,12 +39,12 @@ class Acting:
         return self.whole or self
 
     def __enter__(self) -> Self:
-        """What happens within the block belongs to it. Entered once."""
+        """Everything inside the block belongs to this act. Enter it only once."""
         self._token = _acting.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """It is over."""
+        """End the act."""
         self.over = True
         _acting.reset(cast("Token[Acting | None]", self._token))
 
@@ -55,9 +55,9 @@ _acting: ContextVar[Acting | None] = ContextVar("asgi_auth_act", default=None)
 class Commit(Generic[U]):
     """Commits acts: ``await commit(act)``.
 
-    One transaction, shielded from cancellation: the act's guarded statements, then every hook for every event in
-    order, then the commit. Then the jobs, outside of the shield: after the response under the plug, awaited without
-    HTTP.
+    One transaction, shielded from cancellation, runs the statements of the act, then every hook for every event in
+    order, and then commits. The jobs run afterwards, outside of the shield. Under the plug they run after the response;
+    without HTTP the caller awaits them.
     """
 
     def __init__(self, store: ScopedStore[U], hooks: Sequence[Hook], clock: Clock, jobs: Jobs) -> None:
@@ -66,15 +66,15 @@ class Commit(Generic[U]):
         self.jobs.on_drop = self._note_dropped
 
     def acting(self, activity: Activity, *, client: Client | None = None, actor: str | None = None) -> Acting:
-        """Within the ``with`` block of this whatever happens belongs to one act, and so do its jobs.
+        """Begin an act: everything in its ``with`` block, and every job from there, belongs to one act.
 
-        If an act is open already, it is that one.
+        If an act is already open, the block joins it.
 
         Args:
-            activity: What is done.
-            client: Who asks; None: the application, or the client of the act that is open.
-            actor: The id of the user who does it; None: nobody who is signed in, or the application, or the actor of
-                the act that is open.
+            activity: The strategy and phase of the act.
+            client: The client that asks; None: the client of the open act, or the application.
+            actor: The id of the user who acts. None: the actor of the open act, or the application, or a client that is
+                not signed in.
         """
         known = self._current()
         if known is None:
@@ -85,18 +85,18 @@ class Commit(Generic[U]):
         return Acting(act, self, known.root)
 
     def _current(self) -> Acting | None:
-        """The act that is open here, if it is one of this ``Authentication``."""
+        """The open act, if it belongs to this ``Authentication``."""
         acting = _acting.get()
         return acting if acting is not None and acting.owner is self and not acting.over else None
 
     @property
     def locale(self) -> str:
-        """The language of the client whose act is open; English where there is none."""
+        """The language of the client of the open act; English if no act is open."""
         acting = self._current()
         return Client().locale if acting is None else acting.act.client.locale
 
     def schedule(self, job: Job) -> Awaitable[None]:
-        """Have *job* done, as ``Jobs.schedule``; what happens in it belongs to the act that is open."""
+        """Schedule *job*, as ``Jobs.schedule``. Everything that the job does belongs to the open act."""
         acting = self._current()
         if acting is None:
             return self.jobs.schedule(job)
@@ -116,17 +116,16 @@ class Commit(Generic[U]):
         client: Client | None = None,
         actor: str | None = None,
     ) -> T:
-        """Run *act* in a transaction and commit it; whatever it or a hook raises rolls everything back.
+        """Run *act* in a transaction and commit it. An exception of the act or of a hook rolls everything back.
 
         Args:
-            act: What is done.
-            verb: What the application does by itself, where this is not part of an act; with *client* and *actor* as in
-                ``acting``.
-            client: Who asks.
-            actor: Who does it.
+            act: Writes the change, with the stores of the transaction.
+            verb: The name of the method that the application called. It is used if no act is open.
+            client: As in ``acting``.
+            actor: As in ``acting``.
 
         Raises:
-            StoreUnavailableError: the database does not answer; nothing was changed.
+            StoreUnavailableError: the database does not answer. Nothing was changed.
         """
         with self.acting(Activity(None, verb), client=client, actor=actor) as acting:
             return await self.jobs.shielded(self._transact(act, acting))
@@ -134,7 +133,7 @@ class Commit(Generic[U]):
     async def _transact(self, act: Callable[[Work[U]], Awaitable[T]], acting: Acting) -> T:
         async with self._store.transaction() as work:
             result = await act(work)
-            for event in work.events:  # grows while it is walked: a hook may emit too
+            for event in work.events:  # the list grows during the loop: a hook may emit events
                 acting.root.told += 1
                 told = _told(event, acting.act)
                 for hook in self._hooks:
@@ -144,7 +143,7 @@ class Commit(Generic[U]):
         return result
 
     async def note(self, event: Event) -> None:
-        """Tell the hooks of a failure, in a short transaction of its own, after the response; never raises."""
+        """Send *event* to the hooks after the response, in a short transaction of its own. Never raises."""
         if (acting := self._current()) is not None:
             acting.root.told += 1
         if self._is_heard():

@@ -1,4 +1,4 @@
-"""Checks of what ``Authentication`` is given. What is refused is a ConfigurationError that names the parameter."""
+"""Checks of the parameters of ``Authentication``. Each raises ConfigurationError that names the invalid parameter."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -20,14 +20,14 @@ _ABSOLUTE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
 
 
 def listed(parameter: str, parts: object) -> Sequence[Any]:
-    """*parts*, if they are a list."""
+    """Return *parts* if they are a list."""
     if isinstance(parts, str) or not isinstance(parts, Sequence):
         raise ConfigurationError(f"{parameter} must be a list")
     return parts
 
 
 def check_kinds(store: object, parts: Sequence[object], hasher: object) -> None:
-    """Whether everything is an object of its kind, not a class whose parentheses were forgotten, a name or a path."""
+    """Check that each value is an object of its kind, not a class without parentheses, a name or a path."""
     if isclass(store) or not hasattr(store, "scope"):
         raise ConfigurationError("store must be a store, such as SQLiteStore('app.db')")
     for part in parts:
@@ -40,7 +40,7 @@ def check_kinds(store: object, parts: Sequence[object], hasher: object) -> None:
 
 
 def check_options(session: object, password_policy: object, limits: object, outbox: object, clock: object) -> None:
-    """Whether each is of its kind."""
+    """Check that each value is of its kind."""
     if not isinstance(session, SessionOptions):
         raise ConfigurationError("session must be a SessionOptions(…)")
     if not isinstance(password_policy, PasswordPolicy):
@@ -53,14 +53,14 @@ def check_options(session: object, password_policy: object, limits: object, outb
 
 
 def check_pages(pages: object) -> Pages:
-    """*pages*, if they can draw."""
+    """Return *pages* if it is a ``Pages``."""
     if not isinstance(pages, Pages):
         raise ConfigurationError("pages must be a Pages(…), or an object of a subclass")
     return pages
 
 
 def check_clock(clock: object) -> None:
-    """Whether it returns what it should."""
+    """Check that *clock* is a plain function and returns an aware UTC datetime."""
     now = clock() if callable(clock) else None
     if not isinstance(now, datetime) or now.utcoffset() != timedelta(0):
         discard(now)
@@ -68,22 +68,22 @@ def check_clock(clock: object) -> None:
 
 
 def check_name(parameter: str, name: object) -> str:
-    """*name*, if it can be part of a path, a cookie and a key."""
+    """Return *name* if it can be part of a path, a cookie and a key."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigurationError(f"{parameter}: {name!r} must be lower-case letters, digits and _")
     return name
 
 
 def check_urls(parameter: str, urls: Iterable[str]) -> frozenset[str]:
-    """*urls*, if all of them are absolute."""
-    listed = frozenset(urls)  # of a text: its characters, none of which is a URL
+    """Return *urls* if all of them are absolute."""
+    listed = frozenset(urls)  # a single text gives its characters, which are not URLs
     if not all(_ABSOLUTE_URL.fullmatch(url) for url in listed):
         raise ConfigurationError(f"{parameter} must be a list of absolute URLs")
     return listed
 
 
 def check_mount_path(mount_path: str) -> str:
-    """*mount_path*, if it is one."""
+    """Return *mount_path* if it is valid."""
     if not _MOUNT_PATH.fullmatch(mount_path or ""):
         raise ConfigurationError("mount_path must be like '/auth'")
     return mount_path

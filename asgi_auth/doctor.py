@@ -1,6 +1,6 @@
-"""What is unsafe in a configuration that works; ``python -m asgi_auth doctor`` prints it.
+"""Finds unsafe values in a valid configuration, for ``python -m asgi_auth doctor``.
 
-What nobody may do, such as a short secret, is not here: the constructor of ``Authentication`` refuses it.
+The constructor of ``Authentication`` rejects values that are never acceptable, such as a short secret.
 """
 
 import os
@@ -24,10 +24,10 @@ _CLOCK_SKEW = timedelta(minutes=1)
 
 
 class Finding(NamedTuple):
-    """One thing to look at, and what to do about it."""
+    """One finding, with advice."""
 
     unsafe: bool
-    """False: worth knowing, but no danger."""
+    """True if it is dangerous; False if it is only a note."""
     parameter: str
     advice: str
 
@@ -36,9 +36,9 @@ class Finding(NamedTuple):
 
 
 async def examine(auth: Authentication[Any]) -> Sequence[Finding]:
-    """Everything that is unsafe or worth knowing about *auth* and its database, which is opened and closed again.
+    """Return the findings about *auth* and its database. The database is opened and closed again.
 
-    Neither a database nor a table is made; a database that cannot be opened is a finding.
+    This creates no database and no table. A database that cannot be opened is a finding.
     """
     findings = [finding for check in _CHECKS for finding in check(auth)]
     return [*findings, *_check_files(auth), *await _check_store(auth)]
@@ -72,7 +72,7 @@ def _check_sessions(auth: Authentication[Any]) -> Iterator[Finding]:
 def _check_origins(auth: Authentication[Any]) -> Iterator[Finding]:
     for origin in sorted(auth.site.origins - {auth.base_url}):
         if origin.startswith("http://"):
-            yield Finding(True, "allowed_origins", f"whoever is on the network can be {origin}; use https")
+            yield Finding(True, "allowed_origins", f"an attacker on the network can impersonate {origin}; use https")
 
 
 def _check_proxies(auth: Authentication[Any]) -> Iterator[Finding]:
@@ -96,7 +96,7 @@ def _check_registration(auth: Authentication[Any]) -> Iterator[Finding]:
     confirmed = any(hook.proves_addresses for hook in auth.services.hooks)
     if auth.registration == "open" and "register" in phases and not confirmed:
         yield Finding(
-            False, "registration", "anybody can register an address of somebody else; add a Confirmation or close it"
+            False, "registration", "users can register an address that they do not own; add a Confirmation or close it"
         )
 
 
@@ -110,14 +110,14 @@ def _check_senders(auth: Authentication[Any]) -> Iterator[Finding]:
     for parameter, sender in auth.services.mailing.senders:
         name = type(sender).__name__
         if getattr(sender, "local_only", False):
-            yield Finding(True, parameter, f"{name} shows links to whoever reads the log; use SMTPSender or your own")
+            yield Finding(True, parameter, f"{name} shows links to all readers of the log; use SMTPSender or your own")
         elif isinstance(sender, MemorySender):
             yield Finding(True, parameter, f"{name} delivers nothing; use SMTPSender or your own")
 
 
 def _check_clock(auth: Authentication[Any]) -> Iterator[Finding]:
     if abs(auth.clock() - datetime.now(UTC)) > _CLOCK_SKEW:
-        yield Finding(True, "clock", "it is not the clock of this machine; leave it out")
+        yield Finding(True, "clock", "it differs from the clock of this machine; leave it out")
 
 
 _CHECKS = (
@@ -138,14 +138,14 @@ _CHECKS = (
 
 
 def _path(auth: Authentication[Any]) -> Path | None:
-    """The database file; None where the database is none."""
+    """The database file; None if the database is not a file."""
     path = getattr(auth.store, "path", None)
     return None if path is None else Path(path)
 
 
 def _check_files(auth: Authentication[Any]) -> Iterator[Finding]:
     path = _path(auth)
-    if path is None or os.name != "posix":  # elsewhere the mode says nothing
+    if path is None or os.name != "posix":  # on other systems the mode has no meaning
         return
     for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
         if file.exists() and (mode := stat.S_IMODE(file.stat().st_mode)) & 0o077:
@@ -158,7 +158,7 @@ async def _check_store(auth: Authentication[Any]) -> Sequence[Finding]:
         if await makes_tables(auth.store):
             return [Finding(False, "store", _not_made_yet(path))]
         await auth.open()
-    except ConfigurationError as exc:  # says what to do
+    except ConfigurationError as exc:  # its text has the remedy
         return [Finding(True, "store", exc.reason.removeprefix("store: "))]
     except StoreUnavailableError as exc:
         return [Finding(True, "store", f"it cannot be opened ({exc.reason}); check where it is, and its rights")]

@@ -1,4 +1,4 @@
-"""Drafts: what will be written of a user, as the hooks have made it, normalised, with the password's hash."""
+"""Drafts: passes them through the hooks, normalises their fields and hashes their passwords."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,20 +16,20 @@ from asgi_auth.types import EMPTY, Client
 U = TypeVar("U")
 
 Fields = tuple[dict[str, Any], dict[str, str]]
-"""What is written of a user, by logical name, and the key by which each address or user name in it is compared."""
+"""The fields of a user to write, by logical name; and the key of each address or user name for comparison."""
 
 
 class Drafts(Generic[U]):
-    """Asks the hooks about a draft and checks what is left to write."""
+    """Passes a draft through the hooks and checks its fields."""
 
     def __init__(
         self, store: ScopedStore[U], *, hooks: Sequence[Hook], passwords: Passwords, special_use: bool
     ) -> None:
-        """Args: special_use: Whether addresses such as ``a@x.test`` are accepted: on loopback only."""
+        """Args: special_use: True if addresses such as ``a@x.test`` are valid; for loopback only."""
         self._store, self._hooks, self._passwords, self._special_use = store, hooks, passwords, special_use
 
     async def prepare(self, draft: Draft) -> Draft:
-        """*draft* as the hooks have altered it, each after the one before it."""
+        """Pass *draft* through every hook in order, and return the result."""
         for hook in self._hooks:
             draft = await hook.prepare(draft)
             if not isinstance(draft, Draft):
@@ -37,10 +37,10 @@ class Drafts(Generic[U]):
         return draft
 
     def normalise(self, field: str, text: str) -> tuple[str, str]:
-        """An address or user name as it is kept, and the key by which it is compared.
+        """An address or user name in its stored form, and its key for comparison.
 
         Raises:
-            ValidationError: it is not one; ``fields`` says why.
+            ValidationError: it is invalid; ``fields`` has the reason.
         """
         try:
             return parse_email(text, special_use=self._special_use) if field == "email" else parse_username(text)
@@ -48,7 +48,7 @@ class Drafts(Generic[U]):
             raise ValidationError(f"{field} refused", fields={field: said(exc)}) from exc
 
     def normalise_fields(self, fields: Mapping[str, Any]) -> Fields:
-        """Normalise every address and user name among *fields*. ValidationError names each one that is invalid."""
+        """Normalise every address and user name in *fields*. Raises ValidationError that names each invalid one."""
         values, keys, problems = dict(fields), dict[str, str](), dict[str, str]()
         for field in ("email", "username"):
             value = fields.get(field)
@@ -68,7 +68,7 @@ class Drafts(Generic[U]):
         return values, keys
 
     def check_hash(self, password_hash: str | None) -> None:
-        """ValidationError if the hash of another system is none that can be verified."""
+        """Raise ValidationError if the hasher cannot verify the hash of another system."""
         try:
             if password_hash is not None:
                 self._passwords.check_hash(password_hash)
@@ -76,7 +76,7 @@ class Drafts(Generic[U]):
             raise ValidationError("password hash refused", fields={"password_hash": said(exc)}) from exc
 
     async def hash(self, password: object, values: Mapping[str, Any], client: Client) -> str:
-        """The hash of a new password. ValidationError if it is invalid, or made of the *values* of its user."""
+        """Hash a new password. Raises ValidationError if it is invalid, or consists of the *values* of its user."""
         if not isinstance(password, str):
             raise ValidationError("password is not text", fields={"password": NOT_TEXT})
         context = [value for value in values.values() if isinstance(value, str)]
@@ -87,5 +87,5 @@ class Drafts(Generic[U]):
 
 
 def as_told(draft: Draft) -> Draft:
-    """*draft* as an event has it: nothing that was sent, which may be secret, and nothing to be called again."""
+    """*draft* for an event: without the client's parameters, which may be secret, and without its functions."""
     return replace(draft, params=EMPTY, spend=None, follow_up=None, is_password_of=None)

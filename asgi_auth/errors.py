@@ -17,9 +17,8 @@ AuthError
 │  └─ OverloadedError, StoreUnavailableError
 └─ SenderError, ProviderError
 
-``code``, ``status``, ``title``, ``detail``, ``fields`` and ``headers`` may be shown to anybody. ``reason`` says what
-really happened and is for the log only: an answer that carried it would tell a stranger which half of a credential was
-right.
+Every client may see ``code``, ``status``, ``title``, ``detail``, ``fields`` and ``headers``. ``reason`` has the real
+cause and is for the log only. In a response it would reveal which half of a credential was right.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,30 +49,30 @@ Cause = Literal[
     "wrong_code",
     "wrong_password",
 ]
-"""Why an act was refused, in one word. Only the log and events have it."""
+"""Why an act was refused, as one word. Only the log and the events have it."""
 
 
 class AuthError(Exception):
     """The root of every error that this package raises on purpose.
 
     Args:
-        reason: What happened, for the log; never shown to a client.
-        fields: Messages by the name of the parameter that they are about; shown to the client.
-        detail: What the client has to do differently, in a sentence or two; shown to the client. It must not depend
-            on a secret. Empty: the title says enough.
-        headers: HTTP headers that the answer must carry.
-        cause: The same as *reason* in one word, for events; None: that of the class.
-        user_id: Whom it is about, for events; None if that is not known.
+        reason: The real cause, for the log. No client sees it.
+        fields: Messages by the name of their parameter. The client sees them.
+        detail: What the client must do differently, in a sentence or two. The client sees it. It must not depend on a
+            secret. Empty: the title is sufficient.
+        headers: HTTP headers that the response must have.
+        cause: The same as *reason* as one word, for events; None: the cause of the class.
+        user_id: The id of the user whom the error is about, for events; None if that is not known.
     """
 
     code: ClassVar[str] = "auth_error"
     """Stable and public: programs may compare it."""
     status: ClassVar[int] = 500
-    """The HTTP status of the answer."""
+    """The HTTP status of the response."""
     title: ClassVar[Message] = Message("error.internal", "Something went wrong")
-    """What happened, for anybody to see: the same for every cause. The heading of a page, without a full stop."""
+    """What happened, for the client: the same for every cause. It is the heading of a page, without a full stop."""
     advice: ClassVar[Message] = Message("error.internal.advice", "Please try again later.")
-    """What a person can do now, as sentences."""
+    """What the user can do now, in sentences."""
     cause: Cause = "internal"
 
     def __init__(
@@ -95,14 +94,14 @@ class AuthError(Exception):
 
 
 class ConfigurationError(AuthError):
-    """The application is not configured correctly. Raised at start; the message names the parameter."""
+    """The configuration is invalid. It is raised at the start and names the parameter."""
 
     code = "configuration_error"
     title = Message("error.configuration", "The application is not configured correctly")
 
 
 class RequestError(AuthError):
-    """The request itself cannot be served."""
+    """The request is invalid."""
 
     code = "request_error"
     status = 400
@@ -112,7 +111,7 @@ class RequestError(AuthError):
 
 
 class MalformedRequestError(RequestError):
-    """The request could not be read: broken JSON, a parameter given twice, two credentials at once."""
+    """The request is malformed: invalid JSON, a repeated parameter, or two credentials at once."""
 
     code = "malformed_request"
     status = 400
@@ -129,7 +128,7 @@ class RouteNotFoundError(RequestError):
 
 
 class MethodNotAllowedError(RequestError):
-    """The phase exists but not for this method; ``headers`` carries Allow (RFC 9110 section 15.5.6)."""
+    """The phase does not support this method; ``headers`` has Allow (RFC 9110 section 15.5.6)."""
 
     code = "method_not_allowed"
     status = 405
@@ -164,7 +163,7 @@ class MediaTypeError(RequestError):
 
 
 class MisdirectedRequestError(RequestError):
-    """A local instance was asked under a foreign Host: DNS rebinding (RFC 9110 section 15.5.20)."""
+    """A local instance got a request for a foreign Host: DNS rebinding (RFC 9110 section 15.5.20)."""
 
     code = "misdirected_request"
     status = 421
@@ -172,7 +171,7 @@ class MisdirectedRequestError(RequestError):
 
 
 class ValidationError(AuthError):
-    """Some parameters are invalid. ``fields`` says which ones and why. Nothing was stored or consumed."""
+    """Some parameters are invalid; ``fields`` has the reason for each. Nothing was stored or consumed."""
 
     code = "validation_failed"
     status = 422
@@ -182,7 +181,7 @@ class ValidationError(AuthError):
 
 
 class IdentityTakenError(ValidationError):
-    """Another account has this address or name already."""
+    """Another account already has this address or name."""
 
     code = "identity_taken"
     title = Message("error.taken", "There is already an account with this address or name")
@@ -190,7 +189,7 @@ class IdentityTakenError(ValidationError):
 
 
 class AuthenticationFailedError(AuthError):
-    """The credentials were refused. Says the same whatever was wrong with them."""
+    """The credentials were rejected. The client gets the same answer for every cause."""
 
     code = "authentication_failed"
     status = 401
@@ -200,7 +199,7 @@ class AuthenticationFailedError(AuthError):
 
 
 class InvalidTokenError(AuthenticationFailedError):
-    """A token that is not live: unknown, altered, used, expired, retired or made for something else.
+    """The token is not live: unknown, altered, consumed, expired, retired or issued for another purpose.
 
     The code is the error value of RFC 6750 section 3.1.
     """
@@ -216,11 +215,11 @@ class InvalidTokenError(AuthenticationFailedError):
 
 
 class FactorRequiredError(AuthError):
-    """The sign-in waits for another factor. It is no failure: the first factor was right.
+    """The sign-in waits for another factor. This is not a failure: the first factor was proven.
 
     Args:
-        factors: The names of those that would do, any of them.
-        pending_token: What the next step shows of this sign-in; a secret.
+        factors: The names of the possible factors. One of them is required.
+        pending_token: The secret token with which the next step continues this sign-in.
     """
 
     code = "factor_required"
@@ -234,7 +233,7 @@ class FactorRequiredError(AuthError):
 
 
 class ForbiddenError(AuthError):
-    """Known, but not allowed to do this."""
+    """The user is known, but not allowed to do this."""
 
     code = "forbidden"
     status = 403
@@ -253,7 +252,7 @@ class CrossSiteError(ForbiddenError):
 
 
 class NotFreshError(ForbiddenError):
-    """The user has to prove again who they are: the last proof in this session is too old, or a factor is missing."""
+    """The user must prove a factor again: the last proof in this session is too old, or a factor is missing."""
 
     code = "not_fresh"
     title = Message("error.not_fresh", "Confirm who you are to do this")
@@ -262,7 +261,7 @@ class NotFreshError(ForbiddenError):
 
 
 class RateLimitedError(AuthError):
-    """Too many tries; ``headers`` carries Retry-After (RFC 6585 section 4)."""
+    """There were too many tries; ``headers`` has Retry-After (RFC 6585 section 4)."""
 
     code = "rate_limited"
     status = 429
@@ -272,7 +271,7 @@ class RateLimitedError(AuthError):
 
 
 class UnavailableError(AuthError):
-    """A dependency does not answer at the moment. Nothing was lost or consumed; try again."""
+    """A required service does not answer now. Nothing was lost or consumed. The client may try again."""
 
     code = "unavailable"
     status = 503
@@ -286,21 +285,21 @@ class UnavailableError(AuthError):
 
 
 class OverloadedError(UnavailableError):
-    """More passwords wait to be hashed than can be served."""
+    """Too many passwords wait to be hashed."""
 
     code = "overloaded"
 
 
 class StoreUnavailableError(UnavailableError):
-    """The database is locked, read-only, full or gone."""
+    """The database is locked, read-only, full or unreachable."""
 
     code = "store_unavailable"
 
 
 class SenderError(AuthError):
-    """A message could not be handed over. Never reaches a client.
+    """A sender could not send a message. No client sees this error.
 
-    Its text is for the log and for ``DeliveryFailed``: it says why, and holds no address, token or password.
+    Its text is for the log and for ``DeliveryFailed``. It has the reason, but no address, token or password.
     """
 
     code = "sender_error"
@@ -308,7 +307,7 @@ class SenderError(AuthError):
 
 
 class ProviderError(AuthError):
-    """An identity provider misbehaved. Never reaches a client."""
+    """An identity provider gave an invalid answer. No client sees this error."""
 
     code = "provider_error"
     title = Message("error.provider", "The identity provider did not answer as it should")

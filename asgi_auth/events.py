@@ -1,4 +1,4 @@
-"""What happened, for ``Hook.within``: Event and its kinds."""
+"""The events that ``Hook.within`` receives: Event and its kinds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What happened, for ``Hook.within``."""
+    """One event, for ``Hook.within``."""
 
     name: ClassVar[str] = "event"
     at: datetime
     act_id: str = ""
-    """The same for all that happens in one act. This and the next three are filled in when the event is told."""
+    """The same for all events of one act. The library fills in this and the next three for the hooks."""
     activity: Activity = Activity(None, None)
-    """Which strategy and phase. For a call of the application's own it is ``Activity(None, name_of_the_method)``."""
+    """The strategy and phase. For a call by the application it is ``Activity(None, name_of_the_method)``."""
     actor: str | None = None
-    """The id of the user who did it; None: nobody who was signed in, or the application."""
+    """The id of the user who acted; None: the client was not signed in, or the application acted."""
     client: Client = Client()
     user_id: str | None = None
-    """To whom it happened; None if that is nobody, or not known."""
+    """The id of the user whom the event is about; None if there is no such user, or if it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserCreated(Event):
-    """A user and their account exist."""
+    """A user and their account were created."""
 
     name: ClassVar[str] = "user.created"
     user: Any
@@ -47,19 +47,19 @@ class UserChanged(Event):
     name: ClassVar[str] = "user.changed"
     user: Any
     account: Account
-    """As it is now, with its new stamp if there is one."""
+    """The account after the change, with its new stamp if there is one."""
     draft: Draft
     before: Mapping[str, Any] = field(default=EMPTY, repr=False)
-    """The address and the user name, whichever has changed, as they were."""
+    """The earlier address and user name; only those that changed."""
     was_confirmed: bool = False
-    """Whether the address had been proven before."""
+    """True if the earlier address was proven."""
     reverted: bool = False
-    """True where the owner of the earlier address has taken the change back."""
+    """True if the account got its earlier address back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChangeAsked(Event):
-    """A change was asked for that waits for its proof; nothing is written yet. ``draft.pending`` has the fields."""
+    """A user asked for a change that waits for a proof. Nothing is written yet. ``draft.pending`` has the fields."""
 
     name: ClassVar[str] = "user.change_asked"
     user: Any
@@ -69,14 +69,14 @@ class UserChangeAsked(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChangeCancelled(Event):
-    """A user dropped what waited for its proof."""
+    """A user cancelled a change that waited for its proof."""
 
     name: ClassVar[str] = "user.change_cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserConfirmed(Event):
-    """The mailbox was proven; ``claimed`` if it was the first proof, which drops what strangers may have planted."""
+    """The mailbox was proven. ``claimed`` is True for the first proof, which drops what strangers may have planted."""
 
     name: ClassVar[str] = "user.confirmed"
     claimed: bool = False
@@ -98,14 +98,14 @@ class UserEnabled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserDeleted(Event):
-    """The user and everything that hangs on them is gone."""
+    """The user and all of the library's rows for the user were deleted."""
 
     name: ClassVar[str] = "user.deleted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordSet(Event):
-    """A password was set on an account that existed; every earlier session and mail token is dead."""
+    """A password was set on an existing account. It ended every earlier session and mail token."""
 
     name: ClassVar[str] = "password.set"
     user: Any
@@ -113,44 +113,44 @@ class PasswordSet(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInSucceeded(Event):
-    """A session was minted."""
+    """A session was created."""
 
     name: ClassVar[str] = "sign_in.succeeded"
     session: Session
     factor: str
-    """What was proven last."""
+    """The factor that was proven last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInPending(Event):
-    """A factor was right, and the sign-in waits for another one."""
+    """A factor was proven, and the sign-in waits for another one."""
 
     name: ClassVar[str] = "sign_in.pending"
     factors: tuple[str, ...]
-    """Those that would do."""
+    """The factors of which the user must prove one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActAccepted(Event):
-    """An act was done of which there is nothing else to tell yet, such as a reset that was asked for."""
+    """An act was accepted that has no event of its own yet, such as the request for a reset."""
 
     name: ClassVar[str] = "act.accepted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActFailed(Event):
-    """An act was refused. Nothing that a client typed is in it (AU-4)."""
+    """An act was refused. The event holds nothing that the client typed (AU-4)."""
 
     name: ClassVar[str] = "act.failed"
     code: str
-    """What the client was told: the code of the error."""
+    """The code of the error that the client got."""
     cause: Cause
-    """What really happened, for the log."""
+    """The real cause, for the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsRevoked(Event):
-    """Sessions were ended: one (its id) or, where ``session_id`` is None, all but the acting one."""
+    """Sessions were ended: the one with ``session_id``; if that is None, all except the acting one."""
 
     name: ClassVar[str] = "sessions.revoked"
     session_id: str | None = None
@@ -158,7 +158,7 @@ class SessionsRevoked(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvitationSent(Event):
-    """An invitation was made, or a new version of it for another mail; ``user_id`` is who invites."""
+    """An invitation, or a new version of it for another mail, was created. ``user_id`` is the inviter."""
 
     name: ClassVar[str] = "invitation.sent"
     invitation: "InvitationRecord"
@@ -166,7 +166,7 @@ class InvitationSent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvitationAccepted(Event):
-    """An invited person has registered or joined; ``invitation.accepted_via`` is None for who had an account."""
+    """An invited person registered or joined. ``invitation.accepted_via`` is None if the person had an account."""
 
     name: ClassVar[str] = "invitation.accepted"
     invitation: "InvitationRecord"
@@ -175,7 +175,7 @@ class InvitationAccepted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvitationEnded(Event):
-    """An invitation was revoked or declined, as its ``status`` and ``reason`` say; ``user_id`` is who revoked it."""
+    """An invitation was revoked or declined; see its ``status`` and ``reason``. ``user_id`` is who revoked it."""
 
     name: ClassVar[str] = "invitation.ended"
     invitation: "InvitationRecord"
@@ -183,18 +183,18 @@ class InvitationEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDropped(Event):
-    """The job queue was full, or the application ended before it was empty: jobs were discarded."""
+    """Jobs were discarded: the job queue was full, or the application ended before they ran."""
 
     name: ClassVar[str] = "job.dropped"
     count: int
-    """How many jobs, since the last time that it was told."""
+    """The number of discarded jobs since the last such event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFailed(Event):
-    """A sender failed; the older mail token stays usable."""
+    """A sender failed. The older mail token stays valid."""
 
     name: ClassVar[str] = "delivery.failed"
     purpose: str
     reason: str
-    """The text of a ``SenderError``, which holds no secret; of any other exception only its type."""
+    """The text of a ``SenderError``, which holds no secret. For any other exception only its type."""

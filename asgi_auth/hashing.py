@@ -1,4 +1,4 @@
-"""The pool of threads that passwords are hashed in: bounded, and fair by client."""
+"""The bounded pool of threads for password hashing, fair by client."""
 
 import asyncio
 import os
@@ -19,18 +19,18 @@ T = TypeVar("T")
 
 
 class HashingPool:
-    """Runs slow functions in threads: so many at once, so many waiting, everybody else is refused at once.
+    """Runs slow functions in threads. The number of running and of waiting jobs is bounded; more are rejected at once.
 
-    Hashing takes a core for a quarter of a second. Inline it would stop the event loop; in an unbounded pool a flood of
-    sign-ins would fill the memory and delay everybody by minutes.
+    Hashing takes a core for a quarter of a second. Inline it would block the event loop. In an unbounded pool a flood
+    of sign-ins would fill the memory and delay every client by minutes.
     """
 
     def __init__(self, *, threads: int | None = None, waiting: int = 32) -> None:
-        """Make a pool; no thread is started before there is work.
+        """Make a pool. It starts no thread before there is work.
 
         Args:
-            threads: How many run at once; None: as many as there are cores that this process may use.
-            waiting: How many may wait for a thread.
+            threads: The number of threads; None: the number of cores that this process may use.
+            waiting: The maximum number of waiting jobs.
 
         Raises:
             ConfigurationError: *threads* is under 1 or *waiting* under 0.
@@ -42,21 +42,21 @@ class HashingPool:
         if waiting < 0:
             raise ConfigurationError("waiting: the number of waiting jobs cannot be negative")
         self._executor: ThreadPoolExecutor | None = None
-        # Futures belong to one event loop, so each loop has a queue of its own, forgotten with the loop.
+        # A future belongs to one event loop, so each loop has its own queue, which is deleted with the loop.
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
 
     async def run(self, key: str | None, function: Callable[[], T]) -> T:
-        """Return what *function* returns, or raise what it raises; it sees the caller's context variables.
+        """Run *function* in a thread and return its result. It sees the caller's context variables.
 
-        A cancelled call that waits is forgotten. One that runs cannot be stopped: it keeps its thread until it is done.
+        A cancelled call is removed from the queue. If it already runs, it cannot be stopped and keeps its thread.
 
         Args:
-            key: Whose work it is (the client's address); each key gets its turn. All None are one key.
-            function: What to run in a thread.
+            key: The source of the work (the client's address). Keys take turns. None is one key, too.
+            function: The function to run.
 
         Raises:
-            OverloadedError: too much is waiting, or this was the newest job of the key with most waiting, and gave its
-                place to a key that has fewer even with it.
+            OverloadedError: too many jobs wait. Or this was the newest job of the key with the most waiting jobs, and a
+                key with fewer jobs got its place.
         """
         queue = self._queue()
         job = _places.get({}).pop(queue, None) or queue.reserve(key)
@@ -70,10 +70,10 @@ class HashingPool:
 
     @contextmanager
     def place(self, key: str | None) -> Iterator[None]:
-        """Hold a place for the first ``run`` within this block, so that a client is refused before any work.
+        """Reserve a place for the first ``run`` in this block, so that a client is rejected before any work.
 
-        A place counts as a job that waits, and may be lost to a key with fewer; ``run`` tells. No thread waits for it:
-        those behind it are served meanwhile.
+        A place counts as a waiting job. A key with fewer jobs may get it; then ``run`` raises. No thread waits for a
+        reserved place, so the jobs behind it run meanwhile.
 
         Args:
             key: As in ``run``.
@@ -89,7 +89,7 @@ class HashingPool:
             yield
         finally:
             _places.reset(token)
-            # Taken out also because tasks that were begun in the block, and outlive it, have the same places.
+            # The place is also removed because a task that outlives the block shares these places.
             if places.pop(queue, None) is not None:
                 queue.discard(job)
 
@@ -98,7 +98,7 @@ class HashingPool:
         return self._queues.setdefault(loop, _Queue(self._threads, self._waiting, self._submit))
 
     def close(self) -> None:
-        """Let the threads end once their work is done; closing twice is closing once. Using the pool opens it again."""
+        """End the threads after their work. A second call does nothing. The next ``run`` opens the pool again."""
         executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=False)
@@ -110,7 +110,7 @@ class HashingPool:
 
 
 def _unknown() -> None:
-    """What a job is to run while only its place is held."""
+    """The function of a job that is only a reserved place."""
 
 
 @dataclass(slots=True, eq=False)
@@ -126,15 +126,15 @@ def _is_ready(job: _Job) -> bool:
 
 
 class _Queue:
-    """The jobs of one event loop; touched by that loop's thread only."""
+    """The jobs of one event loop. Only the thread of this loop uses it."""
 
     def __init__(self, slots: int, limit: int, submit: Callable[[Callable[[], Any]], "Future[Any]"]) -> None:
         self._free, self._limit, self._submit = slots, limit, submit
         self._waiting = Turns[str | None, _Job](limit)
 
     def reserve(self, key: str | None) -> _Job:
-        """A place at the end of the key's line. OverloadedError if there is no room for it."""
-        self._waiting.limit = self._limit + self._free  # what waits for a free thread only holds a place
+        """Reserve a place at the end of the key's line. Raises OverloadedError if there is no room for it."""
+        self._waiting.limit = self._limit + self._free  # a job that waits although a thread is free is a reserved place
         if len(self._waiting) >= self._waiting.limit:
             self._forget_cancelled()
         job = _Job(key, asyncio.get_running_loop().create_future())
@@ -143,21 +143,21 @@ class _Queue:
             raise OverloadedError("too many jobs wait to be hashed")
         if left is not None:
             left.future.set_exception(OverloadedError("gave its place to a client with fewer jobs waiting"))
-            left.future.exception()  # seen: nobody may ever ask for what had a place only
+            left.future.exception()  # mark as retrieved: the caller of a reserved place may never await it
         return job
 
     def _forget_cancelled(self) -> None:
-        """Those whose tasks have not run yet to say so."""
+        """Remove cancelled jobs whose tasks have not run since."""
         for job in [job for job in self._waiting if job.future.done()]:
             self.discard(job)
 
     def fill(self, job: _Job, function: Callable[[], Any]) -> None:
-        """Let the job have its turn; nothing happens to one that has lost its place."""
+        """Make the job ready to run. Nothing happens if it has lost its place."""
         job.function = function
         self._start_ready()
 
     def discard(self, job: _Job) -> None:
-        """Forget a job that waits; nothing happens to one that does not."""
+        """Remove a waiting job. Nothing happens if it does not wait."""
         self._waiting.remove(job.key, job)
 
     def _start(self, job: _Job) -> None:
@@ -167,7 +167,7 @@ class _Queue:
 
     def _report(self, job: _Job, finished: "Future[Any]") -> None:
         """Called in the thread."""
-        with suppress(RuntimeError):  # the loop was closed, and whoever waited is gone with it
+        with suppress(RuntimeError):  # the loop and its waiting callers are closed
             job.future.get_loop().call_soon_threadsafe(self._finish, job, finished)
 
     def _finish(self, job: _Job, finished: "Future[Any]") -> None:
@@ -177,18 +177,18 @@ class _Queue:
         self._start_ready()
 
     def _start_ready(self) -> None:
-        """Those that only hold a place are passed over."""
+        """Start ready jobs while threads are free. Reserved places are skipped."""
         while self._free and (job := self._waiting.take(_is_ready)) is not None:
-            if not job.future.done():  # cancelled, and its task has not run yet to say so
+            if not job.future.done():  # it may be cancelled although its task has not run since
                 self._start(job)
 
 
 def _usable_cores() -> int:
-    """The cores that this process may run on; containers and ``taskset`` leave less than there are."""
+    """The number of cores that this process may use. Containers and ``taskset`` may reduce it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 _places: ContextVar[dict[_Queue, _Job]] = ContextVar("asgi_auth_hashing_places")
-"""The places that are held and not used yet."""
+"""The reserved places that are not used yet."""

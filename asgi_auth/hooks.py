@@ -1,4 +1,4 @@
-"""Hook: what an add-on, or a strategy that owns a factor, may do around the acts of others."""
+"""Hook: the methods by which an add-on, or a strategy that owns a factor, takes part in every act."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,91 +19,96 @@ T = TypeVar("T")
 
 
 class Hook:
-    """What an add-on, or a strategy that owns a factor, may do. Every method does nothing: override what is needed."""
+    """The base of add-ons, and of strategies that own a factor. Every method does nothing by default; override some."""
 
     name: str = ""
     """The add-on's name: ``/auth/<name>/<phase>`` and ``auth.add_on(name)``."""
     phases: Sequence[Phase] = ()
-    """HTTP steps of its own."""
+    """The HTTP steps that this hook adds."""
     needs: frozenset[str] = frozenset()
-    """Capabilities that the store must have beyond users, accounts, sessions and tokens."""
+    """Capabilities that the store must have in addition to users, accounts, sessions and tokens."""
     recognisers: Sequence["Recogniser"] = ()
-    """What finds out who sends a request, by a credential of its own."""
+    """Recognisers that find the user of a request by further kinds of credential."""
     opens_registration: bool = False
     """True for a hook that sets ``Draft.invited``; ``registration="invite_only"`` needs one."""
     proves_addresses: bool = False
-    """True for a hook that lets nobody sign in whose address is unproven, so that such an account is an empty shell."""
+    """True if this hook rejects every sign-in of an unproven address, so that such an account has never been used."""
 
     def bind(self, services: "Services[Any]") -> Self:
-        """Called once at start with everything that the library offers; what is returned is used from then on."""
+        """Return the hook to use. The library calls this once at the start and passes all of its services."""
         return self
 
     async def before(self, activity: Activity, client: Client, params: Mapping[str, Any]) -> None:
-        """Asked before an act begins and any secret is checked: for a rule of the application's own, or a CAPTCHA.
+        """Check an act before it begins and before any secret is checked, such as by a CAPTCHA.
 
-        Raise an ``AuthError`` to refuse.
+        Raise an ``AuthError`` to refuse the act.
 
         Args:
-            activity: What is about to be done.
-            client: Who asks.
-            params: What was sent, without the secrets of the phase.
+            activity: The strategy and phase of the act.
+            client: The client that asks.
+            params: The parameters that the client sent, without the secrets of the phase.
         """
 
     async def prepare(self, draft: Draft) -> Draft:
-        """Look at a user about to be created or changed, before validation and hashing, outside any transaction.
+        """Check or alter a user who is about to be created or changed.
 
-        Return it, altered with ``dataclasses.replace`` if need be; raise an ``AuthError`` to refuse.
+        The library calls this before validation and hashing, outside any transaction. Return the draft, altered with
+        ``dataclasses.replace`` if required. Raise an ``AuthError`` to refuse it.
         """
         return draft
 
     async def taken(self, draft: Draft, account: Account) -> bool:
-        """Called when a person registers with an address that another account has.
+        """Handle a registration whose address another account has.
 
         Args:
-            draft: What was asked for, normalised.
-            account: What would have been kept of it: the hash of the password that was chosen.
+            draft: The registration, normalised.
+            account: The account that would have been stored, with the hash of the chosen password.
 
         Returns:
-            True to have it look like any other registration; whatever is to be done is left to this hook, in a job.
+            True if the client must get the same answer as for any other registration. This hook then sends any mail
+            from a job.
         """
         return False
 
     async def is_contested(self, found: Found[Any], work: Work[Any]) -> bool:
-        """Asked when the mailbox of an account that nobody has confirmed is proven, in the transaction of that claim.
+        """Tell whether more than one person may have registered the address of an unconfirmed account.
+
+        The library calls this in the transaction in which the mailbox of the account is proven for the first time.
 
         Returns:
-            True if more than one person may have registered its address: what they chose is nobody's then.
+            True if so. The password and the fields of the account are then dropped.
         """
         return False
 
     async def admit(self, attempt: Attempt) -> FactorRequired | None:
-        """The gate of every sign-in of every strategy.
+        """Check every sign-in of every strategy.
 
-        Return None to let it pass or ``FactorRequired`` to ask for more; raise ``AuthenticationFailedError`` to refuse.
+        Return None to allow it, or ``FactorRequired`` to require another factor. Raise ``AuthenticationFailedError`` to
+        refuse it.
         """
         return None
 
     async def within(self, event: Event, work: Work[Any]) -> None:
-        """Told of *event* in the transaction of the act; raising rolls the act back.
+        """Handle *event* in the transaction of the act. An exception rolls the act back.
 
-        Mail and listeners belong in ``work.after_commit``.
+        Send mail and call listeners from ``work.after_commit``.
         """
 
     async def ways_in(self, found: Found[Any], work: Work[Any]) -> Sequence[Way]:
-        """The ways in that a user has and this hook owns; asked by ``Accounts.ways_in``.
+        """Return the ways to sign in that the user has by this hook. ``Accounts.ways_in`` calls this.
 
-        The transaction is only for looking: write nothing, and emit nothing.
+        Only read in this transaction: write nothing and emit nothing.
         """
         return ()
 
     async def account(self, user: Any) -> View | None:
-        """What the page of the account shows of this part, with what the user can do about it; None: nothing.
+        """Return this hook's section of the account page, with its forms. Return None to show nothing.
 
         Args:
-            user: Who is signed in.
+            user: The user who is signed in.
         """
         return None
 
     async def prune(self, *, now: datetime, limit: int) -> int:
-        """Tidy up to *limit* rows of its own that are over; how many. Called again until it says 0."""
+        """Clean up to *limit* of this hook's expired rows; return how many. The library repeats this until 0."""
         return 0

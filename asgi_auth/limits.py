@@ -17,7 +17,7 @@ class Limit:
     """At most *count* times within *window*, which begins with the first.
 
     Raises:
-        ConfigurationError: one of them is not positive.
+        ConfigurationError: *count* or *window* is not positive.
     """
 
     count: int
@@ -30,18 +30,18 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Every limit of an ``Authentication``. Those of mails and of one add-on are options of the strategy or add-on.
+    """The limits of an ``Authentication``. Limits of mails or of one add-on are options of the strategy or add-on.
 
     Args:
-        identity_taken: How often one client address may be told by registering that an address or user name is taken,
-            whatever the strategy; from then on it cannot register until the window ends.
-        current_password: How often a user who is signed in may get their current password wrong, by account. None: it
-            is not limited, which a store without counters needs.
-        sign_in: How often the password of a sign-in may be wrong, by the address or user name that is given, whether
-            or not there is such an account. None: it is not limited.
+        identity_taken: How often one client address may learn from a registration that an address or user name is
+            taken, by any strategy. After that it cannot register until the window ends.
+        current_password: How often a signed-in user may enter a wrong current password, by account. None: no limit; a
+            store without counters requires this.
+        sign_in: How often the password of a sign-in may be wrong, by the given address or user name, even if there is
+            no such account. None: no limit.
 
     Raises:
-        ConfigurationError: one of them is not a ``Limit``.
+        ConfigurationError: a value is not a ``Limit``.
     """
 
     identity_taken: Limit = Limit(20, timedelta(hours=1))
@@ -55,22 +55,22 @@ class Limits:
 
 
 def check_limit(parameter: str, limit: object) -> None:
-    """ConfigurationError, by the name of the *parameter*, for anything but a ``Limit``."""
+    """Raise ConfigurationError with the name of the *parameter* if *limit* is not a ``Limit``."""
     if not isinstance(limit, Limit):
         raise ConfigurationError(f"{parameter} must be a Limit(count, window)")
 
 
 class Limiter:
-    """Counts by name and key; of a key, an address perhaps, only a keyed hash is kept."""
+    """Counts by name and key. The store has only a keyed hash of the key, which may be an address."""
 
     def __init__(self, store: ScopedStore[Any], *, digest: Digest, clock: Clock) -> None:
         self._store, self._digest, self._clock = store, digest, clock
 
     async def take(self, name: str, key: str, limit: Limit) -> None:
-        """Count one more of *name* for *key*, unless that is one too many.
+        """Count one more of *name* for *key*, unless the limit is reached.
 
         Raises:
-            RateLimitedError: that is one too many; ``headers`` says when to come back (RFC 9110 section 10.2.3).
+            RateLimitedError: the limit is reached; ``headers`` has the time to wait (RFC 9110 section 10.2.3).
             StoreUnavailableError: the database does not answer.
         """
         now = self._clock()
@@ -78,11 +78,11 @@ class Limiter:
             name, self._digest("counter", key), now=now, expires_at=now + limit.window
         )
         if counted.count > limit.count:
-            await self.give_back(name, key)  # else what is given back for others would be used up by what was refused
+            await self.give_back(name, key)  # or rejected calls would use up what others give back
             raise _refusal(name, counted, now)
 
     async def check(self, name: str, key: str, limit: Limit) -> None:
-        """Refuse as ``take`` would, and count nothing.
+        """Raise as ``take`` would, but do not count.
 
         Raises:
             RateLimitedError, StoreUnavailableError: as ``take``.
@@ -93,7 +93,7 @@ class Limiter:
             raise _refusal(name, counted, now)
 
     async def allows(self, name: str, key: str, limit: Limit) -> bool:
-        """As ``take``, where nobody is to be told: False for one too many."""
+        """As ``take``, but return False instead of raising RateLimitedError."""
         try:
             await self.take(name, key, limit)
         except RateLimitedError:
@@ -101,15 +101,15 @@ class Limiter:
         return True
 
     async def give_back(self, name: str, key: str) -> None:
-        """Take back what was counted for something that did not happen after all."""
+        """Undo one count, for something that did not happen."""
         await self._store.counters.uncount(name, self._digest("counter", key), now=self._clock())
 
 
 class SourceLimiter:
     """One limit by client address. A whole /64 of IPv6 is one client.
 
-    Nothing is counted for who has no address, as behind a UNIX socket that is not trusted: there all would be one
-    client, and the first who uses the limit up would stop everybody else. The plug and ``doctor`` tell of it.
+    A client without an address is not counted, such as one behind an untrusted UNIX socket. All such clients would
+    share one limit, and one of them could block the others. The plug and ``doctor`` warn about this.
     """
 
     def __init__(self, limiter: Limiter, name: str, limit: Limit) -> None:

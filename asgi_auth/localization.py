@@ -1,4 +1,4 @@
-"""Localization: in which language a person is spoken to, and how a message is said in it."""
+"""Localization: chooses the language of a page or a mail, and translates messages."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ from asgi_auth.protocol.languages import preferred_language
 from asgi_auth.runtime.callables import refuse_async
 
 ChooseLocale = Callable[[Any, Any], str | None]
-"""``locale(connection, user)`` returns a language tag (RFC 5646), or None for what the browser asks for.
+"""``locale(connection, user)`` returns a language tag (RFC 5646), or None for the language of the browser.
 
-One of the two may be None: a mail has no connection, and a request may have no user. ``de_DE`` is taken for ``de-DE``.
-What is no tag counts as None. So does a language that the library lacks, unless the application translates.
+One of the arguments may be None: a mail has no connection, and a request may have no user. ``de_DE`` means ``de-DE``.
+An invalid tag counts as None. So does a language that the library lacks, unless the application translates.
 """
 
 _TAG = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8}){0,7}")
@@ -26,8 +26,8 @@ class Localization:
         """Create it.
 
         Args:
-            translate_: Translates for the application; None: the library's own catalogues do.
-            locale: Chooses the language; None: the browser does.
+            translate_: The application's function; None: the library's own catalogues.
+            locale: Chooses the language; None: the browser chooses it.
 
         Raises:
             ConfigurationError: one of them is not a plain function.
@@ -41,12 +41,12 @@ class Localization:
         self._speaks_any = translate_ is not None
 
     def of_request(self, connection: Any, accept_language: Sequence[str], user: Any = None) -> str:
-        """The language of a page or an answer.
+        """The language of a page or a response.
 
         Args:
             connection: The request, for the application's function.
-            accept_language: The values of that header.
-            user: Who is signed in; None: nobody, or that is not known.
+            accept_language: The values of the Accept-Language headers.
+            user: The user who is signed in; None: no user is, or the user is not known.
         """
         chosen = self._chosen(connection, user)
         return chosen or preferred_language(accept_language, languages(), default=ENGLISH)
@@ -55,8 +55,8 @@ class Localization:
         """The language of a mail.
 
         Args:
-            user: Whom it is for; None: there is no user yet.
-            asked_in: The language of the request that led to it.
+            user: The recipient; None: there is no user yet.
+            asked_in: The language of the request that caused the mail.
         """
         return self._chosen(None, user) or asked_in
 
@@ -68,9 +68,9 @@ class Localization:
         return tag if _TAG.fullmatch(tag) and self._speaks(tag) else None
 
     def _speaks(self, tag: str) -> bool:
-        """Whether a page may say that it is in this language: English text must not be read out as Swedish."""
+        """True if texts exist in this language. A screen reader must not read English text as Swedish."""
         return self._speaks_any or language_of(tag) == tag.partition("-")[0].lower()
 
     def say(self, text: str, locale: str) -> str:
-        """*text* in the language of *locale*; a text that is no ``Message`` as it is."""
+        """*text* in the language of *locale*. A text that is not a ``Message`` stays the same."""
         return speak(text, locale, self._translate)

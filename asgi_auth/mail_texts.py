@@ -1,4 +1,4 @@
-"""What the mails of the library say, by purpose. Every text is a ``Message``, so ``translate`` can replace it."""
+"""The texts of the library's mails, by purpose. Every text is a ``Message``, so ``translate`` can replace it."""
 
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ class MailTexts(NamedTuple):
 
     subject: str
     lead: str
-    """What happened, and what the recipient can do."""
+    """The event, and the action that the recipient can take."""
     link: str
     """The URL; empty: there is none."""
     expiry: str
@@ -157,7 +157,7 @@ def mail_texts(opts: Mapping[str, Any], say: Callable[[str], str] = str) -> Mail
     Nothing in *opts* is trusted: each value becomes one line.
 
     Args:
-        opts: What the sender is told.
+        opts: The ``opts`` of the sender.
         say: Returns a text in the language of the recipient.
     """
     app_name = one_line(opts["app_name"])
@@ -174,7 +174,7 @@ def mail_texts(opts: Mapping[str, Any], say: Callable[[str], str] = str) -> Mail
 
 
 def texts_of(opts: Mapping[str, Any]) -> MailTexts:
-    """The texts that came with *opts*; made of the rest of it, in English, where none did."""
+    """The texts in *opts*. If there are none, they are made from the other values, in English."""
     texts = opts.get("texts")
     return texts if isinstance(texts, MailTexts) else mail_texts(opts)
 

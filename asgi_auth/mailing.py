@@ -1,4 +1,4 @@
-"""Mailing: counts a message, hands it to its sender, and gives the count back if it is not sent."""
+"""Mailing: counts a message, passes it to its sender, and undoes the count if it is not sent."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -26,14 +26,14 @@ from asgi_auth.types import EMPTY, Clock, FrozenDict
 U = TypeVar("U")
 
 SENDER_TIMEOUT = timedelta(seconds=60)
-"""A sender that takes longer has failed."""
+"""The longest time that a sender may take."""
 
 Token = IssuedToken | Callable[[], Awaitable[IssuedToken]]
-"""A token that a transaction has kept, or what issues one once the message is counted."""
+"""A stored token, or a function that issues one after the message is counted."""
 
 
 class Quota(NamedTuple):
-    """How many messages there may be, by the key that they are counted by."""
+    """A limit of messages, with the counter and the key by which they are counted."""
 
     counter: str
     key: str
@@ -42,19 +42,19 @@ class Quota(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """Where the link of a mail leads."""
+    """The target of the link of a mail."""
 
     strategy: str
-    """Or the add-on."""
+    """The name of the strategy or add-on."""
     phase: str
     parameter: str
-    """Of the query; it has the token."""
+    """The query parameter with the token."""
     url: str | None = None
     """The application's own page; None: the page of the phase."""
 
 
 class Mailing(Generic[U]):
-    """Sends what strategies and add-ons have to say to a person."""
+    """Sends the messages of strategies and add-ons to users."""
 
     def __init__(
         self,
@@ -69,20 +69,20 @@ class Mailing(Generic[U]):
         limiter: Limiter,
         localization: Localization,
     ) -> None:
-        """Args: root: The public address of the plug. local: Whether this is a local instance."""
+        """Args: root: The public address of the plug. local: True for a local instance."""
         self._app_name, self._root, self._local, self._clock = app_name, root, local, clock
         self._commit, self._tokens, self._accounts, self._limiter = commit, tokens, accounts, limiter
         self._localization = localization
         self.senders: list[tuple[str, Sender | SenderFunction]] = []
-        """Every sender in use, with what the application calls the option."""
+        """Every sender in use, with the name of its option."""
         self.threads = SenderThreads()
-        """Where plain senders run."""
+        """The threads for senders that are not async."""
 
     def sender(self, sender: Sender | SenderFunction, *, parameter: str) -> Sender:
-        """A sender or a function as a ``Sender``.
+        """Return a sender or a function as a ``Sender``.
 
         Raises:
-            ConfigurationError: it is neither, or it shows messages locally and this is not a local instance.
+            ConfigurationError: it is neither, or it is for local use and this is not a local instance.
         """
         adapted = as_sender(sender, parameter=parameter, threads=self.threads)
         if getattr(sender, "local_only", False) and not self._local:
@@ -91,11 +91,11 @@ class Mailing(Generic[U]):
         return adapted
 
     def quota(self, counter: str, address: str, limit: Limit) -> Quota:
-        """A limit for one address, whatever its spelling (RL-4)."""
+        """A limit for one address in every spelling (RL-4)."""
         return Quota(counter, self.address_key(address), limit)
 
     def address_key(self, address: str) -> str:
-        """One key for every spelling of *address*. Any other value that a sender delivers to is its own key."""
+        """One key for every spelling of *address*. A text that is no mail address is its own key."""
         try:
             return self._accounts.normalise("email", address)[1]
         except ValidationError:
@@ -103,24 +103,24 @@ class Mailing(Generic[U]):
 
     @asynccontextmanager
     async def counted(self, quota: Quota) -> AsyncIterator[None]:
-        """Count a message that this block brings about; the count is given back if the block fails.
+        """Count a message that this block sends. If the block raises, the count is undone.
 
-        Pass the quota to ``send`` as *counted*, so that it is also given back if the message is not sent.
+        Pass the quota to ``send`` as *counted*, so that the count is also undone if the message is not sent.
 
         Raises:
-            RateLimitedError: there were enough.
+            RateLimitedError: the limit is reached.
             StoreUnavailableError: the database does not answer.
         """
         await self._limiter.take(*quota)
         try:
             yield
-        except Exception:  # not a cancellation: an act that is under way is finished, and its message sent
-            # A job: the database may be what failed, and the client does not wait for it twice.
+        except Exception:  # not a cancellation: the act then still finishes and sends its message
+            # As a job: if the database is down, the client must not wait for it twice.
             await self._commit.schedule(partial(self.give_back, quota))
             raise
 
     async def give_back(self, quota: Quota) -> None:
-        """Take back what was counted for a message that is not sent."""
+        """Undo the count of a message that is not sent."""
         await self._limiter.give_back(quota.counter, quota.key)
 
     async def send(
@@ -137,25 +137,25 @@ class Mailing(Generic[U]):
         details: Mapping[str, Any] = EMPTY,
         retires: bool = True,
     ) -> bool:
-        """Send one message, unless there were too many. Meant to be a job: it takes as long as it takes.
+        """Send one message, unless a limit is reached. Call this in a job, as it may take long.
 
-        A failure of the sender becomes a line of the log and an event. What was counted is given back unless the
-        message was sent. The user's older tokens of the purpose are retired once the sender has returned.
+        A failure of the sender becomes a log line and an event. The counts are undone if the message is not sent. After
+        the sender returns, the user's older tokens of the purpose are retired.
 
         Args:
-            sender: Who hands it over.
-            user: Whom it is for; None where there is no user yet.
-            purpose: What it is about, for ``opts``.
-            address: Where it goes.
-            token: What the message bears; None for a notice.
-            link: Where its link leads; None for a code or a notice.
-            quotas: What is counted before anything else is done. Nothing is sent if one of them is used up.
-            counted: What the caller has counted already.
-            details: What else the sender is told in ``opts``.
-            retires: False if the older tokens of the purpose stay usable beside this one.
+            sender: Sends the message.
+            user: The recipient; None if there is no user yet.
+            purpose: The purpose of the message, for ``opts``.
+            address: The address of the recipient.
+            token: The token in the message; None for a notice.
+            link: The target of the link; None for a code or a notice.
+            quotas: Limits to count first. Nothing is sent if one of them is reached.
+            counted: Limits that the caller has counted already.
+            details: Further values in ``opts``.
+            retires: False if the older tokens of the purpose stay valid.
 
         Returns:
-            Whether it was sent.
+            True if it was sent.
 
         Raises:
             StoreUnavailableError: the database does not answer.
@@ -177,7 +177,7 @@ class Mailing(Generic[U]):
             opts["texts"] = mail_texts(opts, partial(self._localization.say, locale=locale))
             sent = await self._deliver(sender, user, issued and issued.token, opts)
         finally:
-            if not sent:  # else a mail server that is down would use up what the address may get
+            if not sent:  # or a mail server that is down would use up the limit of the address
                 for quota in taken:
                     await self.give_back(quota)
         if sent and issued is not None and retires:
@@ -194,7 +194,7 @@ class Mailing(Generic[U]):
         try:
             async with limit:
                 await sender.send(user, token, FrozenDict(opts))
-        except Exception as exc:  # anybody's code
+        except Exception as exc:  # the application's code may raise anything
             reason = f"no end within {SENDER_TIMEOUT.total_seconds():g} s" if limit.expired() else reason_of(exc)
             traceback = traceback_of(exc, local=self._local)
             logger.error("a %s message could not be sent: %s", purpose, reason, exc_info=traceback)
@@ -205,6 +205,6 @@ class Mailing(Generic[U]):
 
 
 def phase_url(root: str, strategy: str, phase: str, **query: str) -> str:
-    """The address of a phase below *root*."""
+    """The URL of a phase below *root*."""
     url = f"{root}/{strategy}/{phase}"
     return f"{url}?{urlencode(query)}" if query else url

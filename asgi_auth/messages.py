@@ -18,7 +18,7 @@ _RIGHT_TO_LEFT = frozenset({"ar", "arc", "ckb", "dv", "fa", "he", "ks", "ps", "s
 
 
 class Message(str):
-    """A text for a person: in English as a ``str``, with all that is needed to say it in another language.
+    """A text for a person: the English ``str``, with the values that its translations need.
 
     >>> Message("mail.subject", "Your account at {app_name}", app_name="Zoo")
     'Your account at Zoo'
@@ -67,7 +67,7 @@ def translate(message: Message, locale: str) -> str:
     """The text of *message* by the catalogues of the library; in English if there is none for *locale*.
 
     Args:
-        message: What to say.
+        message: The message to translate.
         locale: A language tag (RFC 5646), such as ``de`` or ``pt-BR``.
     """
     catalogue = _catalogue(language_of(locale))
@@ -85,12 +85,12 @@ def _isolated(value: Any) -> Any:
 
 
 def speak(text: str, locale: str, translate: Translate) -> str:
-    """*text* in the language of *locale*, and so the messages among its values. A plain text stays as it is."""
+    """Translate *text*, and the messages among its values, to *locale*. A plain text stays the same."""
     if not isinstance(text, Message):
         return text
     if any(isinstance(value, Message) for value in text.values.values()):
         text = text.given(**{name: speak(value, locale, translate) for name, value in text.values.items()})
-    said: object = translate(text, locale)  # anybody's code
+    said: object = translate(text, locale)  # the application's code may return anything
     if not isinstance(said, str):
         kind = type(said).__name__
         raise TypeError(f"translate returned {kind} for {text.key!r}: return asgi_auth.messages.translate(…) instead")
@@ -104,7 +104,7 @@ def languages() -> frozenset[str]:
 
 
 def language_of(locale: str) -> str:
-    """The language that the library says *locale* in: the first part of the tag, or English."""
+    """The library's language for *locale*: the first part of the tag, or English."""
     language = locale.partition("-")[0].lower()
     return language if language in languages() else ENGLISH
 
@@ -119,7 +119,7 @@ def _catalogue(language: str) -> NullTranslations | GNUTranslations:
     return translation(DOMAIN, LOCALES, languages=[language], fallback=True)
 
 
-# --- what several parts say of a field
+# --- messages about a field that several modules use
 
 REQUIRED = Message("field.required", "This field is required.")
 NOT_TEXT = Message("field.not_text", "This must be text.")
@@ -131,6 +131,6 @@ NAME_TAKEN = Message("field.name_taken", "This name is taken. Choose another one
 
 
 def said(error: ValueError) -> str:
-    """The text for the user that *error* was raised with: the ``Message`` itself, not only its English."""
+    """The text for the user in *error*: the ``Message`` itself, not only its English text."""
     text = error.args[0] if error.args else ""
     return text if isinstance(text, str) else str(error)

@@ -20,7 +20,7 @@ from asgi_auth.phases import Form, FormField, View
 from asgi_auth.types import EMPTY
 
 TOKEN_PAGE_POLICY = "strict-origin"
-"""Of a page whose address holds a token: not even our own server is told the address by the form that it posts."""
+"""The Referrer-Policy of a page with a token in its URL. The form that it posts does not send this URL on."""
 
 _ERROR = Message("page.error", "Error: {title}", title="")
 _AS_TYPED = ' autocapitalize="none" autocorrect="off" spellcheck="false"'
@@ -31,7 +31,7 @@ _SOURCES = re.compile(r"[^\s;,]+( [^\s;,]+)*")  # a semicolon would end the dire
 
 
 class Page(NamedTuple):
-    """A page, and what its answer must have; ``web.answers.draw`` makes the response."""
+    """A page with the status and headers of its response. ``web.answers.draw`` makes the response."""
 
     html: str
     status: int
@@ -39,18 +39,18 @@ class Page(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What all parts of one page have in common."""
+    """The values that all parts of one page share."""
 
     app_name: str
-    """What the page calls the application."""
+    """The name of the application."""
     locale: str = ENGLISH
     """The language of the page."""
     say: Callable[[str], str] = str
     """Returns a text in that language."""
     form_action: tuple[str, ...] = ()
-    """Other origins that a form may lead to."""
+    """Other origins to which a form may redirect."""
     user: Any = None
-    """Who is signed in, for a ``header`` of one's own; None: nobody, as far as it was looked up."""
+    """The user who is signed in, for your own ``header``; None: no user is, or this was not looked up."""
 
     @property
     def direction(self) -> str:
@@ -59,43 +59,43 @@ class Context(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A form, and what one page puts into it."""
+    """A form, and its values on one page."""
 
     form: Form
     action: str
-    """The path that it posts to: without a query, so that no later URL or Referer has the token."""
+    """The path that receives the form, without a query, so that no later URL or Referer has the token."""
     hidden: Mapping[str, str] = EMPTY
-    """Fields that nobody sees."""
+    """Hidden fields."""
     values: Mapping[str, Any] = EMPTY
-    """What the user sent before; never put into a field for a password."""
+    """The values that the user sent before. A password field never gets one."""
     problem: str = ""
-    """What is wrong as a whole; empty: nothing."""
+    """The error of the whole form; empty: no error."""
     problems: Mapping[str, str] = EMPTY
-    """What is wrong with a field, by its name. The first such field gets the focus."""
+    """The error of each field, by its name. The first such field gets the focus."""
     prefix: str = ""
-    """Of the ids, where a page has several forms."""
+    """The prefix of the ids, if a page has several forms."""
     look: str = "main-act"
-    """Of the button, a class of the stylesheet: ``main-act`` or ``plain``."""
+    """The class of the button in the stylesheet: ``main-act`` or ``plain``."""
 
 
 class Pages:
     """Draws the pages of the library. Give one to ``Authentication(pages=…)`` for another look.
 
     Args:
-        template: HTML of a whole page with ``$lang``, ``$dir``, ``$title``, ``$head`` and ``$content``, and with
-            ``$header`` if it has none of its own; None: the library's.
-        css: Added to the stylesheet, or with ``only_css`` in place of it.
+        template: HTML of a whole page with ``$lang``, ``$dir``, ``$title``, ``$head`` and ``$content``. ``$header`` is
+            optional. None: the library's template.
+        css: CSS after the library's stylesheet, or with ``only_css`` instead of it.
         only_css: True to leave the library's stylesheet out.
         logo: The URL of an image beside the name of the application; None: no image.
-        home: Where the name of the application leads to.
-        account: The application's own page of the account. People go there after they sign in, and links lead to it.
-            None: the library's, ``/auth/account``, and a page that says that they are signed in.
+        home: The URL of the link on the name of the application.
+        account: The URL of the application's own account page. Users go there after they sign in, and links lead to it.
+            None: the library's page ``/auth/account``; after a sign-in a page confirms it.
         extra_head: HTML for ``<head>``.
-        policy: Sources of the Content-Security-Policy for what *extra_head* and *template* load, by directive, such as
+        policy: Sources of the Content-Security-Policy that *extra_head* and *template* need, by directive, such as
             ``{"style-src": "'self'"}``.
 
     Raises:
-        ConfigurationError: *template* lacks a part, or *policy* has something else than sources.
+        ConfigurationError: *template* lacks a part, or *policy* has a value that is not a source list.
     """
 
     def __init__(
@@ -145,16 +145,16 @@ class Pages:
         wide: bool = False,
         holds_token: bool = False,
     ) -> Page:
-        """A whole page, which no cache keeps.
+        """A whole page, which no cache stores.
 
         Args:
-            title: The heading, and what the browser calls the page.
+            title: The heading, which is also part of the browser's title.
             content: HTML; the caller has escaped it.
-            context: Of the page.
-            status: Of the answer. The browser's title says first that it is an error.
+            context: The context of the page.
+            status: The HTTP status. For an error the browser's title begins with "Error".
             header: HTML above the content; None: ``header``.
             wide: True for more than a form.
-            holds_token: True for a page whose address may hold a token.
+            holds_token: True for a page whose URL may hold a token.
         """
         title = context.say(title)
         html = self.layout(
@@ -189,7 +189,7 @@ class Pages:
             content: HTML below the heading.
             context: Of the page.
             header: HTML above it.
-            is_error: True if the page says that something was refused.
+            is_error: True if the page shows an error.
             wide: True for more than a form.
         """
         kind = ' class="wide"' if wide else ""
@@ -204,7 +204,7 @@ class Pages:
         return self._template.substitute(parts)
 
     def full_title(self, title: str, context: Context, *, is_error: bool = False) -> str:
-        """What the browser calls the page, as text: a person who listens hears first that something was refused."""
+        """The browser's title of the page, as text. An error comes first, so that a screen reader says it first."""
         told = context.say(_ERROR.given(title=title)) if is_error else title
         return f"{told} - {context.app_name}"
 
@@ -218,11 +218,11 @@ class Pages:
         return f'<a class="brand" href="{escape(self.home)}">{logo}{escape(context.app_name)}</a>'
 
     def view(self, view: View, forms: Sequence[Drawn], context: Context) -> str:
-        """Something to look at, and what can be done about it.
+        """A view with its forms and links.
 
         Args:
-            view: What to say.
-            forms: Its forms. The first is what most people want.
+            view: The view to draw.
+            forms: Its forms. Most users want the first one.
             context: Of the page.
         """
         parts = [self.message(view.text, context)] if view.text else []
@@ -233,7 +233,7 @@ class Pages:
         return "\n".join(parts)
 
     def form(self, drawn: Drawn, context: Context) -> str:
-        """A form. The browser checks nothing by itself: the page tells every problem, so that it can be read out."""
+        """A form. The browser does not validate it: the page shows every error, so that a screen reader can read it."""
         form = drawn.form
         parts = [self.message(drawn.problem, context, kind="problem")] if drawn.problem else []
         parts += [self.message(form.text, context)] if form.text else []
@@ -244,7 +244,7 @@ class Pages:
         return "\n".join(parts)
 
     def fields(self, drawn: Drawn, context: Context) -> list[str]:
-        """Every field of a form, with what was sent before and what is wrong with it."""
+        """Every field of a form, with its earlier value and its error."""
         problems, fields = drawn.problems, drawn.form.fields
         first = next((field.name for field in fields if field.name in problems), None)
         return [
@@ -272,12 +272,12 @@ class Pages:
         """One input with its label.
 
         Args:
-            field: What to ask.
+            field: The field.
             context: Of the page.
             html_id: The id of the input.
-            value: What the user sent before.
-            problem: What is wrong with it; empty: nothing.
-            focus: True for the first field that has a problem.
+            value: The value that the user sent before.
+            problem: The error; empty: no error.
+            focus: True for the first field with an error.
         """
         html_id = escape(html_id)
         label = f'<label for="{html_id}">{escape(context.say(field.label))}</label>'
@@ -298,16 +298,16 @@ class Pages:
         """A button that sends a form.
 
         Args:
-            text: What it says.
+            text: The text of the button.
             context: Of the page.
             look: A class of the stylesheet.
-            unseen: What only screen readers add to its name.
+            unseen: A text that only screen readers add to its name.
         """
         more = f'<span class="unseen"> {escape(context.say(unseen))}</span>' if unseen else ""
         return f'<button class="{escape(look)}" type="submit">{escape(context.say(text))}{more}</button>'
 
     def message(self, text: str, context: Context, *, kind: Literal["text", "notice", "problem"] = "text") -> str:
-        """A paragraph; a notice or a problem is read out at once."""
+        """A paragraph. A screen reader reads a notice or a problem at once."""
         said = escape(context.say(text))
         if kind == "text":
             return f"<p>{said}</p>"
@@ -315,17 +315,17 @@ class Pages:
         return f"<p {kinds[kind]}>{said}</p>"
 
     def links(self, links: Mapping[str, str], context: Context) -> str:
-        """A list of links, each text by its address."""
+        """A list of links: each text by its URL."""
         items = (f'<li><a href="{escape(url)}">{escape(context.say(text))}</a></li>' for url, text in links.items())
         return f'<ul class="links">{"".join(items)}</ul>'
 
     def hide(self, hidden: Mapping[str, str]) -> list[str]:
-        """Fields that nobody sees."""
+        """Hidden fields."""
         return [f'<input type="hidden" name="{escape(name)}" value="{escape(text)}">' for name, text in hidden.items()]
 
 
 def _typing(field: FormField, value: Any) -> str:
-    """The attributes of an input that a person types into."""
+    """The attributes of a text input."""
     direction = "ltr" if field.type == "password" or field.inputmode == "email" else "auto"
     mode = "" if field.inputmode is None else f' inputmode="{escape(field.inputmode)}"{_AS_TYPED}'
     shown = f' value="{escape(value)}"' if isinstance(value, str) and field.type != "password" else ""
@@ -349,7 +349,7 @@ $content
 
 
 def _checked(template: object) -> Template:
-    """*template*, if it has every part and no other."""
+    """Return *template* if it has every required part and no unknown one."""
     if not isinstance(template, str):
         raise ConfigurationError("pages: template must be text; read a file with Path(…).read_text('utf-8')")
     made = Template(template)
@@ -362,13 +362,13 @@ def _checked(template: object) -> Template:
 
 
 def origin_of(url: str) -> str:
-    """What a Content-Security-Policy calls the place of *url*; empty for a path, which is of our own origin.
+    """The source of *url* in a Content-Security-Policy. Empty for a path, which has our own origin.
 
-    Of http and https it is the origin, of any other absolute URL the scheme, such as ``data:``.
+    For http and https it is the origin. For any other absolute URL it is the scheme, such as ``data:``.
     """
     try:
         parts = urlsplit(url)
-    except ValueError:  # such as a bracket that is not closed: a browser does not go there either
+    except ValueError:  # such as a missing bracket: browsers reject it, too
         return ""
     if parts.scheme not in ("http", "https"):
         return f"{parts.scheme}:" if parts.scheme else ""

@@ -1,6 +1,6 @@
-"""Passwords: their normal form, how they are hashed, and which ones may be set.
+"""Passwords: their normal form, the hashing, and the policy for new ones.
 
-NIST SP 800-63B-4 section 3.1.1.2; RFC 8265 section 4.2 (the normal form only: nothing is mapped, folded or trimmed).
+NIST SP 800-63B-4 section 3.1.1.2; RFC 8265 section 4.2 (only the normal form, without mapping, folding or trimming).
 """
 
 import re
@@ -51,20 +51,20 @@ _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def normalise_password(text: str) -> bytes:
-    """The bytes that a password stands for, the same on every keyboard: its NFC in UTF-8. Nothing is trimmed or folded.
+    """The bytes of a password, the same on every keyboard: its NFC in UTF-8. Nothing is trimmed or folded.
 
     >>> normalise_password("cafe\\u0301 au lait") == normalise_password("caf\\xe9 au lait")
     True
 
     Raises:
-        ValueError: it is empty, too long, or holds NUL, half a character or over 30 combining marks in a row; the
+        ValueError: it is empty, too long, or holds NUL, a lone surrogate or over 30 combining marks in a row. The
             message is for the user.
     """
     if not text:
         raise ValueError(_MISSING)
-    if _UNUSABLE.search(text):  # not left to the encoder, whose error would hold the password
+    if _UNUSABLE.search(text):  # checked here, as the error of the encoder would hold the password
         raise ValueError(_UNUSABLE_CHARACTER)
-    # No NFC of 1,024 bytes has a form of more than 1,536 characters: what is longer is not worth normalising.
+    # Every form of an NFC of 1,024 bytes has at most 1,536 characters. A longer text need not be normalised.
     if len(text) > 2 * MAX_PASSWORD_BYTES:
         raise ValueError(_TOO_LONG)
     if not text.isascii() and not _is_stream_safe(text):
@@ -76,10 +76,10 @@ def normalise_password(text: str) -> bytes:
 
 
 def _is_stream_safe(text: str) -> bool:
-    """Whether no more than 30 marks follow each other (UAX 15 section 13): sorting them takes quadratic time."""
+    """True if at most 30 marks follow each other (UAX 15 section 13). Sorting marks takes quadratic time."""
     marks = 0
     for character in text:
-        # Three Tibetan vowels are no marks, and fall apart into two.
+        # Three Tibetan vowels are not marks themselves, but decompose into two marks.
         marks = marks + 1 if unicodedata.combining(character) or character in "\u0f73\u0f75\u0f81" else 0
         if marks > _MAX_MARKS:
             return False
@@ -91,10 +91,10 @@ def _is_stream_safe(text: str) -> bool:
 
 @runtime_checkable
 class HashProvider(Protocol):
-    """A way to hash passwords. Every method but ``cost_of`` and ``can_verify`` may be slow and is called in a thread.
-    All are plain: ``Authentication`` refuses an async one.
+    """Hashes passwords. Every method except ``cost_of`` and ``can_verify`` may be slow and is called in a thread.
+    No method is async: ``Authentication`` rejects an async one.
 
-    Costs are exponents: one more is twice the work.
+    Costs are exponents: one more doubles the work.
     """
 
     @property
@@ -104,37 +104,37 @@ class HashProvider(Protocol):
 
     @property
     def weak(self) -> bool:
-        """True for a cost that is fit for tests only."""
+        """True if the cost is acceptable for tests only."""
         ...
 
     def hash(self, password: bytes) -> str:
-        """A new hash of *password*, with a random salt."""
+        """Return a new hash of *password*, with a random salt."""
         ...
 
     def verify(self, password: bytes, stored: str) -> bool:
-        """Whether *stored* is a hash of *password*. Never raises: what is not a hash of ours is False."""
+        """True if *stored* is a hash of *password*. Returns False for an unsupported hash. Never raises."""
         ...
 
     def can_verify(self, stored: str) -> bool:
-        """Whether ``verify`` returns True for *stored* and the right password. Fast.
+        """True if ``verify`` returns True for *stored* and the right password. Fast.
 
-        False for another scheme, for a cost over the limit and for a pepper that is not known. A hash that is given in
-        place of a password is rejected if this is False.
+        Returns False for another scheme, a cost over the limit or an unknown pepper. ``Accounts.create`` then rejects
+        such a hash.
         """
         ...
 
     def needs_rehash(self, stored: str) -> bool:
-        """Whether ``hash`` would now make another kind of hash than *stored*: older scheme, cost or pepper."""
+        """True if ``hash`` would now make another kind of hash than *stored*, by scheme, cost or pepper."""
         ...
 
     def cost_of(self, stored: str) -> int | None:
-        """The work that ``verify`` does for *stored*, whatever the password; None: it does none. Fast."""
+        """The cost of ``verify`` for *stored*, with any password. Returns None if it does no work. Fast."""
         ...
 
     def level(self, stored: str | None, dearest: int) -> None:
-        """Do what is missing after a failed ``verify`` of *stored* to the work of cost *dearest*.
+        """After a failed ``verify`` of *stored*, do more work, so that the total is the work of cost *dearest*.
 
-        None: nothing was verified, everything is missing.
+        If *stored* is None, nothing was verified; do all of the work.
         """
         ...
 
@@ -146,10 +146,10 @@ _DUMMY_SALT = b"$2b$%02d$asgiauthdummysaltxxxxO"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bcrypt:
-    """bcrypt over base64(HMAC-SHA-384(a public label, password)): the whole password counts, not its first 72 bytes.
+    """bcrypt over base64(HMAC-SHA-384(a public label, password)), so that it uses more than the first 72 bytes.
 
-    The label is no secret. It keeps apart our hashes and bare SHA-384 of leaked lists (password shucking). Plain
-    ``$2a$``, ``$2b$`` and ``$2y$`` hashes of other systems verify as they are, and ask to be hashed again.
+    The label is public. It makes our hashes differ from plain SHA-384 in leaked lists (password shucking). Plain
+    ``$2a$``, ``$2b$`` and ``$2y$`` hashes of other systems are verified unchanged, and hashed again after a sign-in.
     """
 
     cost: int = 12
@@ -158,7 +158,7 @@ class Bcrypt:
     """Keys kept outside the database, newest first: the first hashes, all verify. They must be as strong as a
     ``secret``, and are kept as a tuple of bytes.
 
-    If a key is lost, so is every password that was hashed with it.
+    If you lose a key, no password that was hashed with it can be verified.
     """
 
     def __post_init__(self) -> None:
@@ -174,7 +174,7 @@ class Bcrypt:
 
     @property
     def weak(self) -> bool:
-        """True for a cost under 10: fit for tests only (OWASP Password Storage Cheat Sheet)."""
+        """True for a cost under 10, which is for tests only (OWASP Password Storage Cheat Sheet)."""
         return self.cost < 10
 
     def hash(self, password: bytes) -> str:
@@ -183,43 +183,43 @@ class Bcrypt:
         return self._marker() + bcrypt.hashpw(_prehash(password, newest), bcrypt.gensalt(self.cost)).decode()
 
     def verify(self, password: bytes, stored: str) -> bool:
-        """Whether *stored* is a hash of *password*; False, without work, for what is not a hash or costs over 15."""
+        """True if *stored* is a hash of *password*. Returns False at once for an invalid hash or a cost over 15."""
         parsed = parse_hash(stored)
         if parsed is None:
             return False
         secret = self._secret(password, parsed)
-        # bcrypt runs even if the answer is known, so that the work depends on the stored hash alone.
+        # bcrypt always runs, so that the time depends on the stored hash only.
         matches = bcrypt.checkpw(_DUMMY_PASSWORD if secret is None else secret, parsed.hash)
         return matches and secret is not None
 
     def can_verify(self, stored: str) -> bool:
-        """Whether *stored* is a bcrypt hash of a cost up to 15, without a pepper or with one that is in ``pepper``."""
+        """True if *stored* is a bcrypt hash of a cost up to 15, without a pepper or with one of ``pepper``."""
         return can_be_verified(stored, [_pepper_id(key) for key in self._keys])
 
     def needs_rehash(self, stored: str) -> bool:
-        """Whether *stored* is of another scheme, cost or pepper than new hashes."""
+        """True if *stored* has another scheme, cost or pepper than new hashes."""
         parsed = parse_hash(stored)
         return parsed is None or (parsed.marker, parsed.cost) != (self._marker(), self.cost)
 
     def cost_of(self, stored: str) -> int | None:
-        """The cost written in *stored*; None for what is not a hash, or over 15."""
+        """The cost of *stored*. Returns None for an invalid hash, or a cost over 15."""
         parsed = parse_hash(stored)
         return None if parsed is None else parsed.cost
 
     def level(self, stored: str | None, dearest: int) -> None:
-        """Do what is missing to the work of *dearest*: 2^c + (2^c + 2^(c+1) + … + 2^(d-1)) is 2^d."""
+        """Do the rest of the work of cost *dearest*: 2^c + (2^c + 2^(c+1) + … + 2^(d-1)) is 2^d."""
         spent = None if stored is None else self.cost_of(stored)
         for cost in (dearest,) if spent is None else range(spent, dearest):
             bcrypt.hashpw(_DUMMY_PASSWORD, _DUMMY_SALT % cost)
 
     def _marker(self) -> str:
-        """What is in front of a new hash."""
+        """The text in front of a new hash."""
         return marker(next(map(_pepper_id, self._keys), None))
 
     def _secret(self, password: bytes, stored: StoredHash) -> bytes | None:
-        """What was given to bcrypt if *password* is right; None if it cannot be."""
+        """The input for bcrypt if *password* is right. Returns None if *password* cannot be right."""
         if stored.marker is None:
-            # bcrypt reads 72 bytes, round and round with a NUL between: "a" and "a\0a" would be one password.
+            # bcrypt repeats the password with a NUL up to 72 bytes, so "a" and "a\0a" would be the same password.
             return password if len(password) <= 72 and b"\0" not in password else None
         if stored.pepper_id is None:
             return _prehash(password, None)
@@ -228,7 +228,7 @@ class Bcrypt:
 
 
 def _prehash(password: bytes, pepper: bytes | None) -> bytes:
-    # base64, because a raw digest may hold a NUL, at which bcrypt would stop.
+    # base64, because bcrypt stops at a NUL and a raw digest may hold one.
     mac = hmac_digest(_LABEL, password, "sha384")
     return b64encode(mac if pepper is None else hmac_digest(pepper, mac, "sha384"))
 
@@ -242,24 +242,24 @@ def _pepper_id(pepper: bytes) -> str:
 _SCORED = 48
 _SCORED_OF_SYMBOLS = 16
 _SYMBOLS = frozenset("0123456789@({[<!|$+%")
-"""What zxcvbn may read as a letter. It tries all combinations: 64 of these take it 0.2 s, the interpreter locked."""
+"""Characters that zxcvbn may read as letters. It tries every combination: 64 of them block Python for 0.2 s."""
 _MAX_WORDS = 64
 _PART = re.compile(r"[^\W\d_]+|\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordPolicy:
-    """Which passwords may be set. Never asked at sign-in. There are no rules of composition."""
+    """The rules for new passwords. A sign-in does not check them. There are no composition rules."""
 
     minimum_length: int = 8
-    """In code points, 8 to 64. 15 is what NIST SP 800-63B-4 asks for where the password is the only factor."""
+    """In code points, 8 to 64. NIST SP 800-63B-4 requires 15 if the password is the only factor."""
     minimum_strength: int = 3
-    """The least zxcvbn score, 0 to 4; 3 is over 10^8 guesses: nine random characters, or a few words."""
+    """The minimum zxcvbn score, 0 to 4. A score of 3 needs over 10^8 guesses: nine random characters or a few words."""
     check: Callable[[str], object] | None = None
-    """A check of the application's own, called last: plain, in a thread that hashes passwords, or async.
+    """A check of the application, called last. A plain function runs in a thread that hashes passwords; or async.
 
-    It refuses by ValueError(message for the user); what it returns means nothing. An async one that takes longer than
-    ten seconds is a 503; a plain one must have a time limit of its own.
+    It raises ValueError(message for the user) to reject a password. Its result is ignored. An async check that takes
+    longer than ten seconds gives a 503; a plain one must limit its own time.
     """
 
     def __post_init__(self) -> None:
@@ -272,17 +272,17 @@ class PasswordPolicy:
             raise ConfigurationError("check must be a function of the password, plain or async")
 
     def check_password(self, password: str, context: Sequence[str]) -> Awaitable[object] | None:
-        """Refuse a password that is easy to guess. Takes some milliseconds, whatever the password.
+        """Reject a password that is easy to guess. This takes some milliseconds for every password.
 
         Args:
-            password: What ``normalise_password`` lets pass, in NFC.
-            context: What a stranger knows or tries first: the user's own values, the application's name.
+            password: A password that ``normalise_password`` accepts, in NFC.
+            context: Texts that an attacker tries first: the user's own values, the application's name.
 
         Returns:
-            What is left to be awaited, if ``check`` is async: the password has not passed yet. It may refuse, too.
+            If ``check`` is async, an awaitable that the caller must await. It may still reject the password.
 
         Raises:
-            ValueError: the message says to the user what is wrong.
+            ValueError: the password is rejected. The message is for the user.
         """
         if len(password) < self.minimum_length:
             raise ValueError(_TOO_SHORT.given(count=self.minimum_length))
@@ -300,18 +300,18 @@ class PasswordPolicy:
 
 
 def _scored(password: str) -> str:
-    """A beginning that zxcvbn can score in time: if it is hard to guess, the whole is.
+    """The beginning of the password, which zxcvbn can score in time. If it is hard to guess, the password is.
 
-    A mere beginning would hide that the password repeats itself, so of a repetition two whole rounds are scored.
+    A short beginning could hide a repetition. If the password repeats a text, two rounds of it are therefore scored.
     """
     text = password[: 2 * _period(password)][:_SCORED]
     return text[:_SCORED_OF_SYMBOLS] if len(_SYMBOLS.intersection(text)) > 8 else text
 
 
 def _period(text: str) -> int:
-    """The length of the shortest beginning that *text* repeats, its last round perhaps cut.
+    """The length of the shortest beginning that *text* repeats. The last round may be cut.
 
-    Linear, by the borders of Knuth, Morris and Pratt.
+    It takes linear time, by the borders of Knuth, Morris and Pratt.
     """
     borders = [0]
     for char in text[1:]:
@@ -323,14 +323,14 @@ def _period(text: str) -> int:
 
 
 def _context_words(context: Sequence[str]) -> list[str]:
-    """What is known of the user, in folded words of at least 4 characters; at most 64 of them."""
+    """The known texts about the user, as folded words of at least 4 characters; at most 64 of them."""
     words = {word: None for value in context for word in _words_of(value) if len(word) >= 4}
     return list(words)[:_MAX_WORDS]
 
 
 def _words_of(value: str) -> Iterator[str]:
-    """The value, what is before and after its @, its parts, and its parts without what divides them."""
-    beginning = value[:320]  # the longest address there is: RFC 5321 section 4.5.3.1
+    """The value, the texts before and after its @, its parts, and its parts joined without separators."""
+    beginning = value[:320]  # the longest possible address: RFC 5321 section 4.5.3.1
     folded = unicodedata.normalize("NFC", beginning).encode(errors="replace").decode().casefold()
     parts = _PART.findall(folded)
     yield from (folded, *folded.split("@"), "".join(parts), *parts)
@@ -352,15 +352,15 @@ def _length_without(words: Sequence[str], text: str) -> int:
 
 
 CHECK_TIMEOUT = timedelta(seconds=10)
-"""An async ``PasswordPolicy.check`` that takes longer has failed."""
+"""The longest time for an async ``PasswordPolicy.check``."""
 
 
 class Verified(NamedTuple):
-    """What became of a password that was shown."""
+    """The result of the verification of a password."""
 
     valid: bool
     replacement: str | None
-    """A new hash to store instead of the one that was verified, by compare-and-set; None: that one is good."""
+    """A new hash to store instead of the verified one, by compare-and-set. None: the stored hash stays."""
 
     def __repr__(self) -> str:
         return f"Verified(valid={self.valid})"
@@ -375,32 +375,32 @@ class Passwords:
 
     @property
     def dearest(self) -> int:
-        """The cost that every failure is brought up to: of new hashes, or of the dearest stored one that is known."""
+        """The cost of every failure: the cost of new hashes, or the highest known cost of stored ones."""
         return self._dearest
 
     def note_cost(self, cost: int) -> None:
-        """Note that a hash of this cost is stored. A cost over 15 is ignored, because such a hash is never verified."""
+        """Remember that a hash of this cost is stored. A cost over 15 is ignored, as it is never verified."""
         if cost <= MAX_COST:
             self._dearest = max(self._dearest, cost)
 
     def place(self, client: str | None) -> AbstractContextManager[None]:
-        """Hold a place in the queue for what is hashed first within this block.
+        """Reserve a place in the queue for the first hashing in this block.
 
         Raises:
-            OverloadedError: too many passwords wait to be hashed; told at once, before any work is done.
+            OverloadedError: too many passwords wait to be hashed. It is raised before any work is done.
         """
         return self._pool.place(client_network(client))
 
     async def set(self, password: str, *, context: Sequence[str], client: str | None) -> str:
-        """The hash to store for *password*, once the policy has passed it.
+        """Check *password* by the policy and return the hash to store.
 
         Args:
-            password: As it was entered.
-            context: The user's own values, which the password must not be made of.
+            password: The password, as it was entered.
+            context: The user's own values. The password must not consist of them.
             client: Address of the client, for the fairness of the queue; None without one.
 
         Raises:
-            ValueError: the policy refuses it; the message is for the user.
+            ValueError: the policy rejects it. The message is for the user.
             OverloadedError: too many passwords wait to be hashed.
             UnavailableError: the application's own check took too long.
         """
@@ -412,31 +412,31 @@ class Passwords:
         return await self._pool.run(key, partial(self._hash, data))
 
     async def check(self, password: str, *, context: Sequence[str], client: str | None) -> None:
-        """Ask the policy about *password*, and hash nothing. Arguments and errors as for ``set``."""
+        """Check *password* by the policy, without hashing. Arguments and errors as for ``set``."""
         data = normalise_password(password)
         check = partial(self._policy.check_password, data.decode(), (self._app_name, *context))
         if (rest := await self._pool.run(client_network(client), check)) is not None:
             await _finish_check(rest)
 
     def check_hash(self, stored: str) -> None:
-        """Reject a hash that is given in place of a password, if no password can match it; else note what it costs.
+        """Reject a given hash that no password can match. Otherwise remember its cost.
 
         Raises:
-            ValueError: it is not text or cannot be verified; the message says what to do.
+            ValueError: it is not text or cannot be verified. The message has the remedy.
         """
         check_hash(stored, self._can_verify)
         self.note_cost(self._hasher.cost_of(stored) or 0)
 
     async def verify(self, password: str, stored: str | None, *, client: str | None) -> Verified:
-        """Whether *password* is the one that was *stored*.
+        """Verify *password* against the *stored* hash.
 
         Args:
-            password: As it was entered.
-            stored: The hash; None, for an unknown user or one without a password, fails in the same time.
+            password: The password, as it was entered.
+            stored: The hash. None, for an unknown user or one without a password, fails in the same time.
             client: Address of the client, for the fairness of the queue; None without one.
 
         Raises:
-            ValueError: this can be nobody's password, and nothing was hashed; the message is for the user.
+            ValueError: no user can have this password; nothing was hashed. The message is for the user.
             OverloadedError: too many passwords wait to be hashed.
         """
         data = normalise_password(password)
@@ -445,7 +445,7 @@ class Passwords:
         return await self._pool.run(client_network(client), partial(self._verify, data, stored))
 
     def _set(self, password: bytes, context: Sequence[str]) -> str | Awaitable[object]:
-        """The hash; or an async check, which only the event loop can finish, and nothing was hashed yet."""
+        """The hash; or the awaitable of an async check, which the event loop must finish before the hashing."""
         check = self._policy.check_password(password.decode(), context)
         return self._hash(password) if check is None else check
 
@@ -457,7 +457,7 @@ class Passwords:
             renew = returned(self._hasher.needs_rehash(stored), bool, "hasher.needs_rehash")
             return Verified(True, self._hash(password) if renew else None)
         level: Callable[..., object] = self._hasher.level
-        returned(level(stored, self._dearest), NoneType, "hasher.level")  # a coroutine would have done no work
+        returned(level(stored, self._dearest), NoneType, "hasher.level")  # a coroutine would do no work
         return Verified(False, None)
 
     def _can_verify(self, stored: str) -> bool:

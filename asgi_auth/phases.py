@@ -1,4 +1,4 @@
-"""What a step of a strategy is: Phase, PhaseRequest, Browser, Form, View, and the outcomes."""
+"""The parts of one step of a strategy: Phase, PhaseRequest, Browser, Form, View and the outcomes."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -13,50 +13,50 @@ from asgi_auth.types import EMPTY, Activity, AnonymousUser, AuthState, Client, C
 
 
 class Browser:
-    """The library's own cookies in one browser, by kind. This one keeps nothing: it is for phases without HTTP.
+    """The library's own cookies in one browser, by kind. This class stores nothing: it is for phases without HTTP.
 
-    What a phase keeps and drops goes with its answer, whether it succeeds or fails. All are ``SameSite=Lax``, for no
-    script and for this host only. A strategy sees no other cookie.
+    The response sets and deletes the cookies that the phase keeps and drops, whether the phase succeeds or fails. All
+    cookies are ``SameSite=Lax``, ``HttpOnly`` and for this host only. A strategy sees no other cookie.
     """
 
     def read(self, kind: CookieKind) -> str | None:
-        """The only value of a *kind*; None if there is none, or if there are several."""
+        """Return the only value of a *kind*. Return None if there is no value, or more than one."""
         values = self.read_all(kind)
         return values[0] if len(values) == 1 else None
 
     def read_all(self, kind: CookieKind) -> Sequence[str]:
-        """Every value of a *kind*, the oldest first."""
+        """Return every value of a *kind*, the oldest first."""
         return ()
 
     def keep(self, kind: CookieKind, value: str, *, lifetime: timedelta) -> None:
-        """Have the browser keep *value* for *lifetime*.
+        """Store *value* in the browser for *lifetime*.
 
-        Of ``pending`` it is the only one from then on. Of any other kind it stands beside those that are there, up to
-        20: the oldest goes.
+        A value of ``pending`` replaces the earlier one. Any other kind has up to 20 values; one more replaces the
+        oldest.
         """
 
     def drop(self, kind: CookieKind, value: str | None = None) -> None:
-        """Have the browser forget *value*; None: all of a *kind*."""
+        """Delete *value* from the browser; None: all values of a *kind*."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseRequest:
-    """One request to a phase, parsed. What a form sends is text; JSON may send anything, so every value is checked."""
+    """One parsed request to a phase. A form sends text; JSON may hold any type, so the phase checks every value."""
 
     method: str = "POST"
     params: Mapping[str, Any] = field(default=EMPTY, repr=False)
-    """What the body holds."""
+    """The parameters of the body."""
     query_string: bytes = field(default=b"", repr=False)
     client: Client = Client()
     browser: Browser = field(default=Browser(), repr=False)
     pending: str | None = field(default=None, repr=False)
     """The pending-factor token of a sign-in that waits for its next factor, for ``services.sessions.pending``."""
     state: AuthState = AuthState(AnonymousUser(), None, None, (), None)
-    """Who is signed in; looked up unless the phase is for ``anyone``."""
+    """The user who is signed in. The plug looks this up unless the phase is for ``anyone``."""
 
     @property
     def query(self) -> Mapping[str, str]:
-        """The query, as strictly read as a form. MalformedRequestError: it cannot be read, or is over 16 KiB."""
+        """The query, parsed as strictly as a form. Raises MalformedRequestError if it is malformed or over 16 KiB."""
         return parse_query(self.query_string)
 
 
@@ -65,26 +65,25 @@ class FormField:
     """One input of a script-free page.
 
     Raises:
-        ConfigurationError: *type* is ``email``: a browser rewrites the domain of an address that is typed there.
+        ConfigurationError: *type* is ``email``. Browsers change the domain of an address in such a field.
     """
 
     name: str
     label: str
-    """What the field is called; a ``Message`` is translated."""
+    """The label of the field. A ``Message`` is translated."""
     type: str = "text"
-    """The ``type`` of HTML. A mail address has ``text``, with ``inputmode="email"``."""
+    """The ``type`` of HTML. Use ``text`` with ``inputmode="email"`` for a mail address."""
     autocomplete: str = "off"
     """The ``autocomplete`` of HTML. Password managers fill in ``username``, the identity of the account."""
     inputmode: str | None = None
     """The keyboard that a phone shows, as in HTML: ``email``, ``numeric``, or ``text`` for the ordinary one.
 
-    A field that has one is sent as it was typed: no phone capitalises or corrects it. None is for prose, such as a full
-    name.
+    With a value, no phone capitalises or corrects the input. Use None for prose, such as a full name.
     """
     optional: bool = False
-    """True where it may be left empty."""
+    """True if the user may leave the field empty."""
     shown: str | None = None
-    """A text that the page shows in place of an input, and that is not sent. A password manager finds it."""
+    """A text that the page shows instead of an input. The browser does not send it; a password manager can read it."""
 
     def __post_init__(self) -> None:
         if self.type.lower() == "email":
@@ -96,25 +95,25 @@ class FormField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """A script-free page that a person fills in. Opening it changes nothing, its button does (CF-3).
+    """A script-free page that a person fills in. Only its button changes anything; opening it does not (CF-3).
 
-    Every text may be a ``Message``, which is translated; any other text is shown as it is.
+    Every text may be a ``Message``, which is translated. Any other text is shown unchanged.
     """
 
     title: str
     text: str = ""
     token: str | None = None
-    """Name of the query parameter that the page carries on, in a hidden field."""
+    """The name of the query parameter that the page sends on in a hidden field."""
     fields: tuple[FormField, ...] = ()
     button: str = Message("button.continue", "Continue")
     action: Activity | None = None
-    """Where the form posts to; None: to the phase whose page it is."""
+    """The phase that receives the form; None: the phase of this page."""
     done_title: str = Message("page.done", "Done")
-    """The heading of the page that says that it was accepted."""
+    """The heading of the page after the form was accepted."""
     done: str = ""
-    """What that page says."""
+    """The text of the page after the form was accepted."""
     refused: str = ""
-    """What the page says of wrong credentials (401); empty: ``AuthError.title``."""
+    """The text of the page for wrong credentials (401); empty: ``AuthError.title``."""
 
 
 Who = Literal["anyone", "known", "session", "pending"]
@@ -124,7 +123,7 @@ Who = Literal["anyone", "known", "session", "pending"]
 class Phase:
     """One HTTP step of a strategy: ``/auth/<strategy>/<name>``.
 
-    A GET changes nothing, except a callback, which its flow record guards.
+    A GET changes nothing. The exception is a callback, which its flow record guards.
 
     Raises:
         ConfigurationError: the parts contradict each other; the message names the phase.
@@ -136,36 +135,36 @@ class Phase:
     methods: frozenset[str] = frozenset({"POST"})
     """``GET``, ``POST`` or both."""
     form: Form | None = None
-    """What a person can fill in."""
+    """The form of this step."""
     page: bool = False
-    """True where a person opens this path: GET shows the form, or what the phase answers to GET. So does HEAD."""
+    """True if a person opens this path. GET and HEAD show the form, or the phase's own answer to GET."""
     secrets: frozenset[str] = frozenset()
-    """Parameters that are never given back to draw a form again, and that no hook sees."""
+    """Secret parameters. A redrawn form does not contain them, and no hook sees them."""
     who: Who = "anyone"
-    """Who may use it.
+    """Who may use this phase.
 
-    ``anyone``; ``known``: everybody, and ``PhaseRequest.state`` says who is signed in; ``session``: only a user who is
-    signed in with a session; ``pending``: only with a sign-in that waits for its next factor.
+    ``anyone``: every client. ``known``: every client; ``PhaseRequest.state`` has the user who is signed in.
+    ``session``: a user who is signed in with a session. ``pending``: a sign-in that waits for its next factor.
     """
     fresh: timedelta | None = None
-    """The session must have a proof that recent; None: any session will do."""
+    """The maximum age of the session's latest proof; None: no maximum."""
     cross_site: bool = False
     """True for a POST that a provider makes the browser send.
 
-    It reads no cookie and knows nobody; a record of the strategy guards it. It answers with a ``Redirect`` to GET of
-    the same path, where the flow ends.
+    The phase reads no cookie and does not know the user; a record of the strategy guards it. It answers with a
+    ``Redirect`` to GET of the same path, where the flow ends.
     """
     hashes: bool = False
-    """The phase hashes a password: where too many wait to be hashed it is refused before it begins (503)."""
+    """True if the phase hashes a password. It is refused with 503 if too many passwords wait to be hashed."""
     proves: bool = False
-    """True where people prove who they are. Pages send users who are not signed in, or not freshly, there."""
+    """True if users prove a factor here. Pages link here if the user is not signed in, or not freshly."""
     form_for: Callable[["PhaseRequest"], Awaitable[Form]] | None = field(default=None, repr=False)
-    """Returns the form for one request, such as one that shows the address that the link is about.
+    """Returns the form for one request, such as one with the address of the link.
 
-    It changes nothing, and raises InvalidTokenError where the link is dead. None: the form is always ``form``.
+    It changes nothing. It raises InvalidTokenError if the link is not live. None: the form is always ``form``.
     """
     registers: Form | None = None
-    """For a phase that makes accounts and takes ``invitation_token``: the form for a person who was invited."""
+    """The form for invited persons, if the phase creates accounts and accepts ``invitation_token``."""
 
     def __post_init__(self) -> None:
         for broken, rule in (
@@ -180,7 +179,7 @@ class Phase:
 
     @property
     def allowed(self) -> tuple[str, ...]:
-        """The methods that a client may use (RFC 9110 section 9.1)."""
+        """The methods that clients may use (RFC 9110 section 9.1)."""
         pages = ("GET", "HEAD") if self.page else ()
         return tuple(dict.fromkeys((*pages, *sorted(self.methods))))
 
@@ -190,9 +189,9 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A user proved who they are. ``sessions.mint`` decides whether they get a session.
+    """The user proved a factor. ``sessions.mint`` decides whether the user gets a session.
 
-    ``spend`` consumes the token that was shown, in the transaction that mints the session.
+    ``spend`` consumes the token of the client in the transaction that creates the session.
     """
 
     user: Any
@@ -200,15 +199,15 @@ class SignedIn:
     remember: bool = field(default=False, kw_only=True)
     registered: bool = field(default=False, kw_only=True)
     settled: bool = field(default=False, kw_only=True)
-    """What the sign-in ends, a registration or a reset, is committed: it stays done if no session follows."""
+    """True if the registration or reset before this sign-in is committed. It stays committed without a session."""
     spend: Spend | None = field(default=None, kw_only=True, repr=False)
     replaces: str | None = field(default=None, kw_only=True)
-    """The id of a session of the user that ends when this sign-in has one: a rise in privilege is a new session."""
+    """The id of a session of the user that the new session replaces. More privilege requires a new session."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenIssued:
-    """A sign-in token was made, to be redeemed within a minute; nobody is signed in yet."""
+    """A sign-in token was issued. The client must exchange it within a minute; the user is not signed in yet."""
 
     user: Any
     token: str = field(repr=False)
@@ -216,57 +215,57 @@ class TokenIssued:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Done, and nobody was signed in. ``then`` runs after the response, so that it cannot be timed."""
+    """The act is done; no user was signed in. ``then`` runs after the response, so that clients cannot time it."""
 
     then: Job | None = field(default=None, repr=False)
     user: Any = field(default=None, repr=False)
-    """For code without HTTP only: whom it was about, if anybody."""
+    """For code without HTTP only: the user of the act, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Send the browser elsewhere. What is to be found when it comes back is kept in ``PhaseRequest.browser``."""
+    """Redirect the browser. A strategy stores what it needs later in ``PhaseRequest.browser``."""
 
     url: str
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A step that answers with data, such as the options of a passkey."""
+    """The step answers with data, such as the options of a passkey."""
 
     data: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Something to look at, and what can be done about it; nothing was changed."""
+    """A page to read, with its forms. Nothing was changed."""
 
     data: Mapping[str, Any]
     """For programs; JSON values."""
     title: str = ""
     text: str = ""
-    """For people: what the page says."""
+    """The text of the page, for people."""
     forms: tuple[Form, ...] = ()
     """The page's forms."""
     token: str = field(default="", repr=False)
-    """Carried on in the hidden field of every form that has a ``Form.token``."""
+    """The value of the hidden field of every form that has a ``Form.token``."""
     parts: "tuple[View, ...]" = ()
-    """Further things to look at, on the same page."""
+    """Further sections of the same page."""
     signs_in: bool = False
-    """True to offer the forms to sign in, too (``Phase.proves``)."""
+    """True if the page also offers the sign-in forms (``Phase.proves``)."""
     registers: bool = False
-    """True to offer the registrations that there are, too (``Phase.registers``)."""
+    """True if the page also offers the registration forms (``Phase.registers``)."""
     strategies: tuple[str, ...] = ()
-    """Only those of these strategies; empty: of any."""
+    """Limits these forms to the named strategies; empty: all strategies."""
     links: Mapping[str, str] = EMPTY
-    """Where else to go: each text by its address."""
+    """Further links of the page: each text by its URL."""
 
 
 Outcome = SignedIn | TokenIssued | Accepted | Redirect | Challenge | View
 
 
 class Finished(NamedTuple):
-    """How an action ended, for code without HTTP: whom it was about and the token, each None where there is none."""
+    """The result of an action, for code without HTTP: its user and its token; None where there is none."""
 
     user: Any
     token: Any

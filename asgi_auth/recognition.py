@@ -1,6 +1,6 @@
-"""Recognisers: they find out who sends a request, and why a credential is rejected.
+"""Recognisers: they find the user of a request, or the reason why a credential is rejected.
 
-Middlewares, plug and guards share those of an ``Authentication``.
+The middlewares, the plug and the guards of an ``Authentication`` share its recognisers.
 """
 
 import logging
@@ -29,23 +29,23 @@ from asgi_auth.store import Loaded
 from asgi_auth.types import AnonymousUser, AuthState, Clock, Session
 
 Scope = Mapping[str, Any]
-"""Of an ASGI connection."""
+"""The scope of an ASGI connection."""
 
 Scopes = Callable[[Any], Iterable[str] | Awaitable[Iterable[str]]]
-"""Returns what a user may do in the application, beside being signed in; plain or async."""
+"""Returns the permissions of a user in the application; plain or async."""
 
 AUTHENTICATED = "authenticated"
-"""The scope of every user who is signed in, except by a credential with scopes of its own, such as an API key."""
+"""The scope of every signed-in user. A credential with scopes of its own, such as an API key, does not get it."""
 
 
 class Recognised(NamedTuple):
-    """The user of a credential without a session, or with scopes of its own. For any other it is a ``Loaded``."""
+    """The user of a credential without session or with own scopes. For other credentials it is a ``Loaded``."""
 
     user: Any
     session: Session | None
-    """None for a credential that needs no session."""
+    """None for a credential without a session."""
     scopes: Sequence[str] | None = None
-    """All that the credential may do; None: whatever its user may."""
+    """The permissions of the credential; None: all permissions of its user."""
 
 
 class Load(Protocol):
@@ -59,17 +59,17 @@ class Recogniser(Protocol):
 
     @property
     def method(self) -> str:
-        """What ``AuthState.method`` says, and a scope of the request."""
+        """The value of ``AuthState.method``, which is also a scope of the request."""
         ...
 
     @property
     def ambient(self) -> bool:
-        """Whether browsers attach the credential by themselves, as a cookie. SessionUserMiddleware asks these, and
-        BearerUserMiddleware the others."""
+        """True if browsers attach the credential on their own, as a cookie. SessionUserMiddleware uses these
+        recognisers, BearerUserMiddleware the others."""
         ...
 
     def credential(self, scope: Scope, /) -> str | None:
-        """The credential of a request or websocket; None if it shows none of this kind. Asks no store.
+        """The credential of a request or websocket. Returns None if it has none of this kind. Makes no query.
 
         Raises:
             CrossSiteError, MalformedRequestError: the credential is rejected.
@@ -78,20 +78,20 @@ class Recogniser(Protocol):
 
     @property
     def load(self) -> Load:
-        """An async method that says whom it names, by one query.
+        """An async method that loads the user of a credential, by one query.
 
-        It raises InvalidTokenError if it names nobody, another AuthError such as RateLimitedError to refuse it for
-        another reason, and UnavailableError if it could not be checked.
+        It raises InvalidTokenError if the credential is not live. It raises another AuthError, such as
+        RateLimitedError, for another rejection, and UnavailableError if the credential cannot be checked.
         """
         ...
 
 
 Shown = tuple[Recogniser, str]
-"""What a request shows: a credential, and who recognises it."""
+"""A credential of a request, with its recogniser."""
 
 
 class CookieRecogniser:
-    """Browsers, by the session cookie; never for a request of another site (CF-1, WS-1)."""
+    """Recognises browsers by the session cookie. It rejects requests from other sites (CF-1, WS-1)."""
 
     method, ambient = "session", True
 
@@ -108,7 +108,7 @@ class CookieRecogniser:
 
 
 class AccessTokenRecogniser:
-    """Scripts, by the access token in the Authorization header, and nowhere else (RFC 6750 section 2.1)."""
+    """Recognises scripts by the access token, only in the Authorization header (RFC 6750 section 2.1)."""
 
     method, ambient = "bearer", False
 
@@ -121,7 +121,7 @@ class AccessTokenRecogniser:
 
 
 class Recognition:
-    """Asks the recognisers of one ``Authentication``, those of strategies first."""
+    """Calls the recognisers of one ``Authentication``, those of strategies first."""
 
     def __init__(
         self,
@@ -134,16 +134,16 @@ class Recognition:
         telling: Telling,
         local: bool,
     ) -> None:
-        """Make it.
+        """Check the methods of the recognisers.
 
         Args:
-            recognisers: Those of strategies first.
+            recognisers: The recognisers, those of strategies first.
             subject_name: The kind of user, which is a scope of every user.
-            scopes: What ``Authentication`` was given.
+            scopes: The ``scopes`` of ``Authentication``.
             clock: Returns the current aware UTC instant.
-            authentication: Who says so, in every ``AuthState``.
-            telling: Where lines are counted that a stranger can provoke.
-            local: Whether this instance is one for development.
+            authentication: The ``Authentication`` in every ``AuthState``.
+            telling: Counts log lines that a stranger can provoke.
+            local: True for an instance for development.
         """
         self._recognisers, self._scopes, self._clock = tuple(recognisers), scopes, clock
         self._authentication, self._telling, self._local = authentication, telling, local
@@ -154,18 +154,18 @@ class Recognition:
         self.anonymous = AuthState(AnonymousUser(), None, None, (), None, authentication)
 
     def among(self, *, ambient: bool) -> tuple[Recogniser, ...]:
-        """Those whose credential browsers attach by themselves, or the others."""
+        """The recognisers whose credential browsers attach on their own, or the others."""
         return tuple(each for each in self._recognisers if each.ambient is ambient)
 
     def look(self, scope: Scope, recognisers: Sequence[Recogniser]) -> Shown | AuthState | None:
-        """The first credential of a request, unasked whether it is good; None if there is none.
+        """The first credential of a request, not yet verified. Returns None if there is none.
 
-        A rejected one gives an anonymous state with the reason in ``error``, and a line of the log: at
-        debug, but for a page of another origin on a local instance, which is a warning.
+        A rejected credential gives an anonymous state with the reason in ``error``, and a log line at debug level. On a
+        local instance, a page of another origin gives a warning.
         """
         method = ""
         try:
-            if len(scope["headers"]) > MAX_LINES:  # asked here, for every request pays for a call
+            if len(scope["headers"]) > MAX_LINES:  # checked here to save a call at every request
                 check_headers(scope["headers"])
             for recogniser in recognisers:
                 method = recogniser.method
@@ -177,11 +177,11 @@ class Recognition:
         return None
 
     async def state(self, shown: Shown | AuthState, now: datetime) -> AuthState:
-        """The state that what ``look`` has found gives; a bad credential an anonymous one, as there.
+        """The state for the result of ``look``. A rejected credential gives an anonymous state, as there.
 
         Raises:
-            UnavailableError: it could not be checked.
-            ConfigurationError: the store refuses to open.
+            UnavailableError: the credential cannot be checked.
+            ConfigurationError: the store cannot be opened.
         """
         if isinstance(shown, AuthState):
             return shown
@@ -204,7 +204,7 @@ class Recognition:
         return AuthState(user, session, method, own, None, self._authentication)
 
     def _refused(self, method: str, error: AuthError) -> AuthState:
-        if self._local and isinstance(error, CrossSiteError):  # most often it is the developer's own page
+        if self._local and isinstance(error, CrossSiteError):  # usually this is the developer's own page
             text = "a %s credential was refused: %s"
             self._telling.tell(logging.WARNING, f"{error.code} {method}", text, method, error.reason)
         else:
@@ -212,10 +212,10 @@ class Recognition:
         return self.anonymous._replace(error=error)
 
     def missing(self, scope: Scope) -> AuthError | None:
-        """What to say of a request for which no middleware has found a user or an error; None if that is right.
+        """The error for a request whose credential no middleware checked. Returns None if it has no credential.
 
-        A middleware that looks at a credential finds the one or the other. If the request shows a credential all the
-        same, the middleware for its kind is missing: the error says which, and so does a line of the log, once.
+        A middleware that checks a credential finds a user or an error. If there is neither, the middleware for this
+        kind of credential is missing. The error names it, and so does one log line.
         """
         shown = self._shown(scope) if scope.get("headers") else None
         if shown is None:
@@ -229,14 +229,14 @@ class Recognition:
         return AuthenticationFailedError(reason, cause="not_signed_in")
 
     def _shown(self, scope: Scope) -> Recogniser | None:
-        """Who recognises the first credential of a request; None if it shows none that counts."""
+        """The recogniser of the first credential of a request. Returns None if there is none, or if it is rejected."""
         with suppress(CrossSiteError, MalformedRequestError):
             check_headers(scope["headers"])
             return next((each for each in self._recognisers if each.credential(scope) is not None), None)
         return None
 
     async def _cut(self, own: tuple[str, ...], user: Any, scopes: Sequence[str] | None) -> tuple[str, ...]:
-        """*own* and what the application adds; of a credential with *scopes* only those that its user has now."""
+        """*own* and the application's scopes. A credential with *scopes* gets only those that its user has now."""
         if self._scopes is None:
             return self._unreserved(scopes or ())
         answer = self._scopes(user)
@@ -244,19 +244,19 @@ class Recognition:
         return (*own, *added) if scopes is None else tuple(name for name in added if name in scopes)
 
     def _unreserved(self, scopes: Iterable[str]) -> tuple[str, ...]:
-        """Without those that only the library gives. TypeError: they are no list of scopes."""
+        """*scopes* without the names that only the library gives. Raises TypeError if it is not a list of texts."""
         if isinstance(scopes, str):
             raise TypeError("scopes must be a list of texts, not one text")
         return tuple(name for name in scopes if name not in self._reserved)
 
     async def every_state(self, scope: Scope) -> AuthState:
-        """Who asks, by whatever credential, as the store has it now; for the plug.
+        """The current state for any credential of the request; for the plug.
 
-        What a middleware outside found is not asked: the body has arrived since then, as slowly as the client liked,
-        and the session may have ended meanwhile.
+        This ignores the result of a middleware outside. The body may have arrived slowly since then, and the session
+        may have ended meanwhile.
 
         Raises:
-            UnavailableError: could not be checked.
+            UnavailableError: the credential cannot be checked.
         """
         state = self.anonymous
         for ambient in (True, False):

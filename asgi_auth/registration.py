@@ -1,4 +1,4 @@
-"""Registrations: the one function that creates users, whatever the strategy."""
+"""Registrations: the one function that creates users, for every strategy."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ Registration = Literal["open", "invite_only", "closed"]
 
 
 class _Candidate(NamedTuple):
-    """Who is about to be created: what the hooks have made of it, normalised, with the password's hash."""
+    """The user to create: the draft after the hooks, normalised, with the hash of the password."""
 
     draft: Draft
     values: dict[str, Any]
@@ -49,7 +49,7 @@ class Registrations(Generic[U]):
         mode: Registration,
         taken: SourceLimiter,
     ) -> None:
-        """Args: mode: Who may register. taken: Limits how often a client is told that a name is taken."""
+        """Args: mode: Who may register. taken: Limits how often a client learns that a name is taken."""
         self._store, self._clock, self._commit, self._hooks = store, clock, commit, hooks
         self._passwords, self._drafts, self._claims = passwords, drafts, claims
         self._mode, self._taken = mode, taken
@@ -60,7 +60,7 @@ class Registrations(Generic[U]):
         return self._mode
 
     async def create(self, draft: Draft, *, password: str | None, password_hash: str | None) -> Found[U]:
-        """Create a user for the application itself, as ``Accounts.create`` says."""
+        """Create a user for the application itself, as ``Accounts.create``."""
         return await self._add(await self._candidate(draft, password=password, password_hash=password_hash))
 
     async def register(
@@ -69,30 +69,30 @@ class Registrations(Generic[U]):
         """The one function that creates users, for every strategy.
 
         Args:
-            draft: Whom to create, before the hooks have looked at it.
-            password: None: no password, unless there is a hash.
-            password_hash: Of another system, as in ``create``.
-            required: The field that must be there once they have, ``email`` or ``username``; None: either.
+            draft: The user to create, before the hooks have seen it.
+            password: The new password; None: no password, unless there is a hash.
+            password_hash: A hash from another system, as in ``create``.
+            required: The identity field that is required after the hooks, ``email`` or ``username``; None: either.
 
         Returns:
-            The new user; None if the address is taken and nobody but its owner is to know (EN-4): answer ``Accepted``,
-            as to any registration that has yet to be confirmed.
+            The new user. None if the address is taken and only its owner may learn that (EN-4). Then answer
+            ``Accepted``, as for any registration that still needs a confirmation.
 
         Raises:
             ValidationError, IdentityTakenError, StoreUnavailableError: as ``create``.
-            ForbiddenError: registration is closed, or by invitation only and no hook found one.
+            ForbiddenError: registration is closed, or is by invitation only and no hook found an invitation.
             InvalidTokenError: the invitation is not live.
-            RateLimitedError: this client was told too often that a name is taken (EN-4); nothing was created.
+            RateLimitedError: this client learnt too often that a name is taken (EN-4). Nothing was created.
             OverloadedError: too many passwords wait to be hashed.
         """
         candidate = await self._candidate(draft, password=password, password_hash=password_hash, required=required)
         candidate = candidate._replace(draft=replace(candidate.draft, is_password_of=self._comparing(password, draft)))
-        await self._check_source(candidate.draft)  # again: many may have waited to be hashed since it was first asked
-        # A client that hangs up must not stop the rest: the answer is counted, and the owner is told.
+        await self._check_source(candidate.draft)  # again: other requests may have been counted during hashing
+        # A client that disconnects must not prevent the rest: the answer is counted and the owner gets a mail.
         return await self._commit.jobs.shielded(self._add_or_answer(candidate))
 
     def _comparing(self, password: str | None, draft: Draft) -> Callable[[Account], Awaitable[bool]]:
-        async def is_password_of(account: Account) -> bool:  # a closure, which no repr looks into
+        async def is_password_of(account: Account) -> bool:  # a closure: its variables appear in no repr
             if password is None or account.password_hash is None:
                 return False
             client = draft.client.address
@@ -139,8 +139,8 @@ class Registrations(Generic[U]):
 
     async def _insert(self, work: Work[U], candidate: _Candidate) -> Found[U]:
         draft, values, keys, account = candidate
-        # Whoever was invited has proven the mailbox; what is registered under it without a proof is a stranger's. It is
-        # looked for before, because a database may go on with nothing once an insert has failed.
+        # An invited user has proven the mailbox. An unproven account with this address then belongs to a stranger. Look
+        # for it before the insert, because some databases reject every statement after a failed insert.
         claimed = await self._claim_unproven(work, candidate) if draft.invited else None
         if claimed is not None:
             return claimed
@@ -169,22 +169,22 @@ class Registrations(Generic[U]):
         )
 
     async def _answer_taken(self, candidate: _Candidate, error: IdentityTakenError) -> None:
-        """Tell that a name is taken, and count it; return if nobody but the owner of the address is to know."""
+        """Count and raise the error that a name is taken. Return if only the owner of the address may learn it."""
         disclosed = await self._disclosed(candidate, error)
         if disclosed is not None:
-            # Only what is told is counted, before it is told (RL-5). Counting all registrations while they last would
-            # refuse many of one office that come at once, though none of them has learnt anything.
+            # Only an answer that discloses something is counted, before it is sent (RL-5). Counting every registration
+            # would reject simultaneous ones from one office, although no client has learnt anything.
             await self._taken.take(candidate.draft.client.address)
             raise disclosed
-        # The client is told nothing; the log of events is.
+        # The client learns nothing; the hooks get an event.
         await self._commit.note(ActFailed(at=self._clock(), code=error.code, cause=error.cause))
 
     async def _disclosed(self, candidate: _Candidate, error: IdentityTakenError) -> IdentityTakenError | None:
-        """What the client may know of *error*. None: nothing."""
+        """The error that the client may see instead of *error*; None: nothing."""
         draft, values, keys, account = candidate
         if "email" not in error.fields:
             return error
-        # Report a taken user name first: otherwise the error would reveal whether the address is taken.
+        # Report a taken user name first, as names are public. Otherwise the error would reveal which one is taken.
         if "username" in keys and await self._store.users.find("username", keys["username"]) is not None:
             return IdentityTakenError("identity taken", fields={"username": NAME_TAKEN})
         draft = replace(draft, fields=values)
@@ -192,7 +192,7 @@ class Registrations(Generic[U]):
         return None if any(concealed) else error
 
     async def _check_source(self, draft: Draft) -> None:
-        """RL-2: before anything is hashed, and whatever the address is, or the refusal would tell."""
+        """RL-2: check before hashing and for every address; otherwise the rejection would reveal a taken one."""
         if not draft.invited:
             await self._taken.check(draft.client.address)
 

@@ -1,4 +1,4 @@
-"""The Sender protocol: how a message reaches a person."""
+"""The Sender protocol: sends a message to a user."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,40 +10,40 @@ from asgi_auth.runtime.callables import is_async
 from asgi_auth.runtime.threads import SenderThreads
 
 SenderFunction = Callable[..., Awaitable[None] | None]
-"""``(user, token)`` or ``(user, token, opts)``, plain (then it runs in a thread of the library's own) or async."""
+"""``(user, token)`` or ``(user, token, opts)``, async or plain. A plain one runs in a thread of the library."""
 
 
 @runtime_checkable
 class Sender(Protocol):
-    """Hands one message over. What it returns and what it raises never reaches the client."""
+    """Sends one message. The client never sees its result or its exception."""
 
     async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
         """Send *token* to *user*.
 
         Args:
-            user: The application's own user object; None where there is none yet.
+            user: The application's own user object; None if there is no user yet.
             token: The secret to deliver; None for a notice.
             opts: At least ``purpose``, ``address`` (the mailbox, exactly as stored), ``app_name`` and, with a token,
                 ``expires_at`` (aware UTC ``datetime``) and, unless the token is typed in, ``url`` (the link). Also
                 ``locale`` (a language tag) and ``texts`` (a ``MailTexts`` in that language).
 
         Raises:
-            SenderError: it was not handed over; the text is logged, so it must hold no address, token or password.
-                Of any other exception only the type is logged, and on a local instance its traceback.
+            SenderError: the message was not sent. The text is logged, so it must not have an address, a token or a
+                password. For any other exception only the type is logged, and on a local instance its traceback.
         """
         ...
 
 
 def as_sender(sender: Sender | SenderFunction, *, parameter: str, threads: SenderThreads) -> Sender:
-    """*sender* itself if it is a ``Sender``, else a ``Sender`` around it.
+    """Return *sender* itself if it is a ``Sender``. Otherwise return a ``Sender`` that wraps it.
 
-    A plain function, and a plain ``send`` method, runs in a thread, so that a blocking mail library does not stop
-    the event loop.
+    A plain function or ``send`` method runs in a thread, so that a blocking mail library does not block the event
+    loop.
 
     Args:
         sender: An object with ``send``, or a function; either takes ``(user, token, opts)`` or ``(user, token)``.
-        parameter: What the application calls the option, for the error.
-        threads: Where what is plain runs.
+        parameter: The name of the option, for the error.
+        threads: The threads for plain functions.
 
     Raises:
         ConfigurationError: it is neither, or it takes other arguments.
@@ -75,5 +75,5 @@ class _FunctionSender:
             result = self._function(*arguments)
         else:
             result = await self._threads.run(self._function, *arguments)
-        if inspect.isawaitable(result):  # a lambda may return one without saying so
+        if inspect.isawaitable(result):  # a lambda may return an awaitable
             await result

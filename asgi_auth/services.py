@@ -1,4 +1,4 @@
-"""Services: what ``bind()`` is given."""
+"""Services: the argument of ``bind()``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Services(Generic[U]):
     hooks: Sequence[Hook]
     mailing: Mailing[U]
     tries: Tries
-    """Counts guesses at secrets; as the limiter, it needs the store's ``counters``."""
+    """Counts guesses at secrets. Like the limiter, it requires the store's ``counters``."""
     limiter: Limiter
     """For a strategy or an add-on that ``needs`` the store's ``counters``."""
     digest: Digest = field(repr=False)
@@ -54,12 +54,12 @@ class Services(Generic[U]):
 
     @property
     def claims(self) -> Claims[U]:
-        """Gives an account, or only its address, to who has proven the mailbox; inside a transaction."""
+        """Gives an account, or only its address, to the user who proved the mailbox; inside a transaction."""
         return self.accounts.claims
 
     @property
     def telling(self) -> Telling:
-        """Where the lines of an outage are counted, so that all its requests together write one a second."""
+        """Counts the log lines of an outage, so that all of its requests together write one a second."""
         return self.commit.jobs.telling
 
     def url(self, strategy: str, phase: str, **query: str) -> str:

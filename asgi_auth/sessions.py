@@ -1,9 +1,9 @@
-"""The only writer of sessions: admit (who may come in: no disabled user), mint, load, touch, list, revoke.
+"""The only writer of sessions: admit (rejects disabled users), mint, load, touch, list and revoke.
 
-Sign-ins that wait for their next factor are here, too.
+This module also stores sign-ins that wait for their next factor.
 
-A session cookie is a 256-bit secret, signed so that garbage is refused before the store is asked. The store keeps the
-hash of the secret. A session is alive while the account has the stamp that was read when the proof began.
+A session cookie is a 256-bit secret. It is signed, so that garbage is rejected without a query. The store keeps the
+hash of the secret. A session is live while the account has the stamp that was read when the proof began.
 """
 
 import re
@@ -32,24 +32,24 @@ from asgi_auth.verified import VerifiedCredentials
 U = TypeVar("U")
 
 PENDING_FACTOR = "pending_factor"
-"""Purpose of the token that stands between the first factor and the next one."""
+"""The purpose of the token of a sign-in between two factors."""
 
 _COOKIE_VALUE = re.compile(rf"{BASE64_OF_32_BYTES}\.{BASE64_OF_32_BYTES}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """How long people stay signed in.
+    """How long users stay signed in.
 
     Args:
-        idle_lifetime: A session ends when it was not used for so long.
-        lifetime: A session ends so long after the sign-in, however busy it is.
-        remembered_lifetime: Both, for a session that was asked to outlive the browser (``remember_me``).
-        touch_interval: ``last_seen_at`` is written at most so often.
+        idle_lifetime: A session ends if it is not used for this time.
+        lifetime: A session ends this time after the sign-in, even if it is in use.
+        remembered_lifetime: Both lifetimes, for a session that outlives the browser (``remember_me``).
+        touch_interval: The shortest time between two writes of ``last_seen_at``.
         pending_lifetime: How long a sign-in waits for its second factor.
 
     Raises:
-        ConfigurationError: a lifetime is not positive, or they contradict each other.
+        ConfigurationError: a lifetime is not positive, or two of them contradict each other.
     """
 
     idle_lifetime: timedelta = timedelta(hours=12)
@@ -73,19 +73,19 @@ class PendingSignIn(Generic[U]):
 
     user: U
     proof: Proof
-    """What was proven so far."""
+    """The factors that are proven so far."""
     factors: tuple[str, ...]
-    """The names of those that would do when it began to wait."""
+    """The names of the factors that were possible when the sign-in began to wait."""
     _: KW_ONLY
     remember: bool
     registered: bool
-    """True for the sign-in that ends a registration."""
+    """True for the sign-in at the end of a registration."""
     replaces: str | None
-    """The id of the session that it takes the place of; it lives until then."""
+    """The id of the session that the new session replaces. It stays live until then."""
     spend: Spend = field(repr=False)
 
     def complete(self, factor: str, at: datetime) -> SignedIn:
-        """The outcome of a step that has proven *factor* at *at*. Of two such steps at once one is minted."""
+        """The outcome of a step that proved *factor* at *at*. Of two concurrent steps, one gets a session."""
         return SignedIn(
             self.user,
             self.proof.then(factor, at),
@@ -126,13 +126,13 @@ class Sessions(Generic[U]):
     # --- minting
 
     async def admit(self, outcome: SignedIn, client: Client) -> tuple[str, ...]:
-        """Ask every gate about a sign-in.
+        """Pass a sign-in to the ``admit`` of every hook.
 
         Returns:
-            The names of the factors that one of the gates still asks for; empty: the user may come in.
+            The names of the factors that a hook still requires; empty: the user may sign in.
 
         Raises:
-            AuthenticationFailedError: the account is disabled, or a hook refuses, whatever the others ask for.
+            AuthenticationFailedError: the account is disabled, or a hook refuses the sign-in.
         """
         if outcome.proof.account.disabled_at is not None:
             account = outcome.proof.account
@@ -148,16 +148,16 @@ class Sessions(Generic[U]):
         return tuple(dict.fromkeys(name for each in required if each is not None for name in each.factors))
 
     async def mint(self, outcome: SignedIn, client: Client) -> AccessToken:
-        """The one function that makes sessions, whatever the first factor was.
+        """The one function that creates sessions, for every strategy.
 
-        Asks every ``admit``; then, in one transaction, spends the token that was shown, ends the session that the
-        browser had and its pending sign-in, and writes the new one.
+        It calls every ``admit``. Then one transaction consumes the token of the client, ends the session and the
+        pending sign-in of this browser, and writes the new session.
 
         Raises:
-            AuthenticationFailedError: a gate refuses.
-            FactorRequiredError: another factor is missing. It bears a token for ``pending``; no session exists.
-            InvalidTokenError: the token that was shown is spent, or the session that is replaced has ended.
-            StoreUnavailableError: the database does not answer; nothing was changed.
+            AuthenticationFailedError: a hook refuses the sign-in, or the account is disabled.
+            FactorRequiredError: another factor is required. The error has a token for ``pending``; no session exists.
+            InvalidTokenError: the token was consumed before, or the session to replace has ended.
+            StoreUnavailableError: the database does not answer. Nothing was changed.
         """
         required = await self.admit(outcome, client)
         if required:
@@ -202,7 +202,7 @@ class Sessions(Generic[U]):
         )
 
     async def _end_shown(self, work: Work[U], secret_hashes: Sequence[bytes]) -> bool:
-        """End the sessions whose cookies were shown; True if one was alive."""
+        """End the sessions whose cookies the client sent. Returns True if one was live."""
         now = self._clock()
         ended = await work.sessions.revoke_by_secrets(secret_hashes, now=now) if secret_hashes else ()
         for session in ended:
@@ -210,12 +210,12 @@ class Sessions(Generic[U]):
         return bool(ended)
 
     async def _end_pending(self, work: Work[U], client: Client) -> None:
-        """End the sign-ins that wait in this browser for their next factor. Its next user must not continue them."""
+        """End the pending sign-ins of this browser, so that its next user cannot continue them."""
         for token_hash in client.pending_hashes:
             await work.tokens.consume(PENDING_FACTOR, token_hash, now=self._clock())
 
     async def _replace(self, work: Work[U], session_id: str, user_id: str) -> None:
-        """End the session that a new one takes the place of; then all its tokens are dead."""
+        """End the session that a new one replaces. This also ends all of its tokens."""
         now = self._clock()
         if not await work.sessions.revoke(session_id, user_id=user_id, now=now):
             raise _ended()
@@ -224,7 +224,7 @@ class Sessions(Generic[U]):
     # --- signing in by several factors
 
     async def _pend(self, outcome: SignedIn, required: tuple[str, ...], client: Client) -> str:
-        """Keep what was proven so far, under a token that the next step shows."""
+        """Store the proofs so far, and return the token with which the next step finds them."""
         proof = outcome.proof
         issued = self._tokens.make(
             PENDING_FACTOR,
@@ -256,10 +256,10 @@ class Sessions(Generic[U]):
         return issued.token
 
     async def pending(self, token: str | None) -> PendingSignIn[U]:
-        """The sign-in that waits for its next factor under *token*; changes nothing.
+        """The pending sign-in of *token*; changes nothing.
 
         Raises:
-            InvalidTokenError: none does: it is over, or the account has changed.
+            InvalidTokenError: the token is not live: it expired or was consumed, or the account has changed.
             StoreUnavailableError: the database does not answer.
         """
         record = await self._tokens.peek(PENDING_FACTOR, token or "")
@@ -268,7 +268,7 @@ class Sessions(Generic[U]):
             raise InvalidTokenError("the user of the pending sign-in is gone", cause="unknown_user")
         proof: Proof | None = None
         for name, at in record.extra_data["proven"]:
-            # The stamp of the token, not of now: what has changed since then has ended the sign-in.
+            # The stamp of the token, not the current one: a change since then must end the sign-in.
             proof = _begin(replace(found.account, stamp=record.stamp), proof, name, datetime.fromisoformat(at))
 
         async def spend(work: Work[Any]) -> None:
@@ -290,10 +290,10 @@ class Sessions(Generic[U]):
         return self._signer.sign(secret).decode()
 
     def cookie_hash(self, cookie: str) -> bytes:
-        """The look-up hash of a cookie that we signed. InvalidTokenError for any other, before the store is asked.
+        """The look-up hash of a cookie that we signed. Raises InvalidTokenError for any other, without a query.
 
-        A cookie that passed is remembered by its full SHA-256, so that the next request does not pay for the
-        signature again; whether its session is alive is always read.
+        A valid cookie is cached by its full SHA-256, so that the next request need not verify the signature again. The
+        session is read from the store at every request.
         """
         secret_hash = self._verified.get(cookie)
         if secret_hash is None:
@@ -316,12 +316,12 @@ class Sessions(Generic[U]):
         """The session that a cookie opens, with its user: one query.
 
         Args:
-            cookie: Its value, as it was sent.
-            now: The instant at which it must be alive; None: the clock's.
+            cookie: The value of the cookie, as the client sent it.
+            now: The instant at which the session must be live; None: the clock's.
 
         Raises:
-            InvalidTokenError: forged, ended, expired, or the account has changed since.
-            StoreUnavailableError: could not be checked.
+            InvalidTokenError: the cookie is forged, the session ended or expired, or the account has changed since.
+            StoreUnavailableError: the database does not answer.
         """
         loaded = await self._store.sessions.load(self.cookie_hash(cookie), now=now or self._clock())
         if loaded is None:
@@ -338,16 +338,16 @@ class Sessions(Generic[U]):
         return loaded
 
     async def list(self, user: U | str) -> Sequence[Session]:
-        """The live sessions of a user, named by object or by id, last seen first."""
+        """The live sessions of a user, who is given as an object or as an id; last seen first."""
         return await self._store.sessions.list(id_of(self._store.users, user), now=self._clock())
 
     def is_fresh(self, session: Session, within: timedelta, factor: str | None = None) -> bool:
-        """True if a factor was proven in *session* no longer ago than *within*; a remembered one is never fresh.
+        """True if the user proved a factor in *session* at most *within* ago. A remembered session is never fresh.
 
         Args:
-            session: Of which ``factors`` is read. The store is not asked.
-            within: The limit is included.
-            factor: The one that counts, by name of the strategy; None: any.
+            session: The session whose ``factors`` are read. There is no query.
+            within: The maximum age, inclusive.
+            factor: The required factor, by the name of its strategy; None: any.
         """
         newest = max(session.factors.values(), default=None) if factor is None else session.factors.get(factor)
         return not session.remembered and newest is not None and self._clock() - newest <= within
@@ -355,11 +355,11 @@ class Sessions(Generic[U]):
     # --- writing
 
     def touch_due(self, session: Session, now: datetime) -> bool:
-        """Whether ``last_seen_at`` is at *now* old enough to be written."""
+        """True if ``last_seen_at`` is old enough at *now* to be written again."""
         return now - session.last_seen_at >= self._options.touch_interval
 
     async def touch(self, session: Session) -> None:
-        """Note that the session was used, which moves its idle clock."""
+        """Write that the session was used. Its idle time starts again."""
         now = self._clock()
         idle_expires_at = now + self._idle_lifetime(remembered=session.remembered)
         await self._store.sessions.touch(session.id, last_seen_at=now, idle_expires_at=idle_expires_at)
@@ -368,7 +368,7 @@ class Sessions(Generic[U]):
         return self._options.remembered_lifetime if remembered else self._options.idle_lifetime
 
     async def revoke(self, session_id: str, *, user_id: str | None = None, client: Client | None = None) -> bool:
-        """End one session; True if it was alive. With *user_id* only if it is that user's."""
+        """End one session; with *user_id* only a session of this user. Returns True if it was live."""
         now = self._clock()
 
         async def act(work: Work[U]) -> bool:
@@ -380,7 +380,7 @@ class Sessions(Generic[U]):
         return await self._commit(act, verb="revoke", client=client)
 
     async def revoke_cookie(self, cookie: str, *, client: Client | None = None) -> bool:
-        """End the session that *cookie* opens; True if it was alive, False for any cookie that is not ours, too."""
+        """End the session of *cookie*. Returns True if it was live; False also for a cookie that we did not sign."""
         try:
             secret_hash = self.cookie_hash(cookie)
         except InvalidTokenError:
@@ -388,12 +388,12 @@ class Sessions(Generic[U]):
         return await self._commit(lambda work: self._end_shown(work, [secret_hash]), verb="revoke", client=client)
 
     async def revoke_shown(self, client: Client) -> bool:
-        """End every session and every pending sign-in whose cookie *client* showed; True if a session was alive.
+        """End every session and pending sign-in whose cookie *client* sent. Returns True if a session was live.
 
         Without such a cookie nothing is written.
 
         Raises:
-            StoreUnavailableError: the database does not answer; nothing was changed.
+            StoreUnavailableError: the database does not answer. Nothing was changed.
         """
 
         async def act(work: Work[U]) -> bool:
@@ -405,15 +405,15 @@ class Sessions(Generic[U]):
         return await self._commit(act, verb="sign_out", client=client)
 
     async def revoke_all(self, user: U | str, *, except_: Session | None = None, actor: U | str | None = None) -> None:
-        """Log out everywhere, or everywhere but here: every other session, mail token and sign-in in flight is dead.
+        """Sign the user out everywhere. This ends every session except *except_*, mail token and unfinished sign-in.
 
         Args:
-            user: Whose, named by object or by id.
-            except_: The session that lives on; None: none does.
-            actor: Who does it, for the events; None: the application itself.
+            user: The user, as an object or as an id.
+            except_: The session that stays live; None: every session ends.
+            actor: The user who does this, for the events; None: the application itself.
 
         Raises:
-            InvalidTokenError: *except_* has ended in the meantime; nothing was changed.
+            InvalidTokenError: *except_* has ended in the meantime. Nothing was changed.
         """
         user_id = id_of(self._store.users, user)
 
@@ -431,14 +431,14 @@ class Sessions(Generic[U]):
         changes: Mapping[str, Any] = EMPTY,
         expected: Mapping[str, Any] = EMPTY,
     ) -> Account | None:
-        """Write a new stamp together with *changes* of the account; None if *expected* does not hold any more.
+        """Write a new stamp together with *changes* of the account. Returns None if *expected* does not match any more.
 
-        After the commit, whatever holds the old stamp is dead: sessions, mail tokens, and sign-ins whose proof began
-        before. Only the *acting* session is handed the new one, and only while it is alive itself: a request may have
-        been held back since its session was loaded.
+        The commit ends everything that has the old stamp: sessions, mail tokens, and sign-ins whose proof began before.
+        Only the *acting* session gets the new stamp, and only if it is still live: a request may have been delayed
+        since its session was loaded.
 
         Raises:
-            InvalidTokenError: the *acting* session has ended; the transaction must be rolled back.
+            InvalidTokenError: the *acting* session has ended. The caller must roll the transaction back.
         """
         now, stamp = self._clock(), new_stamp()
         kept = await self.acting(work, acting, user_id)
@@ -456,13 +456,14 @@ class Sessions(Generic[U]):
         return account
 
     async def acting(self, work: Work[Any], session: Session | None, user_id: str) -> Session | None:
-        """The session in which a user acts on their own account, as its row is now.
+        """Reload the session in which a user acts on their own account.
 
         Returns:
-            None where nobody acts by a session, or somebody else does: theirs proves nothing about this account.
+            The session. None if there is no session, or if it belongs to another user and proves nothing about this
+            account.
 
         Raises:
-            InvalidTokenError: it has ended since it was loaded, by whatever ends sessions.
+            InvalidTokenError: the session has ended since it was loaded.
         """
         if session is None or session.user_id != user_id:
             return None

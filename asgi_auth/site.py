@@ -1,4 +1,4 @@
-"""Site: where the public reaches the application, which cookies are its own, and who comes from elsewhere."""
+"""Site: the public address of the application, its cookies, and the check for cross-site requests."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,25 +15,25 @@ from asgi_auth.protocol.loopback import is_loopback
 from asgi_auth.types import CookieKind
 
 Scope = Mapping[str, Any]
-"""Of an ASGI connection."""
+"""The scope of an ASGI connection."""
 
 _SHOWN = 100
-"""Characters of a header's value that the log has."""
+"""The maximum of characters of a header's value in the log."""
 _ALONE = frozenset({"session", "pending"})
-"""Kinds of which a browser has one."""
+"""Kinds of which a browser has only one cookie."""
 _KINDS = _ALONE | {*get_args(CookieKind)}
 _SUFFIX = re.compile(r"[0-9a-f]{16}")
-"""Of the name of a cookie of which a browser may have several of a kind."""
+"""The suffix of the cookie name, for kinds of which a browser may have several cookies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """The public address of one ``Authentication``. Nothing of it comes from a request (HT-1)."""
+    """The public address of one ``Authentication``. No part of it comes from a request (HT-1)."""
 
     base_url: str
     subject_name: str
     origins: frozenset[str]
-    """Whose pages may send requests with our cookies."""
+    """The origins whose pages may send requests with our cookies."""
     host: str
     secure: bool
     """True on https; http is for ``localhost``, names below it and loopback addresses."""
@@ -46,7 +46,7 @@ class Site:
         return cookie_name(self.subject_name, kind, secure=self.secure)
 
     def kind_of(self, name: str) -> str | None:
-        """The kind of a cookie of ours; None for any other."""
+        """The kind of a cookie of ours. Returns None for any other cookie."""
         start = self.cookie("")
         if not name.startswith(start):
             return None
@@ -55,22 +55,22 @@ class Site:
         return kind if is_ours and kind in _KINDS else None
 
     def shows_cookie(self, headers: Headers) -> bool:
-        """Whether one of our cookies came along. MalformedRequestError: there are too many to tell."""
+        """True if the request has one of our cookies. Raises MalformedRequestError if it has too many cookies."""
         return any(self.kind_of(name) is not None for name in cookie_names(headers))
 
-    # --- who comes from elsewhere
+    # --- requests from other sites
 
     def crosses_sites(self, scope: Scope) -> bool:
-        """Whether a browser sends this request, or opens this websocket, on behalf of another site (CF-1, WS-1).
+        """True if a browser sends this request, or opens this websocket, for another site (CF-1, WS-1).
 
         Raises:
-            MalformedRequestError: there are too many cookies to tell.
+            MalformedRequestError: there are too many cookies.
         """
         headers = scope["headers"]
         if scope["type"] == "websocket":
             return not websocket_allowed(header_values(headers, b"origin"), self.origins)
         if scope["method"] in SAFE_METHODS:
-            return False  # most requests: their headers need not even be read
+            return False  # most requests; this saves reading their headers
         sites, bearer = header_values(headers, b"sec-fetch-site"), shows_bearer(headers)
         return is_cross_site(
             scope["method"],
@@ -78,18 +78,18 @@ class Site:
             sec_fetch_site=sites[0] if len(sites) == 1 else None,
             referers=header_values(headers, b"referer"),
             authorization=bearer,
-            own_cookie=bearer and self.shows_cookie(headers),  # which matters beside a token alone
+            own_cookie=bearer and self.shows_cookie(headers),  # this matters only beside a token
             allowed=self.origins,
         )
 
     def refusal(self, scope: Scope) -> CrossSiteError:
-        """The error for a request that crosses sites; its reason, for the log, names the other site.
+        """The error for a cross-site request. Its reason, for the log, names the other site.
 
-        On a local instance it also says which setting to change.
+        On a local instance the reason also names the setting to change.
         """
         lines = scope["headers"]
         origins, sites = header_values(lines, b"origin"), header_values(lines, b"sec-fetch-site")
-        # Of a Referer the origin alone: the rest of the URL may hold a secret.
+        # Only the origin of a Referer: the rest of the URL may hold a secret.
         referers = [] if origins or sites else [origin_of(value) for value in header_values(lines, b"referer")]
         headers = {"Origin": origins, "Sec-Fetch-Site": sites, "Referer": referers}
         seen = ", ".join(f"{name} {_shown(values)}" for name, values in headers.items() if values) or "no Origin"
@@ -99,7 +99,7 @@ class Site:
         )
 
     def _origin_advice(self, origin: str) -> str:
-        """For a developer, whose own page it often is: what to do so that its requests count."""
+        """Advice for a developer, as this is often the developer's own page: how to allow its requests."""
         if origin == "null":
             return "; 'null' is sent by a local file, a sandboxed frame, and a page with Referrer-Policy: no-referrer"
         try:
@@ -112,7 +112,7 @@ class Site:
         return f"; if the page is yours, set allowed_origins=[{origin!r}]"
 
     def check_host(self, headers: Headers) -> None:
-        """On a local instance, refuse a Host that is not local: a page that rebinds its name to 127.0.0.1 stays out.
+        """On a local instance, reject a Host that is not local. This stops DNS rebinding to 127.0.0.1.
 
         Raises:
             MisdirectedRequestError: the Host is neither ``localhost``, a name below it, a loopback address nor
@@ -129,10 +129,10 @@ class Site:
 
 
 def make_site(*, base_url: str, allowed_origins: Iterable[str], subject_name: str) -> Site:
-    """Check what the application says of its address.
+    """Check the configured addresses.
 
     Raises:
-        ConfigurationError: an origin is none, or *base_url* is http and not local; the message names the parameter.
+        ConfigurationError: an origin is invalid, or *base_url* is http and not local; the message names the parameter.
     """
     base_url = parse_origin(base_url, parameter="base_url")
     host, secure = urlsplit(base_url).hostname or "", base_url.startswith("https://")
@@ -156,7 +156,7 @@ def make_site(*, base_url: str, allowed_origins: Iterable[str], subject_name: st
 
 
 def _shown(values: list[str]) -> str:
-    """What a client sent in a header, for the log: the first two values, each cut."""
+    """The values of a header for the log: the first two, each cut."""
     return " and ".join(ascii(value[:_SHOWN]) for value in values[:2]) or "is missing"
 
 

@@ -1,10 +1,10 @@
-"""What a store is: its records, and the protocols that it implements.
+"""The records of a store and the protocols that it implements.
 
-A store of your own implements these, and passes ``testing.stores.StoreSuite``. It holds no policy, reads no clock
-(``now`` is a parameter) and never logs a value. Whatever two requests can race for is one statement that tells the
-caller whether it won. A store that cannot answer raises ``StoreUnavailableError``.
+A store of your own implements these protocols and passes ``testing.stores.StoreSuite``. It holds no policy, reads no
+clock (``now`` is a parameter) and never logs a value. If two requests can race for a row, one statement decides and
+tells each caller whether it won. A store that cannot answer raises ``StoreUnavailableError``.
 
-Every protocol here is bound to one ``subject_name`` by ``Store.scope``: nothing of another kind of user is ever seen.
+``Store.scope`` binds every protocol here to one ``subject_name``. A caller never sees rows of another kind of user.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,19 +35,19 @@ class Loaded(NamedTuple, Generic[U]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecord:
-    """What is known of a single-purpose token. The token itself is in nobody's hands but its bearer's."""
+    """The stored record of a single-purpose token. Only the client has the token itself."""
 
     token_hash: bytes = field(repr=False)
     purpose: str
     user_id: str | None
-    """None where there is no user yet."""
+    """None if there is no user yet."""
     stamp: bytes | None = field(repr=False)
-    """The stamp of the account when the token was made. None where there is no user, or for a token of a user that
-    outlives whatever happens to the account, such as the link that takes a change back."""
+    """The stamp of the account when the token was issued. None if there is no user, or if a change of the account must
+    not end the token, such as the token of the link that reverts a change."""
     created_at: datetime
     expires_at: datetime
     extra_data: Mapping[str, Any] = field(default=EMPTY, repr=False)
-    """What the client must not hold."""
+    """Data that the client must not see."""
 
 
 InvitationStatus = Literal["pending", "accepted", "revoked", "declined", "expired"]
@@ -55,63 +55,63 @@ InvitationStatus = Literal["pending", "accepted", "revoked", "declined", "expire
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvitationRecord:
-    """An invitation. Its token is a ``TokenRecord`` of its own, which names it and its version."""
+    """An invitation. Its token is a separate ``TokenRecord``, which names the invitation and its version."""
 
     id: str
     scope: str | None = None
-    """What one is invited to, in the application's words (a team's id); None where there is only the application."""
+    """The application's name for the target of the invitation (a team's id); None: the application as a whole."""
     email: str
-    """As it was entered, parsed: where the mail goes. Empty once it was forgotten."""
+    """The recipient of the mail, as it was entered and parsed. Empty after ``forget``."""
     email_key: str
-    """What is compared; a keyed hash of it once the address was forgotten."""
+    """The normalised address, for comparison; a keyed hash of it after ``forget``."""
     grant: Mapping[str, Any] = field(default=EMPTY, repr=False)
-    """Data of the application, as JSON values. The application's own callback writes it at the acceptance."""
+    """JSON data of the application. Its callback writes them when a user accepts."""
     strategies: tuple[str, ...] = ()
-    """The strategies by which one may register with it; empty: any."""
+    """The strategies with which the invited person may register; empty: any."""
     inviter_id: str | None = None
-    """Who invites; None: the application itself."""
+    """The user who invites; None: the application itself."""
     status: InvitationStatus = "pending"
-    """A pending one whose time is over counts as expired, whether or not a sweep has written it down."""
+    """A pending invitation counts as expired from ``expires_at``, also before pruning writes ``expired``."""
     version: int = 1
-    """Counts the tokens; only the newest one's is live."""
+    """Counts the tokens of the invitation. Only the newest token is live."""
     created_at: datetime
     expires_at: datetime
     sent_count: int = 1
     last_sent_at: datetime
     delivery: Literal["waiting", "sent", "failed"] = "waiting"
-    """What became of the newest mail."""
+    """The delivery state of the newest mail."""
     accepted_by: str | None = None
     """The user who accepted."""
     accepted_via: str | None = None
-    """The strategy by which they registered; None if they had an account."""
+    """The strategy with which this user registered; None if the user already had an account."""
     ended_at: datetime | None = None
-    """When it left ``pending``; of an expired one, when its time was over."""
+    """When it left ``pending``; for an expired invitation, the time of expiry."""
     ended_by: str | None = None
-    """Who revoked it; None: the application, a policy, or nobody."""
+    """The user who revoked it; None: the application or a policy revoked it, or it was not revoked."""
     reason: str | None = None
-    """Why it was revoked: ``revoked``, ``superseded``, ``inviter_lost_authority``, or the application's own word."""
+    """Why it was revoked: ``revoked``, ``superseded``, ``inviter_lost_authority``, or the application's own reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a counter says."""
+    """The state of a counter."""
 
     count: int
-    """How often so far; of ``count``, with this one."""
+    """The count so far. The result of ``count`` includes the call itself."""
     expires_at: datetime
-    """When the counter begins anew."""
+    """When the counter starts again."""
 
 
 class UserStore(Protocol[U]):
-    """The users, in a table of the store's or the application's own.
+    """The users, in a table of the store or of the application.
 
-    A store that keeps certain fields only may say so by an attribute ``field_names``, a frozenset of logical names.
-    Then ``register_fields`` is checked at start.
+    A store with a fixed set of fields may have an attribute ``field_names``, a frozenset of logical names.
+    ``register_fields`` is then checked at the start.
     """
 
     @property
     def identity_fields(self) -> frozenset[str]:
-        """The fields by which a user can be found: of ``email`` and ``username``."""
+        """The fields by which the store can find a user: ``email``, ``username`` or both."""
         ...
 
     def user_id(self, user: U) -> str:
@@ -127,7 +127,7 @@ class UserStore(Protocol[U]):
         ...
 
     async def get(self, user_id: str) -> Found[U] | None:
-        """The user with this id; one round trip. None for whatever is not an id, too."""
+        """The user with this id; one round trip. Returns None also for a text that is not an id."""
         ...
 
     async def insert(
@@ -136,37 +136,37 @@ class UserStore(Protocol[U]):
         """Create a user and, with its real id, the *account*.
 
         Args:
-            proposed_id: A fresh UUID4; a store whose ids come from elsewhere ignores it.
+            proposed_id: A fresh UUID4. A store that has another source of ids ignores it.
             fields: Values by logical name.
             keys: The normalised form of each identity in *fields*; unique.
-            account: Its ``user_id`` is replaced by that of the new user.
-            now: When the user was created, for a store that keeps that.
+            account: The account to store. The store replaces its ``user_id`` by the id of the new user.
+            now: The time of creation, for a store that keeps it.
 
         Raises:
-            IdentityTakenError: another user has one of *keys*; ``fields`` names which.
+            IdentityTakenError: another user has one of *keys*; ``fields`` names it.
         """
         ...
 
     async def update(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[U] | None:
-        """Write *fields* (and *keys*); None if there is no such user. IdentityTakenError as in ``insert``.
+        """Write *fields* and *keys*. Returns None if there is no such user. Raises IdentityTakenError as ``insert``.
 
-        In a transaction nobody else writes the user from here to its end, also if *fields* is empty.
+        In a transaction, this locks the user until the end of the transaction, also if *fields* is empty.
         """
         ...
 
     async def replace(self, user_id: str, fields: Mapping[str, Any], keys: Mapping[str, str]) -> Found[U] | None:
-        """Write *fields* (and *keys*) and keep no other: what they leave out is as in a new user.
+        """Write *fields* and *keys*, and reset every other field to its value in a new user.
 
-        None if there is no such user.
+        Returns None if there is no such user.
 
         Raises:
             IdentityTakenError: as ``insert``.
-            ValidationError: a field that they leave out may not be empty; ``fields`` names every such one.
+            ValidationError: *fields* lacks a required field; ``fields`` of the error names every such field.
         """
         ...
 
     async def delete(self, user_id: str) -> bool:
-        """Delete the user and everything of the library that hangs on them; True for the one call that did."""
+        """Delete the user and all of the library's rows for the user. Only the call that deletes returns True."""
         ...
 
 
@@ -178,60 +178,60 @@ class AccountStore(Protocol):
     ) -> Account | None:
         """Compare-and-set in one statement: write *changes* if every column of *expected* still has that value.
 
-        Columns: ``stamp``, ``password_hash``, ``confirmed_at``, ``disabled_at``, ``proven_email``. Returns the new row,
-        None for a miss.
+        Columns: ``stamp``, ``password_hash``, ``confirmed_at``, ``disabled_at``, ``proven_email``. Returns the new row.
+        Returns None if nothing matched.
         """
         ...
 
     async def highest_bcrypt_cost(self, at_most: int) -> int | None:
-        """The dearest cost of any stored bcrypt hash that is not over *at_most*; None if there is none."""
+        """The highest cost of the stored bcrypt hashes that is not over *at_most*; None if there is none."""
         ...
 
 
 MAX_SECRETS = 8
-"""How many sessions one statement ends by the secrets of their cookies."""
+"""The maximum of sessions that one statement ends by the secrets of their cookies."""
 
 
 class SessionStore(Protocol[U]):
-    """Who is signed in where."""
+    """The sessions of the users."""
 
     async def insert(self, session: Session, secret_hash: bytes) -> None:
-        """Keep *session* under the hash of its cookie's secret."""
+        """Store *session* under the hash of its cookie's secret."""
         ...
 
     async def load(self, secret_hash: bytes, *, now: datetime) -> Loaded[U] | None:
         """The live session under this hash, with its user, in one round trip.
 
-        Live: not revoked, neither clock run out at *now*, and the account has still the session's stamp and is not
-        disabled.
+        A session is live if it is not revoked, not idle too long and not expired at *now*, and if the account is not
+        disabled and still has the session's stamp.
         """
         ...
 
     async def load_by_id(self, session_id: str, *, now: datetime) -> Loaded[U] | None:
-        """The same by the public id."""
+        """As ``load``, by the public id of the session."""
         ...
 
     async def touch(self, session_id: str, *, last_seen_at: datetime, idle_expires_at: datetime) -> None:
-        """Note that the session was used. Never moves a clock back, never revives a revoked session."""
+        """Write that the session was used. Never sets an earlier time, and never revives a revoked session."""
         ...
 
     async def restamp(self, session_id: str, stamp: bytes) -> bool:
-        """Hand a new stamp to the session that acts; it survives its own change. False if it was revoked."""
+        """Write a new stamp to the session that made a change, so that it stays live. False if it was revoked."""
         ...
 
     async def revoke(self, session_id: str, *, user_id: str | None = None, now: datetime) -> bool:
-        """End a session; True for the one call that found it alive. With *user_id* only if it is that user's."""
+        """End a session; with *user_id* only a session of this user. Only the call that ends it returns True."""
         ...
 
     async def revoke_by_secrets(self, secret_hashes: Sequence[bytes], *, now: datetime) -> Sequence[Session]:
         """End the sessions under these hashes, in one statement for up to ``MAX_SECRETS`` of them.
 
-        Returns those that were alive, each to the one call that ended it; in no order.
+        Returns the sessions that this call ended, in any order. Only one call returns each session.
         """
         ...
 
     async def revoke_all(self, user_id: str, *, except_id: str | None = None, now: datetime) -> int:
-        """End every session of the user but one; how many were alive."""
+        """End every session of the user except *except_id*. Returns how many were live."""
         ...
 
     async def list(self, user_id: str, *, now: datetime) -> Sequence[Session]:
@@ -239,7 +239,7 @@ class SessionStore(Protocol[U]):
         ...
 
     async def prune(self, *, now: datetime, limit: int) -> int:
-        """Delete up to *limit* rows that ended before *now*; how many went."""
+        """Delete up to *limit* rows that ended before *now*. Returns how many."""
         ...
 
 
@@ -247,19 +247,19 @@ class TokenStore(Protocol):
     """Single-purpose tokens, by the hash of each."""
 
     async def insert(self, record: TokenRecord) -> None:
-        """Keep *record*."""
+        """Store *record*."""
         ...
 
     async def peek(self, purpose: str, token_hash: bytes, *, now: datetime) -> TokenRecord | None:
         """The live token of exactly this purpose; changes nothing.
 
-        Live: not expired at *now*, and the account, if there is one, is not disabled and has still the token's stamp,
-        if the token has one.
+        A token is live if it is not expired at *now*, its account (if any) is not disabled, and that account still has
+        the token's stamp (if the token has one).
         """
         ...
 
     async def consume(self, purpose: str, token_hash: bytes, *, now: datetime) -> TokenRecord | None:
-        """As ``peek``, and take it away, in one statement: of many concurrent calls one gets it, the others None."""
+        """As ``peek``, and delete the token, in one statement. Of concurrent calls, one gets it, the others None."""
         ...
 
     async def latest(self, purpose: str, user_id: str, *, now: datetime) -> TokenRecord | None:
@@ -267,33 +267,33 @@ class TokenStore(Protocol):
         ...
 
     async def retire(self, purpose: str, user_id: str, *, older_than: bytes | None = None) -> int:
-        """Take away the user's tokens of *purpose* that were inserted before the one with hash *older_than*.
+        """Delete the user's tokens of *purpose* that were inserted before the one with hash *older_than*.
 
-        None takes all of them away. Returns how many went.
+        None deletes all of them. Returns how many.
         """
         ...
 
     async def prune(self, *, now: datetime, limit: int) -> int:
-        """Delete up to *limit* rows that expired before *now*; how many went."""
+        """Delete up to *limit* rows that expired before *now*. Returns how many."""
         ...
 
 
 class InvitationStore(Protocol):
-    """Who is invited. At most one invitation is pending for an address in a scope; None is a scope like any other."""
+    """Invitations. At most one is pending for each address and scope; None is a scope like any other."""
 
     async def insert(self, record: InvitationRecord) -> bool:
-        """Keep *record*; False, and nothing is written, if another one is pending for its scope and address.
+        """Store *record*. Returns False and writes nothing if another one is pending for its scope and address.
 
-        One that expired by ``record.created_at`` is none: it is marked ``expired`` in the same transaction.
+        An invitation that expired by ``record.created_at`` is not pending. The same transaction marks it ``expired``.
         """
         ...
 
     async def get(self, invitation_id: str) -> InvitationRecord | None:
-        """The invitation with this id; None for whatever is not an id, too."""
+        """The invitation with this id. Returns None also for a text that is not an id."""
         ...
 
     async def find(self, scope: str | None, email_key: str, *, now: datetime) -> InvitationRecord | None:
-        """The one that is pending for this address in this scope and not expired at *now*."""
+        """The pending invitation of this address and scope that is not expired at *now*."""
         ...
 
     async def list(
@@ -305,7 +305,7 @@ class InvitationStore(Protocol):
         before: InvitationRecord | None = None,
         limit: int = 50,
     ) -> Sequence[InvitationRecord]:
-        """The newest first, by (``created_at``, ``id``), after *before*; of every inviter, scope, status where None."""
+        """Invitations after *before*, the newest first by (``created_at``, ``id``). A None does not filter."""
         ...
 
     async def renew(
@@ -319,11 +319,12 @@ class InvitationStore(Protocol):
         sent_at_most: int,
         grant: Mapping[str, Any] | None = None,
     ) -> InvitationRecord | None:
-        """Make the next version, in one statement; None for a miss.
+        """Write the next version, in one statement. Returns None if the invitation does not match.
 
-        It hits if the invitation is pending, not expired at *now*, still of *version*, was last sent at *sent_before*
-        or earlier, and fewer than *sent_at_most* times. Then the version and the count rise by one, ``last_sent_at``
-        is *now*, ``expires_at`` is written, ``delivery`` is ``waiting``, and the *grant* is replaced unless it is None.
+        It matches if it is pending, not expired at *now*, still of *version*, was last sent at *sent_before* or
+        earlier, and was sent fewer than *sent_at_most* times. Then the version and the count rise by one,
+        ``last_sent_at`` is *now*, ``expires_at`` is written, ``delivery`` is ``waiting``, and *grant* is replaced
+        unless it is None.
         """
         ...
 
@@ -339,62 +340,62 @@ class InvitationStore(Protocol):
         ended_by: str | None = None,
         reason: str | None = None,
     ) -> InvitationRecord | None:
-        """Bring it from ``pending`` to *status*, in one statement: of many concurrent calls one gets it, others None.
+        """Set a pending invitation to *status*, in one statement. Of concurrent calls, one gets it, the others None.
 
-        It hits if the invitation is pending, not expired at *now* and, if one is given, of *version*.
+        It matches if it is pending, not expired at *now* and, if *version* is given, of this version.
         """
         ...
 
     async def attribute(self, invitation_id: str, accepted_by: str) -> None:
-        """Note who accepted it, when that was not known at the moment of ``end``; only once."""
+        """Write the user who accepted, if ``end`` did not know the user yet. Only the first call writes."""
         ...
 
     async def note_delivery(self, invitation_id: str, version: int, delivery: Literal["sent", "failed"]) -> None:
-        """Note what became of the mail of this version; nothing if there is a newer one."""
+        """Write the delivery state of the mail of this version. Writes nothing if there is a newer version."""
         ...
 
     async def expire(self, *, now: datetime, limit: int) -> int:
-        """Write down up to *limit* pending ones whose time is over as ``expired``; how many."""
+        """Mark up to *limit* pending invitations as ``expired`` if they expired by *now*. Returns how many."""
         ...
 
     async def aged(self, *, before: datetime, limit: int) -> Sequence[InvitationRecord]:
-        """Up to *limit* that ended before *before* and still have their address."""
+        """Up to *limit* invitations that ended before *before* and still have their address."""
         ...
 
     async def forget(self, invitation_id: str, email_key: str) -> None:
-        """Empty the address and the grant of one that has ended, and keep *email_key*, a keyed hash, in its place."""
+        """Delete the address and the grant of an ended invitation. Store *email_key*, a keyed hash, as its key."""
         ...
 
 
 class CounterStore(Protocol):
-    """How often something happened within a time.
+    """Counters with an expiry.
 
-    A count commits by itself, so that a limit holds whatever becomes of the act. Only ``Work.counters`` are part of the
-    transaction of the act: they count what the act does, and are rolled back with it.
+    Each call commits by itself, so that a limit also holds if the act fails. Only ``Work.counters`` belong to the
+    transaction of the act: they count the effects of the act and are rolled back with it.
     """
 
     async def count(self, name: str, key: bytes, *, now: datetime, expires_at: datetime) -> Counted:
-        """Count one more under *name* and *key*, in one statement, however many do so at once.
+        """Add one under *name* and *key*, in one statement that is safe under concurrency.
 
-        A counter that has run out at *now* begins anew with 1 and *expires_at*; else its own end holds.
+        A counter that expired by *now* starts again with 1 and *expires_at*. Otherwise its expiry stays the same.
         """
         ...
 
     async def get(self, name: str, key: bytes, *, now: datetime) -> Counted | None:
-        """What was counted so far; None if nothing was, or if the counter has run out at *now*. Counts nothing."""
+        """The counter, unchanged. Returns None if there is none, or if it expired by *now*."""
         ...
 
     async def uncount(self, name: str, key: bytes, *, now: datetime) -> None:
-        """Take one back, unless the counter has run out; never below 0."""
+        """Subtract one, unless the counter has expired; never below 0."""
         ...
 
     async def prune(self, *, now: datetime, limit: int) -> int:
-        """Delete up to *limit* counters that ran out before *now*; how many went."""
+        """Delete up to *limit* counters that expired before *now*. Returns how many."""
         ...
 
 
 class Stores(Protocol[U]):
-    """The capabilities of a store, by name. One that a store lacks is an attribute that it does not have."""
+    """The capabilities of a store, by name. A store that lacks one does not have the attribute."""
 
     @property
     def users(self) -> UserStore[U]: ...
@@ -411,7 +412,7 @@ class Stores(Protocol[U]):
 
 
 _LACKING: Any = None
-"""In a ``Work`` of a store that does not have it. Whoever needs it was refused at the start."""
+"""The value in ``Work`` if the store lacks a capability. Each part that needs it was rejected at the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -425,21 +426,21 @@ class Work(Generic[U]):
     invitations: InvitationStore = _LACKING
     counters: CounterStore = _LACKING
     connection: Any
-    """What the driver calls a connection (``aiosqlite.Connection``). Never commit or roll back on it."""
+    """The driver's connection (such as ``aiosqlite.Connection``). Never commit or roll back on it."""
     jobs: list[Job] = field(default_factory=list, repr=False)
     events: list[Event] = field(default_factory=list, repr=False)
 
     def emit(self, event: Event) -> None:
-        """Say what happened; every hook is told before the commit."""
+        """Add *event*. Every hook receives it before the commit."""
         self.events.append(event)
 
     def after_commit(self, job: Job) -> None:
-        """Run *job* once everything is committed; it is dropped if the transaction is rolled back."""
+        """Run *job* after the commit. It is dropped if the transaction is rolled back."""
         self.jobs.append(job)
 
 
 class ScopedStore(Stores[U], Protocol[U]):
-    """A store bound to one ``subject_name``. What is called on it directly commits by itself."""
+    """A store bound to one ``subject_name``. Each call outside ``transaction`` commits by itself."""
 
     def transaction(self) -> AbstractAsyncContextManager[Work[U]]:
         """One transaction: committed at the end of the block, rolled back if the block raises."""
@@ -450,20 +451,20 @@ class Store(Protocol[U]):
     """A database with users in it."""
 
     async def open(self) -> None:
-        """Open it; the first opening brings an empty database to the newest schema. Opening twice is opening once.
+        """Open the store. In an empty database this creates the newest schema. A second call does nothing.
 
         Raises:
-            ConfigurationError: the schema is older (run ``migrate``) or is not known.
+            ConfigurationError: the schema is older (run ``migrate``) or unknown.
             StoreUnavailableError: the database does not answer.
         """
         ...
 
     async def close(self) -> None:
-        """Give everything back; closing twice is closing once. A closed store may be opened again."""
+        """Release all resources. A second call does nothing. A closed store may be opened again."""
         ...
 
     async def versions(self) -> tuple[int, int]:
-        """The version of the schema that is there, 0 if there is none, and the newest one. Makes and changes nothing.
+        """The version of the database's schema (0 without a schema) and the newest one. Writes nothing.
 
         Raises:
             StoreUnavailableError: the database does not answer.
@@ -471,7 +472,7 @@ class Store(Protocol[U]):
         ...
 
     async def migrate(self) -> tuple[int, int]:
-        """Bring any released schema to the newest; the versions before and after."""
+        """Upgrade any released schema to the newest one. Returns the versions before and after."""
         ...
 
     def scope(self, subject_name: str) -> ScopedStore[U]:
@@ -480,5 +481,5 @@ class Store(Protocol[U]):
 
 
 def id_of(users: UserStore[U], user: U | str) -> str:
-    """The id of a user who is named by object or by id."""
+    """The id of a user who is given as an object or as an id."""
     return user if isinstance(user, str) else users.user_id(user)

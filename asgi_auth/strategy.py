@@ -1,4 +1,4 @@
-"""The Strategy protocol, a way to sign in, and the AddOn protocol, what happens around accounts."""
+"""The protocols Strategy, a way to sign in, and AddOn, a function around accounts."""
 
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -11,10 +11,10 @@ F = TypeVar("F")
 
 
 class Actions(Protocol):
-    """What a strategy does: public async verbs that return an outcome, and the HTTP phases that call them.
+    """The actions of a strategy: public async verbs that return an outcome, and the HTTP phases that call them.
 
-    A verb takes ``(params, *, client=Client(), **options)`` and raises an ``AuthError`` to fail. An object that is a
-    ``Hook`` as well is asked like any add-on: that is how a strategy owns a factor.
+    A verb takes ``(params, *, client=Client(), **options)`` and raises an ``AuthError`` to fail. If the object is also
+    a ``Hook``, the library calls it like any add-on. A strategy that owns a factor does this.
     """
 
     @property
@@ -24,7 +24,7 @@ class Actions(Protocol):
 
 
 class AddOn(Protocol):
-    """A ``Hook``, or options of one whose ``bind`` makes it."""
+    """A ``Hook``, or options whose ``bind`` returns one."""
 
     @property
     def name(self) -> str:
@@ -32,7 +32,7 @@ class AddOn(Protocol):
         ...
 
     def bind(self, services: Services[Any]) -> Hook:
-        """Called once at start. ConfigurationError if an option does not fit the application."""
+        """Called once at the start. Raises ConfigurationError if an option is invalid for the application."""
         ...
 
 
@@ -41,19 +41,19 @@ class Strategy(Protocol):
 
     @property
     def name(self) -> str:
-        """The first path segment, and the factor that a session notes."""
+        """The first path segment, and the factor that a session stores."""
         ...
 
     def bind(self, services: Services[Any]) -> Actions:
-        """Called once at start. ConfigurationError if an option does not fit the application."""
+        """Called once at the start. Raises ConfigurationError if an option is invalid for the application."""
         ...
 
 
 class TypedActions(Generic[F]):
-    """What options of a strategy or an add-on may inherit from, to say what their actions look like.
+    """A base for the options of a strategy or an add-on, which gives the type of their actions.
 
-    *F* is a Protocol with its verbs as code without HTTP sees them: they return a ``Finished`` where the action returns
-    an outcome. ``auth.actions(options)`` has that type, so that a type checker finds a misspelt verb.
+    *F* is a Protocol with the verbs for code without HTTP: they return a ``Finished`` where the action returns an
+    outcome. ``auth.actions(options)`` has this type, so that a type checker finds a misspelt verb.
     """
 
     __slots__ = ()

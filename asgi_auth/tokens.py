@@ -1,7 +1,7 @@
 """Access tokens (JWT, RFC 7519) and single-purpose tokens (opaque).
 
-An access token only names a session; whether that is alive is always read. A single-purpose token is 256 random bits
-that mean nothing by themselves: what they are good for is a row of the store, found by their hash.
+An access token only names a session. Every request reads this session from the store. A single-purpose token is 256
+random bits without content. The store has a row with its purpose, found by the hash of the token.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from asgi_auth.verified import VerifiedCredentials
 U = TypeVar("U")
 
 ACCESS_LIFETIME = timedelta(days=7)
-"""A bearer token never lives longer, whatever its session does."""
+"""The longest life of an access token, also if its session lives longer."""
 LEEWAY = 30
 """Seconds that another machine's clock may be ahead of ours (RFC 7519 section 4.1.5)."""
 TOKEN_BYTES_LIMIT = 4096
@@ -34,7 +34,7 @@ _CLAIMS = ("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "purpose")
 _TEXT_CLAIMS = ("iss", "aud", "sub", "sid", "jti", "purpose")
 _TIME_CLAIMS = ("iat", "nbf", "exp")
 BASE64_OF_32_BYTES = r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
-"""Base64url (RFC 4648 section 5) in its one spelling: decoders also take others, which would be other tokens to us."""
+"""Canonical base64url (RFC 4648 section 5). Decoders also accept other spellings, which would be other tokens here."""
 _RANDOM = re.compile(BASE64_OF_32_BYTES)
 _SERIALISED = re.compile(rf"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.{BASE64_OF_32_BYTES}")
 _FOREIGN = (
@@ -47,7 +47,7 @@ _LATEST = 253_402_300_800  # the year 10000: later instants have no datetime
 
 
 class AccessClaims(NamedTuple):
-    """What a verified access token says. Authority comes from the session, never from ``user_id``."""
+    """The claims of a verified access token. Authority comes from the session, never from ``user_id``."""
 
     session_id: str
     user_id: str
@@ -56,7 +56,7 @@ class AccessClaims(NamedTuple):
 
 
 class IssuedToken(NamedTuple):
-    """A fresh single-purpose token, and what the store keeps of it."""
+    """A new single-purpose token, and its record for the store."""
 
     token: str
     record: TokenRecord
@@ -66,17 +66,17 @@ class IssuedToken(NamedTuple):
 
 
 def hash_token(token: str) -> bytes:
-    """The look-up hash of a random token: SHA-256 is enough for 256 random bits."""
+    """The look-up hash of a random token. SHA-256 is sufficient for 256 random bits."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def random_hash(token: str) -> bytes | None:
-    """The look-up hash of a single-purpose token; None for what cannot be one, so that garbage costs no query."""
+    """The look-up hash of a single-purpose token. Returns None for a malformed token, which then costs no query."""
     return hash_token(token) if _RANDOM.fullmatch(token) else None
 
 
 def new_stamp() -> bytes:
-    """128 random bits: sessions and tokens with another stamp than their account's are dead."""
+    """128 random bits. A session or token is live only while it has the stamp of its account."""
     return secrets.token_bytes(16)
 
 
@@ -93,15 +93,15 @@ class Tokens(Generic[U]):
         clock: Clock,
         telling: Telling | None,
     ) -> None:
-        """Make it.
+        """Set up the keys of every secret.
 
         Args:
-            store: Where single-purpose tokens are kept.
+            store: The store of single-purpose tokens.
             keys: The application's secrets, newest first.
             base_url: The issuer.
             subject_name: Part of every key and of ``aud``.
             clock: Returns the current aware UTC instant.
-            telling: Where a foreign signature is told; None: nowhere, as on an instance that is not local.
+            telling: Logs a foreign signature; None: no log, as on an instance that is not local.
         """
         derived = [derive_key(key, "access_token", subject_name) for key in keys]
         self._store, self._clock, self._telling = store, clock, telling
@@ -118,7 +118,7 @@ class Tokens(Generic[U]):
         return f"{self._subject_name}?id={user_id}"
 
     def issue_access(self, session: Session) -> tuple[str, datetime]:
-        """A JWT that names *session*, and when it ends."""
+        """A JWT that names *session*, and the time when the JWT expires."""
         now = self._clock().replace(microsecond=0)
         exp = min(session.expires_at, now + ACCESS_LIFETIME)
         claims = {
@@ -136,17 +136,17 @@ class Tokens(Generic[U]):
         return token, datetime.fromtimestamp(claims["exp"], UTC)  # type: ignore[arg-type]  # an int, just above
 
     def verify_access(self, token: str, *, now: datetime | None = None) -> AccessClaims:
-        """What *token* says, if we said it.
+        """Verify *token* and return its claims.
 
-        A token that passed every check is remembered by its full SHA-256, so that a script's next request does not
-        pay for the signature again; its times are checked at every use, its session is always read.
+        A valid token is cached by its full SHA-256, so that the next request need not verify the signature again. Its
+        times are checked at every use, and the caller reads its session.
 
         Args:
-            token: As it was sent.
-            now: The instant to judge its times by; None: the clock's.
+            token: The token as the client sent it.
+            now: The instant at which the token must be valid; None: the clock's.
 
         Raises:
-            InvalidTokenError: altered, foreign, expired, not yet valid, or made for something else.
+            InvalidTokenError: the token is altered, foreign, expired, not yet valid, or issued for another purpose.
         """
         known = self._verified.get(token)
         claims, seconds = known or self._decode(token), (now or self._clock()).timestamp()
@@ -173,7 +173,7 @@ class Tokens(Generic[U]):
                 algorithms=["HS256"],
                 audience=self._audience,
                 issuer=self._issuer,
-                # The times are ours to check: PyJWT reads a clock of its own.
+                # We check the times ourselves, because PyJWT reads its own clock.
                 options={
                     "require": list(_CLAIMS),
                     "strict_aud": True,
@@ -188,13 +188,13 @@ class Tokens(Generic[U]):
 
     def _unknown_key(self, token: str) -> InvalidTokenError:
         if self._telling is not None:
-            claims = jwt.decode(token, options={"verify_signature": False})  # which nothing but the warning depends on
+            claims = jwt.decode(token, options={"verify_signature": False})  # used for the warning only
             if claims.get("aud") == self._audience:  # not for another kind of user
                 self.tell_foreign("an access token")
         return InvalidTokenError("access token was signed with an unknown key")
 
     def tell_foreign(self, what: str) -> None:
-        """On a local instance, warn once that *what* was signed with another secret: the code may make the secret."""
+        """On a local instance, warn once that *what* was signed with another secret, as code may generate it."""
         if self._telling is not None:
             self._telling.once(logging.WARNING, "foreign signature", f"{what} {_FOREIGN}")
 
@@ -222,9 +222,9 @@ class Tokens(Generic[U]):
         extra_data: Mapping[str, Any] = EMPTY,
         outlives_changes: bool = False,
     ) -> IssuedToken:
-        """A fresh token that nobody knows yet: keep its record to bring it to life.
+        """Return a new token. It becomes live when the caller stores its record.
 
-        With *outlives_changes* a change of the account does not end it: only for what takes such a change back.
+        With *outlives_changes* a change of the account does not end it. Use this only for tokens that revert a change.
         """
         token, now = secrets.token_urlsafe(32), self._clock()
         record = TokenRecord(
@@ -241,13 +241,13 @@ class Tokens(Generic[U]):
     async def issue(
         self, purpose: str, *, account: Account | None, lifetime: timedelta, extra_data: Mapping[str, Any] = EMPTY
     ) -> IssuedToken:
-        """Make a token and keep its record.
+        """Make a token and store its record.
 
         Args:
-            purpose: The one use of it.
-            account: Whom it is for, as it was when the proof began; None where there is no user yet.
-            lifetime: How long it lives.
-            extra_data: What the client must not hold; JSON values.
+            purpose: The only use of the token.
+            account: The account of the user, as it was when the proof began; None if there is no user yet.
+            lifetime: How long the token is valid.
+            extra_data: JSON data that the client must not see.
 
         Raises:
             StoreUnavailableError: the database does not answer.
@@ -257,21 +257,21 @@ class Tokens(Generic[U]):
         return issued
 
     async def peek(self, purpose: str, token: str) -> TokenRecord:
-        """The record of a live token of *purpose*; changes nothing. InvalidTokenError if it is not live."""
+        """The record of a live token of *purpose*; changes nothing. Raises InvalidTokenError if it is not live."""
         token_hash, record = random_hash(token), None
         if token_hash is not None:
             record = await self._store.tokens.peek(purpose, token_hash, now=self._clock())
         return _live(record, purpose)
 
     async def consume(self, work: Work[Any], purpose: str, token: str) -> TokenRecord:
-        """Take a live token away, in the transaction of its effect. InvalidTokenError if it is not live (any more)."""
+        """Consume a live token in the transaction of its effect. Raises InvalidTokenError if it is not live."""
         token_hash, record = random_hash(token), None
         if token_hash is not None:
             record = await work.tokens.consume(purpose, token_hash, now=self._clock())
         return _live(record, purpose)
 
     async def retire_older(self, record: TokenRecord) -> None:
-        """Take away the user's tokens of the same purpose that are older than *record*."""
+        """Delete the user's tokens of the same purpose that are older than *record*."""
         if record.user_id is not None:
             await self._store.tokens.retire(record.purpose, record.user_id, older_than=record.token_hash)
 

@@ -1,4 +1,4 @@
-"""Tries: counts guesses at every secret that a client may guess, wrong passwords above all."""
+"""Tries: counts guesses of every secret that a client may guess, mainly of passwords."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -9,11 +9,11 @@ from asgi_auth.limits import Limit, Limiter, Limits
 from asgi_auth.runtime.jobs import logger
 
 Kind = Literal["sign_in", "current_password"]
-"""What is guessed, by the name of its limit in ``Limits``."""
+"""The kind of secret, by the name of its limit in ``Limits``."""
 
 
 class Tries:
-    """Counts a try before the secret is looked at, so that tries at once are counted, too."""
+    """Counts a try before the secret is checked, so that concurrent tries are counted, too."""
 
     def __init__(self, limiter: Limiter, limits: Limits) -> None:
         self._limiter, self._limits = limiter, limits
@@ -22,15 +22,15 @@ class Tries:
     async def attempt(self, kind: Kind, keys: Sequence[str]) -> AsyncIterator[None]:
         """Check a secret within this block; raise AuthenticationFailedError there if it is wrong.
 
-        The try stays counted if the block raises that, or is cancelled. In every other case it is given back.
+        The try stays counted if the block raises this error or is cancelled. Otherwise the count is undone.
 
         Args:
-            kind: What is guessed. One without a limit is not counted.
-            keys: By what it is counted, such as the account.
+            kind: The kind of secret. A kind without a limit is not counted.
+            keys: The keys to count by, such as the account.
 
         Raises:
-            RateLimitedError: there were enough; the block is not run.
-            StoreUnavailableError: the database does not answer; the block is not run.
+            RateLimitedError: the limit is reached. The block does not run.
+            StoreUnavailableError: the database does not answer. The block does not run.
         """
         limit: Limit | None = getattr(self._limits, kind)
         counted = list[str]()
@@ -51,5 +51,5 @@ class Tries:
         try:
             for key in keys:
                 await self._limiter.give_back(kind, key)
-        except StoreUnavailableError as exc:  # what the secret was, is known: that goes on
+        except StoreUnavailableError as exc:  # the secret is already checked, so the act continues
             logger.warning("a try could not be given back: %s", exc.reason)

@@ -1,6 +1,6 @@
-"""The values that flow through the package: users, accounts, sessions, tokens, who asks. No behaviour.
+"""The values of the package: users, accounts, sessions, tokens and clients. No behaviour.
 
-Durations are ``timedelta``, instants aware ``datetime`` in UTC. What is secret is left out of every ``repr``.
+Durations are ``timedelta``, instants are aware ``datetime`` in UTC. No ``repr`` contains a secret.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,7 +12,7 @@ from asgi_auth.errors import AuthError
 
 
 class FrozenDict(dict[str, Any]):
-    """A dict that nobody can alter, because it is shared. JSON and pickle take it for what it is, unlike a proxy."""
+    """A read-only dict, for shared values. Unlike a proxy, it works with JSON and pickle."""
 
     __slots__ = ()
 
@@ -34,29 +34,29 @@ Clock = Callable[[], datetime]
 """Returns the current instant, aware, in UTC."""
 
 Digest = Callable[[str, str], bytes]
-"""Returns a keyed hash, for one use (the first text), of the second. Its key goes with the application's secret."""
+"""``digest(use, text)`` returns a keyed hash of *text*. The key changes with the application's secret."""
 
 Job = Callable[[], Awaitable[None]]
-"""Something to do once the act is committed: after the response under the plug, awaited without HTTP."""
+"""Runs after the act is committed: after the response under the plug; without HTTP the caller awaits it."""
 
 
 # --- users -----------------------------------------------------------------------------------------------------------
 
 
 class UserMixin:
-    """What ``request.user`` must offer, for an application's own user class; needs only an ``id``.
+    """Adds the attributes of ``request.user`` to an application's own user class, which needs an ``id``.
 
     Starlette reads ``is_authenticated``, ``display_name`` and ``identity``.
     """
 
     @property
     def is_authenticated(self) -> Literal[True]:
-        """True: the user is signed in."""
+        """Always True."""
         return True
 
     @property
     def display_name(self) -> str:
-        """What to call the user on a page: the address or user name if there is one, else the id."""
+        """The name of the user on a page: the address, the user name or the id."""
         return str(getattr(self, "email", None) or getattr(self, "username", None) or self.identity)
 
     @property
@@ -71,30 +71,30 @@ class User(UserMixin):
 
     id: str
     email: str | None = None
-    """As it was entered, in NFC: the only place that mail is sent to. None for accounts without an address."""
+    """The address as it was entered, in NFC. Mail goes only to it. None for accounts without an address."""
     username: str | None = None
-    """None unless the application signs people in by user name."""
+    """None unless the application uses user names."""
     data: Mapping[str, Any] = EMPTY
     """The extra fields that the application declared, by name."""
     created_at: datetime
     confirmed_at: datetime | None = None
-    """When the mailbox of this address was first proven; None: it was never proven."""
+    """When a user first proved the mailbox of this address; None: it is unproven."""
 
 
 class AnonymousUser:
-    """Nobody is signed in. ``scope["user"]`` is never None; this user is false in a condition."""
+    """The user of a request without a signed-in user. ``scope["user"]`` is never None; this user is falsy."""
 
     id: None = None
     email: None = None
     username: None = None
 
     def __bool__(self) -> Literal[False]:
-        """False: ``if not request.user`` asks whether nobody is signed in."""
+        """Always False, so that ``if not request.user`` works."""
         return False
 
     @property
     def is_authenticated(self) -> Literal[False]:
-        """False: nobody is signed in."""
+        """Always False."""
         return False
 
     @property
@@ -113,17 +113,17 @@ class AnonymousUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """What the library knows of a user, also where the application owns the table of users."""
+    """The library's own data of a user, also if the application owns the table of users."""
 
     user_id: str
     stamp: bytes = field(repr=False)
-    """128 random bits. Sessions and tokens copy it when their proof begins; once it changes, they are dead."""
+    """128 random bits. Sessions and tokens copy it when their proof begins. A change of the stamp ends them."""
     password_hash: str | None = field(default=None, repr=False)
     """None: this user has no password."""
     confirmed_at: datetime | None = None
     disabled_at: datetime | None = None
     proven_email: str | None = None
-    """The address that was proven last, where the one in force was changed to and never proven; None otherwise."""
+    """The address that was proven last, if the current address was changed since and never proven; else None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ class Session:
     """One user signed in on one device."""
 
     id: str
-    """Public: the handle in a list of sessions, and ``sid`` of its bearer tokens."""
+    """Public: the id in a list of sessions, and ``sid`` of its access tokens."""
     user_id: str
     stamp: bytes = field(repr=False)
     created_at: datetime
@@ -139,7 +139,7 @@ class Session:
     """At most a minute old."""
     idle_expires_at: datetime
     expires_at: datetime
-    """The absolute end, however busy the session is."""
+    """The absolute end, also if the session is in use."""
     label: str = ""
     """The User-Agent of the sign-in, control characters removed, at most 256 characters."""
     factors: Mapping[str, datetime] = EMPTY
@@ -149,9 +149,9 @@ class Session:
 
 
 class AccessToken(str):
-    """The bearer token of a sign-in, which also carries the value of the session cookie of the same sign-in.
+    """The access token of a sign-in. It also has the value of the session cookie of this sign-in.
 
-    As text it is a JWT. Only :meth:`AuthPlug.store_in_session` reads ``cookie``.
+    As a text it is a JWT. Only :meth:`AuthPlug.store_in_session` reads ``cookie``.
     """
 
     cookie: str
@@ -161,7 +161,7 @@ class AccessToken(str):
     __slots__ = ("cookie", "expires_at", "session")
 
     def __new__(cls, value: str, *, cookie: str, session: Session, expires_at: datetime) -> Self:
-        """Args: value: The JWT. cookie: The signed cookie value. expires_at: When the JWT ends."""
+        """Args: value: The JWT. cookie: The signed cookie value. expires_at: When the JWT expires."""
         token = super().__new__(cls, value)
         token.cookie, token.session, token.expires_at = cookie, session, expires_at
         return token
@@ -174,12 +174,12 @@ class AccessToken(str):
 
 
 CookieKind = Literal["pending", "flow", "challenge", "device", "trusted"]
-"""What a cookie of the library's is for, beside that of the session: a sign-in that waits for its next factor, a round
-trip to a provider, a challenge to be answered, a browser that is known, one that is spared the second factor."""
+"""The purpose of a cookie of the library other than the session cookie: a sign-in that waits for its next factor, a
+round trip to a provider, an open challenge, a known browser, or a browser that may skip the second factor."""
 
 
 class Activity(NamedTuple):
-    """What was attempted: ``Activity("password", "sign_in")``; both None for an unknown route."""
+    """The strategy and phase of an act: ``Activity("password", "sign_in")``. Both are None for an unknown route."""
 
     strategy: str | None
     phase: str | None
@@ -187,34 +187,34 @@ class Activity(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """Who asks, as far as the transport says."""
+    """The client of a request, as the transport describes it."""
 
     address: str | None = None
     """IP address; None without HTTP."""
     label: str = ""
     """The User-Agent, control characters removed, at most 256 characters."""
     session_hashes: tuple[bytes, ...] = field(default=(), repr=False)
-    """Look-up hashes of the session cookies that the browser showed; those sessions end when it signs in again."""
+    """Look-up hashes of the session cookies of the browser. A new sign-in ends these sessions."""
     pending_hashes: tuple[bytes, ...] = field(default=(), repr=False)
-    """Look-up hashes of the pending sign-ins that the browser showed; they end when it signs in or out."""
+    """Look-up hashes of the pending sign-ins of the browser. A sign-in or sign-out ends them."""
     locale: str = "en"
-    """The language of the person, as a tag (RFC 5646)."""
+    """The language of the user, as a tag (RFC 5646)."""
     browser: bool = False
-    """True when the request bears headers that only a browser sends (Origin, Sec-Fetch-Site)."""
+    """True if the request has headers that only a browser sends (Origin, Sec-Fetch-Site)."""
 
 
 class AuthState(NamedTuple):
-    """What a middleware found out about a request: ``scope["asgi_auth"]``."""
+    """The result of a middleware for a request: ``scope["asgi_auth"]``."""
 
     user: Any
     """The application's own user object, or an ``AnonymousUser``."""
     session: Session | None
-    """None where nobody is signed in, and where the credential needs no session, as an API key."""
+    """None if no user is signed in, or if the credential has no session, such as an API key."""
     method: str | None
-    """How the user is recognised: ``session``, ``bearer``, or as a strategy calls it; None: nobody is signed in."""
+    """How the user was recognised: ``session``, ``bearer`` or the method of a strategy; None: no user is signed in."""
     scopes: tuple[str, ...]
-    """What ``scope["auth"].scopes`` holds: what this request may do."""
+    """The permissions of this request, as in ``scope["auth"].scopes``."""
     error: AuthError | None
-    """Why the credential was rejected; None if it was accepted, or if the request shows none."""
+    """Why the credential was rejected; None if it is valid, or if there is none."""
     authentication: object = None
-    """The ``Authentication`` that says so."""
+    """The ``Authentication`` of this state."""

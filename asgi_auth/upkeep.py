@@ -1,4 +1,4 @@
-"""Opens and closes what an ``Authentication`` uses, and deletes what has expired while it runs."""
+"""Opens and closes the resources of an ``Authentication``, and deletes expired rows while it runs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -25,43 +25,43 @@ PRUNE_INTERVAL = timedelta(minutes=10)
 PRUNE_BATCH = 20
 """Rows per statement, so that pruning never holds the writer for long: a few ms in a file of five million sessions."""
 PRUNE_PAUSE = timedelta(milliseconds=5)
-"""Between two batches: SQLite gives its lock to whoever asks at that moment, and other processes ask now and then."""
+"""The pause between two batches. SQLite has no queue for its lock, so other processes need time to get it."""
 PRUNE_TIMEOUT = timedelta(minutes=1)
-"""A batch that takes longer has failed: one that hangs must not end the pruning of the parts after it."""
+"""The longest time for a batch. One that hangs must not prevent the pruning of the later parts."""
 
 LARGEST_STEP = timedelta(minutes=15)
-"""What a clock may be set ahead without being suspected: more than a correction, less than any error of a time zone."""
+"""The largest jump ahead of a trusted clock: more than a correction, less than any time zone error."""
 SETTLED_AFTER = timedelta(days=1)
-"""A clock that is still ahead by then is right: a machine that had no time at its start, or slept. Or nobody cares."""
+"""A clock that is still ahead after this time is trusted: the machine started with a wrong time, or slept."""
 
 
 class Prune(Protocol):
-    """Deletes up to *limit* rows that are over at *now*; how many. Called again until it says 0."""
+    """Deletes up to *limit* rows that expired by *now*. Returns how many; it is called again until it returns 0."""
 
     def __call__(self, *, now: datetime, limit: int) -> Awaitable[int]: ...
 
 
 async def makes_tables(store: Store[Any]) -> bool:
-    """Whether opening *store* would make tables, or the database itself. Only a start may do that."""
+    """True if opening *store* would create tables or the database. Only a start of the application may do that."""
     found, newest = await store.versions()
-    # Where the application's models make the tables, `SQLAlchemyStore` makes all that are missing, or none.
+    # If the application's models define the tables, `SQLAlchemyStore` creates all missing ones, or none.
     return found < newest and bool(getattr(store, "create_tables", found == 0))
 
 
 class Upkeep(Generic[U]):
-    """The life of one ``Authentication``. Several lifespans may share it: the first opens, the last closes."""
+    """Opens and closes one ``Authentication``. Several lifespans may share it: the first opens, the last closes."""
 
     def __init__(self, store: Store[U], services: Services[U], pool: HashingPool) -> None:
         self._store, self._services, self._pool = store, services, pool
         self.opened = self.closed = False
         self.started = False
-        """Whether ``running`` or ``start`` has opened the store and prunes it."""
+        """True if ``running`` or ``start`` has opened the store and prunes it."""
         self._lifespans = 0
         self._pruner: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
-        """Open the store. ConfigurationError and StoreUnavailableError as ``Store.open``; it must be asyncio."""
+        """Open the store, on asyncio. Raises ConfigurationError and StoreUnavailableError as ``Store.open``."""
         running_loop()
         await self._store.open()
         await self._note_costs()
@@ -70,7 +70,7 @@ class Upkeep(Generic[U]):
     async def _open_existing(self) -> None:
         if await makes_tables(self._store):
             where = getattr(self._store, "path", "the database")
-            raise ConfigurationError(f"store: {where} does not exist or lacks tables of the library; nothing was made")
+            raise ConfigurationError(f"store: {where} does not exist or lacks tables of the library; none was created")
         await self.open()
 
     async def _note_costs(self) -> None:
@@ -79,7 +79,7 @@ class Upkeep(Generic[U]):
             self._services.passwords.note_cost(cost)
 
     async def close(self) -> None:
-        """Wait for mail, within the bound; then close the store and the hashing threads. They come back when needed."""
+        """Wait for mail for a limited time, then close the store and the hashing threads. They can open again."""
         await self._stop_pruner()
         await self._services.commit.jobs.drain()
         self.opened, self.closed = False, True
@@ -89,7 +89,7 @@ class Upkeep(Generic[U]):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Opened, and pruned from time to time, within this block. May be entered several times at once."""
+        """Keep the store open and prune it regularly within this block. Several blocks may be active at once."""
         running_loop()
         self._lifespans += 1
         try:
@@ -104,18 +104,18 @@ class Upkeep(Generic[U]):
                 await self.close()
 
     async def start(self) -> None:
-        """Do what ``running`` does, at the first request to a server that has sent no lifespan messages.
+        """Do the same as ``running``, at the first request if the server sent no lifespan messages.
 
-        Only ``close`` stops it, or the end of the event loop or of the process. ``running`` may come later.
+        It lasts until ``close``, or until the event loop or the process ends. ``running`` may follow later.
 
         Raises:
             ConfigurationError, StoreUnavailableError: as ``open``.
         """
         await self.open()
-        if not self.started:  # nor has another request done so meanwhile
+        if not self.started:  # another request may have done so meanwhile
             self.started = True
-            # The first minute is a timer. A task would outlive scripts and tests that end without cancelling it, and
-            # asyncio complains about that. The context is a new one: the request's own collects jobs.
+            # The first minute is a timer. Scripts and tests may end without cancelling a task, and asyncio warns about
+            # that. The context is new, because the request's own context collects jobs.
             delay = PRUNE_INTERVAL.total_seconds() / 10
             self._timer = running_loop().call_later(delay, self._start_pruner, context=Context())
 
@@ -132,36 +132,36 @@ class Upkeep(Generic[U]):
     async def _stop_pruner(self) -> None:
         self._stop_timer()
         pruner, self._pruner = self._pruner, None
-        if pruner is not None and pruner.get_loop() is running_loop():  # else its event loop has ended, or will
+        if pruner is not None and pruner.get_loop() is running_loop():  # else its event loop has ended or will end
             pruner.cancel()
-            await asyncio.wait([pruner])  # raises nothing of its own: the store must be closed whatever became of it
+            await asyncio.wait([pruner])  # this hides an error of the pruner, as the store must be closed anyway
 
     async def _prune_now_and_then(self, watch: "ClockWatch") -> None:
-        # Not all workers at once, nor in the way of the first requests: within the first tenth, each at its own time.
+        # Each worker starts at a random time, so that they spread out and do not delay the first requests.
         await asyncio.sleep(SystemRandom().uniform(0, PRUNE_INTERVAL.total_seconds() / 10))
         while True:
             try:
                 await self._prune_unless_ahead(watch)
                 await self._note_costs()
-            except Exception as exc:  # the application's clock or a store; the next round may do better
+            except Exception as exc:  # the clock or a store failed; the next round may succeed
                 self._log("upkeep", exc)
             await asyncio.sleep(PRUNE_INTERVAL.total_seconds())
 
     async def _prune_unless_ahead(self, watch: "ClockWatch") -> None:
         if ahead := watch.ahead():
             logger.error(
-                "nothing is pruned: the clock has jumped ahead by %s; if it is right, pruning goes on in a day",
+                "nothing is pruned: the clock has jumped ahead by %s; if it is right, pruning resumes in a day",
                 timedelta(seconds=round(ahead.total_seconds())),
             )
         else:
             await self._prune()
 
     async def prune(self) -> int:
-        """Delete what has expired, in small batches; returns how many rows were deleted.
+        """Delete expired rows in small batches. Returns the number of deleted rows.
 
         Raises:
-            ConfigurationError: there is no schema; none is made.
-            Exception: the first that a part raised, once every other part has been pruned.
+            ConfigurationError: there is no schema; this does not create one.
+            Exception: the first exception of a part. It is raised after every other part has been pruned.
         """
         if not self.opened:
             await self._open_existing()
@@ -171,14 +171,14 @@ class Upkeep(Generic[U]):
         return total
 
     async def _prune(self) -> tuple[int, list[Exception]]:
-        """Prune part by part, independently of the others: how many rows were deleted, and what was raised."""
+        """Prune every part, also after a failure. Returns the number of deleted rows, and the exceptions."""
         now, total, failures = self._services.clock(), 0, list[Exception]()
         for name, prune in self._parts():
             try:
                 while (count := await _in_time(prune(now=now, limit=PRUNE_BATCH))) > 0:
                     total += count
                     await asyncio.sleep(PRUNE_PAUSE.total_seconds())
-            except Exception as exc:  # a store and a hook may be anybody's code
+            except Exception as exc:  # a store or a hook of the application may raise anything
                 self._log(f"pruning {name}", exc)
                 failures.append(exc)
         return total, failures
@@ -206,11 +206,11 @@ async def _in_time(batch: Awaitable[int]) -> int:
 
 
 class ClockWatch:
-    """Compares a clock with the time that has passed: one that is set ahead would delete what is not over."""
+    """Compares a clock with the elapsed time. With a clock that is set ahead, pruning would delete live rows."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        # What the clock said, or would have said, when no time had passed: the same for ever, unless it is set.
+        # The time of the clock when `elapsed` was 0. It stays the same unless the clock is set.
         self._trusted = self._last = self._origin()
         self._since = elapsed()
 
@@ -218,11 +218,11 @@ class ClockWatch:
         return self._clock() - timedelta(seconds=elapsed())
 
     def ahead(self) -> timedelta:
-        """How far the clock was set ahead; nothing for a small step, and once it has kept time for a day since."""
+        """How far the clock was set ahead; 0 for a small step, and after the clock was steady for a day."""
         origin, now = self._origin(), elapsed()
         if abs(origin - self._last) > LARGEST_STEP:
             self._last, self._since = origin, now
-        # A clock that was set back is believed at once: nothing is deleted too early by it.
+        # A clock that was set back is trusted at once, because it deletes nothing too early.
         if origin < self._trusted or now - self._since >= SETTLED_AFTER.total_seconds():
             self._trusted = origin
         return origin - self._trusted if origin - self._trusted > LARGEST_STEP else timedelta(0)

@@ -1,4 +1,4 @@
-"""The actions of a strategy or an add-on, as code without HTTP sees them."""
+"""The actions of a strategy or an add-on, for code without HTTP."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Verbs:
-    """The verbs of a strategy or an add-on; what they decide is finished before it is returned."""
+    """The verbs of a strategy or an add-on. Each outcome is carried out before the verb returns."""
 
     def __init__(self, auth: "Authentication[Any]", name: str, actions: Any) -> None:
         self._auth, self._name, self._actions = auth, name, actions
-        self._places = dict[str, int]()  # of ``params`` in each verb: to read a signature costs more than a call
+        self._places = dict[str, int]()  # the position of ``params`` by verb: reading a signature is slow
 
     def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
         if verb.startswith("_"):
@@ -40,7 +40,7 @@ class Verbs:
     def _params(
         self, verb: str, action: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """What is given to the parameter ``params``, by its place or its name."""
+        """The argument for ``params``, by position or by name."""
         if verb not in self._places:
             names = list(signature(action).parameters)
             self._places[verb] = names.index("params") if "params" in names else len(names)

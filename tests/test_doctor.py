@@ -73,14 +73,14 @@ def test_doctor_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
         ({"session": SessionOptions(pending_lifetime=timedelta(hours=1))}, "unsafe: session: pending_lifetime is over"),
         (
             {"allowed_origins": ["http://a.example.org"]},
-            "unsafe: allowed_origins: whoever is on the network can be http:",
+            "unsafe: allowed_origins: an attacker on the network can impersonate http:",
         ),
         ({"trusted_proxies": ["0.0.0.0/0"]}, "unsafe: trusted_proxies: 0.0.0.0/0 lets clients choose"),
         ({"trusted_proxies": ["::/0"]}, "unsafe: trusted_proxies: ::/0 lets clients choose"),
         ({"trusted_proxies": []}, "note: trusted_proxies: behind a proxy all clients count as one"),
-        ({"add_ons": []}, "note: registration: anybody can register an address of somebody else"),
+        ({"add_ons": []}, "note: registration: users can register an address that they do not own"),
         ({"strategies": [Password()]}, "note: password.resettable: a forgotten password cannot be replaced"),
-        ({"clock": lambda: datetime.now(UTC) - timedelta(minutes=2)}, "unsafe: clock: it is not the clock"),
+        ({"clock": lambda: datetime.now(UTC) - timedelta(minutes=2)}, "unsafe: clock: it differs from the clock"),
     ],
 )
 def test_doctor_names_what_is_unsafe(tmp_path: Path, options: dict[str, Any], told: str) -> None:

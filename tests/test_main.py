@@ -389,7 +389,7 @@ def test_prune_of_a_wrong_path_makes_nothing(folder: Path, capsys: pytest.Captur
     answer = capsys.readouterr()
     assert answer.out == ""
     assert answer.err == (
-        f"error: store: {folder}/app.db does not exist or lacks tables of the library; nothing was made\n"
+        f"error: store: {folder}/app.db does not exist or lacks tables of the library; none was created\n"
     )
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == before
 

@@ -43,7 +43,7 @@ async def test_actions_are_typed_and_finished(tmp_path: Path) -> None:
 async def test_actions_of_another_object_are_refused(tmp_path: Path) -> None:
     """One that is equal, even, for it says nothing of which is meant."""
     auth = make_auth(tmp_path, strategies=[Password()])
-    with pytest.raises(ConfigurationError, match="the very object"):
+    with pytest.raises(ConfigurationError, match="pass the same object"):
         auth.actions(Password())
     await auth.close()
 

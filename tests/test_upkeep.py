@@ -194,7 +194,7 @@ async def test_clock_that_jumps_ahead_deletes_nothing(
         caplog.clear()
         await until(lambda: len(caplog.messages) > 1)
         assert set(caplog.messages) == {
-            "nothing is pruned: the clock has jumped ahead by 8 days, 0:00:00; if it is right, pruning goes on in a day"
+            "nothing is pruned: the clock has jumped ahead by 8 days, 0:00:00; if it is right, pruning resumes in a day"
         }
         auth.clock.advance(timedelta(days=-8))
         await pruned()

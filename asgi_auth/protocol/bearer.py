@@ -1,4 +1,4 @@
-"""Bearer tokens: RFC 6750 sections 2.1 and 3. Left out, because they leak: form and query (sections 2.2, 2.3)."""
+"""Bearer tokens: RFC 6750 sections 2.1 and 3. Not supported, because they leak: form and query (2.2, 2.3)."""
 
 import re
 from collections.abc import Iterable
@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from asgi_auth.errors import MalformedRequestError
 
 MAX_TOKEN_BYTES = 4096
-"""Ours are under 1 KiB; whatever is longer is not worth a signature check."""
+"""Our tokens are under 1 KiB. A longer one is rejected before the signature check."""
 
 MAX_COPIES = 8
-"""Tokens that are read to take rights away. A client shows one; a proxy may add its own."""
+"""The maximum of tokens that are read to revoke sessions. A client sends one; a proxy may add its own."""
 
 _MAX_BYTES = MAX_TOKEN_BYTES + 64
-"""Of the header: the scheme, and some blanks."""
+"""The maximum of the header: a token, the scheme and some blanks."""
 _BEARER = re.compile(rb"[ \t]*+bearer(?![^ \t])", re.IGNORECASE)
 _SCHEME_BYTES = 64
-"""Where the scheme is looked for."""
+"""The number of bytes in which the scheme must be."""
 _BEARER_TOKEN = re.compile(rb"[ \t]*(?i:bearer) +([A-Za-z0-9._~+/-]+=*)[ \t]*")
 _NOT_QUOTABLE = re.compile(r"[^\x20-\x7e]")
 
@@ -30,14 +30,14 @@ def read_bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         headers: As in an ASGI scope: names in lower case.
 
     Returns:
-        The token as sent; None if there is no Authorization header, or only another scheme.
+        The token as the client sent it. None if there is no Authorization header, or only another scheme.
 
     Raises:
-        MalformedRequestError: A Bearer header beside another Authorization header, or a value that is no b64token of at
-            most 4096 bytes.
+        MalformedRequestError: There is a Bearer header and another Authorization header, or the value is not a b64token
+            of at most 4096 bytes.
     """
     values = []
-    for name, value in headers:  # no comprehension: every request pays for its call
+    for name, value in headers:  # no comprehension: it would cost a call at every request
         if name == b"authorization":
             values.append(value)
     if not values:
@@ -51,13 +51,13 @@ def read_bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 def read_every(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
-    """Every readable bearer token, once each, also beside what is unreadable: to take rights away, never to give them.
+    """Every valid bearer token, once each, ignoring invalid values. Use them only to revoke, never to sign in.
 
     >>> read_every([(b"authorization", b"Bearer a"), (b"authorization", b'Bearer "b"')])
     ['a']
 
     Raises:
-        MalformedRequestError: There are more than 8 different ones, each of which would cost something.
+        MalformedRequestError: There are more than 8 different tokens, as each costs work.
     """
     values = dict.fromkeys(value for name, value in headers if name == b"authorization")
     tokens = [token for token in map(_token, values) if token is not None]
@@ -72,9 +72,9 @@ def _token(value: bytes) -> str | None:
 
 
 def shows_bearer(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether there is an Authorization header of the Bearer scheme, however broken its token is.
+    """True if there is an Authorization header of the Bearer scheme, also with an invalid token.
 
-    Other schemes do not count: browsers add Basic, Digest and Negotiate by themselves, for other sites, too.
+    Other schemes do not count: browsers add Basic, Digest and Negotiate on their own, also for other sites.
     """
     return any(name == b"authorization" and _is_bearer(value) for name, value in headers)
 
@@ -90,12 +90,12 @@ def challenge(*, realm: str, error: str | None = None, scope: str | None = None)
     'Bearer realm="app", error="invalid_token"'
 
     Args:
-        realm: What is protected, for people.
-        error: An error code of RFC 6750 section 3.1; None if no credentials were shown.
-        scope: The scopes that are needed, separated by spaces.
+        realm: The name of the protected application, for people.
+        error: An error code of RFC 6750 section 3.1; None if the client sent no credentials.
+        scope: The required scopes, separated by spaces.
 
     Returns:
-        ASCII in one line, whatever was given: quotes and backslashes are escaped, what cannot be quoted becomes ``?``.
+        One line of ASCII. Quotes and backslashes are escaped; other characters that cannot be quoted become ``?``.
     """
     parameters = {"realm": realm, "error": error, "scope": scope}
     return "Bearer " + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters.items() if value is not None)

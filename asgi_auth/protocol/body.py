@@ -1,6 +1,6 @@
 """Request bodies: media types (RFC 9110 section 8.3), JSON (RFC 8259, RFC 7493) and forms (URL Standard section 5.1).
 
-Stricter than the standards where two readers could see two different things in one body: what is doubtful is refused.
+It is stricter than the standards: a body that two parsers could read differently is rejected.
 """
 
 import json
@@ -15,12 +15,12 @@ from asgi_auth.messages import Message
 MAX_FIELDS = 50
 MAX_DEPTH = 16
 MAX_INT = 2**63 - 1
-"""What databases can hold; JSON itself has no limit (RFC 8259 section 6)."""
+"""The largest integer of databases. JSON itself has no limit (RFC 8259 section 6)."""
 MAX_MARKS = 1000
-"""Commas, brackets and quotation marks in JSON, those in texts included: what a decoder spends its time on."""
+"""The maximum of commas, brackets and quotation marks in JSON, also inside texts. They cost the decoder time."""
 MAX_HEADER_BYTES = 256
 MAX_QUERY_BYTES = 16 * 1024
-"""A link's token and a ``return_to``, and the long codes of some providers."""
+"""Enough for a link's token, a ``return_to`` and the long codes of some providers."""
 
 _TWICE = Message("field.twice", "This was given twice.")
 _JSON_TYPE, _FORM_TYPE = "application/json", "application/x-www-form-urlencoded"
@@ -39,10 +39,10 @@ _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOT
 
 
 def media_type(value: bytes | None) -> Literal["json", "form"]:
-    """What a body is, by its Content-Type.
+    """The kind of a body, by its Content-Type.
 
-    The whole value is read, never searched: a type that merely contains ``application/json`` may pass a browser as one
-    that needs no preflight (CF-4).
+    The whole value must match. Browsers may send a type that only contains ``application/json`` without a preflight
+    (CF-4).
 
     >>> media_type(b"application/json; charset=utf-8")
     'json'
@@ -51,8 +51,8 @@ def media_type(value: bytes | None) -> Literal["json", "form"]:
         value: The one Content-Type header; None if there is none.
 
     Raises:
-        MediaTypeError: It is neither ``application/json`` nor ``application/x-www-form-urlencoded``, or in a charset
-            other than UTF-8, or cannot be read.
+        MediaTypeError: It is neither ``application/json`` nor ``application/x-www-form-urlencoded``, has a charset
+            other than UTF-8, or is malformed.
     """
     if value is None:
         raise MediaTypeError("there is no Content-Type", detail=f"There is no Content-Type header. {_SEND}")
@@ -83,15 +83,15 @@ def _check_charset(parameters: str) -> None:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """The JSON object that *body* is; ``{}`` for an empty body.
+    """Parse *body* as a JSON object. An empty body gives ``{}``.
 
     >>> parse_json(b'{"email": "a@example.com"}')
     {'email': 'a@example.com'}
 
     Raises:
-        MalformedRequestError: It is no JSON object in UTF-8 without BOM; a key occurs twice; an object has more than 50
-            members; it is nested deeper than 16; it has more than 1,000 commas, brackets and quotation marks; a number
-            is not finite or outside 64 bits; a text has a lone surrogate.
+        MalformedRequestError: It is not a JSON object in UTF-8 without BOM; a key occurs twice; an object has more than
+            50 members; it is nested deeper than 16; it has more than 1,000 commas, brackets and quotation marks; a
+            number is not finite or exceeds 64 bits; a text has a lone surrogate.
     """
     if not body:
         return {}
@@ -104,12 +104,12 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 
 def _decoded_json(body: bytes) -> object:
-    """The value; None if it is no JSON. Raised by the caller: what is caught here holds the body, secrets and all."""
+    """The value; None if it is not JSON. The caller raises, as an exception from here would hold the body's secrets."""
     try:
         text = body.decode("utf-8")
         _check_depth(text)
         value: object = _DECODER.decode(text)
-        if "\\u" in text:  # only an escape can be a lone surrogate; this fails wherever it is
+        if "\\u" in text:  # only an escape can be a lone surrogate; this fails for every one
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except ValueError:
         return None
@@ -117,7 +117,7 @@ def _decoded_json(body: bytes) -> object:
 
 
 def _check_depth(text: str) -> None:
-    """Before decoding: the decoder recurses. An unfinished string is skipped to its end, so this is one linear pass."""
+    """Check the depth first, as the decoder recurses. An unfinished string is skipped, so this takes linear time."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     depth = 0
@@ -128,13 +128,13 @@ def _check_depth(text: str) -> None:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two fields with one name, some readers see the first and some the last (RP-3, RP-4)."""
+    """Reject two fields with the same name: some parsers use the first, some the last (RP-3, RP-4)."""
     if len(pairs) > MAX_FIELDS:
         raise MalformedRequestError("there are too many fields")
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
-            shown = name.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate could not be sent back
+            shown = name.encode("utf-8", "replace").decode("utf-8")  # a response cannot hold a lone surrogate
             raise MalformedRequestError("a field was given twice", fields={shown: _TWICE})
         fields[name] = value
     return fields
@@ -162,23 +162,23 @@ _DECODER = json.JSONDecoder(
 
 
 def parse_form(body: bytes) -> dict[str, str]:
-    """The fields of an urlencoded form; ``{}`` for an empty body.
+    """Parse an urlencoded form. An empty body gives ``{}``.
 
     >>> parse_form(b"email=a%40example.com")
     {'email': 'a@example.com'}
 
     Raises:
-        MediaTypeError: It is JSON, which ``curl -d`` and others send as a form unless they are told otherwise.
-        MalformedRequestError: An escape is broken, or what it stands for is not UTF-8; a name occurs twice (it is named
-            in ``fields``); there are more than 50 fields.
+        MediaTypeError: It is JSON, which ``curl -d`` and other clients send as a form by default.
+        MalformedRequestError: An escape is invalid, or its bytes are not UTF-8; a name occurs twice (``fields`` names
+            it); there are more than 50 fields.
     """
-    if body.lstrip().startswith(b"{"):  # no encoder of forms leaves a brace as it is
+    if body.lstrip().startswith(b"{"):  # every encoder of forms escapes a brace
         raise MediaTypeError("the body of the form is JSON", detail=_JSON_IN_A_FORM)
     return _parse_pairs(body)
 
 
 def _parse_pairs(body: bytes) -> dict[str, str]:
-    if body.count(b"&") > MAX_FIELDS:  # asked before anything is decoded
+    if body.count(b"&") > MAX_FIELDS:  # checked before any decoding
         raise MalformedRequestError("there are too many fields")
     pairs = [pair.partition(b"=") for pair in body.split(b"&") if pair]
     fields = _decoded_form((name, value) for name, _, value in pairs)
@@ -188,10 +188,10 @@ def _parse_pairs(body: bytes) -> dict[str, str]:
 
 
 def parse_query(query: bytes) -> dict[str, str]:
-    """The query of a URL, as strictly read as a form.
+    """Parse the query of a URL, as strictly as a form.
 
     Raises:
-        MalformedRequestError: It is over 16 KiB, names a parameter twice, or cannot be read.
+        MalformedRequestError: It is over 16 KiB, has a parameter twice, or is malformed.
     """
     if len(query) > MAX_QUERY_BYTES:
         raise MalformedRequestError("the query is too long")
@@ -199,7 +199,7 @@ def parse_query(query: bytes) -> dict[str, str]:
 
 
 def _decoded_form(pairs: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]] | None:
-    """The fields; None if one cannot be read. Raised by the caller, as in ``_decoded_json``."""
+    """The fields; None if one is malformed. The caller raises, as in ``_decoded_json``."""
     try:
         return [(_unquoted(name), _unquoted(value)) for name, value in pairs]
     except ValueError:
@@ -207,10 +207,10 @@ def _decoded_form(pairs: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]
 
 
 def _unquoted(part: bytes) -> str:
-    r"""What *part* stands for. ValueError: an escape is broken, or it is not UTF-8.
+    r"""Decode *part*. Raises ValueError if an escape is invalid, or if the bytes are not UTF-8.
 
-    ``%41`` is read as ``\x41``, by the decoder of Python's own literals: that of ``urllib`` is written in Python and
-    takes thirty times as long, which adds up in a form of 64 KiB.
+    The decoder of Python's literals reads ``%41`` as ``\x41``. The decoder of ``urllib`` is written in Python and takes
+    thirty times as long, which matters for a form of 64 KiB.
     """
     escaped = part.replace(b"+", b" ").replace(b"\\", b"\\\\").replace(b"%", b"\\x")
     return escaped.decode("unicode_escape").encode("latin-1").decode("utf-8")

@@ -1,6 +1,6 @@
-"""What caches and browsers keep of an answer that a cookie decided: RFC 9111 section 5.2, Clear-Site-Data, Sec-Purpose.
+"""Caching of responses that depend on a cookie: RFC 9111 section 5.2, Clear-Site-Data, Sec-Purpose.
 
-Of RFC 9111 only what a response says is here: nothing reads the Cache-Control of a request.
+Of RFC 9111 it implements the response directives only. It ignores the Cache-Control of a request.
 """
 
 import re
@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from asgi_auth.errors import ConfigurationError
 
 PREFETCHED = ('"prefetchCache"', '"prerenderCache"')
-"""The values of Clear-Site-Data for pages that a browser has fetched or rendered before anybody opens them."""
+"""The values of Clear-Site-Data for pages that a browser fetched or rendered in advance."""
 CACHED = '"cache"'
-"""The value of Clear-Site-Data for everything that a browser has cached of the origin."""
+"""The value of Clear-Site-Data for the browser's whole cache of the origin."""
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _DIRECTIVES = re.compile(rf"{_TOKEN}(?:={_TOKEN})?(?: *, *{_TOKEN}(?:={_TOKEN})?)*")
@@ -25,7 +25,7 @@ _NOT_MODIFIED = 304
 
 
 def check_cache_control(text: object) -> bytes:
-    """The value of a Cache-Control header that keeps an answer out of every shared cache.
+    """The value of a Cache-Control header that keeps a response out of every shared cache.
 
     >>> check_cache_control("private, max-age=60")
     b'private, max-age=60'
@@ -36,7 +36,7 @@ def check_cache_control(text: object) -> bytes:
 
     Raises:
         ConfigurationError: Neither ``private`` nor ``no-store`` is among them. Or ``public``, ``s-maxage`` or
-            ``must-understand`` is: with these a shared cache may store the answer. Or it is no such list.
+            ``must-understand`` is: with these a shared cache may store the response. Or *text* is malformed.
     """
     if not isinstance(text, str) or not _DIRECTIVES.fullmatch(text):
         raise ConfigurationError("cache_control must be the directives of a Cache-Control header, such as 'private'")
@@ -51,20 +51,20 @@ def check_cache_control(text: object) -> bytes:
 def keep_private(
     headers: Iterable[tuple[bytes, bytes]], *, status: int, cache_control: bytes
 ) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer that a cookie decided, with ``Vary`` and, if they have none, a ``Cache-Control``.
+    """Add ``Vary``, and ``Cache-Control`` if missing, to the headers of a response that depends on a cookie.
 
-    A file gets ``private, no-cache``: the browser keeps it, and asks each time whether it has changed. A file is an
-    answer that has a validator (RFC 9110 section 8.8) and is no page. A 304 without a type is about a file, too: with
-    ``no-store`` the browser would discard the file that it has.
+    A file gets ``private, no-cache``: the browser stores it and asks each time whether it has changed. A file is a
+    response that has a validator (RFC 9110 section 8.8) and is not a page. A 304 without a type is also for a file:
+    with ``no-store`` the browser would discard the stored file.
 
     Args:
-        headers: Of the answer, names in any case.
-        status: Of the answer.
-        cache_control: What any other answer gets.
+        headers: The headers of the response, with names in any case.
+        status: The status of the response.
+        cache_control: The ``Cache-Control`` of any other response.
     """
     kept = list(headers)
     read: dict[bytes, bytes] = {}
-    for name, value in kept:  # no comprehension: every answer to a browser pays for its call
+    for name, value in kept:  # no comprehension: it would cost a call at every response
         lowered = name.lower()
         if lowered in _READ:
             read[lowered] = value
@@ -83,13 +83,13 @@ def _varies_by_cookie(headers: Sequence[tuple[bytes, bytes]]) -> bool:
 
 
 def _is_no_page(kind: bytes | None, status: int) -> bool:
-    if kind is None:  # a browser guesses what it is, and may show it as a page
+    if kind is None:  # a browser guesses the type and may show it as a page
         return status == _NOT_MODIFIED
     return not kind.lstrip().lower().startswith(_PAGES)
 
 
 def is_speculative(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a browser asks for a page before anybody opens it; perhaps nobody ever will.
+    """True if a browser requests a page in advance, which the user may never open.
 
     >>> is_speculative([(b"sec-purpose", b"prefetch;prerender")])
     True

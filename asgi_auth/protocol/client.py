@@ -1,4 +1,4 @@
-"""Who asks: the transport's peer, what proxies say of theirs, and User-Agent (RFC 9110 section 10.1.5)."""
+"""The client: the peer of the transport, the headers of proxies, and User-Agent (RFC 9110 section 10.1.5)."""
 
 import re
 import unicodedata
@@ -22,19 +22,19 @@ _V4_WITH_PORT = re.compile(rf"([0-9.]+){_PORT}")
 
 @dataclass(frozen=True, slots=True)
 class TrustedProxies:
-    """The proxies of the application, and the one header in which they are believed."""
+    """The trusted proxies of the application, and the one header that they use."""
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     unix: bool = False
-    """Whether the peer on a UNIX socket is one."""
+    """True if the peer on a UNIX socket is a trusted proxy."""
     header: ForwardedHeader = "x-forwarded-for"
 
     def trusts(self, peer: str | None) -> bool:
-        """Whether what *peer* says of its own peer is believed."""
+        """True if *peer* is a trusted proxy."""
         return self.unix if peer == UNIX else self.lists(parse_address(peer or ""))
 
     def lists(self, address: IPv4Address | IPv6Address | None) -> bool:
-        """Whether an address is one of a proxy; None, which is no address, is not."""
+        """True if an address is in a trusted network. False for None."""
         return address is not None and any(address in network for network in self.networks)
 
 
@@ -45,12 +45,12 @@ def peer_of(client: str | None, server: str | None) -> str | None:
     ('203.0.113.7', 'unix', None)
 
     Args:
-        client: The address in ``client`` of the scope. On a UNIX socket servers give none, or an empty one.
-        server: That in ``server``; on a UNIX socket a path or none. Where it is an IP address and *client* is none, a
-            client on TCP has hung up before the server asked who it was.
+        client: The address in ``client`` of the scope. On a UNIX socket it is None or empty.
+        server: The address in ``server`` of the scope. On a UNIX socket it is a path or None. If it is an IP address
+            and *client* is None, a TCP client disconnected before the server read its address.
 
     Returns:
-        None where the server does not tell who it is.
+        The address or ``UNIX``. None if the server does not know the peer.
     """
     if client:
         return client
@@ -60,7 +60,7 @@ def peer_of(client: str | None, server: str | None) -> str | None:
 def client_address(peer: str | None, values: Sequence[str], proxies: TrustedProxies) -> str | None:
     """The right-most hop that is not a trusted proxy (HT-2).
 
-    Everything left of it was written by that hop, which may lie.
+    That hop wrote everything to its left, which may be forged.
 
     >>> proxies = parse_proxies(["10.0.0.0/8"], header="x-forwarded-for")
     >>> client_address("10.0.0.1", ["198.51.100.1, 203.0.113.7"], proxies)
@@ -68,13 +68,13 @@ def client_address(peer: str | None, values: Sequence[str], proxies: TrustedProx
 
     Args:
         peer: From :func:`peer_of`.
-        values: The value of every line of the header in which the proxies are believed, in order.
-        proxies: Unless the peer is one of them, the header is not looked at.
+        values: The value of every line of the header of the trusted proxies, in order.
+        proxies: The trusted proxies. The header is read only if the peer is one of them.
 
     Returns:
-        IPv6 in canonical form (RFC 5952), an IPv4-mapped address as IPv4. A peer that is no IP address is returned as
-        it is. Behind something unreadable, or over 1,024 characters of trusted hops, the last hop that could be read;
-        on a trusted UNIX socket ``UNIX`` where none could. None on a UNIX socket without a word of the client.
+        IPv6 in canonical form (RFC 5952), an IPv4-mapped address as IPv4. A peer that is not an IP address is returned
+        unchanged. After a malformed hop, or over 1,024 characters of trusted hops, it is the last valid hop. On a
+        trusted UNIX socket without a valid hop it is ``UNIX``. On a UNIX socket without the header it is None.
     """
     address = parse_address(peer or "")
     if address is None and peer != UNIX:
@@ -84,13 +84,13 @@ def client_address(peer: str | None, values: Sequence[str], proxies: TrustedProx
         address = hop or address
         if not proxies.lists(hop):
             break
-    if address is None:  # a socket: whom its proxy names without an address are one client, for it may be anybody
+    if address is None:  # a socket: all clients whose address is malformed count as one
         return UNIX if proxies.unix and any(values) else None
     return str(address)
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Without brackets, port and zone (RFC 4007 section 11), which do not say who it is; None if it is no address."""
+    """The address without brackets, port and zone (RFC 4007 section 11). Returns None if it is not an address."""
     text = text.strip()
     if match := _BRACKETED.fullmatch(text) or _V4_WITH_PORT.fullmatch(text):
         text = match[1]
@@ -102,18 +102,18 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def parse_proxies(values: Sequence[str], *, header: ForwardedHeader) -> TrustedProxies:
-    """What the application lists: networks such as ``10.0.0.0/8`` or ``::1``, and ``unix``.
+    """Parse the configured proxies: networks such as ``10.0.0.0/8`` or ``::1``, and ``unix``.
 
     Raises:
-        ConfigurationError: One is neither, or has bits set behind its prefix; the header is not supported, or is chosen
-            although nobody is believed.
+        ConfigurationError: A value is neither, or has bits set behind its prefix; the header is not supported, or it is
+            set without any proxy.
     """
     if isinstance(values, str):
         raise ConfigurationError("trusted_proxies must be a list of networks")
     if header not in get_args(ForwardedHeader):
         raise ConfigurationError(f"forwarded_header must be one of {', '.join(get_args(ForwardedHeader))}")
     if header == "forwarded" and not values:
-        raise ConfigurationError("forwarded_header: nobody is believed; list your proxies in trusted_proxies")
+        raise ConfigurationError("forwarded_header requires a trusted proxy; list your proxies in trusted_proxies")
     listed = [str(value) for value in values]
     try:
         networks = tuple(ip_network(value) for value in listed if value != UNIX)
@@ -123,7 +123,7 @@ def parse_proxies(values: Sequence[str], *, header: ForwardedHeader) -> TrustedP
 
 
 def client_network(address: str | None) -> str | None:
-    """Who counts as one where turns are shared out: an IPv6 customer has at least a /64, and all its addresses.
+    """The network that counts as one client in limits and turns. An IPv6 customer has at least a whole /64.
 
     >>> client_network("2001:db8::1")
     '2001:db8::/64'
@@ -131,7 +131,7 @@ def client_network(address: str | None) -> str | None:
     '192.0.2.1'
 
     Args:
-        address: From :func:`client_address`; what is no address stays as it is.
+        address: From :func:`client_address`. A text that is not an address stays the same.
     """
     known = parse_address(address or "")
     if known is None:
@@ -140,10 +140,10 @@ def client_network(address: str | None) -> str | None:
 
 
 def client_label(user_agent: str) -> str:
-    """What to call a device in a list of sessions: one line, at most 256 characters, nothing invisible.
+    """The name of a device in a list of sessions: one line, at most 256 visible characters.
 
-    Control, format (bidirectional ones among them), surrogate and unassigned characters are left out: the line is shown
-    to people and written to logs.
+    Control, format (also bidirectional), surrogate and unassigned characters are removed, because pages and logs show
+    the line.
 
     >>> client_label("Browser/1.0\\t(Phone)")
     'Browser/1.0 (Phone)'

@@ -1,6 +1,6 @@
 """Cookies: RFC 6265bis sections 4.1.1 (syntax), 4.1.3 (name prefixes) and 4.2.1 (the Cookie header).
 
-What ours are called is in ``site``.
+The names of our cookies are in ``site``.
 """
 
 from collections import Counter
@@ -9,31 +9,31 @@ from collections.abc import Iterable
 from asgi_auth.errors import MalformedRequestError
 
 MAX_VALUE_BYTES = 4096
-"""RFC 6265bis section 5.6: browsers keep no more."""
+"""RFC 6265bis section 5.6: browsers store no longer value."""
 
 MAX_COPIES = 8
-"""Values of one name that are read to take rights away. A browser has one; a sibling domain may plant a few more."""
+"""The maximum of values of one name that are read to revoke sessions. A sibling domain may plant some."""
 
 MAX_BYTES = 64 * 1024
 MAX_COOKIES = 300
-"""All that a request has. Browsers keep up to 180 for a site, and most servers take 8 to 64 KiB of headers."""
+"""The maximum of all cookies. Browsers keep up to 180 for a site; most servers accept 8 to 64 KiB of headers."""
 
-# cookie-octet; no quotes: we never write them
+# cookie-octet, without quotes, which we never write
 _COOKIE_OCTETS = bytes({*range(0x21, 0x7F)} - {*b'",;\\'})
 _LONG_AGO = "Thu, 01 Jan 1970 00:00:00 GMT"
 
 
 def cookie_name(subject_name: str, kind: str, *, secure: bool) -> str:
-    """``__Host-user_session`` where the site is served over https, ``user_session`` on http.
+    """``__Host-user_session`` if the site uses https, ``user_session`` on http.
 
-    The prefix makes browsers refuse a cookie of that name from a sibling domain or over http (RFC 6265bis section
+    With the prefix, browsers reject a cookie of this name from a sibling domain or over http (RFC 6265bis section
     4.1.3.2).
     """
     return f"{'__Host-' if secure else ''}{subject_name}_{kind}"
 
 
 def read_cookie(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    """The value of the cookie called *name*, exactly so spelt.
+    """The value of the cookie called *name*, which is case-sensitive.
 
     >>> read_cookie([(b"cookie", b"theme=dark; user_session=abc")], b"user_session")
     'abc'
@@ -46,8 +46,8 @@ def read_cookie(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | No
         The value, possibly empty; None if there is no such cookie.
 
     Raises:
-        MalformedRequestError: The name occurs twice, in one header or several: one of them may be planted, and the
-            order does not tell which (SE-8). Or the value is over 4096 bytes or has other octets than cookie-octets. Or
+        MalformedRequestError: The name occurs twice, in one header or several. One of them may be planted, and the
+            order does not show which (SE-8). Or the value is over 4096 bytes or has other octets than cookie-octets. Or
             there are over 64 KiB of cookies, or over 300.
     """
     pairs = _pairs(headers, name)
@@ -56,13 +56,13 @@ def read_cookie(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | No
     if len(pairs) > 1:
         raise MalformedRequestError("a cookie was sent twice")
     value = pairs[0][1]
-    if len(value) > MAX_VALUE_BYTES or value.translate(None, _COOKIE_OCTETS):  # a call less in every request
+    if len(value) > MAX_VALUE_BYTES or value.translate(None, _COOKIE_OCTETS):  # inlined to save a call
         raise MalformedRequestError("a cookie value is not made of cookie-octets")
     return value.decode("ascii")
 
 
 def read_cookies(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Every cookie that was sent once and is readable; of one that was sent twice nothing is believed (SE-8).
+    """Every valid cookie that was sent once. A cookie that was sent twice is ignored (SE-8).
 
     Raises:
         MalformedRequestError: There are over 64 KiB of cookies, or over 300.
@@ -74,11 +74,11 @@ def read_cookies(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def read_every(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
-    """Every readable value of the cookie called *name*, once each, to take rights away and never to give them.
+    """Every valid value of the cookie called *name*, once each. Use them only to revoke, never to sign in.
 
     Raises:
-        MalformedRequestError: There are more than 8 different ones, each of which would cost something. Or there are
-            over 64 KiB of cookies, or over 300.
+        MalformedRequestError: There are more than 8 different values, as each costs work. Or there are over 64 KiB of
+            cookies, or over 300.
     """
     sent = dict.fromkeys(value for _, value in _pairs(headers, name))
     values = [value.decode("ascii") for value in sent if _is_readable(value)]
@@ -88,7 +88,7 @@ def read_every(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]
 
 
 def cookie_names(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
-    """The name of every cookie that was sent, once each, also of one that is unreadable or was sent twice.
+    """The name of every cookie, once each, also of an invalid or repeated one.
 
     Raises:
         MalformedRequestError: There are over 64 KiB of cookies, or over 300.
@@ -97,9 +97,9 @@ def cookie_names(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
 
 
 def _pairs(headers: Iterable[tuple[bytes, bytes]], wanted: bytes | None = None) -> list[tuple[bytes, bytes]]:
-    """Every cookie, or those called *wanted*; each limit is asked before the work that it bounds.
+    """Every cookie, or those called *wanted*. Each limit is checked before the work that it bounds.
 
-    One loop, without generators and further functions, because every request comes here.
+    It is one loop without generators or further functions, because every request runs it.
     """
     found: list[tuple[bytes, bytes]] = []
     size = count = 0
@@ -134,11 +134,11 @@ def set_cookie(name: str, value: str, *, secure: bool, max_age: int | None = Non
     Args:
         name: From :func:`cookie_name`.
         value: cookie-octets only.
-        secure: Whether the site is served over https.
+        secure: True if the site uses https.
         max_age: Seconds; None for a cookie that ends with the browser session.
 
     Raises:
-        ValueError: The value holds something else; a header built from it could be split (RD-3).
+        ValueError: The value has other octets, which could split the header (RD-3).
     """
     if value.encode("utf-8", "surrogatepass").translate(None, _COOKIE_OCTETS):
         raise ValueError("a cookie value must be made of cookie-octets")
@@ -147,5 +147,5 @@ def set_cookie(name: str, value: str, *, secure: bool, max_age: int | None = Non
 
 
 def delete_cookie(name: str, *, secure: bool) -> str:
-    """The Set-Cookie value that removes it: the same attributes, or a browser would refuse a ``__Host-`` name."""
+    """The Set-Cookie value that deletes the cookie. For a ``__Host-`` name browsers require the same attributes."""
     return f"{set_cookie(name, '', secure=secure, max_age=0)}; Expires={_LONG_AGO}"

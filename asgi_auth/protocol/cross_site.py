@@ -1,6 +1,6 @@
 """Requests that another site makes a browser send: Fetch Metadata section 2.3, origins of RFC 6454 sections 4 to 7.
 
-Where neither tells, the Referer does (RFC 9110 section 10.1.3), of which only the origin is read.
+If both are missing, the origin of the Referer decides (RFC 9110 section 10.1.3).
 """
 
 import re
@@ -13,7 +13,7 @@ from asgi_auth.errors import ConfigurationError
 from asgi_auth.protocol.origin_advice import origin_advice
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""They change nothing (RFC 9110 section 9.2.1), so there is nothing to judge. TRACE is nobody's."""
+"""They change nothing (RFC 9110 section 9.2.1), so they need no check. TRACE is not supported."""
 
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s\[\]@:/?#\\%]+)(?::([0-9]{1,5}))?", re.IGNORECASE | re.ASCII)
 _ORIGIN_OF_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*")
@@ -30,11 +30,11 @@ _APP_HOSTS = {
     "chrome-extension": re.compile(r"[a-p]{32}", re.IGNORECASE),
     "moz-extension": _UUID,
 }
-"""The schemes of app shells and of browser extensions, and what follows each. None of them has a port."""
+"""The schemes of app shells and browser extensions, with the pattern of their hosts. They have no port."""
 
 
 def parse_origin(text: str, *, parameter: str, apps: bool = False) -> str:
-    """A configured origin in the one form that browsers send it in (RFC 6454 section 6.2).
+    """A configured origin in the form that browsers send (RFC 6454 section 6.2).
 
     >>> parse_origin("HTTPS://Example.com:443", parameter="base_url")
     'https://example.com'
@@ -43,7 +43,7 @@ def parse_origin(text: str, *, parameter: str, apps: bool = False) -> str:
 
     Args:
         text: ``https://example.com``: scheme, host, optional port, nothing else.
-        parameter: What the application calls it, for the message.
+        parameter: The name of the parameter, for the message.
         apps: Also accept the page of an app shell (``capacitor``, ``ionic``, ``tauri``) or of a browser extension
             (``chrome-extension``, ``moz-extension``). RFC 6454 section 4 gives such a scheme an origin like any other.
 
@@ -51,7 +51,7 @@ def parse_origin(text: str, *, parameter: str, apps: bool = False) -> str:
         Lower case, without the default port, the host as A-labels.
 
     Raises:
-        ConfigurationError: It is something else; the message says what is wrong and what to write.
+        ConfigurationError: It is invalid; the message has the problem and the remedy.
     """
     text = text or ""  # None: an environment variable that is not set
     if not isinstance(text, str):
@@ -68,7 +68,7 @@ def parse_origin(text: str, *, parameter: str, apps: bool = False) -> str:
 
 
 def _origin(text: str, *, apps: bool) -> str | None:
-    """*text* in the one form of origins; None if it is none."""
+    """*text* in the canonical form of origins. Returns None if it is not an origin."""
     if apps and _is_app(text):
         return text.lower()
     match = _ORIGIN.fullmatch(text)
@@ -97,7 +97,7 @@ def _host(host: str) -> str:
     if not host.isascii():
         host = idna.encode(host, uts46=True).decode("ascii")
     labels = host.split(".")
-    if labels[-1].isdecimal():  # a browser reads such a host as an IPv4 address, in notations of its own
+    if labels[-1].isdecimal():  # browsers read such a host as an IPv4 address in several notations
         return str(IPv4Address(host))
     if len(host) > _MAX_HOST or not all(len(label) < 64 and _LABEL.fullmatch(label) for label in labels):
         raise ValueError("not a host name")
@@ -114,16 +114,16 @@ def is_cross_site(
     own_cookie: bool,
     allowed: frozenset[str],
 ) -> bool:
-    """Whether a browser sends this request on behalf of another site, so that its cookie must count for nothing.
+    """True if a browser sends this request for another site, so that its cookie must be ignored.
 
     Args:
-        method: As sent; methods are case-sensitive.
+        method: The method as the client sent it; methods are case-sensitive.
         origins: The value of every Origin header.
-        sec_fetch_site: The value of Sec-Fetch-Site; None if there is none. An unknown value counts as none.
-        referers: The value of every Referer header. One of our pages is known by its origin; what cannot be read, and
-            several, are somebody else's. Without any of the three headers the client is no browser.
-        authorization: There is a Bearer token, which no other site can make a browser send.
-        own_cookie: A cookie of ours came along; looked at beside a Bearer token only.
+        sec_fetch_site: The value of Sec-Fetch-Site; None if there is none. An unknown value is ignored.
+        referers: The value of every Referer header. Our pages have an allowed origin. A malformed value, or several
+            values, count as another site. A client without any of the three headers is not a browser.
+        authorization: True if there is a Bearer token, which no other site can make a browser send.
+        own_cookie: True if the request has a cookie of ours; used only beside a Bearer token.
         allowed: Origins from :func:`parse_origin`.
     """
     if method in SAFE_METHODS or (authorization and not own_cookie):
@@ -140,7 +140,7 @@ def is_cross_site(
 
 
 def origin_of(url: str) -> str:
-    """The origin of a URL in the form in which browsers send it; empty for any other text, which is no origin of ours.
+    """The origin of a URL in the form that browsers send. Empty for any other text.
 
     >>> origin_of("https://www.example.org/path?token=x")
     'https://www.example.org'
@@ -150,8 +150,8 @@ def origin_of(url: str) -> str:
 
 
 def websocket_allowed(origins: Sequence[str], allowed: frozenset[str]) -> bool:
-    """Whether a handshake may use its cookie: exactly one Origin header, and it is listed (WS-1).
+    """True if a handshake may use its cookie: it has exactly one Origin header, with an allowed origin (WS-1).
 
-    Browsers send no Sec-Fetch-Site with a handshake, and other origins may open one: Origin is the only signal.
+    Browsers send no Sec-Fetch-Site with a handshake, and any origin may open one. Origin is the only signal.
     """
     return len(origins) == 1 and origins[0] in allowed

@@ -1,7 +1,7 @@
-"""Mail addresses and user names: one rule for what is the same (RFC 5321, 6531, 5890 to 5893; UTS 46; UAX 15).
+"""Mail addresses and user names, with one rule for equality (RFC 5321, 6531, 5890 to 5893; UTS 46; UAX 15).
 
-The syntax is email-validator's, without DNS. What is added decides when two addresses are one account: wrongly keeping
-two apart is harmless, wrongly merging them hands one person the other's account (AC-6).
+email-validator checks the syntax, without DNS. This module decides when two addresses are equal. To separate equal ones
+is harmless; to merge different ones would give one person the account of another (AC-6).
 """
 
 import re
@@ -36,26 +36,26 @@ class EmailAddress(NamedTuple):
     """A mailbox."""
 
     address: str
-    """Where mail is sent: the local part as it was entered, in NFC, and the domain in its one Unicode form."""
+    """The address for mail: the local part as it was entered, in NFC, and the domain in its Unicode form."""
     key: str
-    """What is compared and unique: the local part in lower case, the domain as A-labels. Never a mail target."""
+    """The unique key for comparison: the local part in lower case, the domain as A-labels. Never send mail to it."""
 
 
 def parse_email(text: str, *, special_use: bool = False) -> EmailAddress:
-    """The one mailbox that *text* names (AC-6, AC-7).
+    """Parse *text* as one mailbox (AC-6, AC-7).
 
-    Case is folded by ``lower``, not ``casefold``, which would merge ``ß`` with ``ss``. A local part that NFKC would
-    change (``ﬁ``, ``ª``) is refused, because some mail system will read it as the other one.
+    ``lower`` folds the case; ``casefold`` would merge ``ß`` with ``ss``. A local part that NFKC would change (``ﬁ``,
+    ``ª``) is rejected, because mail systems differ in how they read it.
 
     >>> parse_email(" Alice@faß.de")
     EmailAddress(address='Alice@faß.de', key='alice@xn--fa-hia.de')
 
     Args:
-        text: As entered; surrounding white space does not count.
-        special_use: Also take names that no public mail server has, such as ``.test`` or ``localhost``.
+        text: The text as it was entered. Surrounding white space is ignored.
+        special_use: True to accept names that no public mail server has, such as ``.test`` or ``localhost``.
 
     Raises:
-        ValueError: It is no such address; the message is a sentence for the user and does not repeat the input.
+        ValueError: It is not such an address. The message is for the user and does not repeat the input.
     """
     address = text.strip()
     if len(address) > MAX_ADDRESS_CHARACTERS:
@@ -71,13 +71,13 @@ def parse_email(text: str, *, special_use: bool = False) -> EmailAddress:
 def _domains(address: str, special_use: bool) -> tuple[str, str]:
     """The domain of a valid address in Unicode and as A-labels, both in lower case.
 
-    email-validator knows no switch for special-use names but the one for ``.test``, so they are looked at below it.
+    email-validator can allow ``.test`` only. A special-use name is therefore checked as a name below ``.test``.
     """
     special = re.split(r"[.@]", address)[-1].lower() in SPECIAL_USE_DOMAIN_NAMES
     if special and not special_use:
         raise ValueError(_NO_MAIL)
     if len(unicodedata.normalize("NFKC", address.rpartition("@")[2])) > MAX_ADDRESS_CHARACTERS:
-        raise ValueError(_NO_ADDRESS)  # some characters stand for 18 others, and IDNA looks at each
+        raise ValueError(_NO_ADDRESS)  # some characters expand to 18 others, and IDNA reads each
     suffix = _TEST if special else ""
     try:
         parsed = validate_email(
@@ -91,32 +91,32 @@ def _domains(address: str, special_use: bool) -> tuple[str, str]:
             check_deliverability=False,
             test_environment=special,
             globally_deliverable=True,
-        )  # every option: their defaults are globals, which another part of the application may have changed
+        )  # every option is set, as the application may have changed the global defaults
     except ValueError as exc:
         raise ValueError(_NO_ADDRESS) from exc
     return parsed.domain.removesuffix(suffix), parsed.ascii_domain.removesuffix(suffix).lower()
 
 
 def _lower(local: str) -> str:
-    """In lower case and NFC, which lower-casing may undo."""
+    """*local* in lower case, and again in NFC, as ``lower`` may undo that."""
     return unicodedata.normalize("NFC", local.lower())
 
 
 def parse_username(text: str) -> tuple[str, str]:
-    """The name as it is shown, and the key that is compared and unique.
+    """The name for display, and the unique key for comparison.
 
-    Here look-alikes are merged, by NFKC and case folding: nothing is sent to a name. Normalised first, then checked, so
-    that nothing can appear after the check.
+    NFKC and case folding merge look-alike names, which is safe, as no mail goes to a name. The name is normalised first
+    and then checked, so that no other character can appear after the check.
 
     >>> parse_username("Alice")
     ('Alice', 'alice')
 
     Args:
-        text: As entered; surrounding white space does not count.
+        text: The text as it was entered. Surrounding white space is ignored.
 
     Raises:
-        ValueError: It is not 1 to 64 letters, digits, ``.``, ``_`` or ``-`` that start with a letter or digit; the
-            message is a sentence for the user.
+        ValueError: It is not 1 to 64 letters, digits, ``.``, ``_`` or ``-`` that start with a letter or digit. The
+            message is for the user.
     """
     entered = text.strip()
     if len(entered) > MAX_NAME_CHARACTERS:

@@ -1,4 +1,4 @@
-"""What a client sent, by name and type: every parameter is text until something says otherwise."""
+"""Reads the parameters of a client by name and type. A parameter must be text unless another type is declared."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,15 +8,15 @@ from asgi_auth.errors import ValidationError
 from asgi_auth.messages import NOT_TEXT, REQUIRED, TOO_LONG
 
 TRUE = frozenset({"true", "on", "1"})
-"""What a form may send for a ticked box."""
+"""The values of a ticked box in a form."""
 
 
 class Problems(dict[str, str]):
-    """What is wrong with the parameters of one request, by name, so that one answer tells all of it."""
+    """The errors of the parameters of one request, by name, so that one response has all of them."""
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Note the fields of a ValidationError instead of raising it. The first message of a field stays."""
+        """Collect the fields of a ValidationError instead of raising it. The first message of a field stays."""
         try:
             yield
         except ValidationError as exc:
@@ -24,7 +24,7 @@ class Problems(dict[str, str]):
                 self.setdefault(name, message)
 
     def check(self) -> None:
-        """ValidationError if anything was noted."""
+        """Raise ValidationError if there is any error."""
         if self:
             raise ValidationError("parameters are invalid", fields=self)
 
@@ -32,13 +32,13 @@ class Problems(dict[str, str]):
 def read_texts(
     params: Mapping[str, Any], *, required: Iterable[str] = (), optional: Iterable[str] = (), limit: int = 4096
 ) -> dict[str, str]:
-    """The named parameters that are there, each a text of at most *limit* characters.
+    """The named parameters that are present, each a text of at most *limit* characters.
 
     >>> read_texts({"email": "a@x.example", "role": "admin"}, required=["email"])
     {'email': 'a@x.example'}
 
     Raises:
-        ValidationError: one is missing, empty, too long or not text; ``fields`` names every such one.
+        ValidationError: a parameter is missing, empty, too long or not text; ``fields`` names each.
     """
     texts, problems = dict[str, str](), dict[str, str]()
     for names, needed in ((required, True), (optional, False)):
@@ -59,7 +59,7 @@ def read_texts(
 
 
 def read_flag(params: Mapping[str, Any], name: str) -> bool:
-    """Whether a box was ticked: ``true``, ``on`` or ``1`` in a form, ``true`` in JSON; anything else is not.
+    """True if a box was ticked: ``true``, ``on`` or ``1`` in a form, ``true`` in JSON. Any other value is False.
 
     >>> read_flag({"remember_me": "on"}, "remember_me")
     True
@@ -69,7 +69,7 @@ def read_flag(params: Mapping[str, Any], name: str) -> bool:
 
 
 def without(params: Mapping[str, Any], secrets: Collection[str]) -> dict[str, Any]:
-    """*params* without what is called like one of *secrets*, at any depth.
+    """*params* without the names in *secrets*, at any depth.
 
     >>> without({"email": "a", "password": "b", "more": [{"password": "c"}]}, {"password"})
     {'email': 'a', 'more': [{}]}

@@ -1,4 +1,4 @@
-"""The hops that proxies write down: X-Forwarded-For, and Forwarded (RFC 7239 sections 4 and 6, without extensions)."""
+"""The hops in X-Forwarded-For and Forwarded (RFC 7239 sections 4 and 6, without extensions)."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,18 +7,18 @@ from typing import Literal
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
 
 MAX_HOPS_CHARACTERS = 1024
-"""The end of a header that is read, some twenty hops: what a stranger wrote is at its beginning."""
+"""The characters at the end of a header that are read, about twenty hops. A stranger can write the beginning."""
 
-# One pair of an element, or none, as in "for=192.0.2.1;;by=_gateway". Possessive, so that it takes linear time.
+# One pair of an element, or an empty one, as in "for=192.0.2.1;;by=_gateway". Possessive, to take linear time.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # a token of RFC 9110 section 5.6.2
 _PAIR = re.compile(rf'[ \t]*+(?:({_TOKEN})=(?:({_TOKEN})|"((?:[^"\\]|\\.)*+)")[ \t]*+)?(?:;|\Z)', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 
 def hops(header: ForwardedHeader, values: Sequence[str]) -> Iterator[str]:
-    """What each proxy says its client is, the last proxy first; it ends at the first element that cannot be read.
+    """The client that each proxy reports, the last proxy first. It ends at the first malformed element.
 
-    Nothing of what is left of such an element is read: that hop has written it, or has let it pass.
+    Everything to the left of this element is ignored, because that hop wrote it or passed it on.
 
     >>> list(hops("x-forwarded-for", ["198.51.100.1, 203.0.113.7"]))
     ['203.0.113.7', '198.51.100.1']
@@ -26,23 +26,23 @@ def hops(header: ForwardedHeader, values: Sequence[str]) -> Iterator[str]:
     ['[2001:db8::1]:4711', '_hidden']
 
     Args:
-        header: Which header it is.
-        values: The value of every line of it, in order; the last 1,024 characters of them together are read.
+        header: The name of the header.
+        values: The value of every line of it, in order. The last 1,024 characters of all lines are read.
 
     Returns:
         Texts that may be addresses, with a port or without. Empty elements are left out (RFC 9110 section 5.6.1.2).
     """
     text = ",".join(values)
     if len(text) > MAX_HOPS_CHARACTERS:
-        text = text[-MAX_HOPS_CHARACTERS:].partition(",")[2]  # of the first one only the end may be there
+        text = text[-MAX_HOPS_CHARACTERS:].partition(",")[2]  # the first element may be cut
     parts = (part.strip(" \t") for part in reversed(text.split(",")))
     return filter(None, parts) if header == "x-forwarded-for" else _nodes(parts)
 
 
 def _nodes(parts: Iterator[str]) -> Iterator[str]:
-    """The ``for`` of each element, given what is between commas, both from the right.
+    """The ``for`` of each element, from the parts between commas, both from the right.
 
-    From the right, because a stranger may have left a quotation mark open, which would swallow what the proxy appended.
+    From the left, an open quotation mark of a stranger would hide the element that the proxy appended.
     """
     for part in parts:
         element = part
@@ -56,7 +56,7 @@ def _nodes(parts: Iterator[str]) -> Iterator[str]:
 
 
 def _node(element: str) -> str | None:
-    """The value of its only ``for``; None if there is another number of them, or if the element is malformed."""
+    """The value of its only ``for``. Returns None if it has none or several, or if it is malformed."""
     nodes, position = [], 0
     while position < len(element):
         pair = _PAIR.match(element, position)

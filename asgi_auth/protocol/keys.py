@@ -10,7 +10,7 @@ from itertools import pairwise
 from asgi_auth.errors import ConfigurationError
 
 MIN_SECRET_BYTES = 32
-"""As long as the output of SHA-256: RFC 2104 section 3 discourages less, RFC 7518 section 3.2 forbids it for HS256."""
+"""The output size of SHA-256. RFC 2104 section 3 discourages less; RFC 7518 section 3.2 forbids it for HS256."""
 
 MIN_DISTINCT = 8
 """32 random hexadecimal digits have fewer than 8 different ones in 4 of 10**8 cases, 64 of them never."""
@@ -38,17 +38,17 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 
 
 def derive_key(secret: bytes, use: str, subject_name: str) -> bytes:
-    """The key for one use and one kind of user; different for every different pair (TK-9, TK-23).
+    """The key for one use and one kind of user. Every pair has a different key (TK-9, TK-23).
 
-    Every part is preceded by its length, so that no two pairs give the same message.
+    Each part has its length in front, so that no two pairs give the same message.
 
     Args:
         secret: One checked secret.
-        use: What the key is for, for example ``session cookie``.
+        use: The use of the key, for example ``session cookie``.
         subject_name: The kind of user.
 
     Returns:
-        32 bytes, from which neither the secret nor a key of another use can be computed.
+        32 bytes. Neither the secret nor another key can be computed from them.
     """
     parts = [part.encode() for part in ("asgi_auth", use, subject_name)]
     message = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
@@ -56,27 +56,27 @@ def derive_key(secret: bytes, use: str, subject_name: str) -> bytes:
 
 
 def keyed_hash(secret: bytes, subject_name: str, use: str, text: str) -> bytes:
-    """32 bytes that reveal nothing about *text* without *secret*; different for every use and kind of user."""
+    """A keyed hash of 32 bytes. It does not reveal *text* without *secret*, and differs by use and kind of user."""
     return hmac.digest(derive_key(secret, use, subject_name), text.encode("utf-8", "surrogatepass"), "sha256")
 
 
 def key_id(key: bytes) -> str:
-    """A public name for *key* (RFC 7515 section 4.1.4): 16 hexadecimal digits that say nothing about it."""
+    """A public name for *key* (RFC 7515 section 4.1.4): 16 hexadecimal digits that do not reveal it."""
     return sha256(b"asgi_auth kid" + key).hexdigest()[:16]
 
 
 def check_secret(secret: str | bytes | Sequence[str | bytes], *, parameter: str = "secret") -> tuple[bytes, ...]:
-    """The secrets as bytes, newest first, once every one of them is fit to sign with.
+    """Check the secrets and return them as bytes, newest first.
 
     Args:
-        secret: One secret or several, newest first. Text counts as UTF-8, and must not begin or end with white space, a
-            control or a format character: an editor or a file system may add one, and another machine may not. Bytes
-            are taken as they are.
-        parameter: What the application calls it, for the message.
+        secret: One secret or several, newest first. Text is encoded as UTF-8. It must not begin or end with white space
+            or a control or format character, because an editor on one machine may add it and another may not. Bytes
+            are used unchanged.
+        parameter: The name of the parameter, for the message.
 
     Raises:
-        ConfigurationError: There is none, or one is short, easily guessed or a known placeholder, or has such an end.
-            The message names the parameter and never shows the value.
+        ConfigurationError: There is no secret; or one is short, easily guessed or a known placeholder, or has such a
+            beginning or end. The message names the parameter and never shows the value.
     """
     secrets = _listed(secret)
     if not secrets:
@@ -123,11 +123,11 @@ def _weakness(value: bytes) -> str | None:
 
 
 def _is_repeated(value: bytes) -> bool:
-    """Whether a block of at most half the length, repeated, gives all of *value*."""
+    """True if *value* repeats a block of at most half its length."""
     return any(value[size:] == value[:-size] for size in range(1, len(value) // 2 + 1))
 
 
 def _is_sequence(value: bytes) -> bool:
-    """Whether three steps in four have the same width, as in ``abcd…`` or ``2468…``; random text is far from that."""
+    """True if three steps in four have the same width, as in ``abcd…`` or ``2468…``. Random text never has."""
     steps = Counter(abs(right - left) for left, right in pairwise(value))
     return steps.most_common(1)[0][1] * 4 >= (len(value) - 1) * 3

@@ -1,4 +1,4 @@
-"""Hosts that are this machine: RFC 6761 section 6.3, RFC 1122 section 3.2.1.3 (g), RFC 4291 section 2.5.3."""
+"""Hosts of this machine: RFC 6761 section 6.3, RFC 1122 section 3.2.1.3 (g), RFC 4291 section 2.5.3."""
 
 import re
 from ipaddress import ip_address
@@ -8,7 +8,7 @@ _LOCALHOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*localhos
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: ``localhost``, a name below it, or a loopback address. No name is looked up.
+    """True if a host is this machine: ``localhost``, a name below it, or a loopback address. Makes no DNS query.
 
     >>> is_loopback("app.localhost"), is_loopback("::1"), is_loopback("localhost.example.org")
     (True, True, False)

@@ -1,4 +1,4 @@
-"""What to tell a developer whose configured origin is invalid: what is wrong with it, and what to write instead."""
+"""Advice for an invalid configured origin: the problem and the remedy."""
 
 import re
 from collections.abc import Callable
@@ -6,22 +6,22 @@ from collections.abc import Callable
 from asgi_auth.protocol.loopback import is_loopback
 
 _SHOWN = 200
-"""Characters of the value that a message shows."""
+"""The maximum of characters of the value in a message."""
 _PARTS = re.compile(r"(?:([^:/?#@]*)://)?(?:(.*)@)?([^/?#]*)(.*)", re.DOTALL)
 """Scheme, user name and password, host and port, the rest; each may be empty."""
 _CREDENTIALS = re.compile(r"((?:[^:/?#@]*://)?).*@", re.DOTALL)
 
 
 def origin_advice(text: str, *, schemes: frozenset[str], is_valid: Callable[[str], bool]) -> str:
-    """What is wrong with *text*, and what to write in its place, if that can be told.
+    """The problem of *text*, and a valid text to write instead if one can be derived.
 
     >>> origin_advice("https://example.com/", schemes=frozenset({"https"}), is_valid="https://example.com".__eq__)
     "'https://example.com/' ends with a slash; write 'https://example.com'"
 
     Args:
-        text: The value that was refused. A password in it is not shown.
-        schemes: Those that are supported.
-        is_valid: Whether another text would be accepted.
+        text: The rejected value. The result does not show a password in it.
+        schemes: The supported schemes.
+        is_valid: Returns True for a text that would be accepted.
     """
     if not text:
         return "the value is empty; if it comes from an environment variable, that one is not set"

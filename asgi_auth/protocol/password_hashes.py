@@ -1,7 +1,7 @@
-"""Password hashes as they are stored: the format of ours and those of other systems. Nothing is hashed here.
+"""The formats of stored password hashes, ours and those of other systems. This module does not hash.
 
-bcrypt is the only scheme, as OpenBSD writes it: ``$2b$``, a cost of two digits, a salt of 16 bytes and a hash of 23 in
-a base64 of its own. Ours has a marker in front. Left out: every other scheme of other systems.
+bcrypt is the only scheme, in the format of OpenBSD: ``$2b$``, a cost of two digits, a salt of 16 bytes and a hash of 23
+bytes in its own base64. Our hashes have a marker in front. Schemes of other systems are not supported.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 MAX_COST = 15
-"""The dearest stored hash that is verified, about two seconds: a planted one must not stop the service."""
+"""The highest cost that is verified, about two seconds. A planted hash must not stop the service."""
 
 _SALT = "[./A-Za-z0-9]{21}[.Oeu]"  # the last character holds two bits; bcrypt rejects others
 _HASH = "[./A-Za-z0-9]{30}[.CGKOSWaeimquy26]"  # the last character holds four bits; bcrypt never sets others
@@ -21,17 +21,17 @@ class StoredHash(NamedTuple):
     """A hash that bcrypt can verify."""
 
     marker: str | None
-    """None for a hash that another system made."""
+    """None for a hash of another system."""
     pepper_id: str | None
-    """Which pepper went into it; None: none."""
+    """The id of its pepper; None: no pepper."""
     hash: bytes
-    """What bcrypt takes."""
+    """The hash in the format of bcrypt."""
     cost: int
     """4 to ``MAX_COST``."""
 
 
 def parse_hash(stored: str) -> StoredHash | None:
-    """The parts of *stored*; None for another scheme, a damaged hash, or one that costs over ``MAX_COST``.
+    """The parts of *stored*. Returns None for another scheme, a malformed hash, or a cost over ``MAX_COST``.
 
     >>> parse_hash("{asgi_auth-1}$2b$12$" + "." * 53).cost
     12
@@ -45,7 +45,7 @@ def parse_hash(stored: str) -> StoredHash | None:
 
 
 def marker(pepper_id: str | None) -> str:
-    """What is written in front of a hash of ours.
+    """The marker in front of a hash of ours.
 
     >>> marker(None), marker("0123456789abcdef")
     ('{asgi_auth-1}', '{asgi_auth-1:0123456789abcdef}')
@@ -54,7 +54,7 @@ def marker(pepper_id: str | None) -> str:
 
 
 def bcrypt_cost(stored: str) -> int | None:
-    """The cost of the bcrypt hash in *stored*, whatever is in front of it and however dear it is; None: there is none.
+    """The cost of the bcrypt hash in *stored*, with any marker and any cost. Returns None if there is no such hash.
 
     Stores keep it beside the hash.
 
@@ -66,7 +66,7 @@ def bcrypt_cost(stored: str) -> int | None:
 
 
 def can_be_verified(stored: str, pepper_ids: Collection[str] = ()) -> bool:
-    """Whether any password can match *stored*, if the peppers with these ids are known.
+    """True if a password can match *stored*, given the ids of the known peppers.
 
     >>> can_be_verified("$2y$12$" + "." * 53), can_be_verified("pbkdf2_sha256$600000$…")
     (True, False)
@@ -76,10 +76,10 @@ def can_be_verified(stored: str, pepper_ids: Collection[str] = ()) -> bool:
 
 
 def check_hash(stored: object, can_verify: Callable[[str], bool]) -> None:
-    """Reject a hash that would be stored and that no password could ever match.
+    """Reject a hash that no password could ever match.
 
     Raises:
-        ValueError: *stored* is not text, or *can_verify* says no; the message says what to do and does not show it.
+        ValueError: *stored* is not text, or *can_verify* returns False. The message has the remedy, not the hash.
     """
     if not isinstance(stored, str):
         raise ValueError("the password hash must be text")

@@ -1,7 +1,7 @@
-"""Which strategy and phase a request is for, from the path as it was sent (RFC 3986 sections 3.3 and 6.2; ASGI HTTP).
+"""The strategy and phase of a request, from the path as it was sent (RFC 3986 sections 3.3 and 6.2; ASGI HTTP).
 
-What an ASGI application sees of ``/auth/password/sign_in`` depends on who mounted it. Found by running Starlette 1.10,
-FastAPI 0.165, Litestar 2.25, Quart 0.22, uvicorn 0.54, httpx 0.28 (``…`` stands for ``/password/sign_in``):
+The scope of ``/auth/password/sign_in`` depends on the framework that mounts the plug. These values come from runs of
+Starlette 1.10, FastAPI 0.165, Litestar 2.25, Quart 0.22, uvicorn 0.54, httpx 0.28 (``…`` is ``/password/sign_in``):
 
 ==============================================  ==================  =================  ==============  ===============
 mounted by                                      path                raw_path           root_path       app_root_path
@@ -19,8 +19,8 @@ around bare ASGI, uvicorn --root-path /api      /api/auth…          /api/auth�
 a dispatcher that strips both paths             …                   …                  /auth           absent
 ==============================================  ==================  =================  ==============  ===============
 
-``raw_path`` is optional in ASGI, and some test clients put the query into it. Litestar does not tell the path of its
-own routers: there ``mount_path`` has to be the whole path (``/v1/auth``).
+``raw_path`` is optional in ASGI, and some test clients put the query into it. Litestar does not report the path of its
+own routers. There ``mount_path`` must be the whole path (``/v1/auth``).
 """
 
 import re
@@ -34,18 +34,18 @@ _DOT_SEGMENTS = frozenset({"", ".", ".."})
 def split_path(raw_path: bytes, prefixes: Sequence[str]) -> tuple[str, ...] | None:
     """The one or two segments after the mount: ``("password", "sign_in")`` or ``("sign_out",)``.
 
-    There is one spelling of a path: nothing is decoded, resolved or folded, so that a guard in front sees the same path
-    (RP-6, HT-4). Exactly one slash at the end is forgiven.
+    Only one spelling of a path is accepted. Nothing is decoded, resolved or folded, so that a guard in front sees the
+    same path (RP-6, HT-4). One slash at the end is allowed.
 
     >>> split_path(b"/auth/password/sign_in", ["/auth"])
     ('password', 'sign_in')
 
     Args:
-        raw_path: The path as sent; a query behind it is cut off. Where the server gives none, ``path`` encoded again.
+        raw_path: The path as it was sent. A query is cut off. If the server gives none, ``path`` encoded again.
         prefixes: From :func:`mount_prefixes`; the first that matches, as whole segments, is removed.
 
     Returns:
-        None for everything else: encoded characters, empty or dot segments, parameters, an absolute URL.
+        The segments. None for everything else: encoded characters, empty or dot segments, parameters, an absolute URL.
     """
     path = raw_path.partition(b"?")[0]
     for prefix in prefixes:
@@ -62,7 +62,7 @@ def _segments(rest: bytes) -> tuple[str, ...] | None:
 
 
 def mount_prefixes(scope_root_path: str, app_root_path: str, mount_path: str) -> tuple[str, ...]:
-    """What may stand before the strategy in ``raw_path``, likeliest first.
+    """The possible prefixes of the strategy in ``raw_path``, the likeliest first.
 
     >>> mount_prefixes("/api/auth", "/api", "/auth")
     ('/api/auth', '/auth', '')
@@ -70,12 +70,12 @@ def mount_prefixes(scope_root_path: str, app_root_path: str, mount_path: str) ->
     Args:
         scope_root_path: ``root_path`` of the scope.
         app_root_path: ``app_root_path`` of the scope, which Starlette's mounts leave: the part of ``root_path`` that
-            the server was given. Empty where there is none.
+            the server was given. Empty if there is none.
         mount_path: The configured public path, with or without what a proxy or a mount adds in front.
 
     Returns:
-        Prefixes without a slash at the end, the empty one last: a mounted plug only gets what is below its mount.
-        One that stands in front of a whole application has to ask first whether a request is its own.
+        Prefixes without a slash at the end. The empty one is last, because a mounted plug only gets requests below its
+        mount. A plug in front of a whole application must first check whether a request is its own.
     """
     root, server, public = (path.rstrip("/") for path in (scope_root_path, app_root_path, mount_path))
     mounted, own = _below(root, server), _below(public, server)
@@ -84,9 +84,9 @@ def mount_prefixes(scope_root_path: str, app_root_path: str, mount_path: str) ->
 
 
 def public_path(path: str, scope_root_path: str, app_root_path: str | None) -> str:
-    """The path as the browser sees it, as far as the server was told the prefix that a proxy cuts off.
+    """The path that the browser uses, if the server knows the prefix that a proxy cuts off.
 
-    Of the servers only uvicorn puts ``root_path`` into ``path``. The others leave ``path`` as the proxy has sent it.
+    Only uvicorn puts ``root_path`` into ``path``. Other servers leave ``path`` as the proxy sent it.
 
     >>> public_path("/me", "/app", None), public_path("/app/me", "/app", None)
     ('/app/me', '/app/me')
@@ -94,23 +94,23 @@ def public_path(path: str, scope_root_path: str, app_root_path: str | None) -> s
     Args:
         path: ``path`` of the scope, decoded or not.
         scope_root_path: ``root_path`` of the scope.
-        app_root_path: ``app_root_path`` of the scope, inside of one of Starlette's mounts; None where there is none.
+        app_root_path: ``app_root_path`` of the scope, inside a mount of Starlette; None if there is none.
 
     Returns:
-        *path* with the prefix in front, unless it begins with it as whole segments.
+        *path* with the prefix in front, unless its first segments are already the prefix.
     """
     prefix = server_prefix(scope_root_path, app_root_path)
     return path if f"{path}/".startswith(f"{prefix}/") else prefix + path
 
 
 def server_prefix(scope_root_path: str, app_root_path: str | None) -> str:
-    """The part of ``root_path`` that the server was given, without a slash at its end. Arguments as above."""
+    """The part of ``root_path`` from the configuration of the server, without a slash at its end."""
     return (scope_root_path if app_root_path is None else app_root_path).rstrip("/")
 
 
 def wrapped_prefixes(root_path: str, mount_path: str) -> tuple[str, ...]:
-    """Where a plug in front of a whole application may find its own paths: the public path, with what a server adds and
-    without what a proxy cuts off.
+    """The possible prefixes of a plug in front of a whole application: the public path, with the prefix of a server,
+    and without the prefix that a proxy cuts off.
 
     >>> wrapped_prefixes("/app", "/app/auth")
     ('/app/auth', '/app/app/auth', '/auth')
@@ -121,7 +121,7 @@ def wrapped_prefixes(root_path: str, mount_path: str) -> tuple[str, ...]:
 
 
 def mount_advice(mounted: str, scope_root_path: str, app_root_path: str | None, mount_path: str) -> str | None:
-    """What to tell the operator if links and forms, which go to *mount_path*, do not come back to the plug.
+    """The advice for the operator if links and forms, which use *mount_path*, do not reach the plug.
 
     Args:
         mounted: The path of the request without strategy and phase.
@@ -130,7 +130,7 @@ def mount_advice(mounted: str, scope_root_path: str, app_root_path: str | None, 
         mount_path: The configured public path.
 
     Returns:
-        None where it is right, and where a proxy adds a prefix, which nobody can tell from here.
+        The advice. None if the path is right, or if a proxy adds a prefix, which is not visible here.
     """
     prefix, seen = server_prefix(scope_root_path, app_root_path), public_path(mounted, scope_root_path, app_root_path)
     if not mounted.endswith(mount_path) and not mount_path.endswith(mounted):
@@ -149,8 +149,8 @@ def mount_advice(mounted: str, scope_root_path: str, app_root_path: str | None, 
 
 
 def _nested(root: str, server: str, public: str) -> tuple[str, ...]:
-    """Where something else than Starlette mounts: the public path behind whatever it may lack. Longest first, because
-    a shorter one may be how a longer one begins."""
+    """The prefixes with another framework than Starlette: the public path behind each possible base. The longest is
+    first, because a shorter one may be its beginning."""
     bases = (root, _below(root, server), server, "")
     ends = (_below(public, server), _below(public, root) or public)
     return tuple(sorted({base + end for base in bases for end in ends}, key=lambda prefix: (-len(prefix), prefix)))

@@ -1,4 +1,4 @@
-"""What to tell an operator whose proxy and whose ``trusted_proxies`` do not fit together."""
+"""Advice for an operator if the proxy and ``trusted_proxies`` do not match."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,16 +13,16 @@ _UNCOUNTED = "its clients are not told apart, and not limited"
 
 
 def unlisted_proxy(peer: str | None, sent: Sent, proxies: TrustedProxies) -> str | None:
-    """What to say if *peer* may be a proxy of the operator's that is not trusted; None if there is nothing.
+    """The advice if *peer* may be an untrusted proxy of the operator; None if there is none.
 
-    A socket is always told of, for there only a proxy is. An address is not told of without such a header, if it is
-    public, as any client may have one, and where the server has put the address of the client in the place of its
-    peer's, as uvicorn does by default for loopback peers.
+    A socket always gives advice, because only a proxy uses it. An address gives none without such a header, and none if
+    it is public, as it may be a client. It gives none either if the server has replaced the peer by the address of the
+    client, as uvicorn does by default for loopback peers.
 
     Args:
         peer: From :func:`asgi_auth.protocol.client.peer_of`.
-        sent: What the request says of its clients.
-        proxies: Those that are listed.
+        sent: The forwarding headers of the request.
+        proxies: The trusted proxies.
     """
     address, header = parse_address(peer or ""), next((name for name, values in sent.items() if values), None)
     if proxies.trusts(peer) or (address is None and peer != UNIX):
@@ -43,14 +43,14 @@ def unlisted_proxy(peer: str | None, sent: Sent, proxies: TrustedProxies) -> str
 
 
 def silent_proxy(peer: str | None, sent: Sent, proxies: TrustedProxies) -> str | None:
-    """What to say if *peer* is a listed proxy that does not tell who its client is; None if it does.
+    """The advice if *peer* is a trusted proxy that does not report its client; None if it does.
 
-    An address without either header is not told of: it may be that of a client, in a listed network.
+    An address without either header gives no advice: it may be a client in a trusted network.
 
     Args:
         peer: From :func:`asgi_auth.protocol.client.peer_of`.
-        sent: What the request says of its clients.
-        proxies: Those that are listed.
+        sent: The forwarding headers of the request.
+        proxies: The trusted proxies.
     """
     header, other = proxies.header, next(name for name in sent if name != proxies.header)
     if not proxies.trusts(peer) or parse_address(next(hops(header, sent[header]), "")) is not None:

@@ -1,4 +1,4 @@
-"""Where to send a browser after signing in: never to another site (CWE-601; URL Standard section 4.4)."""
+"""The target of a redirect after a sign-in, never on another site (CWE-601; URL Standard section 4.4)."""
 
 import re
 import unicodedata
@@ -11,17 +11,17 @@ _ENCODED_SLASH = re.compile(r"%(?:2f|5c)", re.IGNORECASE)
 
 
 def safe_return_to(value: object, *, allowed: frozenset[str] = frozenset()) -> str | None:
-    """*value* if a browser that follows it stays on this host, or if it is exactly a member of *allowed* (RD-1, RD-3).
+    """Return *value* if it is a safe local path, or if it is exactly a member of *allowed* (RD-1, RD-3).
 
     A local path is ``/x?y#z``, at most 2048 characters, without white space, control characters, backslashes or dot
-    segments, encoded ones included. What is doubtful is refused: the price is the default page.
+    segments, encoded ones included. A doubtful value is rejected, and the user gets the default page.
 
     >>> safe_return_to("/me?tab=1"), safe_return_to("//evil.example")
     ('/me?tab=1', None)
 
     Args:
-        value: Whatever came in.
-        allowed: Whole URLs that the application has listed.
+        value: The value that the client sent.
+        allowed: Whole URLs that the application allows.
 
     Returns:
         The text unchanged, or None.
@@ -32,8 +32,8 @@ def safe_return_to(value: object, *, allowed: frozenset[str] = frozenset()) -> s
 
 
 def _is_local(value: str) -> bool:
-    """Browsers drop tab, CR and LF, read a backslash as a slash, and resolve ``.`` and ``%2e`` before they look at
-    ``//``; a server in front may decode once more. So none of these may occur, rather than be undone here."""
+    """Browsers drop tab, CR and LF, read a backslash as a slash, and resolve ``.`` and ``%2e`` before they read ``//``.
+    A server in front may decode once more. All of these are therefore rejected and not corrected."""
     path = re.split(r"[?#]", value, maxsplit=1)[0]
     return (
         path.startswith("/")

@@ -1,1 +1,1 @@
-"""What the package needs of an event loop and its threads: jobs, lanes, turns; and lines of the log. No policy."""
+"""The event loop, threads and log lines of the package: jobs, lanes, turns and telling. No policy."""

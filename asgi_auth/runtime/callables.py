@@ -1,4 +1,4 @@
-"""Callables that an application gives: what they say of themselves at start, and what they return later."""
+"""Functions of the application: checks them at the start, and checks their results later."""
 
 from functools import partial
 from inspect import iscoroutine, iscoroutinefunction, isfunction, ismethod, unwrap
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def is_async(function: object) -> bool:
-    """Whether *function* says that it is async: ``async def``, a partial of one, an object with an async ``__call__``.
+    """True if *function* is declared async: ``async def``, a partial of one, or an object with async ``__call__``.
 
     >>> async def check(password): ...
     >>> is_async(partial(check, "x")), is_async(print)
@@ -22,22 +22,22 @@ def is_async(function: object) -> bool:
 
 
 def refuse_async(parameter: str, function: object) -> None:
-    """Refuse what nobody would await.
+    """Reject an async function, as the library would not await it.
 
     Raises:
-        ConfigurationError: *function* says that it is async.
+        ConfigurationError: *function* is declared async.
     """
     if is_async(function):
         raise ConfigurationError(f"{parameter}: this must be a plain function, not an async one")
 
 
 def require_async(part: object, *names: str, parameter: str) -> None:
-    """Refuse an object with a plain method where an async one is awaited.
+    """Reject an object that has a plain method instead of an async one.
 
-    A lambda, and whatever else may return an awaitable without saying so, is let pass: that shows when it is called.
+    A lambda, and any other callable that may return an awaitable, is accepted. An error then shows at the call.
 
     Raises:
-        ConfigurationError: one of *names* is a plain ``def``; the message has its name.
+        ConfigurationError: one of *names* is a plain ``def``; the message names it.
     """
     for name in names:
         function = unwrap(getattr(part, name))
@@ -47,10 +47,10 @@ def require_async(part: object, *names: str, parameter: str) -> None:
 
 
 def returned(value: object, kind: type[T], function: str) -> T:
-    """*value*, which a plain function returned; fails closed, for an awaitable is true in a condition.
+    """Return *value*, the result of a plain function, if it is of *kind*. An awaitable would be truthy.
 
     Raises:
-        TypeError: it is not of *kind*; the message has the name of the *function*.
+        TypeError: *value* is not of *kind*; the message names the *function*.
     """
     if isinstance(value, kind):
         return value
@@ -59,6 +59,6 @@ def returned(value: object, kind: type[T], function: str) -> T:
 
 
 def discard(value: Any) -> None:
-    """Let go of what was returned, so that Python does not complain that nobody awaited it."""
+    """Close *value* if it is a coroutine, so that Python does not warn that it was never awaited."""
     if iscoroutine(value):
         value.close()

@@ -1,11 +1,11 @@
-"""Time that has passed, by a clock that nobody sets."""
+"""Elapsed time, by a clock that is never set."""
 
 import time
 from collections.abc import Callable
 from functools import partial
 
 elapsed: Callable[[], float] = (
-    # The usual clock stands still while the machine is suspended, and the world goes on without it.
+    # The monotonic clock stops while the machine is suspended; this one does not.
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 )
-"""Seconds since some instant; never set, unlike the clock that says what time it is."""
+"""Seconds since an arbitrary instant. Unlike the system clock, it is never set."""

@@ -1,4 +1,4 @@
-"""What is left to do once a request is answered, mail above all; and the shield of what must not be cut short."""
+"""Jobs to do after a response, mainly mail; and the shield for work that must not be cancelled."""
 
 import asyncio
 import logging
@@ -24,26 +24,26 @@ logger = logging.getLogger("asgi_auth")
 
 
 async def finished(future: "asyncio.Future[T]") -> T:
-    """Wait until *future* is done, however often the caller is cancelled meanwhile; only then be cancelled."""
+    """Wait until *future* is done, also if the caller is cancelled meanwhile. Raise the cancellation only then."""
     try:
         await asyncio.wait({future})
     except asyncio.CancelledError:
-        # A scope of anyio's that is cancelled would cancel every further wait at once; a task that is cancelled is so
-        # once for each time that somebody asks.
+        # A cancelled scope of anyio would cancel every further wait at once. A task gets one cancellation for each
+        # call of its `cancel`.
         with CancelScope(shield=True):
             while not future.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait({future})
         if not future.cancelled():
-            future.exception()  # seen, so that nothing is logged about it
+            future.exception()  # mark as retrieved, so that asyncio does not log it
         raise
     return future.result()
 
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:
-    """Finish *work* even if the caller is cancelled, and only then let the cancellation through.
+    """Finish *work* even if the caller is cancelled, and raise the cancellation only then.
 
-    A client that hangs up must not leave half an act behind, nor a task that nobody waits for.
+    A client that disconnects must not leave an unfinished act, nor a task that is not awaited.
     """
     return await finished(asyncio.ensure_future(work))
 
@@ -55,13 +55,13 @@ class Collector:
     """Jobs that wait for the end of a response or of a transaction."""
 
     def __init__(self, source: Callable[[], str | None]) -> None:
-        """Args: source: Tells who caused them, when it matters; None: the application itself."""
+        """Args: source: Returns the source of the jobs when it is required; None: the application itself."""
         self.source = source
         self.jobs: list[Job] = []
         self.over = False
 
     def close(self) -> list[Job]:
-        """What was collected, which is kept here no longer; whatever comes later does not wait any more."""
+        """Return and forget the collected jobs. Later jobs do not wait any more."""
         self.over = True
         jobs, self.jobs = self.jobs, []
         return jobs
@@ -71,12 +71,12 @@ _collecting: ContextVar[Collector | None] = ContextVar("asgi_auth_jobs", default
 
 
 def _nobody() -> None:
-    """The source of what the application does by itself."""
+    """The source of the application's own jobs."""
 
 
 @contextmanager
 def collect_jobs(source: Callable[[], str | None] = _nobody) -> Iterator[Collector]:
-    """Within this block jobs are collected. The caller gives them to ``Jobs.finish`` after the response."""
+    """Collect the jobs of this block. The caller passes them to ``Jobs.finish`` after the response."""
     collector = Collector(source)
     token = _collecting.set(collector)
     try:
@@ -87,20 +87,20 @@ def collect_jobs(source: Callable[[], str | None] = _nobody) -> Iterator[Collect
 
 
 class Jobs:
-    """What is to be done after a response, or at once where there is none."""
+    """Runs jobs after a response, or at once if there is no response."""
 
     patience = timedelta(seconds=2)
-    """How long a request is kept until its jobs are done: a test finds its mail, and a server that ends waits no longer
-    for the request. The jobs themselves are waited for by ``drain``."""
+    """How long a request waits for its jobs, so that a test finds its mail. A server that ends waits no longer for the
+    request; ``drain`` waits for the jobs."""
 
     def __init__(self, outbox: Outbox = Outbox(), *, local: bool = False) -> None:
-        """Args: outbox: How much may wait. local: Whether this instance is one for development."""
+        """Args: outbox: The limits of waiting jobs. local: True for an instance for development."""
         self._outbox, self._local = outbox, local
         self.telling = Telling()
-        # Futures belong to one event loop, so each loop has a desk of its own, forgotten with the loop.
+        # A future belongs to one event loop, so each loop has its own desk, which is deleted with the loop.
         self._desks: WeakKeyDictionary[asyncio.AbstractEventLoop, Desk] = WeakKeyDictionary()
         self.on_drop: Callable[[int], Awaitable[None]] | None = None
-        """Told how many jobs were dropped, at most once a second."""
+        """Called with the number of dropped jobs, at most once a second."""
 
     def _desk(self) -> Desk:
         loop = asyncio.get_running_loop()
@@ -115,11 +115,11 @@ class Jobs:
         return self._desks[loop]
 
     def schedule(self, job: Job) -> Awaitable[None]:
-        """Have *job* done: after the response or the transaction that is under way, else as soon as it is its turn.
+        """Run *job* after the current response or transaction; without one, as soon as it is its turn.
 
         Returns:
-            What may be awaited: until it is done, or dropped; where a response comes first, it does not wait. If
-            whoever awaits it is cancelled, the job goes on.
+            An awaitable that ends when the job is done or dropped. If a response comes first, it ends at once. If the
+            caller is cancelled, the job continues.
         """
         collector = _collecting.get()
         if collector is None or collector.over:
@@ -130,14 +130,14 @@ class Jobs:
         return done
 
     async def finish(self, collector: Collector) -> None:
-        """Have done what was collected, and wait for it as long as ``patience``; what takes longer goes on."""
+        """Run the collected jobs and wait for them up to ``patience``. Longer jobs continue afterwards."""
         if jobs := collector.close():
             desk, source = self._desk(), collector.source()
             scheduled = [desk.add(job, source) for job in jobs]
             await asyncio.wait(scheduled, timeout=self.patience.total_seconds())
 
     async def shielded(self, work: Coroutine[Any, Any, T]) -> T:
-        """Finish *work* even if the caller is cancelled. What it leaves to do is done outside of the shield."""
+        """Finish *work* even if the caller is cancelled. Its jobs run outside of the shield."""
         outer, context = _collecting.get(), copy_context()
         collector = Collector(_nobody if outer is None else outer.source)
         context.run(_collecting.set, collector)
@@ -153,17 +153,17 @@ class Jobs:
                 await done
 
     async def _perform(self, job: Job, source: str | None) -> list[Job]:
-        """Do *job*; what it leaves to do gets turns of its own."""
+        """Run *job* and return the jobs that it scheduled, which get their own turns."""
         with collect_jobs(lambda: source) as collector:
             await job()
             return collector.close()
 
     async def _tell_dropped(self, count: int) -> None:
         if self.on_drop is not None:
-            with collect_jobs():  # what this leaves to do is dropped, too
+            with collect_jobs():  # the jobs of this call are dropped, too
                 await self.on_drop(count)
 
     async def drain(self) -> None:
-        """Wait until everything is done, for as long as ``Outbox.drain``; what is left then is dropped and logged."""
+        """Wait for all jobs, up to ``Outbox.drain``. The remaining jobs are dropped and logged."""
         if desk := self._desks.get(asyncio.get_running_loop()):
             await desk.drain()

@@ -1,4 +1,4 @@
-"""The lanes in which jobs wait on one event loop: mail, notices, notes of failures. None waits for another's."""
+"""The lanes of jobs on one event loop: mail, notices, notes of failures. No lane waits for another one."""
 
 import asyncio
 import logging
@@ -22,23 +22,23 @@ T = TypeVar("T")
 logger = logging.getLogger("asgi_auth")
 
 TELL_EVERY = timedelta(seconds=1)
-"""How often it is told that jobs were dropped."""
+"""The shortest time between two reports of dropped jobs."""
 LAST_MOMENT = timedelta(seconds=1)
-"""How long what was cancelled at the end may take to clean up; a statement that has begun is finished."""
+"""How long the jobs that are cancelled at the end may take to clean up. A running statement is finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbox:
-    """How much mail may wait in this process, and how long its end waits for mail.
+    """How much mail may wait in this process, and how long the application waits for it when it ends.
 
     Raises:
         ConfigurationError: *share* is under 1, or *drain* is negative.
     """
 
     share: int = 500
-    """Mails that may wait for one source: a client address, of IPv6 its /64. Beyond it, its own newest are dropped."""
+    """The maximum of waiting mails of one source: a client address, or its /64 for IPv6. Newer ones are dropped."""
     drain: timedelta = timedelta(seconds=5)
-    """How long the end of the application waits for mail that waits; what is left then is logged, and lost."""
+    """How long the application waits for waiting mail when it ends. The rest is dropped and logged."""
 
     def __post_init__(self) -> None:
         if self.share < 1:
@@ -49,7 +49,7 @@ class Outbox:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A job that tells a user what happened to their account: no burst of other mail delays it, or drops it."""
+    """A job that tells a user about a change of their account. Other mail cannot delay or drop it."""
 
     job: Job
     user_id: str
@@ -60,7 +60,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A job that writes down a failure: no mail delays it."""
+    """A job that records a failure. Mail cannot delay it."""
 
     job: Job
 
@@ -78,7 +78,7 @@ class _Entry:
 
 
 class _Lane:
-    """How many jobs of a kind run, and which wait."""
+    """The running and waiting jobs of one kind."""
 
     def __init__(self, name: str, *, running: int, waiting: int, share: int) -> None:
         self.name, self.free = name, running
@@ -86,16 +86,16 @@ class _Lane:
 
 
 class Desk:
-    """All that is left to do on one event loop.
+    """All jobs of one event loop.
 
-    Each lane is bounded, because what waits is in memory: some kilobytes a job (``tox -e soak`` has a storm of mail).
+    Each lane is bounded, as waiting jobs are in memory: some kilobytes a job (``tox -e soak`` has a storm of mail).
 
     Args:
-        outbox: How much, and how long.
-        perform: Does a job for a source, and returns what it leaves to do.
-        on_drop: Told how many were dropped.
-        local: Whether this instance is one for development: its log shows where a job of others failed.
-        telling: Where the lines of an outage are counted.
+        outbox: The limits of waiting mail.
+        perform: Runs a job for a source, and returns the jobs that it scheduled.
+        on_drop: Called with the number of dropped jobs.
+        local: True for an instance for development. The log then has tracebacks of failed jobs.
+        telling: Counts the log lines of an outage.
     """
 
     def __init__(
@@ -122,10 +122,11 @@ class Desk:
     # --- doing it
 
     def add(self, job: Job, source: str | None) -> "asyncio.Future[None]":
-        """Do *job* when it is its turn.
+        """Run *job* when it is its turn.
 
         Returns:
-            Done once the job is, and what it left to do, or once it was dropped. Cancelling it cancels nothing else.
+            A future that is done when the job and its own jobs are done, or when it is dropped. Cancelling the future
+            does not cancel the job.
         """
         lane, key = (self._notes if isinstance(job, Note) else self._mail), source
         if isinstance(job, Notice):
@@ -153,14 +154,14 @@ class Desk:
             self._abandon()
             raise
         finally:
-            # If all that run waited for the turn of what they have left to do, none would ever end.
+            # Otherwise all running jobs could wait for the turns of their own jobs, and none would ever end.
             self._end_turn(entry)
         for done in [self.add(job, entry.key) for job in more or ()]:
             await done
 
     def _end(self, entry: _Entry, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if task.cancelled():  # maybe before it began
+        if task.cancelled():  # perhaps before it started
             self._abandon()
         self._end_turn(entry)
         _set_done(entry)
@@ -173,21 +174,21 @@ class Desk:
                 self._start(following)
 
     async def _contain(self, work: Awaitable[T]) -> T | None:
-        """Await *work* and contain its failure: a job never changes an answer that was given."""
+        """Await *work* and contain its failure, as the response is already sent."""
         try:
             return await work
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            logger.error("a job failed: CancelledError")  # its own doing: nobody has cancelled it
+            logger.error("a job failed: CancelledError")  # the job raised this itself and was not cancelled
         except UnavailableError as exc:
             self._telling.tell(logging.ERROR, exc.code, "a job failed: %s", exc.reason)
-        except Exception as exc:  # a job may be anybody's code, and its answer has long been given
+        except Exception as exc:  # a job of the application may raise anything
             logger.error("a job failed: %s", reason_of(exc), exc_info=traceback_of(exc, local=self._local))
         return None
 
-    # --- what is dropped
+    # --- dropped jobs
 
     def _drop(self, entry: _Entry) -> None:
         _set_done(entry)
@@ -212,7 +213,7 @@ class Desk:
     # --- the end
 
     def _abandon(self) -> None:
-        """Start nothing more: the event loop cancels all that runs, because it ends."""
+        """Start no more jobs: the event loop ends and cancels the running ones."""
         left = [entry for lane in self._lanes for entry in lane.waiting.clear()]
         for entry in left:
             _set_done(entry)
@@ -220,7 +221,7 @@ class Desk:
             logger.error("%d jobs were dropped: the event loop ends", len(left))
 
     async def drain(self) -> None:
-        """Wait until everything is done, within the bound; what is left is dropped and logged. It stays usable."""
+        """Wait for all jobs for a limited time. The rest is dropped and logged. The desk can still be used."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._patience.total_seconds()):
                 while self._tasks:
@@ -248,5 +249,5 @@ class Desk:
 
 
 def _set_done(entry: _Entry) -> None:
-    if not entry.done.done():  # cancelled by whoever waited for it
+    if not entry.done.done():  # the caller may have cancelled it
         entry.done.set_result(None)

@@ -1,4 +1,4 @@
-"""Telling: lines of the log that a stranger, or a failed dependency, can provoke without end."""
+"""Telling: limits log lines that a stranger or a failed dependency can provoke without end."""
 
 import logging
 import time
@@ -11,9 +11,9 @@ logger = logging.getLogger("asgi_auth")
 
 
 class Telling:
-    """Writes at most one line in a while of each kind, and counts the others: the next line says how many there were.
+    """Writes at most one line of each kind per interval and counts the others. The next line has the count.
 
-    ``once`` writes a single line of a kind, ``end`` the last one. Any thread may use it.
+    ``once`` writes a single line of a kind, ``end`` writes the last one. Any thread may use it.
     """
 
     def __init__(
@@ -23,13 +23,13 @@ class Telling:
         kinds: int = 64,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start with nothing told.
+        """Start without any line.
 
         Args:
-            every: The least time between two lines of a kind.
-            kinds: How many kinds are remembered at most. Beyond it the one whose line is oldest is forgotten, and its
-                count is written first.
-            clock: Seconds that only ever grow.
+            every: The shortest time between two lines of a kind.
+            kinds: The maximum number of kinds in memory. One more drops the kind with the oldest line, after its count
+                is written.
+            clock: Returns seconds that never decrease.
         """
         self._seconds, self._limit, self._clock = every.total_seconds(), kinds, clock
         self._lock = Lock()
@@ -37,13 +37,13 @@ class Telling:
         self._told_once: set[str] = set()
 
     def tell(self, level: int, key: str, text: str, *args: object) -> None:
-        """Write a line now, or count it if there was one of this kind a moment ago.
+        """Write a line now, or count it if there was one of this kind within the interval.
 
         Args:
             level: As in ``logging``.
-            key: The kind; never a value that a client chose, for then every value would get a line.
-            text: The message, with ``%`` and *args* as ``logging`` has them. No secret, as in every line.
-            args: What is put into *text*.
+            key: The kind. It must not depend on a value of the client, or every value would get a line.
+            text: The message, with ``%`` and *args* as in ``logging``. It must not hold a secret.
+            args: The values for *text*.
         """
         forgotten = None
         with self._lock:
@@ -56,7 +56,7 @@ class Telling:
                 kind.last_at, kind.total, kind.untold = now, kind.total + 1, kind.untold + 1
                 return
             else:
-                del self._told[key]  # it comes last again
+                del self._told[key]  # move it to the end
             untold = kind.untold
             kind.last_at, kind.total, kind.told_at, kind.untold = now, kind.total + 1, now, 0
             self._told[key] = kind
@@ -67,12 +67,12 @@ class Telling:
         logger.log(level, text, *args)
 
     def once(self, level: int, key: str, text: str) -> None:
-        """Write a line, unless there was one of this kind ever.
+        """Write a line, unless there was already one of this kind.
 
         Args:
             level: As in ``logging``.
-            key: The kind; never a value that a client chose, for none is forgotten.
-            text: The message as it stands.
+            key: The kind. It must not depend on a value of the client, as every kind stays in memory.
+            text: The message, without ``%``.
         """
         with self._lock:
             is_new = key not in self._told_once
@@ -81,15 +81,15 @@ class Telling:
             logger.log(level, "%s", text)
 
     def end(self, level: int, key: str, text: str) -> bool:
-        """Write that a kind is over, unless it has happened a moment ago; the next line of it is the first again.
+        """Write that a kind has ended, unless it happened within the interval. Its next line is a first one again.
 
         Args:
             level: As in ``logging``.
             key: The kind.
-            text: The message, with ``%d`` for how often it happened and ``%.0f`` for the seconds since the first time.
+            text: The message, with ``%d`` for the number of times and ``%.0f`` for the seconds since the first time.
 
         Returns:
-            Whether it is over: there was no line of this kind, or this was the last.
+            True if the kind has ended: there was no line of it, or this was the last one.
         """
         with self._lock:
             now, kind = self._clock(), self._told.get(key)

@@ -1,4 +1,4 @@
-"""Threads for blocking senders: a few, apart from the event loop's own, and none that keeps the interpreter."""
+"""A few daemon threads for blocking senders, separate from the threads of the event loop."""
 
 import asyncio
 from collections import deque
@@ -16,33 +16,33 @@ T = TypeVar("T")
 
 
 class SenderThreads:
-    """Runs blocking functions, so many at once; others wait.
+    """Runs a limited number of blocking functions at once; others wait.
 
-    asyncio's own threads also look up names: some hanging senders would stop every connection of the application. A
-    thread is started when it is needed and ends when nothing waits, so that there is nothing to close. It is a daemon,
-    for nobody can stop a sender that hangs, and the interpreter must end all the same.
+    asyncio's own threads also look up host names. A few hanging senders there would block every connection of the
+    application. A thread starts when it is required and ends when no call waits, so that nothing must be closed. It is
+    a daemon, because a hanging sender cannot be stopped and must not prevent the end of the interpreter.
     """
 
     def __init__(self, limit: int = 12) -> None:
-        """Args: limit: How many threads there may be: as many as mails and notices may be under way (``Desk``)."""
+        """Args: limit: The maximum of threads: the number of mails and notices that may run at once (``Desk``)."""
         self._limit, self._running = limit, 0
         self._waiting: deque[_Call] = deque()
-        self._lock = Lock()  # several event loops may share this; held for a moment only
+        self._lock = Lock()  # several event loops may share this; it is held only briefly
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Return what *function* returns, or raise what it raises; it sees the caller's context variables.
+        """Run *function* in a thread and return its result. It sees the caller's context variables.
 
-        A call that is cancelled while it waits is forgotten. One that runs keeps its thread until it returns.
+        A waiting call that is cancelled is removed. A running call keeps its thread until it returns.
 
         Raises:
-            SenderError: *function* wanted to end the thread or the process, which is contained.
+            SenderError: *function* tried to end the thread or the process.
         """
         call = _Call(partial(copy_context().run, function, *arguments), asyncio.get_running_loop().create_future())
         self._add(call)
         try:
             finished = await call.future
         except asyncio.CancelledError:
-            with self._lock, suppress(ValueError):  # it runs, or has run
+            with self._lock, suppress(ValueError):  # it runs or has ended
                 self._waiting.remove(call)
             raise
         return finished.result()  # type: ignore[no-any-return]  # what function returned
@@ -55,7 +55,7 @@ class SenderThreads:
             self._running += 1
         try:
             Thread(target=self._work, args=[call], name="asgi_auth-sender", daemon=True).start()
-        except BaseException:  # the system has no thread left
+        except BaseException:  # the system cannot start another thread
             with self._lock:
                 self._running -= 1
             raise
@@ -83,7 +83,7 @@ class _Call(NamedTuple):
             finished.set_exception(exc)
         except BaseException as exc:  # SystemExit would end the server
             finished.set_exception(SenderError(f"the sender raised {type(exc).__name__}"))
-        with suppress(RuntimeError):  # the loop was closed, and whoever waited is gone with it
+        with suppress(RuntimeError):  # the loop and its waiting callers are closed
             self.future.get_loop().call_soon_threadsafe(self._settle, finished)
 
     def _settle(self, finished: "Future[Any]") -> None:

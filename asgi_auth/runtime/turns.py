@@ -1,4 +1,4 @@
-"""Whose turn it is among those who wait: each key gets its turn, however many wait behind another. Pure."""
+"""Turns of waiting items: each key gets its turn, even if another key has many items. Pure."""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
@@ -13,36 +13,36 @@ def _always(_item: object) -> bool:
 
 
 class Turns(Generic[K, T]):
-    """Items that wait, a bounded number of them, in a line for each key; the lines are served in turn."""
+    """A bounded number of waiting items, in one line for each key. The lines take turns."""
 
     def __init__(self, limit: int, share: int | None = None) -> None:
-        """Args: limit: How many may wait. share: How many of one key; None: no fewer than of all."""
+        """Args: limit: The maximum of all items. share: The maximum of one key; None: only *limit*."""
         self.limit, self._share = limit, share
-        # In the order of their turns. A key is here only while something of it waits.
+        # In the order of their turns. A key is present only while it has waiting items.
         self._lines: OrderedDict[K, deque[T]] = OrderedDict()
         self._count = 0
 
     def __len__(self) -> int:
-        """How many wait."""
+        """The number of waiting items."""
         return self._count
 
     def __iter__(self) -> Iterator[T]:
-        """Everybody who waits, line by line."""
+        """Every waiting item, line by line."""
         return (item for line in self._lines.values() for item in line)
 
     def put(self, key: K, item: T) -> T | None:
-        """Let *item* wait.
+        """Add *item* to the line of *key*.
 
         Returns:
-            Who had to leave for it: the newest item of the longest line; or *item* itself, if its own line would be as
-            long then, or its key has its share: a crowd of equals does not push each other out. None: nobody.
+            The item that lost its place, or None. It is the newest item of the longest line. It is *item* itself if its
+            own line would become as long, or if its key has its share, so that equal keys do not displace each other.
         """
         mine = len(self._lines.get(key, ()))
         if self._share is not None and mine >= self._share:
             return item
         left = None
         if self._count >= self.limit:
-            # Of several longest lines, the one whose turn is last: the next to be served has waited longest.
+            # Of several longest lines, the one whose turn comes last, as the first one has waited longest.
             longest = max(reversed(self._lines), key=lambda each: len(self._lines[each]), default=key)
             if mine + 1 >= len(self._lines.get(longest, ())):
                 return item
@@ -52,7 +52,7 @@ class Turns(Generic[K, T]):
         return left
 
     def take(self, ready: Callable[[T], bool] = _always) -> T | None:
-        """The item whose turn it is, which waits no more; None: nobody waits who is *ready*."""
+        """Remove and return the item whose turn it is. Returns None if no waiting item is *ready*."""
         for key, line in self._lines.items():
             for place, item in enumerate(line):
                 if ready(item):
@@ -61,14 +61,14 @@ class Turns(Generic[K, T]):
         return None
 
     def clear(self) -> list[T]:
-        """Everybody who waits, line by line; nobody does any more."""
+        """Remove and return every waiting item, line by line."""
         waiting = list(self)
         self._lines.clear()
         self._count = 0
         return waiting
 
     def remove(self, key: K, item: T) -> None:
-        """Forget *item*; nothing happens if it does not wait."""
+        """Remove *item*. Nothing happens if it does not wait."""
         line = self._lines.get(key, ())
         if item in line:
             self._take(key, line.index(item))
