@@ -112,9 +112,7 @@ class PlugPages:
         context, parts, number = self.context(incoming), list[str](), 0
         offered = {posts_to for _, posts_to in self._forms_of(view, activity)}
         if reason is not None and failed is not None and failed not in offered:
-            told = (
-                " ".join(map(incoming.say, reason.fields.values())) or reason.title
-            )  # the view does not offer that form any more
+            told = " ".join(map(incoming.say, reason.fields.values())) or reason.title  # no such form any more
             parts.append(self._pages.message(told, context, kind="problem"))
         for section in (view, *view.parts):
             if section is not view and section.title:

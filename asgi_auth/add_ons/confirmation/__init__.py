@@ -1,4 +1,4 @@
-"""Confirmation: an address counts once somebody has proven that they read its mail; so does a change of it."""
+"""Confirmation: a new or changed address is accepted after the user has proven access to its mailbox."""
 
 from asgi_auth.add_ons.confirmation.options import Confirmation
 

@@ -76,10 +76,10 @@ class Accepting:
         Args:
             user: Who is signed in: the account must have the invited address, confirmed.
             params: ``invitation_token``.
-            client: Who asks.
+            client: The client of the request.
 
         Raises:
-            ValidationError: there is no token.
+            ValidationError: the token is missing.
             InvalidTokenError: it is not live.
             ForbiddenError: it is for somebody else (IN-4), or the address of the account is unproven.
             AuthError: whatever ``grant`` refuses with; the invitation stays usable.
@@ -131,7 +131,7 @@ class Accepting:
         Args:
             params: ``invitation_token``.
             user: Who is signed in; None: nobody.
-            client: Who asks.
+            client: The client of the request.
 
         Returns:
             In ``data``: ``scope``, ``inviter``, ``email``, ``expires_at``, and ``to_do``: ``register``, ``sign_in``,

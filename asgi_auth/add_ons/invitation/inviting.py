@@ -64,7 +64,7 @@ class Inviting:
             grant: JSON values for the application's ``grant``, kept on the server.
             scope: What they are invited to, a team perhaps; one invitation may be pending in each.
             strategies: By which they may register; empty: any.
-            client: Who asks.
+            client: The client of the request.
 
         Raises:
             ForbiddenError: the policy says no, or *inviter* is nobody.
@@ -146,7 +146,7 @@ class Inviting:
             actor: The application's user, or ``APPLICATION``.
             invitation_id: Which one.
             reason: A word of the application's, to be kept; None: ``revoked``.
-            client: Who asks.
+            client: The client of the request.
 
         Raises:
             ForbiddenError: there is no such invitation, or it is not the actor's.
@@ -178,7 +178,7 @@ class Inviting:
             status: Only in this state. What has just run out of time may be left out until it was written down.
             before: Only what comes after this one.
             limit: How many at most.
-            client: Who asks.
+            client: The client of the request.
 
         Raises:
             ForbiddenError: *actor* is nobody.
