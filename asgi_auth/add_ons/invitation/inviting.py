@@ -67,7 +67,7 @@ class Inviting:
             client: The client of the request.
 
         Raises:
-            ForbiddenError: the policy refuses, or *inviter* is None.
+            ForbiddenError: the policy refuses, or *inviter* is None or anonymous.
             ValidationError: the address, grant, scope or strategies are invalid.
             RateLimitedError: there were too many invitations, or the last one is too recent.
             StoreUnavailableError: the database does not answer.
@@ -181,7 +181,7 @@ class Inviting:
             client: The client of the request.
 
         Raises:
-            ForbiddenError: *actor* is None.
+            ForbiddenError: *actor* is None or anonymous.
             StoreUnavailableError: the database does not answer.
         """
         inviter_id, now = self._id(actor), self._services.clock()

@@ -55,7 +55,7 @@ class InvitationMail:
         await note(invitation.id, invitation.version, "sent" if sent else "failed")
 
     async def inviter_name(self, invitation: InvitationRecord) -> str | None:
-        """The display name of the inviter, without control characters or markup; None for the application."""
+        """The printable display name of the inviter; empty if it is only an id, None for the application."""
         found = None if invitation.inviter_id is None else await self._services.accounts.get(invitation.inviter_id)
         if found is None:
             return None
