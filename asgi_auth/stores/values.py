@@ -95,7 +95,7 @@ def _write(value: object) -> str:
 
 
 def _integer(digits: str) -> int | float:
-    """The number; over 64 bits a float. Such integers are never stored, but PostgreSQL writes floats with all digits."""
+    """The number. Over 64 bits it was stored as a float, which PostgreSQL writes with all its digits."""
     value = int(digits)
     return value if storable(value) else float(value)
 
