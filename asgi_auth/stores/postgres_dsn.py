@@ -144,15 +144,15 @@ _REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("schema", "currentSchema"), "is a parameter of another client: use search_path"),
     **dict.fromkeys(
         ("connection_limit", "pool_size", "pool", "max_connections"),
-        "is no part of an address: use max_connections of PostgresStore",
+        "is not part of an address: use max_connections of PostgresStore",
     ),
     **dict.fromkeys(
         ("pool_timeout", "socket_timeout", "command_timeout", "timeout"),
-        "is no part of an address: use timeout of PostgresStore",
+        "is not part of an address: use timeout of PostgresStore",
     ),
     **dict.fromkeys(
         ("statement_cache_size", "prepared_statement_cache_size", "prepared_statements"),
-        "is no part of an address: use statement_cache_size of PostgresStore",
+        "is not part of an address: use statement_cache_size of PostgresStore",
     ),
 }
 

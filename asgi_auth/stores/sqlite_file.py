@@ -26,7 +26,7 @@ _CAUSES = {
     sqlite3.SQLITE_CANTOPEN: "the file, or a file beside it, cannot be opened",
     sqlite3.SQLITE_CORRUPT: "the file is damaged",
     sqlite3.SQLITE_IOERR: "the disk cannot be read or written",
-    sqlite3.SQLITE_NOTADB: "the file is no SQLite database",
+    sqlite3.SQLITE_NOTADB: "the file is not a SQLite database",
     sqlite3.SQLITE_READONLY: "the file, a file beside it, or the directory is read-only",
 }
 """The library's own texts, because SQLite's text may quote a statement."""

@@ -126,7 +126,7 @@ class Guards(_Unwrapped):
     ) -> "Require":
         """The guard of these conditions, as the class says."""
         if not all(isinstance(scope, str) for scope in scopes):
-            raise TypeError("scopes are text; without any it is @require(), with parentheses")
+            raise TypeError("require: scopes must be text; without scopes write @require(), with parentheses")
         if redirect is not None and safe_return_to(redirect) is None:
             raise ConfigurationError("require: redirect must be a local path, such as '/sign_in'")
         if fresh is not None and not isinstance(fresh, timedelta):
@@ -416,7 +416,10 @@ def _realm(connection: HTTPConnection) -> str:
 def _why_anonymous(connection: HTTPConnection) -> AuthError:
     state, auth = connection.scope.get("asgi_auth"), _authentication(connection)
     if not isinstance(state, AuthState):  # a mistake that otherwise looks like a wrong password
-        logger.error("require: wrap the application in SessionUserMiddleware or BearerUserMiddleware; nobody gets in")
+        logger.error(
+            "require: wrap the application in SessionUserMiddleware or BearerUserMiddleware; "
+            "without it every request is refused"
+        )
     error = None if auth is None else auth.state(connection).error
     if isinstance(error, (InvalidTokenError, MalformedRequestError, RateLimitedError)):
         return error

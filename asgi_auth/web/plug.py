@@ -251,7 +251,7 @@ class AuthPlug(Mountable, Generic[U]):
             TypeError: *token* is not the ``AccessToken`` of a sign-in. A bearer token is never put into a cookie.
         """
         if not isinstance(token, AccessToken):
-            raise TypeError("store_in_session takes the AccessToken of a sign-in, and nothing else")
+            raise TypeError("store_in_session: token must be the AccessToken of a sign-in")
         max_age = None
         if token.session.remembered:
             max_age = int((token.session.expires_at - self.auth.clock()).total_seconds())

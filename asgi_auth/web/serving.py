@@ -270,7 +270,7 @@ class Serving:
         self._check_who(phase, asked)
         outcome = await phase.handle(asked)
         if phase.cross_site and asked.method == "POST" and not isinstance(outcome, Redirect):
-            raise TypeError(f"the phase {phase.name!r} answers a POST of another site with anything but a Redirect")
+            raise TypeError(f"the phase {phase.name!r} must answer a POST from another site with a Redirect")
         return outcome
 
     def _check_who(self, phase: Phase, asked: PhaseRequest) -> None:

@@ -157,7 +157,7 @@ class ConfirmationActions(Hook):
             self._services.accounts.normalise("email", texts["email"])
             return Accepted(then=partial(self._resend_to, texts["email"]))
         if user is None:
-            raise ValidationError("nobody to mail to", fields={"email": REQUIRED})
+            raise ValidationError("no address and no user to mail to", fields={"email": REQUIRED})
         return Accepted(then=partial(self._resend_all, self._services.accounts.user_id(user)))
 
     async def _resend_to(self, address: str) -> None:

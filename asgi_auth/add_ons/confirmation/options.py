@@ -81,7 +81,7 @@ class Confirmation(TypedActions[ConfirmationVerbs]):
         if len(set(self.monitor_fields)) < len(self.monitor_fields):
             raise ConfigurationError("confirmation.monitor_fields has the same field twice")
         if "username" in self.monitor_fields:
-            raise ConfigurationError("confirmation.monitor_fields: nobody can be reached by a user name")
+            raise ConfigurationError("confirmation.monitor_fields: no mail can be sent to a user by a user name")
         if self.required and not self.confirms_email:
             raise ConfigurationError(
                 "confirmation.required: monitor_fields must have 'email', or there is no proof to require; give"

@@ -66,7 +66,7 @@ class Watching:
         pending = {field: value for field, value in given.items() if value != now.get(field)}
         for field, value in pending.items():
             if not isinstance(value, str):
-                raise ValidationError("a value that nobody can be reached by", fields={field: NOT_TEXT})
+                raise ValidationError("a value that is not text", fields={field: NOT_TEXT})
         return replace(
             draft,
             fields={field: value for field, value in draft.fields.items() if field not in given},

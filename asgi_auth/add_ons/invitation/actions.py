@@ -36,7 +36,7 @@ class InvitationActions(Hook):
 
     def __init__(self, options: "Invitation", services: Services[Any]) -> None:
         if any(hook.opens_registration for hook in services.hooks):
-            raise ConfigurationError("add_ons: there is an add-on already that opens the registration")
+            raise ConfigurationError("add_ons: another add-on already opens the registration")
         if "email" not in services.store.users.identity_fields:
             raise ConfigurationError(f"{options.name}: the store cannot find users by email")
         self.name, self.needs = options.name, options.needs
@@ -135,7 +135,7 @@ class InvitationActions(Hook):
     async def _invite_phase(self, request: PhaseRequest) -> Outcome:
         texts = read_texts(request.params, required=["email"], optional=["scope"])
         if "scope" in texts and not self._options.knows_scopes:
-            raise ValidationError("no policy knows scopes", fields={"scope": NOT_SUPPORTED})
+            raise ValidationError("the policy takes no scope", fields={"scope": NOT_SUPPORTED})
         return await self.invite(
             request.state.user,
             texts["email"],

@@ -278,7 +278,7 @@ def _engine_of(bind: AsyncEngine | async_sessionmaker[Any]) -> tuple[AsyncEngine
         return bind, async_sessionmaker(bind)
     engine = getattr(bind, "kw", {}).get("bind")
     if not isinstance(engine, AsyncEngine):
-        raise ConfigurationError("SQLAlchemyStore: an AsyncEngine, or an async_sessionmaker bound to one, is needed")
+        raise ConfigurationError("SQLAlchemyStore: bind must be an AsyncEngine, or an async_sessionmaker bound to one")
     return engine, bind
 
 
@@ -287,7 +287,7 @@ def _check(engine: AsyncEngine) -> None:
         raise ConfigurationError(f"SQLAlchemyStore: {engine.dialect.name} is not supported: SQLite and PostgreSQL are")
     if isinstance(engine.pool, StaticPool):
         raise ConfigurationError(
-            "SQLAlchemyStore: a database in memory has one connection for everybody; use a file, for tests in a "
+            "SQLAlchemyStore: a database in memory has only one connection: use a file, in tests in a "
             "temporary directory"
         )
     if engine.dialect.driver == "asyncpg":

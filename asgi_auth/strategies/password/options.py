@@ -88,7 +88,7 @@ class Password(TypedActions[PasswordVerbs]):
         reserved = _RESERVED - {"email"} if self.identity_field == "username" else _RESERVED
         for name in self.register_fields:
             if name in reserved:
-                raise ConfigurationError(f"register_fields: {name!r} is a name of the library's")
+                raise ConfigurationError(f"register_fields: {name!r} is reserved by the library")
             if isinstance(self.register_fields, Mapping):
                 check_function(name, self.register_fields[name])
         mailless = self.identity_field == "username" and "email" not in self.register_fields
