@@ -172,7 +172,7 @@ class Connections:
         return kept
 
     async def give_back(self, pool: Pool, connection: Any) -> None:
-        """Return a connection to the pool, which resets it. A broken connection does not fail the finished work."""
+        """Return a connection to the pool, which ends its work. A broken connection does not fail the finished act."""
         with suppress(*FAILURES):
             await pool.release(connection, timeout=GRACE)  # the pool closes it after this time
 

@@ -114,7 +114,7 @@ class Incoming:
 
     @cached_property
     def client(self) -> Client:
-        """The client. A POST from another site carries no cookies of the browser (CF-1)."""
+        """The client. The cookies of a POST from another site are ignored (CF-1)."""
         client = client_of(self._scope, self._auth, locale=self.locale)
         return replace(client, session_hashes=(), pending_hashes=()) if self.is_foreign else client
 

@@ -191,7 +191,7 @@ class Watching:
                 work.after_commit(Notice(told, event.account.user_id))
 
     async def _offer_undo(self, event: UserChanged, work: Work[Any]) -> None:
-        """Offer the owner of the earlier address an undo link, if it was confirmed and a user made the change."""
+        """Offer an undo link to the owner of the earlier, confirmed address, unless the application vouches."""
         earlier, vouched = event.before["email"], event.draft.strategy is None and event.draft.confirmed_at is not None
         if earlier is None or not event.was_confirmed or vouched:
             return

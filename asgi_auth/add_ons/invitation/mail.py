@@ -69,7 +69,7 @@ def proves_addresses(services: Services[Any]) -> bool:
 
 
 def is_owned(services: Services[Any], account: Account) -> bool:
-    """Whether the account has an owner. An unproven account may be made, or moved, to an address by anybody (AC-1)."""
+    """Whether the account has an owner. Anybody may make an unproven account with an address, or move one (AC-1)."""
     if is_moved(account):
         return False
     known = account.confirmed_at is not None or account.disabled_at is not None  # a disabled user stays disabled (IN-4)
