@@ -110,7 +110,7 @@ class Guards(_Unwrapped):
             than that. Otherwise the answer is that of "not fresh".
 
     Raises:
-        ConfigurationError: *redirect* leads away, *fresh* is no timedelta, or *factor* is no name.
+        ConfigurationError: *redirect* is not a local path, *fresh* is not a timedelta, or *factor* is not a name.
         TypeError: a scope is not text: the parentheses of ``@require()`` were forgotten.
     """
 

@@ -301,7 +301,7 @@ class Serving:
         if isinstance(outcome, Redirect):
             return RedirectResponse(outcome.url, 303)
         if type(outcome) not in _CALLBACKS:
-            raise TypeError(f"{activity} returned {type(outcome).__name__}, which is no outcome")
+            raise TypeError(f"{activity} returned {type(outcome).__name__}, which is not an outcome")
         name, arguments = _CALLBACKS[type(outcome)]
         callback = getattr(self._plug, name)
         return await answered(callback(request, activity, *arguments(outcome)), callback)
