@@ -193,7 +193,7 @@ def test_demo_with_a_broken_database_is_told(tmp_path: Path, capsys: pytest.Capt
     answer = capsys.readouterr()
     assert answer.out == ""
     assert answer.err.startswith(
-        f"error: the database does not answer (sqlite: SQLITE_NOTADB: {tmp_path}/demo.db: the file is no SQLite "
+        f"error: the database does not answer (sqlite: SQLITE_NOTADB: {tmp_path}/demo.db: the file is not a SQLite "
         "database); check where it is"
     )
 

@@ -1,4 +1,4 @@
-"""What happens around accounts: one package an add-on."""
+"""Add-ons for accounts. Each has its own package."""
 
 from asgi_auth.add_ons.confirmation import Confirmation
 from asgi_auth.add_ons.invitation import APPLICATION, Invitation

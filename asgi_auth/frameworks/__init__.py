@@ -1,1 +1,1 @@
-"""What is particular to one framework. Each module imports its framework, and is imported only where that is in use."""
+"""Code for single frameworks. Each module imports its framework, and is imported only if that is in use."""

@@ -11,18 +11,18 @@ from fastapi.security.base import SecurityBase
 
 
 def http_refusal(status: int, detail: str | None, headers: Mapping[str, str]) -> Exception:
-    """What FastAPI answers with this status and these headers, by the application's own handler if there is one."""
+    """The exception that FastAPI answers with this status and these headers, or with the application's own handler."""
     return HTTPException(status, detail, headers)
 
 
 def websocket_refusal(code: int) -> Exception:
-    """What closes a websocket with this code."""
+    """The exception that closes a websocket with this code."""
     return WebSocketException(code)
 
 
 @cache
 def security_scheme() -> Any:
-    """What OpenAPI shows of a guard. It is never called."""
+    """The security scheme of a guard in OpenAPI. It is never called."""
     return _BearerScheme()
 
 
@@ -32,4 +32,4 @@ class _BearerScheme(SecurityBase):
         self.scheme_name = "asgi_auth"
 
     async def __call__(self, connection: HTTPConnection) -> Any:
-        """Only its signature is read."""
+        """FastAPI only reads the signature."""

@@ -1,4 +1,4 @@
-"""JinjaPages: parts of the pages as Jinja templates. Needs the extra ``jinja``."""
+"""JinjaPages: parts of the pages as Jinja templates. Requires the extra ``jinja``."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -16,19 +16,19 @@ except ModuleNotFoundError as exc:
     raise ConfigurationError(f"JinjaPages needs {exc.name}: pip install 'asgi-auth[jinja]'") from exc
 
 PARTS = ("layout", "head", "header", "view", "form", "field", "button", "message", "links")
-"""What a template may draw: ``layout.html`` the layout, and so on."""
+"""The parts that a template may draw: ``layout.html`` draws the layout, and so on."""
 
 
 class JinjaPages(Pages):
-    """Draws each part of a page by the template of its name, such as ``form.html``; without one as ``Pages`` does.
+    """Draws each part of a page by the template of its name, such as ``form.html``. Without one ``Pages`` draws it.
 
-    A template is given the arguments of the method of that name, ``context``, ``say``, which translates a text, and
-    ``pages``, whose methods draw the other parts. What they return is HTML; everything else is escaped.
+    A template gets the arguments of the method of its name, ``context``, ``say``, which translates a text, and
+    ``pages``, whose methods draw the other parts. Their results are HTML. Every other value is escaped.
 
     Args:
-        templates: A directory, or an ``Environment`` of the application's own that escapes.
-        folder: Where the templates are below that, such as ``auth``.
-        options: As for ``Pages``.
+        templates: A directory, or the application's own ``Environment`` with autoescape.
+        folder: The folder of the templates below that, such as ``auth``.
+        options: The options of ``Pages``.
 
     Raises:
         ConfigurationError: there is no such directory, or no such template in it; a template is broken; the environment
@@ -50,7 +50,7 @@ class JinjaPages(Pages):
             raise ConfigurationError("pages: give template or layout.html, not both")
 
     def _has(self, name: str) -> bool:
-        """Whether there is this template; every one that there is must be right, and escape."""
+        """Whether this template exists. Raises ConfigurationError if it is broken or does not escape."""
         try:
             self._environment.get_template(name)
         except TemplateNotFound:
@@ -109,7 +109,7 @@ class JinjaPages(Pages):
         arguments = {"html_id": html_id, "value": value, "problem": problem, "focus": focus}
         if "field" not in self._names:
             return _html(super().field(field, context, **arguments))
-        if field.type == "password":  # what was typed there must not come back, whatever the template draws
+        if field.type == "password":  # a template must never show a typed password again
             arguments["value"] = None
         return self._draw("field", context, field=field, **arguments)
 
@@ -133,7 +133,7 @@ class JinjaPages(Pages):
 
 
 def _html(drawn: str) -> Markup:
-    """What a part has drawn, so that a template does not escape it once more."""
+    """Mark the HTML of a part, so that a template does not escape it again."""
     return Markup(drawn)  # noqa: S704  # HTML, in which the part has escaped every text
 
 

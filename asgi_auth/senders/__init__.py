@@ -1,4 +1,4 @@
-"""The senders that come with the package."""
+"""The senders of the package."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ __all__ = ["ConsoleSender", "Mail", "MemorySender", "SMTPSender"]
 
 
 def __getattr__(name: str) -> Any:
-    """What needs an extra is imported when it is asked for (PEP 562)."""
+    """Import a sender that requires an extra at its first use (PEP 562)."""
     if name not in ("Mail", "SMTPSender"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -1,4 +1,4 @@
-"""A sender for development: it prints."""
+"""A sender for development. It prints messages."""
 
 import sys
 import unicodedata
@@ -9,20 +9,20 @@ from asgi_auth.mail_texts import texts_of
 
 
 class ConsoleSender:
-    """Prints every message, links and all. An ``Authentication`` whose ``base_url`` is https refuses it.
+    """Prints every message with its links. An ``Authentication`` whose ``base_url`` is https refuses it.
 
     Args:
-        stream: Where to; None: whatever standard output is at that moment.
+        stream: The stream to print to; None: the standard output at that moment.
     """
 
     local_only: ClassVar[bool] = True
-    """A reader of the log could use the links, so it is not for a public instance."""
+    """Not for a public instance, because readers of the log could use the links."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
 
     async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
-        """Print one message: whom it is for, what it says, and the link."""
+        """Print one message: the recipient, the text and the link."""
         texts = texts_of(opts)
         lines = [f"--- {opts['purpose']}, to {opts['address']}: {texts.subject}"]
         lines += [*filter(None, (texts.lead, texts.link, texts.expiry, texts.ending, texts.sent_to)), ""]
@@ -32,5 +32,5 @@ class ConsoleSender:
 
 
 def _printable(line: str) -> str:
-    """*line* without characters that a terminal acts upon (AU-3)."""
+    """*line* without characters that control a terminal (AU-3)."""
     return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cs") else c for c in line)

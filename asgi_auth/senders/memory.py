@@ -1,4 +1,4 @@
-"""A sender for tests: it keeps what it is given."""
+"""A sender for tests. It keeps messages in memory."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,13 +8,13 @@ class MemorySender:
     """Keeps every message, for the tests of an application."""
 
     messages: list[tuple[Any, str | None, Mapping[str, Any]]]
-    """``(user, token, opts)`` of each message, oldest first. Empty it as you like."""
+    """``(user, token, opts)`` of each message, oldest first. A test may clear the list."""
 
     def __init__(self) -> None:
         self.messages = []
 
     def __repr__(self) -> str:
-        """How many, and of which purpose; tokens and links stay out of a test's output."""
+        """The purposes of the messages, without tokens and links, for the output of tests."""
         return f"MemorySender({[opts.get('purpose') for _, _, opts in self.messages]})"
 
     async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:

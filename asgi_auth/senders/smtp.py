@@ -1,6 +1,6 @@
 """A sender for mail. RFC 5321 (SMTP), RFC 3207 (STARTTLS), RFC 6531 (SMTPUTF8), RFC 3834 (Auto-Submitted).
 
-One message has one recipient. DKIM and a queue are the mail server's.
+One message has one recipient. The mail server does DKIM and queues mail.
 """
 
 import asyncio
@@ -30,20 +30,19 @@ _MAILBOX = re.compile(f"{_ATOM}@{_ATOM}")
 
 
 class Mail(NamedTuple):
-    """What a message says. Every header but the subject is the sender's."""
+    """The subject and the texts of a message. The sender makes every other header."""
 
     subject: str
-    """Control characters are taken out of it."""
+    """The subject. The sender removes control characters."""
     text: str
     html: str
-    """The same once more; whatever is put into it must have been escaped."""
+    """The same text as HTML. Values in it must be escaped."""
 
 
 def render_mail(opts: Mapping[str, Any]) -> Mail:
     """The message for ``opts["purpose"]``, in the language of ``opts["locale"]``.
 
-    An unknown purpose gets texts that suit every purpose. Nothing in *opts* is trusted: the HTML part holds it escaped
-    (CVE-2022-31127).
+    An unknown purpose gets general texts. *opts* is not trusted: the HTML part escapes all its values (CVE-2022-31127).
     """
     texts, locale = texts_of(opts), opts.get("locale", ENGLISH)
     body = (texts.lead, texts.link, texts.expiry, texts.ending, texts.sent_to)
@@ -70,7 +69,7 @@ def _anchor(link: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SMTPSender:
-    """Hands mail to a server. Nothing is sent in clear unless ``tls="none"`` says so, and a password never is.
+    """Sends mail through a server. It sends mail in clear only with ``tls="none"``, and a password never.
 
     Raises:
         ConfigurationError: an option is invalid; the message names it.
@@ -80,41 +79,41 @@ class SMTPSender:
     port: int = 587
     """587 for submission (RFC 6409), 465 with ``tls="implicit"`` (RFC 8314)."""
     from_address: str
-    """The address alone, in ASCII; the name beside it is the application's."""
+    """The address alone, in ASCII. The displayed name is the name of the application."""
     username: str | None = None
-    """None: the server asks for no password."""
+    """None: the server requires no password."""
     password: str | None = field(default=None, repr=False)
     tls: Literal["starttls", "implicit", "none"] = "starttls"
-    """A server that cannot do it gets no mail, there is no falling back. ``none``: for a relay on the same machine."""
+    """How to encrypt. A server without support gets no mail; there is no fallback. ``none``: for a local relay."""
     tls_context: ssl.SSLContext | None = None
     """None: the certificate must be valid for *host* and known to the system's authorities."""
     timeout: timedelta = timedelta(seconds=10)
-    """For the whole of one message, the connection included; saying goodbye may take a second more."""
+    """The time for one message, with its connection. Closing the connection may take one second more."""
     render: Callable[[Mapping[str, Any]], Mail] = render_mail
-    """Makes the words from ``opts``; plain, and quick."""
+    """Makes the mail from ``opts``. The function must be plain, not async, and quick."""
 
     def __post_init__(self) -> None:
         if not (self.from_address.isascii() and _MAILBOX.fullmatch(self.from_address)):
-            raise ConfigurationError("from_address: one ASCII mailbox, without a name")
+            raise ConfigurationError("from_address: must be one ASCII mailbox, without a name")
         if self.tls not in ("starttls", "implicit", "none"):
-            raise ConfigurationError("tls: starttls, implicit or none")
+            raise ConfigurationError("tls: must be 'starttls', 'implicit' or 'none'")
         if (self.username is None) != (self.password is None):
-            raise ConfigurationError("username, password: both or neither")
+            raise ConfigurationError("username, password: give both or neither")
         if self.username is not None and self.tls == "none":
-            raise ConfigurationError("tls: a password is not sent in clear")
+            raise ConfigurationError("tls: 'none' is not supported with a password: use 'starttls' or 'implicit'")
         if self.timeout <= timedelta(0):
-            raise ConfigurationError("timeout: longer than nothing")
+            raise ConfigurationError("timeout: must be longer than 0")
         if not callable(self.render):
-            raise ConfigurationError("render: a function from opts to a Mail")
+            raise ConfigurationError("render: must be a function that takes opts and returns a Mail")
         refuse_async("render", self.render)
 
     async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
-        """Send one message to ``opts["address"]`` and to nobody else.
+        """Send one message to ``opts["address"]`` only.
 
         Raises:
-            SenderError: it was not taken: no connection, no TLS, refused, too slow, or an address that is not one
-                mailbox or that the server cannot write. The text names the server, the step and the codes of the
-                reply; it holds neither address nor token nor password.
+            SenderError: the message was not accepted. There was no connection or no TLS, the server refused or was too
+                slow, or the address is not one mailbox or not supported by the server. The text names the server, the
+                step and the codes of the reply. It has no address, token or password.
         """
         recipient = _recipient(opts["address"])
         mail: object = self.render(opts)
@@ -132,7 +131,7 @@ class SMTPSender:
         message["Subject"] = one_line(mail.subject)
         message["Date"] = datetime.now(UTC)
         message["Message-ID"] = make_msgid(domain=domain)
-        message["Auto-Submitted"] = "auto-generated"  # no holiday reply comes back
+        message["Auto-Submitted"] = "auto-generated"  # prevents vacation replies
         message.set_content(mail.text)
         message.add_alternative(mail.html, subtype="html")
         return message
@@ -142,10 +141,10 @@ class SMTPSender:
             hostname=self.host,
             port=self.port,
             use_tls=self.tls == "implicit",
-            start_tls=False,  # it is a step of its own below; None would take what there is
+            start_tls=False,  # a separate step below; None would use TLS only if the server offers it
             tls_context=self.tls_context,
             timeout=self.timeout.total_seconds(),
-            local_hostname=self.from_address.rpartition("@")[2],  # else it asks the DNS, and stops the loop meanwhile
+            local_hostname=self.from_address.rpartition("@")[2],  # otherwise a DNS query would block the loop
         )
         step = "connect"
         try:
@@ -163,7 +162,7 @@ class SMTPSender:
             told = explain(exc, step=step, timeout=self.timeout)
             raise SenderError(f"{self.host}:{self.port}: {told}") from exc
         else:
-            with suppress(aiosmtplib.SMTPException):  # it has the mail; that it does not say goodbye changes nothing
+            with suppress(aiosmtplib.SMTPException):  # the server already has the mail
                 await client.quit(timeout=1)
         finally:
             client.close()
@@ -171,24 +170,24 @@ class SMTPSender:
 
 def _address(mailbox: str, *, name: str = "") -> Address:
     local, _, domain = mailbox.rpartition("@")
-    # Without specials a name needs no quotes, which the standard library forgets when it folds a long header.
+    # A name without specials requires no quotes. The standard library loses quotes when it folds a long header.
     return Address(re.sub(r'[<>@,;:"\\()\[\]]', " ", one_line(name)), local, domain)
 
 
 def _recipient(address: object) -> str:
-    """*address* for the envelope: as it is, but for a domain of other letters, which is written as an A-label.
+    """*address* for the envelope. A domain that is not ASCII is written as an A-label.
 
-    With a local part that is not ASCII it stays as it is altogether: that takes SMTPUTF8, which can write both.
+    If the local part is not ASCII, the address is unchanged: it requires SMTPUTF8, which supports both parts.
 
     Raises:
-        SenderError: it is not exactly one mailbox (AC-7).
+        SenderError: the address is not exactly one mailbox (AC-7).
     """
     if not (isinstance(address, str) and _MAILBOX.fullmatch(address)):
         raise SenderError("the address is not one mailbox")
     local, _, domain = address.rpartition("@")
     if domain.isascii() or not local.isascii():
         return address
-    try:  # IDNA 2008: the standard library's older rule would turn one domain into another (ß into ss)
+    try:  # IDNA 2008: the standard library's older rule would change a domain into another (ß into ss)
         checked = validate_email(f"postmaster@{domain}", check_deliverability=False, test_environment=True)
     except EmailNotValidError as exc:
         raise SenderError("the domain of the address has no ASCII form") from exc

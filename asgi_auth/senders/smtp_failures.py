@@ -1,4 +1,4 @@
-"""Why a mail server did not take a mail, in words that hold nothing of the mail."""
+"""Explains why a mail server did not accept a mail, without any content of the mail."""
 
 import os
 import re
@@ -14,23 +14,23 @@ _STEPS: Mapping[type[Exception], str] = {
     aiosmtplib.SMTPSenderRefused: "sender address",
     aiosmtplib.SMTPRecipientRefused: "recipient",
 }
-"""What was refused, where the kind of the exception says more than what was going on."""
+"""The refused part, for exceptions whose class says more than the current step."""
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?!\S)", re.ASCII)
-"""An enhanced status code (RFC 3463), the one part of a reply's text that cannot quote the mail."""
+"""An enhanced status code (RFC 3463). It is the only part of a reply's text that cannot quote the mail."""
 
 
 def explain(exc: Exception, *, step: str, timeout: timedelta) -> str:
-    """One line for the log: at which step, and what happened, with the codes of the server.
+    """One line for the log: the step and the failure, with the codes of the server.
 
-    The text of the server's reply is left out: many quote the address, some the password.
+    The text of the server's reply is left out: many servers quote the address, some the password.
 
     Args:
-        exc: What aiosmtplib or the network raised.
-        step: What was going on.
+        exc: The exception of aiosmtplib or the network.
+        step: The current step.
         timeout: How long the sender waits.
     """
     if isinstance(exc, aiosmtplib.SMTPRecipientsRefused):
-        exc = exc.recipients[0]  # there is one
+        exc = exc.recipients[0]  # there is only one
     return f"{_STEPS.get(type(exc), step)}: {_what(exc, timeout)}"
 
 
@@ -42,7 +42,7 @@ def _what(exc: Exception, timeout: timedelta) -> str:
         return f"no answer within {timeout.total_seconds():g} s"
     if type(exc) in (aiosmtplib.SMTPException, aiosmtplib.SMTPNotSupported):
         return "not supported by the server"
-    return _network(exc.__cause__ or exc)  # aiosmtplib wraps what the network says
+    return _network(exc.__cause__ or exc)  # aiosmtplib wraps errors of the network
 
 
 def _network(exc: BaseException) -> str:
@@ -53,7 +53,7 @@ def _network(exc: BaseException) -> str:
     if isinstance(exc, aiosmtplib.SMTPServerDisconnected):
         return "the server hung up"
     if isinstance(exc, OSError) and exc.errno is not None:
-        # Of a name that is not found the number is the resolver's own. asyncio puts words of its own over the system's.
+        # For an unknown host name the number is the resolver's. asyncio replaces the system's text by its own.
         return str(exc.strerror) if isinstance(exc, socket.gaierror) else os.strerror(exc.errno)
-    # A bare OSError is asyncio's, about a host with several addresses.
+    # asyncio raises a bare OSError for a host with several addresses.
     return str(exc) if type(exc) is OSError else type(exc).__name__

@@ -1,4 +1,4 @@
-"""The databases that come with the package. Each is imported when an application asks for it (PEP 562).
+"""The stores of the package. Each is imported at its first use (PEP 562).
 
 Another SQL database needs RETURNING and ON CONFLICT. It consists of a store with an ``Executor``, a function in
 ``translation``, schema files in ``schema``, and an entry in ``_MODULES``. MySQL has no RETURNING.

@@ -1,9 +1,9 @@
-"""The columns of each record, declared once: what is selected, inserted, read and written follows from here.
+"""The columns of each record, declared once. The statements, and the functions that read and write rows, use them.
 
 A new field of a record (``types.Session``, or one of ``store``) needs a schema file of each dialect in ``schema``, and
 a column in ``sqlalchemy.tables``; nothing else. A record has a column for each field, with the name of the field. The
-type of a field says how its values are kept. An id is text in every record, so that the declaration names the fields
-that are ids.
+type of a field says how its values are stored. An id is text in every record, so the declaration names the fields that
+are ids.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,10 +34,10 @@ Convert = Callable[[Any], Any]
 
 
 class Kind(Enum):
-    """How the values of a column are kept."""
+    """How the values of a column are stored."""
 
     PLAIN = auto()
-    """As they are: text, numbers, bytes."""
+    """Unchanged: text, numbers, bytes."""
     TRUTH = auto()
     INSTANT = auto()
     ID = auto()
@@ -70,13 +70,13 @@ _PLAIN_TYPES = {str: "text", bytes: "bytea", int: "bigint"}
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Where one field of a record is kept, and how."""
+    """The column of one field of a record, and how its values are stored."""
 
     field: str
     name: str
     kind: Kind
     type: str
-    """PostgreSQL's name for it, for a parameter whose type would else be a guess."""
+    """The PostgreSQL type, for parameters whose type PostgreSQL cannot infer."""
     optional: bool
     """Whether it may be None."""
 
@@ -91,7 +91,7 @@ class Column:
         """The function from a value in the row, which is not None, to the value of the record."""
         readers: dict[Kind, Convert] = {kind: read for kind, (_, read) in _JSON.items()}
         readers |= {Kind.INSTANT: codec.read_instant, Kind.ID: codec.read_id, Kind.USER_ID: codec.read_user_id}
-        readers[Kind.TRUTH] = bool  # SQLite has numbers
+        readers[Kind.TRUTH] = bool  # SQLite stores numbers
         return readers.get(self.kind, same)
 
 
@@ -100,8 +100,8 @@ class Columns(Generic[R]):
 
     Args:
         record: A dataclass.
-        names: The column of a field that is not called like the field.
-        kinds: How the fields are kept whose type does not say it.
+        names: The column of each field whose column has another name.
+        kinds: How a field is stored, if its type does not say it.
     """
 
     def __init__(self, record: type[R], *, names: Mapping[str, str] = EMPTY, **kinds: Kind) -> None:
@@ -129,17 +129,17 @@ class Columns(Generic[R]):
         return f"{table}{'.' if table else ''}{column.name}{'::text' if column.kind in _JSON else ''}"
 
     def parameter(self, field: str, first: int) -> str:
-        """The parameter of *field* where those of the record begin with the number *first*."""
+        """The parameter of *field*, if the first parameter of the record has the number *first*."""
         return f"${first + self.position(field)}"
 
     def values(self, first: int) -> str:
-        """Parameters for VALUES, where the table says their types; JSON is handed over as text."""
+        """Parameters for VALUES. The table gives their types; JSON is passed as text."""
         return ", ".join(self._value(column, first, typed=column.kind in _JSON) for column in self.every)
 
     def values_of_account(self, first: int) -> str:
-        """Parameters for a SELECT from the accounts, with their types, because no column says them.
+        """Parameters for a SELECT from the accounts, with their types, because no column gives them.
 
-        The user's id is the column of the account: its type is the application's.
+        The user's id is the column of the account, because its type is the application's.
         """
         return ", ".join(
             "user_id" if column.kind is Kind.USER_ID else self._value(column, first, typed=True)
@@ -152,9 +152,9 @@ class Columns(Generic[R]):
     # --- rows
 
     def reader(self, codec: Codec, *, start: int = 0) -> Callable[[Row], R]:
-        """The function from a row, whose columns of the record begin at the place *start*, to the record."""
-        # One expression, made as dataclasses makes __init__: every request waits for it, and a loop takes a quarter
-        # more time.
+        """The function from a row to the record, whose columns begin at the position *start*."""
+        # One expression, made as dataclasses makes __init__. Every request calls it, and a loop takes a quarter more
+        # time.
         names: dict[str, Any] = {"record": self.record}
         arguments = list[str]()
         for place, column in enumerate(self.every, start):
@@ -168,7 +168,7 @@ class Columns(Generic[R]):
         return made
 
     def writers(self, codec: Codec) -> dict[str, Convert]:
-        """For each field the function from its value to the value in the row."""
+        """The function of each field from its value to the value in the row."""
         return {column.field: column.writer(codec) for column in self.every}
 
 
@@ -186,7 +186,7 @@ USER = Columns(User, id=Kind.USER_ID)
 ACCOUNT = Columns(Account, user_id=Kind.USER_ID)
 SESSION = Columns(Session, id=Kind.ID, user_id=Kind.USER_ID)
 TOKEN = Columns(TokenRecord, user_id=Kind.USER_ID)
-# An invitation outlives the users whom it names, so that their ids are kept like the library's own.
+# An invitation outlives the users whom it names, so their ids are stored like the library's own.
 INVITATION = Columns(
     InvitationRecord,
     names={"grant": "grant_data"},  # a reserved word

@@ -1,4 +1,4 @@
-"""What a database offers to the statements in SQL."""
+"""The interface of a database for the SQL statements."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,11 +14,11 @@ class ConflictError(StoreUnavailableError):
 
 
 class Executor(Protocol):
-    """What a database offers: statements in, rows out."""
+    """A database that runs statements and returns rows."""
 
     @property
     def rows(self) -> Rows:
-        """How values are kept in rows."""
+        """How values are stored in rows."""
         ...
 
     @property
@@ -27,14 +27,14 @@ class Executor(Protocol):
         ...
 
     async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
-        """The rows of a query. StoreUnavailableError if the database does not answer."""
+        """The rows of a query. Raises StoreUnavailableError if the database does not answer."""
         ...
 
     async def write(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         """The rows that a change returns; commits by itself unless this is a transaction.
 
         Raises:
-            ConflictError: a constraint forbids it.
+            ConflictError: the change breaks a constraint.
             StoreUnavailableError: the database does not answer.
         """
         ...

@@ -1,7 +1,7 @@
 """The isolation of a statement outside a transaction: the database's default, which must be READ COMMITTED.
 
-Above it, a statement that waits for another one fails with a serialization error instead of seeing what the other one
-has committed. PostgreSQL, section 13.2.
+With a higher isolation, a statement that waits for another one fails with a serialization error. With READ COMMITTED it
+sees the changes that the other one has committed. PostgreSQL, section 13.2.
 """
 
 from asgi_auth.errors import ConfigurationError
@@ -13,7 +13,7 @@ def refuse_other_isolation(store: str, default: str) -> None:
     """Check the answer to ``DEFAULT_ISOLATION``.
 
     Raises:
-        ConfigurationError: it is not READ COMMITTED; the message names the remedy.
+        ConfigurationError: the default is not READ COMMITTED; the message names the remedy.
     """
     if default != "read committed":
         raise ConfigurationError(

@@ -1,8 +1,8 @@
-"""PostgreSQL through asyncpg: many machines, one database; a pool of the store's own or the application's.
+"""PostgreSQL through asyncpg: many machines, one database. The store has its own pool, or uses the application's.
 
-Every transaction, and every statement outside one, is READ COMMITTED. What two requests can race for is one statement,
-or is settled by the stamp when a session or token is loaded. Nothing is used that distributed databases of this kind
-lack: no advisory locks, and LISTEN/NOTIFY for cached look-ups alone.
+Every transaction, and every statement outside one, is READ COMMITTED. If two requests can race, one statement decides,
+or the stamp does when a session or token is loaded. The store uses only features that distributed databases of this
+kind support: no advisory locks, and LISTEN/NOTIFY for cached look-ups only.
 """
 
 import asyncio
@@ -30,28 +30,28 @@ from asgi_auth.types import User
 
 
 class PostgresStore:
-    """Everything that there is to keep, in a PostgreSQL database, of version 12 or newer, in UTF-8.
+    """A store in a PostgreSQL database of version 12 or newer, in UTF-8.
 
     Args:
-        dsn: ``postgresql://user:password@host/database``, with parameters as docs/postgres.md lists them. The store
-            has a pool of its own for each event loop, made at the first use and closed, at the latest, with the loop.
-        pool: The application's asyncpg pool instead, or what returns it whenever it is asked; the store never closes
-            it.
-        max_connections: How many connections the store's own pool has at most.
+        dsn: ``postgresql://user:password@host/database``, with the parameters listed in docs/postgres.md. The store
+            has its own pool for each event loop. It makes the pool at the first use and closes it with the loop at the
+            latest.
+        pool: The application's asyncpg pool, or a function that returns it at each call. The store never closes it.
+        max_connections: The most connections of the store's own pool.
         timeout: How long to wait for a connection and the first answer together, and again for each further answer of
-            a transaction. After a failure one second more, at most, for the database to undo what was begun.
-        statement_cache_size: As asyncpg has it. 0 is for a pooler in transaction mode that knows no prepared
-            statements; each statement is a transaction then, so that all of it reaches one server. A shared *pool*
-            must have the same.
-        session_cache: How long the look-up of a session may be answered from memory, 1 to 60 seconds: nothing is
-            accepted any more so long after its revocation, whatever the network does, and usually at once. None: every
+            a transaction. After a failure, the database has at most one more second to roll back.
+        statement_cache_size: The option of asyncpg. 0 is for a pooler in transaction mode without support for prepared
+            statements. Each statement is then a transaction, so that one server gets all of it. A shared *pool* must
+            have the same value.
+        session_cache: How long the look-up of a session may be answered from memory, 1 to 60 seconds. A revoked session
+            is rejected after this time at the latest, whatever the network does, and usually at once. None: every
             request asks the database.
-        listen_dsn: Where a cache hears of revocations, if not at *dsn*: an address that leads to the same server
-            without a pooler. A cache beside a shared *pool* needs it.
+        listen_dsn: The address where a cache listens for revocations, if not *dsn*. It leads to the same server without
+            a pooler. It is required for a cache with a shared *pool*.
 
     Raises:
-        ConfigurationError: neither or both of *dsn* and *pool* are given; *dsn* or *listen_dsn* is no address, or has
-            a parameter that is not supported; *session_cache* is out of bounds, or there is nowhere to listen.
+        ConfigurationError: neither or both of *dsn* and *pool* are given; *dsn* or *listen_dsn* is invalid, or has a
+            parameter that is not supported; *session_cache* is out of range, or has no address to listen at.
     """
 
     def __init__(
@@ -88,19 +88,19 @@ class PostgresStore:
         """Connect, and bring an empty database to the newest schema.
 
         Raises:
-            ConfigurationError: the schema is older (run ``migrate``) or is not known; or *pool*, or a pooler, has
+            ConfigurationError: the schema is older (run ``migrate``) or unknown; or *pool*, or a pooler, has
                 connections whose ``default_transaction_isolation`` is not READ COMMITTED; or the server refuses a
-                parameter of *dsn*, or a file that it names cannot be read.
-            StoreUnavailableError: the database does not answer, or lets nobody in.
+                parameter of *dsn*; or a file in *dsn* cannot be read.
+            StoreUnavailableError: the database does not answer, or refuses the login.
         """
         await self._database.connections().open()
 
     async def close(self) -> None:
-        """Close the pool of this event loop, after the transactions that are under way; never the application's."""
+        """Close the store's pool of this event loop after its running transactions. The application's stays open."""
         await self._database.connections().close()
 
     async def versions(self) -> tuple[int, int]:
-        """The version of the schema, 0 if there is none, and the newest one. Makes and changes nothing.
+        """The version of the schema, 0 if there is none, and the newest version. Changes nothing.
 
         Raises:
             StoreUnavailableError: the database does not answer.
@@ -108,10 +108,10 @@ class PostgresStore:
         return await self._database.connections().versions()
 
     async def migrate(self) -> tuple[int, int]:
-        """Bring any released schema to the newest; the versions before and after. Takes the time that it takes.
+        """Bring any released schema to the newest. Returns the versions before and after. There is no timeout.
 
         Raises:
-            ConfigurationError: the schema is not known to this version of the package.
+            ConfigurationError: this version of the package does not know the schema.
             StoreUnavailableError: the database does not answer.
         """
         return await self._database.connections().migrate()
@@ -140,11 +140,11 @@ _UUID_CHARACTERS = 36
 
 
 def _uuid(text: str) -> UUID:
-    """The id that is spelled exactly so; nobody's for anything else, also for another spelling."""
+    """The id with exactly this spelling; an id of no user for any other text."""
     return _parsed(text) if len(text) == _UUID_CHARACTERS else _NOBODY
 
 
-@lru_cache(maxsize=1024)  # of texts of one length, so that nobody fills it with long ones
+@lru_cache(maxsize=1024)  # all texts have one length, so that a client cannot fill it with long ones
 def _parsed(text: str) -> UUID:
     try:
         value = UUID(text)
@@ -171,10 +171,10 @@ class _Database:
         self._loops: dict[asyncio.AbstractEventLoop, Connections] = {}
 
     def connections(self) -> Connections:
-        """Those of the running event loop; those of ended loops are forgotten."""
+        """The connections of the running event loop. Those of ended loops are forgotten."""
         try:
             return self._loops[asyncio.get_running_loop()]
-        except (KeyError, RuntimeError):  # a new loop, or none of asyncio's
+        except (KeyError, RuntimeError):  # a new loop, or no asyncio loop
             return self._new_connections(running_loop())
 
     def _new_connections(self, loop: asyncio.AbstractEventLoop) -> Connections:
@@ -195,13 +195,13 @@ class _Database:
         channel.open()
         fill = cache.begin(now)
         rows = await self._run(sql, values)
-        if rows:  # that there is none is never kept
+        if rows:  # a missing row is never cached
             _keep(cache, fill, key, tuple(rows[0]))
         return rows
 
     async def write(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         if self._settings.session_cache is None:
-            return await self._run(sql, values)  # a statement outside a transaction is one by itself
+            return await self._run(sql, values)  # a statement outside a transaction is its own transaction
         async with self.transaction() as bound:
             return await bound.write(sql, values)
 
@@ -229,7 +229,7 @@ class _Database:
 
     @contextmanager
     def _forgetting(self) -> Iterator["_Changed | None"]:
-        """What is changed in the block is forgotten at once, and at its end: also if the commit got no answer."""
+        """Forget rows that the block changes, at once and again at its end, also if the commit got no answer."""
         channel = self.connections().channel
         if channel is None:
             yield None
@@ -251,7 +251,7 @@ class _Transaction:
         self.connection, self._seconds, self._changed = connection, seconds, changed
 
     async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
-        if self.over:  # the connection may be in the hands of somebody else
+        if self.over:  # another task may already use the connection
             raise ConfigurationError("store: the transaction is over; use the store itself")
         return await fetch(self.connection, sql, values, self._seconds)
 
@@ -262,9 +262,9 @@ class _Transaction:
         return rows
 
     async def finish(self) -> None:
-        """Tell every cache what to forget once this is committed; or just ask for something.
+        """Notify every cache of the changed ids, which takes effect at the commit; or run a query without effect.
 
-        After an error that somebody has swallowed COMMIT would roll back and call it a success.
+        The statement fails if an earlier error was swallowed. Otherwise COMMIT would roll back and report success.
         """
         if self._changed is not None and self._changed.ids:
             self._changed.forget()
@@ -274,7 +274,7 @@ class _Transaction:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["_Transaction"]:
-        """A savepoint, so that what is refused here leaves the rest of the transaction usable."""
+        """A savepoint: an error in it leaves the rest of the transaction usable."""
         async with transaction(self.connection, self._seconds):
             yield self
 
@@ -283,11 +283,11 @@ class _Transaction:
 
 _LOOK_UPS = frozenset({LOAD_SESSION, LOAD_SESSION_BY_ID})
 _LONGEST_TEXT = 4096
-"""Characters; a row with more is not kept, so that there is a bound in bytes too."""
+"""The most characters of a cached row, so that the cache has a bound in bytes too."""
 
 
 def _keep(cache: SessionCache, fill: Fill, key: Key, row: tuple[Any, ...]) -> None:
-    """Keep a row that ``Rows.loaded`` reads, to be forgotten by the id of the session or of the user."""
+    """Cache a row for ``Rows.loaded``. It is forgotten by the id of the session or of the user."""
     if sum(len(value) for value in row if isinstance(value, str)) <= _LONGEST_TEXT:
         session = _ROWS.of(SESSION).read(row)
         ends_at = min(session.idle_expires_at, session.expires_at)
@@ -302,16 +302,16 @@ class _Changed:
         self._cache = cache
 
     def note(self, sql: str, values: Sequence[Any], rows: Sequence[Row]) -> None:
-        """Note the ids that a statement was given: it may have changed these rows. Noting too many is safe.
+        """Note the ids in the values of a statement: it may have changed these rows. Noting too many is safe.
 
-        What was inserted is not noted: that there is no row is never kept. Nor is what was pruned, which had ended: by
-        its clocks, which are judged each time, or by a revocation, which was told of.
+        Inserted rows are not noted, because a missing row is never cached. Pruned rows are not noted either: they had
+        ended by their clocks, which are checked each time, or by a revocation, which was notified.
         """
-        if sql is REVOKE_SESSIONS_BY_SECRET:  # whose ids only the database knows
+        if sql is REVOKE_SESSIONS_BY_SECRET:  # only the database knows the ids
             self.ids.update(_ROWS.of(SESSION).read(row).id for row in rows)
         elif not sql.lstrip().startswith("INSERT"):
             self.ids.update(str(value) for value in values if isinstance(value, UUID))
 
     def forget(self) -> None:
-        """Forget it in this process, without waiting to be told."""
+        """Forget these rows in this process, without waiting for the notification."""
         self._cache.forget(self.ids)

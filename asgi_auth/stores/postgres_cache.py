@@ -1,7 +1,7 @@
-"""Cached session look-ups of ``PostgresStore``, in two parts: the cache, and the channel that says what to forget.
+"""Cached session look-ups of ``PostgresStore``, in two parts: the cache, and the channel for revocations.
 
-The guarantee is the cache's alone: a row is used for less than the bound, counted from the instant at which its query
-was begun. The channel only shortens that, and switches the cache off while it cannot; nothing depends on what arrives.
+The cache alone gives the guarantee: a row is used for less than the bound, counted from the start of its query. The
+channel only shortens this time, and switches the cache off while it does not work. The guarantee does not depend on it.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ logger = logging.getLogger("asgi_auth")
 # --- the cache -------------------------------------------------------------------------------------------------------
 
 SIZE = 10_000
-"""How many rows are kept, and how many ids of forgotten ones: some 20 MB at most, but for rows with extra fields."""
+"""The most rows, and the most ids of forgotten rows: about 20 MB, or more if rows have extra fields."""
 
 Key = tuple[Any, ...]
-"""How a row is asked for: the kind of user, and the hash of a secret or an id."""
+"""The key of a row: the kind of user, and the hash of a secret or an id."""
 
 
 class Fill(NamedTuple):
-    """A query about to be made: what must not have happened meanwhile, and from when its row's time counts."""
+    """The state of the cache before a query: its generation, and the time from which the bound of the row counts."""
 
     generation: int
     begun: float
@@ -47,27 +47,27 @@ class _Entry:
 
 
 class SessionCache:
-    """The rows of live sessions, each for less than *bound*, and only while it is trusted. Knows no database.
+    """The rows of live sessions, each for less than *bound*, and only while it is trusted. It uses no database.
 
-    A row is an immutable value. The caller makes records of its own from it.
+    A row is an immutable value. The caller makes its own records from it.
     """
 
     def __init__(self, bound: timedelta, *, clock: Callable[[], float], size: int = SIZE) -> None:
         self.bound, self.clock, self._size = bound.total_seconds(), clock, size
         self._until = bound
         self._trusted_since = float("-inf")
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()  # used last comes last
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()  # the last used is the last
         self._keys: dict[str, set[Key]] = {}
         self._generation = self._oldest = 0
         self._forgotten: dict[str, int] = {}
 
     @property
     def trusted(self) -> bool:
-        """Whether somebody would tell of changes: so it was shown less than the bound ago."""
+        """Whether notifications arrive: the last proof of that is younger than the bound."""
         return self.clock() - self._trusted_since < self.bound
 
     def find(self, key: Key, now: datetime) -> Row | None:
-        """The row under *key* if it is still good at *now*, by both clocks and by the ends of the session itself."""
+        """The row of *key* if it is valid at *now*: by both clocks, and by the ends of the session itself."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -80,11 +80,11 @@ class SessionCache:
         return entry.row
 
     def begin(self, now: datetime) -> Fill:
-        """Note that a query is about to be made, before anything of it is done."""
+        """Return the state of the cache. Called before any step of the query."""
         return Fill(self._generation, self.clock(), now)
 
     def keep(self, fill: Fill, key: Key, row: Row, *, ids: tuple[str, ...], ends_at: datetime) -> None:
-        """Keep what the query has found, unless any of *ids*, or everything, was forgotten since it was begun."""
+        """Cache the result of the query, unless any of *ids*, or everything, was forgotten since its start."""
         changed = max(self._oldest, *(self._forgotten.get(name, 0) for name in ids))
         if changed > fill.generation or not self.trusted:
             return
@@ -96,10 +96,10 @@ class SessionCache:
             self._drop(next(iter(self._entries)))
 
     def forget(self, ids: Iterable[str]) -> None:
-        """Forget the rows that have any of *ids*, also those whose query is under way."""
+        """Forget the rows that have any of *ids*, also rows whose query is still running."""
         for name in ids:
             self._generation += 1
-            self._forgotten.pop(name, None)  # to the end, with the youngest
+            self._forgotten.pop(name, None)  # moves it to the end, to the youngest
             self._forgotten[name] = self._generation
             if len(self._forgotten) > self._size:
                 self._oldest = self._forgotten.pop(next(iter(self._forgotten)))
@@ -107,13 +107,13 @@ class SessionCache:
                 self._drop(key)
 
     def trust(self, since: float) -> None:
-        """Changes that were committed after *since* have been told of, or will be."""
-        if not self.trusted:  # what was changed before that may have been told to nobody
+        """Trust the cache: changes that were committed after *since* have been notified, or will be."""
+        if not self.trusted:  # notifications of earlier changes may be lost
             self._clear()
         self._trusted_since = since
 
     def distrust(self) -> None:
-        """Forget everything, and keep nothing until there is trust again."""
+        """Forget everything, and cache nothing until ``trust`` is called again."""
         self._trusted_since = float("-inf")
         self._clear()
 
@@ -134,30 +134,30 @@ class SessionCache:
 # --- the channel -----------------------------------------------------------------------------------------------------
 
 CHANNEL = "asgi_auth"
-"""Where the ids of what was changed are told, one each time. It is the same for every schema of the database: to forget
-the row of somebody else's application is to forget nothing."""
+"""The channel for changed ids, one in each notification. All schemas of the database share it: the ids of another
+application are not in this cache."""
 NOTIFY = "SELECT pg_notify($1, told) FROM unnest($2::text[]) AS told"
 
 _LONGEST_REST = 30.0
-"""Seconds between two tries to listen: half the longest bound."""
+"""The longest time between two tries to listen, in seconds: half the longest bound."""
 
 Heard = Callable[[Any, int, str, Any], None]
 Listen = Callable[[Sequence[str], Heard], AbstractAsyncContextManager[asyncio.Event]]
-"""Hand what is told on these channels to a function, for the block; the event: the connection has ended."""
+"""Pass the notifications on these channels to a function, for the block. The event is set when the connection ends."""
 
 
 async def pause(seconds: float, ended: asyncio.Event) -> None:
-    """Wait so long, or until *ended*."""
+    """Wait for *seconds*, or until *ended* is set."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await ended.wait()
 
 
 class Channel:
-    """Hears what the cache must forget, and shows that it would: every half bound it tells itself something.
+    """Receives the ids that the cache must forget. Every half bound it sends itself a beat, to prove that it receives.
 
-    That is told through another connection, the way on which changes are told. As a connection hears in the order of
-    the commits, whoever hears a beat has heard of all that was committed before.
+    The beat is sent through another connection, as changes are. A connection receives notifications in the order of the
+    commits. Once it has received a beat, it has received all changes that were committed before.
     """
 
     def __init__(self, cache: SessionCache, *, listen: Listen, tell: Callable[[str, str], Any]) -> None:
@@ -171,13 +171,13 @@ class Channel:
         self._lost = False
 
     def open(self) -> None:
-        """Listen from now on, if nobody does. The first look-up asks for it: a script that makes none needs none."""
+        """Start to listen, if no task does. The first look-up calls it: a script without look-ups has no listener."""
         if self._task is None or self._task.done():
-            # Not in the context of the request that happens to be the first: it would be kept as long as the task.
+            # Not in the context of the first request, because the task would keep that context alive.
             self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Stop to listen, and distrust the cache."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -215,7 +215,7 @@ class Channel:
             self._lost = False
 
     def _distrust(self) -> None:
-        self._beat = None  # that of a connection just given up may still be handed on, and nobody listens any more
+        self._beat = None  # a late beat of the closed connection must not restore the trust
         self.cache.distrust()
 
     def _lose(self, reason: str) -> None:

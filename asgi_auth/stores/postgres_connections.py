@@ -1,4 +1,4 @@
-"""The connections of ``PostgresStore``: a pool for each event loop, and every wait for the database bounded."""
+"""The connections of ``PostgresStore``: a pool for each event loop. Every wait for the database is bounded."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How the database is reached: by *address* or *shared*; a cache listens at *listen*."""
+    """How to connect: by *address* or the pool *shared*. A cache listens at *listen*."""
 
     address: Address | None
     shared: Callable[[], Pool] | None
@@ -44,7 +44,7 @@ class Settings:
 
 _READ_COMMITTED = {"default_transaction_isolation": "read committed"}
 _REFUSED = (asyncpg.ProtocolViolationError, asyncpg.FeatureNotSupportedError)
-"""What PgBouncer, or Amazon's RDS Proxy, answers to a setting that it does not know."""
+"""The errors of PgBouncer and Amazon's RDS Proxy for an unknown setting."""
 _SETTING_REFUSED = (
     asyncpg.UndefinedObjectError,
     asyncpg.InvalidParameterValueError,
@@ -53,17 +53,17 @@ _SETTING_REFUSED = (
     asyncpg.PostgresSyntaxError,
     *_REFUSED,
 )
-"""What a server answers to a setting that it does not know, or whose value it does not take."""
+"""The errors of a server for an unknown setting, or for an invalid value."""
 
 
 async def _connect(address: Address, _: None = None, **options: Any) -> Any:
-    """As ``asyncpg.connect``; statements outside a transaction are READ COMMITTED, whatever the database's default.
+    """As ``asyncpg.connect``, but statements outside a transaction are READ COMMITTED for any default of the database.
 
-    It is asked for at the start of the connection, not by SET: in a pooler SET would change a connection that others
-    use as well. A pooler that refuses the setting, or ignores it, leaves the database's default.
+    The isolation is set at the start of the connection, not by SET: in a pooler SET would change a connection of other
+    clients too. If a pooler refuses or ignores the setting, the database's default stays.
 
     Raises:
-        ConfigurationError: the address is at fault, as far as can be told.
+        ConfigurationError: the error is known to come from the address.
     """
     if address.system_roots:
         options["ssl"] = ssl.create_default_context()
@@ -82,7 +82,7 @@ async def _connect(address: Address, _: None = None, **options: Any) -> Any:
 
 
 def _fault_of(address: Address, error: BaseException) -> str | None:
-    """What is wrong with the address, without a value of it; None: nothing that can be told."""
+    """The problem of the address, without its values; None if no problem is known."""
     if isinstance(error, ValueError):
         return ": sslmode=verify-… needs sslrootcert" if address.needs_roots else " cannot be read"
     if isinstance(error, OSError):
@@ -93,22 +93,22 @@ def _fault_of(address: Address, error: BaseException) -> str | None:
 
 
 def _set_options(connection: Any, address: Address) -> None:
-    sock = connection._transport.get_extra_info("socket")  # asyncpg has no other way to it
+    sock = connection._transport.get_extra_info("socket")  # asyncpg has no other access to it
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         for option in address.socket_options:
             sock.setsockopt(*option)
 
 
 async def _check_isolation(connection: Any) -> None:
-    async with transaction(connection, None, isolation="read_committed"):  # a pooler hands it to one server as a whole
+    async with transaction(connection, None, isolation="read_committed"):  # a pooler gives a transaction one server
         refuse_other_isolation("PostgresStore", await connection.fetchval(DEFAULT_ISOLATION))
 
 
 class Connections:
-    """The connections of one event loop, on a database whose schema is seen to be the newest.
+    """The connections of one event loop, on a database whose schema was checked.
 
-    Those of the store's own pool are kept from one use to the next: to hand one back to asyncpg's pool and to ask for
-    it again would double the cost of a look-up. Nobody waits for the pool while one lies here.
+    Connections of the store's own pool are kept between two uses: returning one to asyncpg's pool and taking it again
+    would double the cost of a look-up. No caller waits for the pool while a connection is kept here.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -124,12 +124,12 @@ class Connections:
             self.channel = Channel(cache, listen=self._listen, tell=self._tell)
 
     async def open(self) -> None:
-        """Make the pool if there is none, and in an empty database the schema."""
+        """Make the pool if there is none. In an empty database, make the schema."""
         async with answered(self._settings.seconds):
             await self._opened()
 
     async def close(self) -> None:
-        """Close the store's own pool; leave the application's."""
+        """Close the store's own pool. The application's pool stays open."""
         if self.channel is not None:
             await self.channel.close()
         async with self._turn:
@@ -165,19 +165,19 @@ class Connections:
                 self._waiting -= 1
 
     def keep(self, pool: Pool, connection: Any) -> bool:
-        """Keep a sound connection for the next use; False if it must go back to its pool."""
+        """Keep a working connection for the next use. Returns False if it must be returned to its pool."""
         kept = self._settings.shared is None and not self._waiting and pool is self._ready
         if kept:
             self._idle.append((pool, connection))
         return kept
 
     async def give_back(self, pool: Pool, connection: Any) -> None:
-        """To the pool, which ends what is under way. That the connection is broken is no failure of what was done."""
+        """Return a connection to the pool, which ends its work. A broken connection does not fail the finished act."""
         with suppress(*FAILURES):
-            await pool.release(connection, timeout=GRACE)  # after which the pool cuts it off
+            await pool.release(connection, timeout=GRACE)  # the pool closes it after this time
 
     async def _opened(self) -> Pool:
-        """The pool. Callers that wait for another one's try have no more time for that than for a try of their own."""
+        """The pool. A caller that waits for another caller's try waits no longer than for its own try."""
         shared = self._settings.shared
         while self._ready is None or (shared is not None and shared() is not self._ready):
             async with self._turn:
@@ -186,7 +186,7 @@ class Connections:
 
     async def _open(self) -> None:
         if self._ready is not None and self._settings.shared is None:
-            return  # somebody else has opened it meanwhile
+            return  # another task has opened it meanwhile
         pool = await self._pool()
         try:
             async with self._borrowed(pool) as connection:
@@ -199,7 +199,7 @@ class Connections:
 
     @asynccontextmanager
     async def _borrowed(self, pool: Pool) -> AsyncIterator[Any]:
-        """A connection that is not kept; the pool's own context manager waits for as long as the server likes."""
+        """A connection that is not kept. The pool's own context manager has no timeout for the server."""
         connection = await pool.acquire()
         try:
             yield connection
@@ -220,7 +220,7 @@ class Connections:
 
     @asynccontextmanager
     async def _listen(self, channels: Sequence[str], hear: Heard) -> AsyncIterator[asyncio.Event]:
-        """As ``postgres_cache.Listen``, on a connection of its own: while a pool's is held, it cannot be closed."""
+        """As ``postgres_cache.Listen``, on its own connection: holding one of the pool would block closing the pool."""
         ended = asyncio.Event()
         async with answered(self._settings.seconds):
             connection = await _connect(cast("Address", self._settings.listen))
@@ -231,7 +231,7 @@ class Connections:
                     await connection.add_listener(channel, hear)
             yield ended
         finally:
-            connection.terminate()  # it may be that nobody answers any more
+            connection.terminate()  # the server may not answer any more
 
     async def _tell(self, channel: str, text: str) -> None:
         async with self.connection() as connection:
@@ -239,7 +239,7 @@ class Connections:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[Any]:
-        """A connection whose statements may take their time, where that is for us to say."""
+        """A connection whose statements have no timeout, if it is the store's own."""
         settings = self._settings
         async with AsyncExitStack() as stack:
             async with answered(settings.seconds):
@@ -254,7 +254,7 @@ class Connections:
 
 
 class _Lent:
-    """A connection for a block. Each look-up has one, and a generator's context manager costs several times as much."""
+    """A connection for a block. Each look-up uses one; a generator as context manager costs several times as much."""
 
     __slots__ = ("_connection", "_connections", "_pool", "_until")
 
@@ -263,7 +263,7 @@ class _Lent:
 
     @property
     def seconds(self) -> float:
-        """What is left of the time for the connection and the first answer together."""
+        """The remaining time for the connection and the first answer together."""
         return self._until - time.monotonic()
 
     async def __aenter__(self) -> Any:
@@ -283,12 +283,12 @@ def _is_open(connection: Any) -> bool:
 
 
 async def _end(connection: Any) -> None:
-    with suppress(*FAILURES):  # it is cut off instead
+    with suppress(*FAILURES):  # the connection is terminated instead
         await connection.close(timeout=GRACE)
 
 
 async def _pool_of_its_own(settings: Settings, idle: list[tuple[Pool, Any]]) -> AsyncGenerator[Pool, None]:
-    """A pool that is closed with this generator; an event loop that ends closes the generators that are left."""
+    """A pool that is closed with this generator. An event loop closes its remaining generators when it ends."""
     address = cast("Address", settings.address)
     pool = await asyncpg.create_pool(
         connect=partial(_connect, address),
@@ -310,8 +310,8 @@ async def _pool_of_its_own(settings: Settings, idle: list[tuple[Pool, Any]]) -> 
                     await pool.close()
         finally:
             idle.clear()
-            pool.terminate()  # whatever is left, also if this was cancelled
+            pool.terminate()  # the remaining connections, also after a cancellation
 
 
 async def _leave(connection: Any) -> None:
-    """Nothing that the store does leaves a trace in a connection; to reset it would be one more round trip."""
+    """Do nothing. The store leaves no state in a connection, and a reset would be one more round trip."""

@@ -1,8 +1,8 @@
-"""The address of a PostgreSQL server: each parameter is taken, translated, or refused by name. No value is quoted.
+"""The address of a PostgreSQL server. Each parameter is passed on, translated, or refused by name. No value is quoted.
 
-What asyncpg knows is left to it (libpq's documentation, "Parameter Key Words", has the meanings). What it does not know
-it would send to the server as a setting of the session, and every connection would be refused. So parameters of other
-clients are handled here. Any other name may be a setting of the server; only the server knows, at the first connection.
+asyncpg handles the parameters that it knows (libpq's documentation, "Parameter Key Words", has the meanings). It sends
+others to the server as settings of the session, and the server would refuse every connection. Therefore this module
+handles parameters of other clients. Any other name may be a setting of the server; the first connection shows it.
 """
 
 import re
@@ -16,14 +16,14 @@ from asgi_auth.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """An address, as asyncpg can read it, and what it says beyond that.
+    """An address that asyncpg can read, and the parameters that asyncpg does not support.
 
     Attributes:
-        option: Which parameter of the store it was given as.
-        dsn: The address without what asyncpg does not know.
+        option: The parameter of the store that has this address.
+        dsn: The address without parameters that asyncpg does not know.
         connect_seconds: How long a connection may take, if that is limited.
-        behind_pooler: Whether a pooler without prepared statements is in between.
-        system_roots: Whether the certificates of the system decide, and the name of the host.
+        behind_pooler: Whether there is a pooler without prepared statements.
+        system_roots: Whether the server's certificate is checked by the system's certificates and the name of the host.
         needs_roots: Whether the server's certificate is checked by a file that *dsn* does not name.
         socket_options: Options of TCP connections, as ``setsockopt`` takes them.
         settings: The names that are sent to the server as settings of the session.
@@ -41,23 +41,23 @@ class Address:
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def refused_setting(self, text: str) -> str | None:
-        """The setting of this address that the text of a server's error names."""
+        """The setting of this address that a server's error names."""
         words = re.findall(r"[\w.]+", text)
         return next((name for name in sorted(self.settings) if name in words), None)
 
 
 def read_dsn(option: str, dsn: str) -> Address:
-    """Read the address that was given as *option*.
+    """Read the address in the parameter *option*.
 
     Raises:
-        ConfigurationError: it is no address, or has a parameter that cannot be done as it says; the message names it.
+        ConfigurationError: the address is invalid, or a parameter is not supported; the message names it.
     """
     if not dsn.startswith(("postgresql://", "postgres://")):
         raise ConfigurationError(f"PostgresStore: {option} must begin with postgresql://")
     try:
         parts = urlsplit(dsn)
         given = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
-    except ValueError:  # which has parts of it
+    except ValueError:  # its text may quote the address
         raise ConfigurationError(f"PostgresStore: {option} cannot be read") from None
     for name, value in given.items():
         if (reason := _reason_against(name, value)) is not None:
@@ -73,7 +73,7 @@ def read_dsn(option: str, dsn: str) -> Address:
     return Address(
         option=option,
         dsn=parts._replace(query=urlencode(kept)).geturl(),
-        connect_seconds=timeout if timeout > 0 else None,  # libpq: 0 and less is no limit
+        connect_seconds=timeout if timeout > 0 else None,  # libpq: 0 or less means no limit
         behind_pooler=given.get("pgbouncer") == "true",
         system_roots=system_roots,
         needs_roots=kept.get("sslmode", "").startswith("verify-") and "sslrootcert" not in kept,
@@ -111,7 +111,7 @@ _SOCKET_OPTIONS: Mapping[str, str] = {
 _NUMBERS = frozenset({"connect_timeout", *_SOCKET_OPTIONS})
 
 _DONE_ANYWAY: Mapping[str, tuple[frozenset[str], str]] = {
-    # The values that ask for no more than asyncpg does, and what to do in place of any other.
+    # The values that asyncpg supports, and the remedy for any other value.
     "channel_binding": (
         frozenset({"disable", "prefer"}),
         "asks for what asyncpg does not support: leave it out, and give sslmode=verify-full with sslrootcert, which "
@@ -139,20 +139,20 @@ _REFUSED: Mapping[str, str] = {
     "replication": "makes no connection for statements: leave it out",
     "hostaddr": "is not supported by asyncpg: give the address as host",
     "requiressl": "is not supported by asyncpg: use sslmode=require",
-    # Of other clients, for which a company hands out addresses as well.
+    # Parameters of other clients. Providers also give out addresses for those.
     **dict.fromkeys(("ssl", "sslaccept", "sslidentity"), "is a parameter of another client: use sslmode"),
     **dict.fromkeys(("schema", "currentSchema"), "is a parameter of another client: use search_path"),
     **dict.fromkeys(
         ("connection_limit", "pool_size", "pool", "max_connections"),
-        "is no part of an address: use max_connections of PostgresStore",
+        "is not part of an address: use max_connections of PostgresStore",
     ),
     **dict.fromkeys(
         ("pool_timeout", "socket_timeout", "command_timeout", "timeout"),
-        "is no part of an address: use timeout of PostgresStore",
+        "is not part of an address: use timeout of PostgresStore",
     ),
     **dict.fromkeys(
         ("statement_cache_size", "prepared_statement_cache_size", "prepared_statements"),
-        "is no part of an address: use statement_cache_size of PostgresStore",
+        "is not part of an address: use statement_cache_size of PostgresStore",
     ),
 }
 
@@ -174,15 +174,15 @@ def _reason_against(name: str, value: str) -> str | None:
 
 
 def _check_system_roots(option: str, given: Mapping[str, str]) -> None:
-    if given.get("sslmode") != "verify-full":  # as libpq has it: anybody can have a certificate of some name
+    if given.get("sslmode") != "verify-full":  # as in libpq: anybody can get a certificate for some name
         raise ConfigurationError(f"PostgresStore: {option}: sslrootcert=system needs sslmode=verify-full")
     others = sorted(_CONTEXT.intersection(given))
-    if others:  # asyncpg reads them only where it makes the TLS context
+    if others:  # asyncpg reads them only if it makes the TLS context
         raise ConfigurationError(f"PostgresStore: {option}: {others[0]} cannot be combined with sslrootcert=system")
 
 
 def _socket_options(given: Mapping[str, str]) -> tuple[tuple[int, int, int], ...]:
-    """As libpq has it: keepalives=0 switches off what the others say, and 0 or less is what the system does anyway."""
+    """As in libpq: keepalives=0 switches the others off, and 0 or less means the system's default."""
     alive = [name for name in given if name.startswith("keepalives")]
     if given.get("keepalives") == "0":
         given = {name: value for name, value in given.items() if name not in alive}
@@ -194,5 +194,5 @@ def _socket_options(given: Mapping[str, str]) -> tuple[tuple[int, int, int], ...
 
 
 def _named_in(options: str) -> list[str]:
-    """The settings in ``-c name=value``, and what providers put there."""
+    """The names of the settings in ``-c name=value``, also those that providers put there."""
     return re.findall(r"([A-Za-z_][\w.]*)=", options)

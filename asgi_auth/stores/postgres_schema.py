@@ -1,4 +1,4 @@
-"""The schema in a PostgreSQL database: made once, brought forward, however many processes start at the same time."""
+"""The schema in a PostgreSQL database. It is made and migrated once, even if many processes start at the same time."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ import asyncpg
 from asgi_auth.stores import schema
 from asgi_auth.stores.postgres_waits import transaction
 
-# What a process is told that makes the schema while another one does; on the next try it finds that one's.
+# The errors of a process that makes the schema while another one does. Its next try finds the other one's schema.
 _RACED = (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.SerializationError)
 _TRIES = 5
 
 
 async def version(connection: Any) -> int:
-    """The version of the schema; 0 where there is none, -1 where it cannot be told."""
+    """The version of the schema; 0 if there is none, -1 if it cannot be read."""
     async with transaction(connection, None, isolation="read_committed"):
         return await _version(connection)
 
@@ -31,10 +31,10 @@ async def _version(connection: Any, *, lock: bool = False) -> int:
 
 
 async def ensure(connection: Any) -> None:
-    """Make the newest schema where there is none; refuse every other one.
+    """Make the newest schema if there is none. Refuse any other version.
 
     Raises:
-        ConfigurationError: the schema is older than this package, or not known to it.
+        ConfigurationError: the schema is older than this package, or unknown.
     """
     if await version(connection) == 0:
         await upgrade(connection)
@@ -42,10 +42,10 @@ async def ensure(connection: Any) -> None:
 
 
 async def upgrade(connection: Any) -> tuple[int, int]:
-    """Bring any released schema to the newest in one transaction; the versions before and after.
+    """Bring any released schema to the newest in one transaction. Returns the versions before and after.
 
     Raises:
-        ConfigurationError: the schema is not known to this package.
+        ConfigurationError: this package does not know the schema.
     """
     for _ in range(_TRIES - 1):
         try:
@@ -58,13 +58,13 @@ async def upgrade(connection: Any) -> tuple[int, int]:
 async def _upgrade(connection: Any) -> tuple[int, int]:
     newest = len(schema.steps("postgres"))
     async with transaction(connection, None, isolation="read_committed"):
-        # The row is held while the tables change; where there is none yet, the first table can be made only once.
+        # The row is locked while the tables change. If there is none yet, the first table can be made only once.
         before = await _version(connection, lock=True)
         schema.refuse_unknown(before, newest)
         for statement in (statement for step in schema.steps("postgres")[before:] for statement in step):
             await connection.execute(statement)
         if before == 0:
             await connection.execute("INSERT INTO asgi_auth_schema (version) VALUES ($1)", newest)
-        else:  # never deleted and made anew: whoever waits for the row would find none
+        else:  # never deleted and inserted again: a process that waits for the row would find none
             await connection.execute("UPDATE asgi_auth_schema SET version = $1", newest)
     return before, newest

@@ -1,4 +1,4 @@
-"""Waits for PostgreSQL, each of them bounded: for an answer, and for what is left to do after a failure."""
+"""Bounded waits for PostgreSQL: for an answer, and for the cleanup after a failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -12,17 +12,17 @@ from asgi_auth.stores.columns import Row
 from asgi_auth.stores.executor import ConflictError
 
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""What the driver raises when the database fails; OSError includes TimeoutError."""
+"""The exceptions of the driver when the database fails. OSError includes TimeoutError."""
 
 GRACE = 1.0
-"""Seconds for what the caller of a failed act still waits for: that the server ends its statement and rolls back.
+"""Seconds that the caller of a failed act still waits, while the server ends its statement and rolls back.
 
-The answer is known by then, so this is not the time for an answer once more. A connection that takes longer is cut off.
+The result is already known, so this is shorter than a timeout for an answer. A slower connection is terminated.
 """
 
 
 def _unavailable(error: BaseException) -> StoreUnavailableError:
-    """What the database says without its text, which quotes values."""
+    """The error of the database without its text, which quotes values."""
     if isinstance(error, asyncpg.IntegrityConstraintViolationError):
         return ConflictError(f"postgres: {type(error).__name__}: {error.constraint_name}")
     return StoreUnavailableError(f"postgres: {type(error).__name__}")
@@ -30,7 +30,7 @@ def _unavailable(error: BaseException) -> StoreUnavailableError:
 
 @asynccontextmanager
 async def answered(seconds: float | None) -> AsyncIterator[None]:
-    """StoreUnavailableError for a block that the database fails, or that takes longer."""
+    """Raises StoreUnavailableError if the database fails in the block, or if the block takes longer."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -39,7 +39,7 @@ async def answered(seconds: float | None) -> AsyncIterator[None]:
 
 
 async def fetch(connection: Any, sql: str, values: Sequence[Any], seconds: float) -> Sequence[Row]:
-    """The rows of a statement; StoreUnavailableError or ConflictError for what the database says."""
+    """The rows of a statement. Raises ConflictError or StoreUnavailableError for an error of the database."""
     try:
         rows: Sequence[Row] = await connection.fetch(sql, *values, timeout=seconds)
     except FAILURES as exc:
@@ -49,12 +49,12 @@ async def fetch(connection: Any, sql: str, values: Sequence[Any], seconds: float
 
 @asynccontextmanager
 async def transaction(connection: Any, seconds: float | None, **options: Any) -> AsyncIterator[None]:
-    """The block in a transaction, or inside one in a savepoint. What the block raises is passed on as it is.
+    """Run the block in a transaction, or in a savepoint of one. Exceptions of the block are raised unchanged.
 
     Args:
         connection: An asyncpg connection, or one of a pool.
-        seconds: How long to wait for the answer to BEGIN, and to COMMIT. None: as long as it takes.
-        options: As ``connection.transaction`` takes them.
+        seconds: How long to wait for the answer to BEGIN, and to COMMIT. None: no timeout.
+        options: The options of ``connection.transaction``.
     """
     begun = connection.transaction(**options)
     async with answered(seconds):
@@ -73,6 +73,6 @@ async def transaction(connection: Any, seconds: float | None, **options: Any) ->
 
 
 def cut_off(connection: Any) -> None:
-    """End a connection without a word to the server, which rolls back what is under way once it notices."""
-    with suppress(asyncpg.InterfaceError):  # it has ended, and the pool has taken it back
+    """End a connection without a message to the server. The server rolls back when it notices."""
+    with suppress(asyncpg.InterfaceError):  # it has ended, and the pool has it again
         connection.terminate()

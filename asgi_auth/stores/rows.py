@@ -1,4 +1,4 @@
-"""Records from rows, and rows from records, as a database keeps them."""
+"""Converts rows to records, and records to rows."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -12,9 +12,9 @@ from asgi_auth.types import User
 R = TypeVar("R")
 
 FOUND = f"{USER.selected('u', confirmed_at='a')}, {ACCOUNT.selected('a')}"
-"""What ``Rows.found`` reads: of the users ``u`` and their accounts ``a``."""
+"""The columns that ``Rows.found`` reads: of the users ``u`` and their accounts ``a``."""
 LOADED = f"{SESSION.selected('asgi_auth_sessions')}, {USER.selected('u', confirmed_at='a')}"
-"""What ``Rows.loaded`` reads, likewise."""
+"""The columns that ``Rows.loaded`` reads."""
 _DATA = SESSION.width + USER.position("data")
 
 
@@ -35,12 +35,12 @@ class Records(Generic[R]):
         return tuple(write(getattr(record, field)) for field, write in self._writers.items())
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Some fields of a record, by name, as they are stored."""
+        """The stored values of some fields of a record, by name."""
         return {field: self._writers[field](value) for field, value in values.items()}
 
 
 class Rows:
-    """Records from rows, as a ``Codec`` has it."""
+    """Records from rows, converted by a ``Codec``."""
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
@@ -48,7 +48,7 @@ class Rows:
         self._session, self._user = SESSION.reader(codec), USER.reader(codec)
         self._account_of_found = ACCOUNT.reader(codec, start=USER.width)
         self._user_of_loaded = USER.reader(codec, start=SESSION.width)
-        # Most requests read the very row that the request before has read; to compare it is cheaper than to decode it.
+        # Most requests read the same row as the request before. Comparing it is cheaper than decoding it.
         self._remembered = lru_cache(maxsize=1024)(self._loaded)
 
     def of(self, columns: Columns[R]) -> Records[R]:
@@ -62,15 +62,15 @@ class Rows:
         return Found(self._user(row), self._account_of_found(row))
 
     def loaded(self, row: Row) -> Loaded[User]:
-        """The row of ``LOADED``; equal rows may give the same values, which nobody can alter."""
+        """The row of ``LOADED``. Equal rows may return the same object, which is immutable."""
         data: str = row[_DATA]
         if data.count("{") == 1 and "[" not in data:
             return self._remembered(tuple(row))
-        return self._loaded(row)  # nested values can be altered: everybody gets their own
+        return self._loaded(row)  # nested values are mutable: each caller gets its own
 
     def _loaded(self, row: Row) -> Loaded[User]:
         return Loaded(self._session(row), self._user_of_loaded(row))
 
 
 TEXT_ROWS = Rows(Codec(micros, instant, str, str, str, str))
-"""Where there are numbers and text only: instants are whole microseconds since the epoch, exact and ordered."""
+"""For databases with numbers and text only: instants are whole microseconds since the epoch, exact and ordered."""

@@ -1,4 +1,4 @@
-"""Every capability in SQL together, over a small executor."""
+"""All capabilities in SQL, over an executor."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

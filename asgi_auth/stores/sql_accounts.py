@@ -1,4 +1,4 @@
-"""``AccountStore`` in SQL that every database answers alike."""
+"""``AccountStore`` in SQL for every database."""
 # ruff: noqa: S608  # the statements are put together from constants of this package; values are always parameters
 
 from collections.abc import Mapping, Sequence

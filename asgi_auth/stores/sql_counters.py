@@ -1,4 +1,4 @@
-"""``CounterStore`` in SQL that every database answers alike: however many count at once, none is lost."""
+"""``CounterStore`` in SQL for every database. No count is lost, even if many requests count at once."""
 # ruff: noqa: S608  # the statements are put together from constants of this package; values are always parameters
 
 from datetime import datetime

@@ -1,7 +1,7 @@
-"""``InvitationStore`` in SQL that every database answers alike.
+"""``InvitationStore`` in SQL for every database.
 
-Whatever two requests can race for is one guarded statement: the second one waits, finds the row as the first has left
-it, and misses.
+If two requests can race, one guarded statement decides: the second request waits, sees the row that the first one has
+changed, and changes nothing.
 """
 # ruff: noqa: S608  # the statements are put together from constants of this file; values are always parameters
 
@@ -22,7 +22,7 @@ _RETURNED = INVITATION.selected()
 
 
 class Pending(NamedTuple):
-    """The statements that go by the unique index of what is pending for an address in a scope."""
+    """The statements that use the unique index of pending invitations for an address in a scope."""
 
     replace_expired: str
     insert: str
@@ -30,7 +30,7 @@ class Pending(NamedTuple):
 
 
 def pending_statements(in_scope: str, unique: str) -> Pending:
-    """The statements where *in_scope* compares the scope with ``$2``, and *unique* is the target of a conflict."""
+    """The statements in which *in_scope* compares the scope with ``$2``, and *unique* is the target of a conflict."""
     pending = f"subject_name = $1 AND {in_scope} AND email_key = $3 AND status = 'pending'"
     return Pending(
         f"{_EXPIRED} {pending} AND expires_at <= $4",
@@ -42,7 +42,7 @@ RETURNING 1""",
     )
 
 
-# As the unique index has it: no two nulls are equal to a database, but two invitations without a scope are in the same.
+# As in the unique index: to a database two nulls are never equal, but two invitations without a scope have the same.
 _SCOPE = "coalesce('=' || scope, '')"
 REPLACE_EXPIRED_INVITATION, INSERT_INVITATION, FIND_INVITATION = PENDING = pending_statements(
     f"{_SCOPE} = $2", f"(subject_name, {_SCOPE}, email_key) WHERE status = 'pending'"
@@ -90,7 +90,7 @@ def _list(filters: Sequence[str], after: bool) -> str:
 
 
 _FILTERS = ("inviter_id", "scope", "status")
-# One statement for each set of filters, each with an index to walk: `$2 IS NULL OR …` would read everything.
+# One statement for each set of filters, so that each uses an index. `$2 IS NULL OR …` would read all rows.
 LIST_INVITATIONS = {
     (*chosen, after): _list([column for column, wanted in zip(_FILTERS, chosen, strict=True) if wanted], after)
     for *chosen, after in product((False, True), repeat=4)

@@ -1,4 +1,4 @@
-"""``SessionStore`` in SQL that every database answers alike."""
+"""``SessionStore`` in SQL for every database."""
 # ruff: noqa: S608  # the statements are put together from constants of this package; values are always parameters
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ JOIN asgi_auth_users u ON u.subject_name = a.subject_name AND u.id = a.user_id
 WHERE asgi_auth_sessions.subject_name = $1 AND {_LIVE} AND """
 LOAD_SESSION = _LOAD + "asgi_auth_sessions.secret_hash = $2"
 LOAD_SESSION_BY_ID = _LOAD + "asgi_auth_sessions.id = $2"
-# Such hints are for SQLite, which without statistics assumes that few rows share a subject, and would read everybody's
-# sessions.
+# Such hints are for SQLite. Without statistics it assumes that few rows share a subject, and would read the sessions of
+# all users.
 _BY_USER = "/* INDEXED BY asgi_auth_sessions_user_id */"
 LIST_SESSIONS = f"""
 SELECT {_RETURNED} FROM asgi_auth_sessions {_BY_USER} JOIN asgi_auth_accounts a ON {_THEIR_ACCOUNT}
 WHERE asgi_auth_sessions.subject_name = $1 AND asgi_auth_sessions.user_id = $2 AND {_LIVE}
 ORDER BY asgi_auth_sessions.last_seen_at DESC, asgi_auth_sessions.created_at DESC, asgi_auth_sessions.id"""
-# A session of a user who is gone by now is not kept: it would be as dead as one with an old stamp.
+# A session of a deleted user is not stored. It would be as invalid as one with an old stamp.
 INSERT_SESSION = f"""
 INSERT INTO asgi_auth_sessions (subject_name, secret_hash, {SESSION.listed})
 SELECT $1::text, $2::bytea, {SESSION.values_of_account(3)}
@@ -44,17 +44,17 @@ UPDATE asgi_auth_sessions SET
 WHERE subject_name = $1 AND id = $2 AND revoked_at IS NULL AND idle_expires_at > $3 AND expires_at > $3"""
 RESTAMP_SESSION = """
 UPDATE asgi_auth_sessions SET stamp = $3 WHERE subject_name = $1 AND id = $2 AND revoked_at IS NULL RETURNING 1"""
-# Every session that is not revoked gets revoked, also one that is dead for another reason that may pass (a disabled
-# account); the answer says whether it was alive.
+# Every unrevoked session is revoked, also one that is not live for a reason that may pass (a disabled account). The
+# answer says whether it was live.
 _REVOKE = "SET revoked_at = $3 WHERE subject_name = $1 AND revoked_at IS NULL AND"
-# A comparison, not EXISTS, for which PostgreSQL may read all accounts into a hash table.
+# A comparison, because for EXISTS PostgreSQL may read all accounts into a hash table.
 _WAS_LIVE = f"""{_INSIDE_CLOCKS} AND asgi_auth_sessions.stamp = (
     SELECT a.stamp FROM asgi_auth_accounts a WHERE {_THEIR_ACCOUNT} AND a.disabled_at IS NULL
 )"""
 # The comparison comes first: it tells PostgreSQL the type of a parameter that may be null.
 REVOKE_SESSION = f"""
 UPDATE asgi_auth_sessions {_REVOKE} id = $2 AND (user_id = $4 OR $4 IS NULL) RETURNING {_WAS_LIVE}"""
-# One text for any number of values, so that it is prepared once: `_padded` fills up the missing ones.
+# One text for any number of values, so that it is prepared once. `_padded` fills the missing values.
 _VALUES = ", ".join(("$2", *(f"${number}" for number in range(4, MAX_SECRETS + 3))))
 REVOKE_SESSIONS_BY_SECRET = f"""
 UPDATE asgi_auth_sessions {_REVOKE} secret_hash IN ({_VALUES}) RETURNING {_RETURNED}, {_WAS_LIVE}"""
@@ -67,8 +67,8 @@ WHERE subject_name = $1 AND id IN ({_VALUES}) AND {_WAS_LIVE}"""
 
 
 def prune_statement(ended_at: str) -> str:
-    """Delete a batch of the sessions that ended before ``$2``, as the column *ended_at* has it; ``$3`` is the limit."""
-    # The batch comes first: of a subquery PostgreSQL may ask again for every row, and take more than the limit.
+    """Delete a batch of the sessions whose column *ended_at* is before ``$2``; ``$3`` is the limit."""
+    # The batch comes first: PostgreSQL may run a subquery again for every row, and delete more than the limit.
     return f"""
 WITH batch AS MATERIALIZED (
     SELECT secret_hash FROM asgi_auth_sessions WHERE subject_name = $1 AND {ended_at} <= $2
@@ -82,13 +82,13 @@ PRUNE_SESSIONS = prune_statement("ended_at")
 
 
 def _padded(values: Sequence[Any], now: Any) -> tuple[Any, ...]:
-    """The parameters from ``$2`` on of a statement that takes ``_VALUES`` and, as ``$3``, *now*."""
+    """The parameters from ``$2`` on, for a statement with ``_VALUES`` and with *now* as ``$3``."""
     first, *rest = values
     return first, now, *rest, *(first for _ in range(MAX_SECRETS - len(values)))
 
 
 class SessionTable(Table):
-    """``SessionStore`` without its look-ups, which return a user: each store has the users in a place of its own."""
+    """``SessionStore`` without its look-ups. They return a user, and each store has its own table of users."""
 
     async def insert(self, session: Session, secret_hash: bytes) -> None:
         await self._put(INSERT_SESSION, secret_hash, *self._rows.of(SESSION).write(session))
@@ -116,7 +116,7 @@ class SessionTable(Table):
         return ended
 
     async def _were_live(self, ids: Sequence[str], now: datetime) -> set[str]:
-        """Ask once more: a revocation that waited for a new stamp has the session as it is, the account as it was."""
+        """Ask again: a revocation that waited for a restamp sees the new session, but the account as it was before."""
         if not ids:
             return set()
         values = _padded([self._id(session_id) for session_id in ids], self._instant(now))
@@ -137,15 +137,15 @@ class SessionTable(Table):
 
 
 def _was_live(row: Row) -> bool:
-    """What ``_WAS_LIVE`` says, which comes last in what a revocation returns."""
+    """The value of ``_WAS_LIVE``, the last column of a revocation's row."""
     return bool(row[-1])
 
 
 class SQLSessions(SessionTable):
-    """``SessionStore`` beside a table of users of the store's own."""
+    """``SessionStore`` for a store with its own table of users."""
 
     async def load(self, secret_hash: bytes, *, now: datetime) -> Loaded[User] | None:
-        # A hash and an instant can always be stored: this runs at every request, so nothing is asked twice.
+        # A hash and an instant can always be stored. This runs at every request, so it has no check for that.
         rows = await self._executor.read(LOAD_SESSION, (self._subject_name, secret_hash, self._instant(now)))
         return self._rows.loaded(rows[0]) if rows else None
 

@@ -1,4 +1,4 @@
-"""``TokenStore`` in SQL that every database answers alike."""
+"""``TokenStore`` in SQL for every database."""
 # ruff: noqa: S608  # the statements are put together from constants of this package; values are always parameters
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ WHERE subject_name = $1 AND purpose = $2 AND expires_at > $4 AND (user_id IS NUL
 )) AND """
 _INSERT = f"INSERT INTO asgi_auth_tokens (subject_name, {TOKEN.listed})"
 INSERT_TOKEN = f"{_INSERT} VALUES ($1, {TOKEN.values(2)})"
-# A token of a user who is gone by now is not kept, as with sessions.
+# A token of a deleted user is not stored, as with sessions.
 INSERT_TOKEN_OF_USER = f"""{_INSERT}
 SELECT $1::text, {TOKEN.values_of_account(2)}
 FROM asgi_auth_accounts WHERE subject_name = $1 AND user_id = {TOKEN.parameter("user_id", 2)} FOR KEY SHARE"""

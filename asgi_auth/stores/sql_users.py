@@ -1,4 +1,4 @@
-"""``UserStore`` in SQL that every database answers alike: the users in a table of the store's own."""
+"""``UserStore`` in SQL for every database, with the users in the store's own table."""
 # ruff: noqa: S608  # the statements are put together from constants of this package; values are always parameters
 
 from collections.abc import AsyncIterator, Mapping
@@ -28,7 +28,7 @@ INSERT INTO asgi_auth_users (subject_name, id, email, email_key, username, usern
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8)"""
 INSERT_ACCOUNT = f"INSERT INTO asgi_auth_accounts (subject_name, {ACCOUNT.listed}) VALUES ($1, {ACCOUNT.values(2)})"
 _KEPT = ("email", "email_key", "username", "username_key", "data")
-# Changes nothing and locks the row, also where several may write at once.
+# Changes nothing and locks the row, also if several clients may write at once.
 HOLD_USER = f"""
 UPDATE asgi_auth_users SET id = id WHERE subject_name = $1 AND id = $2
 RETURNING {", ".join(_KEPT)}::text"""

@@ -1,6 +1,6 @@
-"""SQLite in one file: write-ahead log, one writer, a few readers; nothing to install, nothing to run.
+"""SQLite in one file: write-ahead log, one writer, a few readers. It requires no server.
 
-Each event loop has connections of its own, opened at the first use. Connections are aiosqlite's, one thread each.
+Each event loop has its own connections, opened at the first use. Connections are aiosqlite's, one thread each.
 """
 
 import asyncio
@@ -26,18 +26,17 @@ from asgi_auth.types import User
 
 
 class SQLiteStore:
-    """Everything that there is to keep, in one SQLite file.
+    """A store in one SQLite file.
 
-    The first opening makes the file, with mode 0600, and so are its ``-wal`` and ``-shm``; where the file exists
-    already its mode is left alone, and they inherit it. Later the store takes neither an empty file nor another one in
-    its place: it does not answer until the file is back, or the process is restarted. Every commit is on disk before it
-    is answered (``synchronous=FULL``).
+    The first opening makes the file, its ``-wal`` and its ``-shm`` with mode 0600. An existing file keeps its mode, and
+    the other two inherit it. Later the store refuses an empty or replaced file: it is unavailable until the file is
+    back, or the process is restarted. Every commit is on disk before the answer (``synchronous=FULL``).
 
     Args:
         path: The file; its directory must exist. ``:memory:`` is refused: every connection would see another database.
-        inline_reads: Do the indexed look-ups on the event loop's thread, which is several times faster but stalls the
-            loop when the file is not in memory; a busy database falls back to a thread.
-        busy_timeout: How long a write waits for its turn and for other processes, all in all.
+        inline_reads: Do the indexed look-ups on the event loop's thread. This is several times faster, but stalls the
+            loop if the file is not in memory. If the database is busy, a thread does the look-up.
+        busy_timeout: How long a write waits for its turn and for other processes, in total.
 
     Raises:
         ConfigurationError: the path does not name a file.
@@ -59,25 +58,25 @@ class SQLiteStore:
         self._file = DatabaseFile(os.path.abspath(name), max(busy_timeout.total_seconds(), 0.0))
         self.path = self._file.path
         self._database = _Database(self._file, inline_reads)
-        # A script that never closes the store ends all the same, and without a warning.
+        # A script that never closes the store still ends, and without a warning.
         weakref.finalize(self, _abandon, self._database.pools)
 
     async def open(self) -> None:
-        """Open the file. The first opening makes it if need be, and brings an empty database to the newest schema.
+        """Open the file. The first opening makes a missing file, and brings an empty database to the newest schema.
 
         Raises:
-            ConfigurationError: the schema is older (run ``migrate``) or is not known, or SQLite itself is too old.
-            StoreUnavailableError: the file cannot be opened; or this store has opened it before, and it is gone, empty
-                or replaced.
+            ConfigurationError: the schema is older (run ``migrate``) or unknown, or SQLite itself is too old.
+            StoreUnavailableError: the file cannot be opened; or this store has opened it before, and it is missing,
+                empty or replaced.
         """
         await self._database.pool().open()
 
     async def close(self) -> None:
-        """Close the connections of this event loop, after the transaction that is under way."""
+        """Close the connections of this event loop, after the running transaction."""
         await self._database.pool().close()
 
     async def versions(self) -> tuple[int, int]:
-        """The version of the schema, 0 if there is no file or no schema, and the newest one. Makes no file.
+        """The version of the schema, 0 if there is no file or no schema, and the newest version. Makes no file.
 
         Raises:
             StoreUnavailableError: the file cannot be opened.
@@ -86,10 +85,10 @@ class SQLiteStore:
             return await asyncio.to_thread(self._file.versions)
 
     async def migrate(self) -> tuple[int, int]:
-        """Bring any released schema to the newest; the versions before and after. The first opening makes the file.
+        """Bring any released schema to the newest. Returns the versions before and after. A first use makes the file.
 
         Raises:
-            ConfigurationError: the schema is not known to this version of the package.
+            ConfigurationError: this version of the package does not know the schema.
             StoreUnavailableError: the file cannot be opened, or is locked.
         """
         with self._file.mapped():
@@ -105,9 +104,9 @@ class SQLiteStore:
 
 @lru_cache(maxsize=256)
 def _prepared(sql: str) -> tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]]]:
-    """The native statement, and what puts its parameters in their order."""
+    """The native statement, and a function that puts its parameters in order."""
     text, order = question_marks(for_sqlite(sql))
-    # Every statement has two or more (the first is the subject name), so that a tuple is picked.
+    # Every statement has two or more parameters (the first is the subject name), so `itemgetter` returns a tuple.
     return text, itemgetter(*order)
 
 
@@ -130,10 +129,10 @@ class _Database:
         self.pools: dict[asyncio.AbstractEventLoop, Pool] = {}
 
     def pool(self) -> Pool:
-        """The connections of the running event loop; those of ended ones are closed."""
+        """The connections of the running event loop. Those of ended loops are closed."""
         try:
             return self.pools[asyncio.get_running_loop()]
-        except (KeyError, RuntimeError):  # a new loop, or none of asyncio's
+        except (KeyError, RuntimeError):  # a new loop, or no asyncio loop
             return self._new_pool(running_loop())
 
     def _new_pool(self, loop: asyncio.AbstractEventLoop) -> Pool:
@@ -169,7 +168,7 @@ class _Transaction:
         self.connection = connection
 
     async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
-        if self.over:  # it would get into the transaction of somebody else
+        if self.over:  # it would run in the transaction of another task
             raise ConfigurationError("store: the transaction is over; use the store itself")
         return await fetch(self.connection, *_bind(sql, values))
 

@@ -22,7 +22,7 @@ _READERS = 2
 
 
 class Connection(aiosqlite.Connection):
-    """A connection whose thread ends with the interpreter, and which can be closed without an event loop."""
+    """A connection whose thread ends with the interpreter. It can be closed without an event loop."""
 
     def __init__(self, file: DatabaseFile, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
@@ -31,40 +31,40 @@ class Connection(aiosqlite.Connection):
         self._stopped: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._stopped.set_result(None)  # nothing to wait for yet
         self.waiting = 0
-        """Queries that were handed to the thread and are not back yet."""
+        """Queries in the thread that have not returned yet."""
 
     async def begin(self, seconds: float) -> None:
-        """Begin a transaction, unless the file is lost; *seconds* is how long to wait for other processes."""
+        """Begin a transaction, unless the file is lost. *seconds* is the time to wait for other processes."""
         await self._execute(self._begin, seconds)  # type: ignore[no-untyped-call]
 
     def _begin(self, seconds: float) -> None:
-        self.file.check()  # in the thread, which has a hop of its own anyway
+        self.file.check()  # here, because this already runs in the thread
         self._conn.executescript(f"PRAGMA busy_timeout = {seconds * 1000:.0f}; BEGIN IMMEDIATE")
 
     async def settle(self) -> None:
-        """Roll back what is open, and so wait for what is in flight: the thread works in order.
+        """Roll back an open transaction. This also waits for running calls, because the thread works in order.
 
-        A call goes on in the thread when its task is cancelled. The future is a bare one, so that nothing can cancel it
-        in its turn: neither a second time nor the end of the event loop.
+        A call continues in the thread when its task is cancelled. The future is a bare one, so that neither a second
+        cancellation nor the end of the event loop can cancel it.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tx.put_nowait((future, self._conn.rollback))
         await finished(future)
 
     def stop(self) -> asyncio.Future[Any] | None:
-        """As aiosqlite does, which forgets the future where the database could not be opened."""
+        """As in aiosqlite, but keep the future: aiosqlite forgets it if the database could not be opened."""
         stopped = super().stop()
         self._stopped = stopped or self._stopped
         return stopped
 
     async def end(self) -> None:
-        """Close it, however far it got, and wait for its thread."""
+        """Close the connection, also one that is only partly open, and wait for its thread."""
         await self.close()
         await self._stopped
 
     def abandon(self) -> None:
-        """Close it from whatever thread, event loop or not."""
-        # In its own thread `stop` finds no event loop, and makes no future that somebody would have to await.
+        """Close the connection from any thread, with or without an event loop."""
+        # In its own thread `stop` finds no event loop, and makes no future that must be awaited.
         self._tx.put_nowait((None, self.stop))
         self._thread.join(timeout=1)
 
@@ -84,24 +84,24 @@ class Pool:
         self._read_only = False
 
     async def open(self) -> None:
-        """Open whatever is not open."""
+        """Open the connections that are not open."""
         async with self._locked():
             await self._open()
 
     async def close(self) -> None:
-        """Close whatever is open, after the transaction that is under way."""
+        """Close the open connections, after the running transaction."""
         async with self._locked():
             await self._close()
 
     def abandon(self) -> None:
-        """Close whatever is open; the event loop is gone."""
+        """Close the open connections of an ended event loop."""
         if self._inline is not None:
             self._inline.close()
         while self._connections:
             self._connections.pop().abandon()
 
     async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
-        """The rows of a query: one hop to a thread, or none."""
+        """The rows of a query, read in a thread or on the event loop."""
         while self._readers is None:
             await self.open()
         readers = self._readers
@@ -112,7 +112,7 @@ class Pool:
             raise
 
     async def _give_up(self, readers: Sequence[Connection], error: StoreUnavailableError) -> None:
-        """Close the connections if *error*, which *readers* met, made them useless. LostFileError if that is why."""
+        """Close the connections if *error* of *readers* made them unusable. Raises LostFileError for a lost file."""
         try:
             self._file.check()
         except LostFileError as exc:
@@ -123,7 +123,7 @@ class Pool:
 
     async def _close_if(self, readers: Sequence[Connection]) -> None:
         async with self._locked():
-            if self._readers is readers:  # else they were closed meanwhile, and others may be open
+            if self._readers is readers:  # otherwise they were closed meanwhile, and others may be open
                 await self._close()
 
     async def _read(self, readers: Sequence[Connection], sql: str, values: Sequence[Any]) -> Sequence[Row]:
@@ -133,13 +133,13 @@ class Pool:
             except sqlite3.Error as exc:
                 if not busy(exc):
                     raise self._file.unavailable(exc) from exc
-        # The same as the last time if it is idle: its thread, its cache and its statements are warm.
+        # The same reader as the last time if it is idle: its thread, its cache and its statements are warm.
         reader = min(readers, key=_WAITING)
         reader.waiting += 1
         try:
             return await fetch(reader, sql, values)
         except asyncio.CancelledError:
-            with suppress(sqlite3.Error, ValueError):  # closed meanwhile, so that nothing is in flight
+            with suppress(sqlite3.Error, ValueError):  # closed meanwhile, so no query is running
                 await reader.settle()
             raise
         finally:
@@ -147,7 +147,7 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """The writer, inside a transaction of its own."""
+        """The writer, in a new transaction."""
         deadline = time.monotonic() + self._file.timeout
         async with self._locked():
             if self._read_only and self._file.writable():
@@ -158,12 +158,12 @@ class Pool:
                 with self._file.mapped():
                     await writer.begin(max(deadline - time.monotonic(), 0))
                 yield writer
-                # Not `commit()`, which would pass over a transaction that SQLite has rolled back by itself.
+                # Not `commit()`: it would ignore that SQLite has already rolled the transaction back by itself.
                 await fetch(writer, "COMMIT", ())
             except BaseException as exc:
                 await self._roll_back(writer)
                 if read_only(exc):
-                    self._read_only = True  # the readers are good until the file can be written
+                    self._read_only = True  # the readers stay in use until the file can be written
                 elif broken(exc):
                     await self._close()
                 raise
@@ -172,7 +172,7 @@ class Pool:
         try:
             await writer.settle()
         except sqlite3.Error:
-            await self._close()  # the next use opens everything anew
+            await self._close()  # the next use opens all connections again
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
@@ -189,7 +189,7 @@ class Pool:
     async def _open(self) -> None:
         if self._readers is not None:
             return
-        await self._close()  # if that was interrupted the last time
+        await self._close()  # the last closing may have been interrupted
         try:
             with self._file.mapped():
                 await self._connect(self._file.connect_writer)
@@ -221,7 +221,7 @@ class Pool:
 
 
 class _Values(tuple[Any, ...]):
-    """Parameters that do not show in aiosqlite's debug log."""
+    """Parameters that aiosqlite's debug log does not show."""
 
     __slots__ = ()
 
@@ -230,7 +230,7 @@ class _Values(tuple[Any, ...]):
 
 
 async def fetch(connection: Connection, sql: str, values: Sequence[Any]) -> Sequence[Row]:
-    """The rows of a statement; StoreUnavailableError or ConflictError for what SQLite says."""
+    """The rows of a statement. Raises ConflictError or StoreUnavailableError for an error of SQLite."""
     try:
         rows: Any = await connection.execute_fetchall(sql, _Values(values))
     except sqlite3.Error as exc:

@@ -1,4 +1,4 @@
-"""The file of ``SQLiteStore``: how it is made, opened and recognised, and the errors that name it; synchronous."""
+"""The file of ``SQLiteStore``: makes, opens and recognises it, and has the errors that name it. Synchronous."""
 
 import logging
 import os
@@ -26,35 +26,35 @@ _CAUSES = {
     sqlite3.SQLITE_CANTOPEN: "the file, or a file beside it, cannot be opened",
     sqlite3.SQLITE_CORRUPT: "the file is damaged",
     sqlite3.SQLITE_IOERR: "the disk cannot be read or written",
-    sqlite3.SQLITE_NOTADB: "the file is no SQLite database",
+    sqlite3.SQLITE_NOTADB: "the file is not a SQLite database",
     sqlite3.SQLITE_READONLY: "the file, a file beside it, or the directory is read-only",
 }
-"""In words of the library: SQLite's text may quote a statement."""
+"""The library's own texts, because SQLite's text may quote a statement."""
 BROKEN = frozenset(_CAUSES) - {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
-"""Codes after which a connection is of no use. It keeps what it read of a damaged file, and it stays read-only."""
+"""Codes after which a connection is unusable. It caches the data of a damaged file, or it stays read-only."""
 
 
 class LostFileError(StoreUnavailableError):
-    """The file is gone or empty, or another one. ``reason`` names it."""
+    """The file is missing, empty or replaced. ``reason`` names it."""
 
 
 def code(error: object) -> int:
-    """SQLite's primary code; 0 where the driver itself complains, or something else."""
+    """SQLite's primary code; 0 for an error of the driver, or any other error."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def busy(error: sqlite3.Error) -> bool:
-    """Another connection is in the way: it may work on a second try."""
+    """Whether another connection holds the lock, so that a second try may succeed."""
     return code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def read_only(error: BaseException) -> bool:
-    """Whether a connection could not write, though it may well read."""
+    """Whether a connection cannot write, though it may read."""
     return sqlite3.SQLITE_READONLY in (code(error), code(error.__cause__))
 
 
 def broken(error: BaseException) -> bool:
-    """Whether the connections that met *error* are of no use any more, so that the file must be opened anew."""
+    """Whether connections with *error* are unusable, so that the file must be opened again."""
     return isinstance(error, LostFileError) or not BROKEN.isdisjoint({code(error), code(error.__cause__)})
 
 
@@ -62,7 +62,7 @@ def broken(error: BaseException) -> bool:
 
 
 class DatabaseFile:
-    """The database file. Only the first opening makes it; once its schema was seen, it must stay the same file."""
+    """The database file. Only the first opening makes it. Once its schema was read, it must stay the same file."""
 
     _creating = threading.Lock()
 
@@ -73,13 +73,13 @@ class DatabaseFile:
         self._loss: str | None = None
 
     def connect(self, *pragmas: str, timeout: float | None = None) -> sqlite3.Connection:
-        """A connection in autocommit, with *pragmas* done. Never makes the file."""
+        """A connection in autocommit, with *pragmas* applied. Never makes the file."""
         connection = sqlite3.connect(
             self._uri,
             uri=True,
             timeout=self.timeout if timeout is None else timeout,
             isolation_level=None,
-            check_same_thread=False,  # closed by whichever thread ends last
+            check_same_thread=False,  # the thread that ends last closes it
         )
         try:
             for pragma in ("foreign_keys = ON", "synchronous = FULL", *pragmas):
@@ -90,7 +90,7 @@ class DatabaseFile:
         return connection
 
     def connect_writer(self) -> sqlite3.Connection:
-        """The first connection. The first one of all makes the file and the schema, where there is none."""
+        """The first connection of a pool. The very first one makes the file and the schema if they are missing."""
         connection, identity = self._open()
         try:
             before = self._version(connection)
@@ -110,7 +110,7 @@ class DatabaseFile:
         try:
             identity = self._identity()
         except FileNotFoundError:
-            os.stat(os.path.dirname(self.path))  # without its directory the file cannot be made, either
+            os.stat(os.path.dirname(self.path))  # without its directory the file cannot be made
             return 0, newest
         with closing(self.connect()) as connection:
             found = self._version(connection)
@@ -128,12 +128,12 @@ class DatabaseFile:
         return versions
 
     def check(self) -> None:
-        """Look whether the file is still the one whose schema was seen.
+        """Check that the file is still the one whose schema was read.
 
-        A process that went on with a file that was deleted or replaced would lose what it writes.
+        A process that continues with a deleted or replaced file would lose its writes.
 
         Raises:
-            LostFileError: it is gone or empty, another file has its name, or that cannot be told; logged once.
+            LostFileError: the file is missing, empty or replaced, or it cannot be checked; logged once.
         """
         loss = None if self._known is None else self._find_loss(self._known)
         if loss is not None:
@@ -141,19 +141,19 @@ class DatabaseFile:
         self._loss = None
 
     def writable(self) -> bool:
-        """Whether this process may write to the file now. A connection that could not when it was made never can."""
+        """Whether this process may write to the file now. A connection that was opened read-only stays read-only."""
         return os.access(self.path, os.W_OK)
 
     @contextmanager
     def mapped(self) -> Iterator[None]:
-        """StoreUnavailableError for what SQLite and the system say within the block."""
+        """Raises StoreUnavailableError for errors of SQLite and the system in the block."""
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
             raise self.unavailable(exc) from exc
 
     def unavailable(self, error: sqlite3.Error | OSError) -> StoreUnavailableError:
-        """What SQLite or the system says: path and cause, and no text that could have a value in it."""
+        """The error with the path and the cause, without text of SQLite that could quote a value."""
         if isinstance(error, sqlite3.IntegrityError):
             return ConflictError(f"sqlite: {error}")  # names tables and columns only
         name = getattr(error, "sqlite_errorname", type(error).__name__)
@@ -162,7 +162,7 @@ class DatabaseFile:
         return StoreUnavailableError(": ".join(filter(None, ("sqlite", name, where, cause))))
 
     def _open(self) -> tuple[sqlite3.Connection, tuple[int, int]]:
-        """A connection with the write-ahead log, and which file it is."""
+        """A connection with the write-ahead log, and the identity of its file."""
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise ConfigurationError(f"SQLiteStore: SQLite {sqlite3.sqlite_version} is older than 3.37")
         self.check()
@@ -179,16 +179,16 @@ class DatabaseFile:
         return connection, identity
 
     def _create(self) -> None:
-        # Closing a file descriptor drops every lock that this process holds on the file, so never open one that SQLite
-        # may have open already; the lock keeps other threads from opening the new file before it is closed here.
+        # Closing a file descriptor drops every lock that this process holds on the file. Never open a file that SQLite
+        # may already have open. The lock keeps other threads from opening the new file before it is closed here.
         with self._creating, suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
 
     def _free_log(self) -> None:
-        """Give the log the mode of the file: SQLite leaves one behind that was made when the file was read-only."""
+        """Give the log the mode of the file: SQLite leaves a log behind that was made while the file was read-only."""
         mode = stat.S_IMODE(os.stat(self.path).st_mode)
         for beside in (f"{self.path}-wal", f"{self.path}-shm"):
-            with suppress(OSError):  # there is none, or it is another user's
+            with suppress(OSError):  # there is no log, or another user owns it
                 found = os.lstat(beside).st_mode
                 if stat.S_ISREG(found) and stat.S_IMODE(found) != mode and self.writable():
                     os.chmod(beside, mode)
@@ -198,7 +198,7 @@ class DatabaseFile:
         return found.st_dev, found.st_ino
 
     def _version(self, connection: sqlite3.Connection) -> int:
-        """The version of the schema. LostFileError if there is none, and there was one before."""
+        """The version of the schema. Raises LostFileError if there is none, and there was one before."""
         version = schema.version(connection)
         if version == 0 and self._known is not None:
             raise self._lost("has lost its tables")
@@ -216,7 +216,7 @@ class DatabaseFile:
         return None if found.st_size else "is empty"
 
     def _lost(self, loss: str) -> LostFileError:
-        # Left beside another file, the log would become part of it at the next start.
+        # The old log beside a new file would become part of it at the next start.
         text = (
             f"{self.path} {loss}: put back the file that this process opened; or stop the application, remove "
             f"{self.path}-wal and {self.path}-shm, and start it with another file"
@@ -227,7 +227,7 @@ class DatabaseFile:
         return LostFileError(f"sqlite: {text}")
 
     def _log_ahead(self, connection: sqlite3.Connection) -> None:
-        """Switch to the write-ahead log, where the file system has what it takes."""
+        """Switch to the write-ahead log, if the file system supports it."""
         mode = self._switch(connection)
         if mode != "wal":
             logger.warning(
@@ -238,7 +238,7 @@ class DatabaseFile:
             )
 
     def _switch(self, connection: sqlite3.Connection) -> str:
-        """The mode afterwards. SQLite does not wait for other processes by itself, so try until the time is up."""
+        """The mode afterwards. SQLite itself does not wait for other processes here, so try until the timeout."""
         deadline = time.monotonic() + self.timeout
         while True:
             try:

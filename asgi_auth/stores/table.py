@@ -1,8 +1,8 @@
-"""What every capability in SQL is made of: an executor and the subject that its statements are bound to.
+"""The base of every capability in SQL: an executor, and the subject of its statements.
 
-The statements are written for PostgreSQL, with a cast where it could not tell the type of a parameter and with the
-locks that many writers need. A parameter that is the id of a user has no cast, because its type may be the
-application's: compare it with a column before anything else. Tables and their indexes are called ``asgi_auth_…``. A
+The statements are written for PostgreSQL, with casts for parameters whose type it cannot infer and with the locks that
+many writers require. A parameter that is the id of a user has no cast, because its type may be the application's. Its
+first use must be a comparison with a column. Tables and their indexes are called ``asgi_auth_…``. A
 hint for SQLite is a comment. ``translation`` and ``sqlalchemy.native`` translate the statements.
 """
 
@@ -27,11 +27,11 @@ class Table:
         return await self._executor.read(sql, (self._subject_name, *values)) if storable(values) else ()
 
     async def _change(self, sql: str, *values: Any) -> Sequence[Row]:
-        """For a change of what is found by *values*: whatever cannot be stored is not found."""
+        """Change the rows that *values* find. A value that cannot be stored finds no row."""
         return await self._executor.write(sql, (self._subject_name, *values)) if storable(values) else ()
 
     async def _put(self, sql: str, *values: Any) -> Sequence[Row]:
-        """For new *values*: ValidationError for whatever cannot be stored. A row of ``NOBODY`` is not kept."""
+        """Store new *values*. Raises ValidationError if one cannot be stored. A row of ``NOBODY`` is not stored."""
         if any(value is NOBODY for value in values):
             return ()
         if not storable(values):

@@ -1,4 +1,4 @@
-"""The shared statements, which are written for PostgreSQL and asyncpg, for other databases and drivers."""
+"""Translates the shared statements, which are written for PostgreSQL and asyncpg, for other databases and drivers."""
 
 import re
 from collections.abc import Callable
@@ -13,14 +13,14 @@ def for_sqlite(sql: str) -> str:
 
 
 def replace_parameters(sql: str, written: Callable[[int], str]) -> str:
-    """The statement with its parameters as a driver has them; *written* is given the number of each, from 1."""
+    """The statement with the parameter style of a driver. *written* gets the number of each parameter, from 1."""
     return _PARAMETER.sub(lambda found: written(int(found[1])), sql)
 
 
 def question_marks(sql: str) -> tuple[str, tuple[int, ...]]:
-    """The statement with ``?`` for every parameter, and the places of their values, from 0, in its order.
+    """The statement with ``?`` for every parameter, and the indexes of their values, from 0, in its order.
 
-    Not ``?1``: some releases of Python 3.12 take it for a named placeholder and warn.
+    Not ``?1``: some releases of Python 3.12 treat it as a named placeholder and warn.
     """
     order = tuple(int(found[1]) - 1 for found in _PARAMETER.finditer(sql))
     return replace_parameters(sql, lambda _: "?"), order

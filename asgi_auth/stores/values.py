@@ -1,6 +1,6 @@
-"""Values in and out of SQL rows: instants, ids, JSON, and what no database takes.
+"""Converts values for SQL rows and back: instants, ids and JSON. Rejects values that some database cannot store.
 
-How a database keeps instants and ids is its ``Codec``; JSON is handed over as text everywhere.
+A ``Codec`` says how a database stores instants and ids. JSON is always passed as text.
 """
 
 import json
@@ -19,30 +19,30 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 NOBODY: Final = object()
-"""The stored form of a text that is no id, where the type of the ids leaves no value free for that. It finds no row."""
+"""The stored form of a text that is not an id, if the type of the ids has no unused value. It finds no row."""
 
 
 class Codec(NamedTuple):
-    """How a database keeps what is neither text, number, truth value nor bytes."""
+    """How a database stores instants and ids."""
 
     store_instant: Callable[[datetime], Any]
     read_instant: Callable[[Any], datetime]
     store_id: Callable[[str], Any]
-    """For an id that the library makes. A text that is no id becomes an id that no row has."""
+    """For an id that the library makes. A text that is not an id becomes an id that no row has."""
     read_id: Callable[[Any], str]
     store_user_id: Callable[[str], Any]
-    """For an id of the table of users, which may be the application's. A text that is no id becomes an id that no user
-    has, or ``NOBODY``."""
+    """For an id of the table of users, which may be the application's. A text that is not an id becomes an id that no
+    user has, or ``NOBODY``."""
     read_user_id: Callable[[Any], str]
 
 
 def same(value: T) -> T:
-    """*value* as it is."""
+    """*value* unchanged."""
     return value
 
 
 def storable(value: object) -> bool:
-    """Whether every database takes *value*: no NUL, no lone surrogate, no integer over 64 bits, at any depth (RP-8)."""
+    """Whether every database can store *value*: no NUL, lone surrogate or integer over 64 bits, at any depth (RP-8)."""
     if isinstance(value, str):
         return "\0" not in value and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
     if isinstance(value, int):
@@ -71,7 +71,7 @@ def or_none(convert: Callable[[Any], Any], value: Any) -> Any:
 
 
 def dump(values: Mapping[str, Any]) -> str:
-    """*values* as JSON; ValidationError if they are not storable or no JSON."""
+    """*values* as JSON. Raises ValidationError if they are not storable or not JSON."""
     with suppress(TypeError, ValueError, RecursionError):
         if storable(values):
             return _write(dict(values))
@@ -79,12 +79,12 @@ def dump(values: Mapping[str, Any]) -> str:
 
 
 def dump_instants(instants: Mapping[str, datetime]) -> str:
-    """*instants* as JSON; ValidationError if their names are not storable."""
+    """*instants* as JSON. Raises ValidationError if their names are not storable."""
     return dump({name: micros(at) for name, at in instants.items()})
 
 
 def dump_names(names: Sequence[str]) -> str:
-    """*names* as JSON; ValidationError if they are not storable."""
+    """*names* as JSON. Raises ValidationError if they are not storable."""
     if not storable(names):
         raise ValidationError("a value cannot be stored")
     return _write([*names])
@@ -95,7 +95,7 @@ def _write(value: object) -> str:
 
 
 def _integer(digits: str) -> int | float:
-    """An integer over 64 bits is never stored: it is a float, which PostgreSQL writes out with all its digits."""
+    """The number. Over 64 bits it was stored as a float, which PostgreSQL writes with all its digits."""
     value = int(digits)
     return value if storable(value) else float(value)
 
@@ -104,25 +104,25 @@ _JSON = json.JSONDecoder(parse_int=_integer)
 
 
 def parse(text: str) -> Mapping[str, Any]:
-    """What was stored as *text*; StoreUnavailableError if it is corrupt."""
+    """The values that were stored as *text*. Raises StoreUnavailableError if it is corrupt."""
     if text == "{}":
         return EMPTY
     return FrozenDict(_read(text, dict))
 
 
 def parse_instants(text: str) -> Mapping[str, datetime]:
-    """The instants that were stored as *text*; StoreUnavailableError if it is corrupt."""
+    """The instants that were stored as *text*. Raises StoreUnavailableError if it is corrupt."""
     return FrozenDict({name: instant(at) for name, at in parse(text).items()})
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """The names that were stored as *text*; StoreUnavailableError if it is corrupt."""
+    """The names that were stored as *text*. Raises StoreUnavailableError if it is corrupt."""
     return tuple(_read(text, list))
 
 
 def _read(text: str, kind: type[T]) -> T:
     parsed = None
-    with suppress(ValueError):  # which quotes the text, and so must not be the context of another error
+    with suppress(ValueError):  # it quotes the text, so it must not be the context of another error
         parsed = _JSON.decode(text)
     if not isinstance(parsed, kind):
         raise StoreUnavailableError("a stored value is corrupt")

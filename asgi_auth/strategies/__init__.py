@@ -1,4 +1,4 @@
-"""Ways to sign in: one file, or one package, a strategy."""
+"""Strategies: ways to sign in. Each has its own module or package."""
 
 from asgi_auth.strategies.password import Password, Resettable
 

@@ -1,4 +1,4 @@
-"""For an application's own tests, and for those who write a store; what needs pytest is imported when asked for."""
+"""Helpers for tests of applications and of stores. Parts that require pytest are imported at their first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class FakeClock:
-    """A ``clock`` for ``Authentication`` that moves only when it is told to.
+    """A ``clock`` for ``Authentication``. It moves only by ``advance``.
 
     >>> clock = FakeClock()
     >>> clock.advance(timedelta(hours=1))
@@ -13,13 +13,13 @@ class FakeClock:
     """
 
     def __init__(self, now: datetime = datetime(2030, 1, 1, tzinfo=UTC)) -> None:
-        """Args: now: Where it starts; aware."""
+        """Args: now: The first instant; aware."""
         self._now = now.astimezone(UTC)
 
     def __call__(self) -> datetime:
-        """The instant where it stands, aware, in UTC."""
+        """The current instant, aware, in UTC."""
         return self._now
 
     def advance(self, by: timedelta) -> None:
-        """Move it by *by*; backwards, too."""
+        """Move the clock by *by*, which may be negative."""
         self._now += by

@@ -1,1 +1,1 @@
-"""All that knows Starlette: it reads requests, runs the phases and writes the answers."""
+"""The part that uses Starlette. It reads requests, runs the phases and writes the answers."""

@@ -1,6 +1,6 @@
-"""What is answered: by JSON, text or a page; and the headers of every answer.
+"""Answers in JSON, text or a page, and the headers of every answer.
 
-What a failure says is in ``errors``. ``sessions.Sessions.admit`` decides who may sign in.
+The texts of failures are in ``errors``. ``sessions.Sessions.admit`` decides whether a user may sign in.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ def problem(
     """The answer to a failure: problem details (RFC 9457), or a line of text, the detail and a line for each field.
 
     Args:
-        reason: What is told of it.
+        reason: The failure.
         json: Whether to answer JSON.
         more: Further members of the problem details.
         say: Returns a text in the language of the client.
@@ -58,7 +58,7 @@ def problem(
 
 
 def reason_headers(reason: AuthError, scope: Scope, *, realm: str) -> dict[str, str]:
-    """The headers of every error response, also a custom one. A 401 names a way in (RFC 9110 section 11.6.1)."""
+    """Headers required on every error response, also a custom one; a 401 has a challenge (RFC 9110 section 11.6.1)."""
     headers, error = dict(reason.headers), _challenge_error(reason, scope)
     if reason.status == 401 or error is not None:
         headers["WWW-Authenticate"] = challenge(realm=realm, error=error)
@@ -66,7 +66,7 @@ def reason_headers(reason: AuthError, scope: Scope, *, realm: str) -> dict[str, 
 
 
 def _challenge_error(reason: AuthError, scope: Scope) -> str | None:
-    """The error value of RFC 6750 section 3.1; None where no bearer token was shown."""
+    """The error value of RFC 6750 section 3.1; None if the request has no bearer token."""
     if not shows_bearer(allowed_lines(scope["headers"])):
         return None
     if isinstance(reason, MalformedRequestError):
@@ -80,7 +80,7 @@ def draw(page: Page) -> Response:
 
 
 def unavailable(reason: AuthError) -> Response:
-    """503 with Retry-After: a credential could not be checked, and nothing else is known."""
+    """503 with Retry-After: a credential could not be checked."""
     return PlainTextResponse(reason.title, reason.status, headers=dict(reason.headers))
 
 
@@ -88,20 +88,20 @@ _NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
 def add_security_headers(response: Response) -> None:
-    """The headers of every answer of the plug (TK-21, RD-4). What a page allows itself stays as it is."""
+    """Add the headers of every answer of the plug (TK-21, RD-4). The page's own policy is kept."""
     headers = response.headers
     headers["Cache-Control"] = "no-store"
     headers["X-Content-Type-Options"] = "nosniff"
-    # A page with "no-referrer" posts "Origin: null", which would not pass as our own.
-    if headers.get("Referrer-Policy") != "strict-origin":  # stricter, and it does send the Origin
+    # A page with "no-referrer" posts "Origin: null", which is rejected as another site's.
+    if headers.get("Referrer-Policy") != "strict-origin":  # stricter, and the browser still sends the Origin
         headers["Referrer-Policy"] = "same-origin"
-    # An application's page may need styles and scripts; who may frame it is ours to say (CF-8).
+    # An application's page may need styles and scripts. The library decides who may frame it (CF-8).
     is_page = headers.get("Content-Type", "").startswith("text/html")
     headers.setdefault("Content-Security-Policy", "frame-ancestors 'none'" if is_page else _NOTHING)
 
 
 def clear_site_data(response: Response, *kinds: str) -> None:
-    """Have the browser drop these kinds of what it keeps of the site, beside those that are named there already."""
+    """Tell the browser to delete these kinds of data of the site. Kinds that the header already names stay."""
     given = ",".join(response.headers.getlist("Clear-Site-Data")).split(",")
     named = [name for name in (each.strip() for each in given) if name]
     response.headers["Clear-Site-Data"] = ", ".join(dict.fromkeys([*named, *kinds]))

@@ -1,4 +1,4 @@
-"""The only reader of request bodies: those of a phase, and those that nobody wants."""
+"""The only reader of request bodies. It reads the body for a phase, or discards it."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping
@@ -19,18 +19,18 @@ from asgi_auth.runtime.jobs import shielded
 T = TypeVar("T")
 
 
-class ClientGone(Exception):  # noqa: N818  # not an error: there is nobody left to answer
-    """The client hung up before everything was read."""
+class ClientGone(Exception):  # noqa: N818  # not an error: the client is gone
+    """The client hung up before the whole request was read."""
 
 
 async def read_body(request: Request, *, limit: int, timeout: timedelta) -> Mapping[str, Any]:
-    """Read and parse a body of at most *limit* bytes: the parameters.
+    """Read a body of at most *limit* bytes and return its parameters.
 
     Raises:
-        BodyTooLargeError: more is announced, or comes.
-        SlowRequestError: it is not there after *timeout*.
+        BodyTooLargeError: the body, or its Content-Length, is over *limit*.
+        SlowRequestError: the body did not arrive within *timeout*.
         MediaTypeError: there is a body, and it is neither JSON nor a form in UTF-8.
-        MalformedRequestError: it cannot be parsed, or names a parameter twice.
+        MalformedRequestError: the body cannot be parsed, or has a parameter twice.
         ClientGone: the client hung up.
     """
     if _announced(request.scope) > limit:
@@ -46,7 +46,7 @@ async def read_body(request: Request, *, limit: int, timeout: timedelta) -> Mapp
 
 
 def _announced(scope: Scope) -> int:
-    """The length of the body by its Content-Length, of several the largest; 0 without one that can be read."""
+    """The largest Content-Length; 0 if there is none that can be read."""
     values = header_values(scope["headers"], b"content-length")
     return max((int(value[:20]) for value in values if value.isascii() and value.isdecimal()), default=0)
 
@@ -74,11 +74,10 @@ _CONTINUE = "100-continue"
 
 
 async def discard_body(request: Request) -> bool:
-    """Before a refusal, read the rest of the body; False: the client hung up, and there is nobody to answer.
+    """Read the rest of the body before an early answer. Returns False if the client hung up.
 
-    Where the answer comes before the end of the body, hypercorn drops the HTTP/2 connection with everything in it, and
-    granian resets the stream. At most 64 KiB are read, for at most a second; a body that is announced to be longer is
-    not read at all.
+    If the answer comes before the end of the body, hypercorn drops the whole HTTP/2 connection, and granian resets the
+    stream. At most 64 KiB are read, for at most a second. A body with a larger Content-Length is not read at all.
     """
     if not _is_worth_reading(request.scope):
         return True
@@ -87,7 +86,7 @@ async def discard_body(request: Request) -> bool:
             await _discard(request)
     except ClientDisconnect:
         return False
-    except (TimeoutError, RuntimeError):  # RuntimeError: the body has been read to its end, as it mostly has
+    except (TimeoutError, RuntimeError):  # RuntimeError: the body was already read to its end, the usual case
         pass
     return True
 
@@ -95,9 +94,9 @@ async def discard_body(request: Request) -> bool:
 def _is_worth_reading(scope: Scope) -> bool:
     if _announced(scope) > _REST_BYTES:
         return False
-    if scope["method"] in SAFE_METHODS:  # HTTP/2 needs neither header, but no client sends a body with a GET by itself
+    if scope["method"] in SAFE_METHODS:  # HTTP/2 requires neither header, but clients send no body with a plain GET
         return any(header_values(scope["headers"], name) for name in (b"content-length", b"transfer-encoding"))
-    # Over HTTP/1.1 such a client waits for our leave, or for the answer, and reading would give leave.
+    # Over HTTP/1.1 this client waits for "100 Continue" or the answer. Reading would send it "100 Continue".
     waits = _CONTINUE in (value.strip().lower() for value in header_values(scope["headers"], b"expect"))
     return not (waits and scope["http_version"].startswith("1"))
 
@@ -112,10 +111,10 @@ async def _discard(request: Request) -> None:
 
 
 class AfterBody(Response):
-    """An answer that an endpoint returns without having read the body: sent as ``discard_body`` says."""
+    """An answer of an endpoint that has not read the body. It is sent after ``discard_body``."""
 
     def __init__(self, answer: Response, request: Request) -> None:
-        """Args: answer: What is sent, whole. request: What it answers."""
+        """Args: answer: The complete answer. request: The request that it answers."""
         super().__init__(status_code=answer.status_code)
         self.body, self.raw_headers, self._request = answer.body, answer.raw_headers, request
 
@@ -126,10 +125,10 @@ class AfterBody(Response):
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do *work* for as long as the client is there: what nobody waits for is not worth a hash (DO-2).
+    """Do *work* while the client is connected. If the client hangs up, cancel *work* to save the password hash (DO-2).
 
     Raises:
-        ClientGone: the client hung up first; by now *work* has ended.
+        ClientGone: the client hung up first. *work* has ended by then.
     """
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
     try:
@@ -144,7 +143,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 async def _disconnect(receive: Receive) -> None:
     if (await receive())["type"] != "http.disconnect":
-        # Something in between repeats the body for ever; asking it again and again would stop the event loop.
+        # A middleware repeats the body for ever. Calling it in a loop would block the event loop.
         await asyncio.get_running_loop().create_future()
 
 

@@ -1,4 +1,4 @@
-"""The only writer of cookies: those of the session, and those that the steps of a sign-in keep."""
+"""The only writer of cookies: the session cookie, and the cookies of the steps of a sign-in."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -15,42 +15,42 @@ from asgi_auth.site import Site
 from asgi_auth.types import CookieKind
 
 MOST_OF_A_KIND = 20
-"""Cookies; a browser keeps some 180 of a site, and sends them all with each request."""
+"""Number of cookies. A browser keeps about 180 for a site, and sends all of them with each request."""
 
 MOST_BYTES_OF_A_KIND = 16 * 1024
-"""Of their values: servers take 8 to 64 KiB of headers."""
+"""Size of their values. Servers accept 8 to 64 KiB of headers."""
 
 SIGN_IN_KINDS: tuple[CookieKind, ...] = ("pending", "flow", "challenge")
-"""What belongs to a sign-in that is under way: it goes with a sign-out."""
+"""The kinds that belong to an unfinished sign-in. A sign-out removes them."""
 
 
 class _Change(NamedTuple):
     name: str
     value: str | None
-    """None: the cookie goes."""
+    """None: remove the cookie."""
     max_age: int | None = None
 
 
 class CookieBrowser(Browser):
-    """The browser that a request comes from. What is kept and dropped is seen by the next ``read`` already."""
+    """The browser that a request comes from. The next ``read`` already sees kept and dropped cookies."""
 
     def __init__(self, headers: Headers, site: Site) -> None:
-        """Args: headers: Of the request. site: Whose cookies they are."""
+        """Args: headers: The headers of the request. site: The site of the cookies."""
         self._headers, self._site = headers, site
         self._changes: dict[str, _Change] = {}
 
     @cached_property
     def _kept(self) -> dict[str, str]:
-        """The cookies of the library's, by name, the oldest first: browsers send them so (RFC 6265bis section 5.8.3).
+        """The library's cookies by name, the oldest first, as browsers send them (RFC 6265bis section 5.8.3).
 
-        Of one that was sent twice, or cannot be read, nothing is believed: its value is empty. MalformedRequestError:
-        there are too many cookies.
+        A cookie that was sent twice, or that cannot be read, has an empty value. Raises MalformedRequestError if there
+        are too many cookies.
         """
         readable, names = read_cookies(self._headers), cookie_names(self._headers)
         return {name: readable.get(name, "") for name in names if self._site.kind_of(name) not in (None, "session")}
 
     def check(self) -> None:
-        """MalformedRequestError if there are too many cookies to tell: asked before anything is done."""
+        """Raises MalformedRequestError if there are too many cookies. Called before any other work."""
         _ = self._kept
 
     def read_all(self, kind: CookieKind) -> Sequence[str]:
@@ -58,7 +58,7 @@ class CookieBrowser(Browser):
         return [value for name, value in self._kept.items() if value and self._site.kind_of(name) == kind]
 
     def keep(self, kind: CookieKind, value: str, *, lifetime: timedelta) -> None:
-        """Have the browser keep *value*.
+        """Tell the browser to keep *value*.
 
         Raises:
             ValueError: a cookie cannot hold *value*, or *lifetime* is under a second.
@@ -66,7 +66,7 @@ class CookieBrowser(Browser):
         name, seconds = self._site.cookie(kind), int(lifetime.total_seconds())
         if seconds < 1:
             raise ValueError("the lifetime of a cookie must be a second or more")
-        if kind != "pending":  # a name of its own, so that what another tab has under way keeps its cookie
+        if kind != "pending":  # a name of its own, so that a sign-in in another tab keeps its cookie
             name = f"{name}_{_suffix(value)}"
         set_cookie(name, value, secure=self._site.secure)
         self._make_room(kind, name, len(value))
@@ -81,7 +81,7 @@ class CookieBrowser(Browser):
             self._drop(others.pop(0))
 
     def drop(self, kind: CookieKind, value: str | None = None) -> None:
-        """Have the browser forget *value*; None: all of a *kind*."""
+        """Tell the browser to forget *value*; None: every value of this *kind*."""
         for name, kept in list(self._kept.items()):
             if self._site.kind_of(name) == kind and value in (None, kept):
                 self._drop(name)
@@ -91,12 +91,12 @@ class CookieBrowser(Browser):
         self._changes[name] = _Change(name, None)
 
     def drop_sign_in(self) -> None:
-        """Have the browser forget every sign-in that is under way in it."""
+        """Tell the browser to forget every unfinished sign-in."""
         for kind in SIGN_IN_KINDS:
             self.drop(kind)
 
     def apply(self, response: Response) -> None:
-        """Write the changes into an answer, in place of what it says of the same cookies."""
+        """Write the changes into an answer. They replace its Set-Cookie headers of the same names."""
         for change in self._changes.values():
             if change.value is None:
                 drop_cookie(response, change.name, secure=self._site.secure)
@@ -109,7 +109,7 @@ def _suffix(value: str) -> str:
 
 
 def keep_cookie(response: Response, name: str, value: str, *, secure: bool, max_age: int | None = None) -> None:
-    """Add a Set-Cookie; one that is there for the same name goes."""
+    """Add a Set-Cookie. It replaces one of the same name."""
     _drop(response, name)
     response.headers.append("Set-Cookie", set_cookie(name, value, secure=secure, max_age=max_age))
 

@@ -1,4 +1,4 @@
-"""Who asks, as far as the transport and the headers say."""
+"""The client of a request, as the transport and the headers describe it."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,10 +19,10 @@ from asgi_auth.types import Client
 
 
 def client_of(scope: Scope, auth: Authentication[Any], *, locale: str = ENGLISH) -> Client:
-    """Who asks: the address from the transport or a trusted proxy (HT-2), and what the browser shows of itself.
+    """The client: its address from the transport or a trusted proxy (HT-2), and what its browser sends.
 
     Raises:
-        MalformedRequestError: a cookie of ours came with more than 8 different values.
+        MalformedRequestError: a cookie of the library has more than 8 different values.
     """
     agents = header_values(scope["headers"], b"user-agent")
     pending = read_every(scope["headers"], auth.site.cookie("pending").encode())
@@ -37,7 +37,7 @@ def client_of(scope: Scope, auth: Authentication[Any], *, locale: str = ENGLISH)
 
 
 def source_of(scope: Scope, auth: Authentication[Any]) -> str | None:
-    """Who counts as one where turns are shared out."""
+    """The source of a request: requests of one source share its turns."""
     return client_network(_address_of(scope, auth))
 
 
@@ -52,7 +52,7 @@ def _peer(scope: Scope) -> str | None:
 
 
 def proxy_advice(scope: Scope, auth: Authentication[Any]) -> Iterator[tuple[str, str]]:
-    """What to tell the operator of a proxy of theirs that is not trusted, or does not tell who its client is.
+    """Advice for the operator about a proxy that is not trusted, or that does not name its client.
 
     Yields:
         The kind of advice, and its text.
@@ -69,7 +69,7 @@ def is_browser(scope: Scope) -> bool:
 
 
 def _session_hashes(scope: Scope, auth: Authentication[Any]) -> Iterator[bytes]:
-    """Of every session cookie that is ours, also beside a planted one: they are used to end sessions only."""
+    """The hash of every session cookie, also of planted ones. They are only used to end sessions."""
     for cookie in read_every(scope["headers"], auth.site.session_cookie.encode()):
         with suppress(InvalidTokenError):
             yield auth.sessions.cookie_hash(cookie)
@@ -82,8 +82,8 @@ _TEST_HOSTS = frozenset({b"testserver", b"test"})
 def is_insecure_test(scope: Scope) -> bool:
     """Whether a test client sends the request over http, and therefore never returns a cookie that is Secure.
 
-    False for a real server: behind a proxy that ends TLS, http is what an application sees. Quart's client is not
-    looked for, because it returns such a cookie.
+    False for a real server: behind a proxy that ends TLS, an application sees http. Quart's client is not detected,
+    because it returns such a cookie.
     """
     client = scope.get("client")
     return scope["scheme"] == "http" and (

@@ -28,15 +28,15 @@ class AuthController(AuthPlug[U]):
     _callbacks: ClassVar[tuple[str, ...]] = (*AuthPlug._callbacks, "success", "failure", "sign_out")
 
     async def success(self, request: Request, activity: Activity, user: U, token: AccessToken) -> Response:
-        """A user was signed in. By default as ``AuthPlug.handle_success``."""
+        """The user was signed in. By default as ``AuthPlug.handle_success``."""
         return await super().handle_success(request, activity, user, token)
 
     async def failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
-        """Something was refused. By default as ``AuthPlug.handle_failure``."""
+        """The request failed. By default as ``AuthPlug.handle_failure``."""
         return await super().handle_failure(request, activity, reason)
 
     async def sign_out(self, request: Request, params: Mapping[str, Any]) -> Response:
-        """The session is over. By default as ``AuthPlug.handle_sign_out``."""
+        """The session has ended. By default as ``AuthPlug.handle_sign_out``."""
         return await super().handle_sign_out(request)
 
     async def handle_success(self, request: Request, activity: Activity, user: U, token: AccessToken) -> Response:
@@ -48,9 +48,9 @@ class AuthController(AuthPlug[U]):
         return await answered(self.failure(request, activity, reason), self.failure)
 
     async def handle_sign_out(self, request: Request) -> Response:
-        """Calls ``sign_out`` with what was sent."""
+        """Calls ``sign_out`` with the parameters."""
         return await answered(self.sign_out(request, self.params(request)), self.sign_out)
 
     def routes(self) -> Sequence[BaseRoute]:
-        """For ``Starlette(routes=[*controller.routes(), …])``: the controller under ``auth.mount_path``."""
+        """The controller mounted at ``auth.mount_path``, for ``Starlette(routes=[*controller.routes(), …])``."""
         return [Mount(self.auth.mount_path, self)]

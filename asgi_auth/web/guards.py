@@ -41,7 +41,7 @@ from asgi_auth.web.mounting import parts
 F = TypeVar("F", bound=Callable[..., Any])
 
 POLICY_VIOLATION = 1008
-"""The WebSocket close code for a client that is not allowed to connect (RFC 6455 section 7.4.1)."""
+"""The WebSocket close code for a client without permission (RFC 6455 section 7.4.1)."""
 
 _WITHOUT_DEPENDS = (
     "require() guards nothing without Depends: write Annotated[User, Depends(require())] for a parameter, or "
@@ -52,25 +52,25 @@ _NO_REQUEST = (
     "dependencies=[Depends(require())], under Litestar guards=[require()]"
 )
 _CONNECTIONS = {"Request": "request", "HTTPConnection": "request", "WebSocket": "websocket"}
-"""What an endpoint takes, by the annotation of a parameter that has another name."""
+"""The parameter that an endpoint should have, by the annotation of a parameter with another name."""
 _NO_ENDPOINT = (
     "{!r} is neither an HTTPEndpoint nor a WebSocketEndpoint of Starlette; under Litestar write guards=[require()]"
 )
 
 
 class _Unwrapped:
-    """What FastAPI must not be given without ``Depends``, and refuses with a message if it is.
+    """An object that FastAPI must receive inside ``Depends``. Without it FastAPI raises an error with a message.
 
-    FastAPI asks a default value and the parts of ``Annotated`` only whether they are its markers. Any other object
-    would be a plain default, in whose place any client may send a value.
+    FastAPI only checks whether a default value, or a part of ``Annotated``, is one of its markers. It treats any other
+    object as a plain default, and any client can send a value in its place.
     """
 
     @property  # type: ignore[misc]  # nobody sets it
     def __class__(self) -> Any:
-        """The type; where FastAPI is loaded, its marker of a dependency, so that it goes on to read ``dependency``.
+        """The type. If FastAPI is loaded, its marker of a dependency; FastAPI then reads ``dependency``.
 
         Raises:
-            TypeError: FastAPI looks at a parameter. Of several markers it would take the last and drop this one.
+            TypeError: FastAPI analyzes a parameter. It would take the last of several markers and drop this one.
         """
         if "fastapi.params" not in sys.modules:
             return type(self)
@@ -82,11 +82,11 @@ class _Unwrapped:
 
     @property
     def dependency(self) -> NoReturn:
-        """Raises: TypeError: FastAPI was given this object itself, not ``Depends(require(…))``."""
+        """Raises: TypeError: FastAPI received this object itself, not ``Depends(require(…))``."""
         raise TypeError(_WITHOUT_DEPENDS)
 
     def __get_pydantic_core_schema__(self, source: object, handler: object) -> NoReturn:
-        """Raises: TypeError: the same, as a type or inside of one."""
+        """Raises: TypeError: FastAPI received this object as a type, or inside a type."""
         raise TypeError(_WITHOUT_DEPENDS)
 
 
@@ -110,7 +110,7 @@ class Guards(_Unwrapped):
             than that. Otherwise the answer is that of "not fresh".
 
     Raises:
-        ConfigurationError: *redirect* leads away, *fresh* is no timedelta, or *factor* is no name.
+        ConfigurationError: *redirect* is not a local path, *fresh* is not a timedelta, or *factor* is not a name.
         TypeError: a scope is not text: the parentheses of ``@require()`` were forgotten.
     """
 
@@ -126,7 +126,7 @@ class Guards(_Unwrapped):
     ) -> "Require":
         """The guard of these conditions, as the class says."""
         if not all(isinstance(scope, str) for scope in scopes):
-            raise TypeError("scopes are text; without any it is @require(), with parentheses")
+            raise TypeError("require: scopes must be text; without scopes write @require(), with parentheses")
         if redirect is not None and safe_return_to(redirect) is None:
             raise ConfigurationError("require: redirect must be a local path, such as '/sign_in'")
         if fresh is not None and not isinstance(fresh, timedelta):
@@ -145,7 +145,7 @@ def _required(scopes: tuple[str, ...], redirect: str | None, fresh: timedelta | 
 
 
 class Require(_Unwrapped):
-    """What ``require(…)`` returns.
+    """The guard that ``require(…)`` returns.
 
     ``@require(…)`` guards an endpoint of Starlette: a function, a class, or a method of one; or a handler of Litestar.
     ``Depends(require(…))`` is a dependency of FastAPI, which returns the user. ``guards=[require(…)]`` is a guard of
@@ -155,11 +155,11 @@ class Require(_Unwrapped):
     def __init__(
         self, scopes: tuple[str, ...], redirect: str | None, fresh: timedelta | None, factor: str | None
     ) -> None:
-        # A credential with scopes of its own, such as an API key, is not "authenticated": it opens only what asks for
-        # one of its scopes.
+        # A credential with scopes of its own, such as an API key, does not have the scope "authenticated". It opens
+        # only endpoints that require one of its scopes.
         self._scopes = scopes or (AUTHENTICATED,)
         self._redirect, self._fresh, self._factor = redirect, fresh, factor
-        # Litestar looks here to find out whether a guard is async. It would run any other in a thread.
+        # Litestar reads this to find out whether a guard is async. It would run a sync guard in a thread.
         self.__call__ = self._admitted  # type: ignore[method-assign, assignment]
 
     @overload
@@ -171,13 +171,13 @@ class Require(_Unwrapped):
     def __call__(self, connection: Any, route_handler: Any = None) -> Any:
         """Guard an endpoint; or, as a dependency or guard, one request.
 
-        As a dependency or guard, the check is made before anything is awaited, so that it cannot be forgotten.
+        As a dependency or guard, the call itself makes the check. A forgotten ``await`` cannot skip it.
 
         Raises:
-            TypeError: the endpoint cannot be guarded: it takes no ``request`` or ``websocket`` (the message has the
-                right signature), or is a class of another kind.
-            HTTPException, WebSocketException: of Starlette, of FastAPI where it is loaded, or of Litestar: the request
-                may not pass.
+            TypeError: the endpoint cannot be guarded. It takes no ``request`` or ``websocket`` (the message has the
+                right signature), or it is a class of another kind.
+            HTTPException, WebSocketException: the request is refused. The class is that of Starlette, of FastAPI if it
+                is loaded, or of Litestar.
         """
         if isinstance(connection, HTTPConnection):
             return self._admitted(self._check_dependency(connection))
@@ -225,7 +225,7 @@ class Require(_Unwrapped):
     # --- deciding
 
     def check(self, connection: HTTPConnection) -> AuthError | None:
-        """Why this request may not pass; None if it may. Reads the scope only."""
+        """Return the reason to refuse this request; None if it may pass. Reads the scope only."""
         state = connection.scope.get("asgi_auth")
         if not isinstance(state, AuthState) or state.method is None:
             return _why_anonymous(connection)
@@ -247,13 +247,13 @@ class Require(_Unwrapped):
         return None
 
     def _redirects(self, reason: AuthError, scope: Scope) -> bool:
-        """Whether to send the client to a page, which only a browser can show."""
+        """Whether to send the client to a page. Only a browser can show it."""
         if self._redirect is None or wants_json(scope) or shows_bearer(allowed_lines(scope["headers"])):
             return False
         return not isinstance(reason, ForbiddenError) or isinstance(reason, NotFreshError)
 
     def _sign_in_url(self, connection: HTTPConnection) -> str:
-        """The sign-in page with a way back, if the request is one that can be repeated."""
+        """The URL of the sign-in page; with ``return_to`` if the request can be repeated."""
         page, scope = str(self._redirect), connection.scope
         path = public_path(scope["path"], scope.get("root_path", ""), scope.get("app_root_path"))
         query = scope.get("query_string", b"")
@@ -288,11 +288,11 @@ class Require(_Unwrapped):
 
         def wait(instance: Any) -> Generator[Any, None, None]:
             reason = self.check(HTTPConnection(instance.scope))
-            # The class may have a guard already, which is asked in its turn.
+            # The class may already have a guard. That guard checks the request next.
             answer: Any = super(guarded, instance) if reason is None else self._refuse_instance(instance, reason)
             yield from answer.__await__()
 
-        # A class of its own: the endpoint may be in another route with another guard, or with none.
+        # A new class, because another route may use the endpoint with another guard, or without one.
         copied = {name: getattr(endpoint, name) for name in ("__doc__", "__module__", "__qualname__")}
         guarded: Any = type(endpoint.__name__, (endpoint,), {**copied, "__await__": wait})
         return guarded  # type: ignore[no-any-return]
@@ -311,7 +311,7 @@ class Require(_Unwrapped):
             called = getattr(endpoint, "__qualname__", type(endpoint).__qualname__)
             raise TypeError(_NO_REQUEST.format(called, _with_connection(endpoint)))
         index = names.index(name)
-        if inspect.isfunction(endpoint):  # nothing else is looked up
+        if inspect.isfunction(endpoint):  # open_routes only looks up functions
             _guarded.add(endpoint)
         if name == "websocket":
             return self._guard_websocket(endpoint, index)
@@ -326,7 +326,7 @@ class Require(_Unwrapped):
             if self.check(websocket) is None:
                 await endpoint(*args, **kwargs)
             else:
-                await websocket.close(POLICY_VIOLATION)  # before accept, which a client sees as 403
+                await websocket.close(POLICY_VIOLATION)  # before accept; the client sees 403
 
         return guarded
 
@@ -352,9 +352,9 @@ class Require(_Unwrapped):
 
     @property
     def __wrapped__(self) -> Any:
-        """FastAPI looks through this to find out that the dependency is async and which security scheme it documents.
+        """The security scheme. FastAPI reads it to document the scheme, and to see that the dependency is async.
 
-        AttributeError where there is no FastAPI, as if it did not exist.
+        Raises AttributeError if FastAPI is not loaded, as a missing attribute does.
         """
         if "fastapi" not in sys.modules:
             raise AttributeError("__wrapped__")
@@ -373,19 +373,19 @@ def _with_connection(endpoint: Callable[..., Any]) -> str:
         if annotated in _CONNECTIONS:
             connection = _CONNECTIONS[annotated]
         elif len(parameters) > 1 or parameter != plain or parameter.name == "self":
-            names.append(str(plain))  # else it is all that Starlette gives, under another name
+            names.append(str(plain))  # otherwise it is the only parameter, Starlette's request under another name
     names.insert(1 if names[:1] == ["self"] else 0, connection)
     return f"{getattr(endpoint, '__name__', '__call__')}({', '.join(names)})"
 
 
 _guarded: WeakSet[Any] = WeakSet()
-"""Every function that has a guard. A route that leads to one of them itself leads past the guard."""
+"""Every function that has a guard. A route that calls such a function directly skips its guard."""
 
 
 def open_routes(app: object) -> Iterator[str]:
-    """What to tell of each route of an application that leads past the guard of its endpoint.
+    """Yield a message for each route of an application that skips the guard of its endpoint.
 
-    ``@require()`` above ``@api.get(…)`` guards a function that the route does not know.
+    ``@require()`` above ``@api.get(…)`` guards a function that the route does not call.
     """
     for part in parts(app):
         endpoint = getattr(part, "endpoint", None)
@@ -410,13 +410,16 @@ def _is_fresh(connection: HTTPConnection, session: Session, within: timedelta, f
 
 def _realm(connection: HTTPConnection) -> str:
     auth = _authentication(connection)
-    return "" if auth is None else auth.app_name  # no middleware: nobody is signed in
+    return "" if auth is None else auth.app_name  # without a middleware no user is signed in
 
 
 def _why_anonymous(connection: HTTPConnection) -> AuthError:
     state, auth = connection.scope.get("asgi_auth"), _authentication(connection)
     if not isinstance(state, AuthState):  # a mistake that otherwise looks like a wrong password
-        logger.error("require: wrap the application in SessionUserMiddleware or BearerUserMiddleware; nobody gets in")
+        logger.error(
+            "require: wrap the application in SessionUserMiddleware or BearerUserMiddleware; "
+            "without it every request is refused"
+        )
     error = None if auth is None else auth.state(connection).error
     if isinstance(error, (InvalidTokenError, MalformedRequestError, RateLimitedError)):
         return error

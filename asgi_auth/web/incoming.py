@@ -1,4 +1,4 @@
-"""One request to the plug, read once. What comes after asks this value, not the scope."""
+"""One request to the plug, read once. Later steps read this object, not the scope."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -25,53 +25,54 @@ from asgi_auth.web.clients import client_of, proxy_advice, source_of
 from asgi_auth.web.routing import OWN, Routing
 
 _KEY = "asgi_auth.incoming"
-"""Where the scope holds it, for callbacks that make a request of their own from the scope."""
+"""The key of the object in the scope, for callbacks that make a new request from the scope."""
 
 NOWHERE = Activity(None, None)
 
 
 class Incoming:
-    """What is known of one request. Each part is read when it is first asked for, and then kept.
+    """One request to the plug. Each part is read at its first use and then kept.
 
-    Parts that cannot be read raise ``MalformedRequestError``.
+    Raises ``MalformedRequestError`` if a part cannot be read.
     """
 
     def __init__(self, connection: HTTPConnection, auth: Authentication[Any]) -> None:
-        """Args: connection: The request. auth: Whose plug it came to."""
+        """Args: connection: The request. auth: The authentication of the plug that received it."""
         self._connection, self._scope, self._auth = connection, connection.scope, auth
         self.activity, self.phase = NOWHERE, None  # until the route is found
         self.params: Mapping[str, Any] = EMPTY
-        """What the body holds; empty until it is read."""
+        """The parameters of the body; empty until it is read."""
         self._state: AuthState | None = None
         self.factor_required: FactorRequiredError | None = None
-        """Set where the answer has to ask for another factor."""
+        """Set if the answer has to ask for another factor."""
 
     activity: Activity
     phase: Phase | None
 
     @classmethod
     def of(cls, connection: HTTPConnection, auth: Authentication[Any]) -> Self:
-        """What the plug of *auth* has read of a request; of one that is not the plug's, what can be read now."""
+        """The object that the plug of *auth* made for this request; a new one if the request is not the plug's."""
         known = connection.scope.get(_KEY)
         return known if isinstance(known, cls) and known._auth is auth else cls(connection, auth)
 
     def keep(self) -> None:
-        """Let ``of`` find this."""
+        """Store this object in the scope, where ``of`` finds it."""
         self._scope[_KEY] = self
 
-    # --- what is refused before it is read
+    # --- checks before the body is read
 
     def check_transport(self) -> None:
-        """Refuse more header lines than are looked at, and on a local instance a foreign Host.
+        """Check the number of header lines and, on a local instance, the Host.
 
         Raises:
-            MalformedRequestError, MisdirectedRequestError: as it says.
+            MalformedRequestError: there are too many header lines.
+            MisdirectedRequestError: the Host of a local instance is foreign.
         """
         check_headers(self._scope["headers"])
         self._auth.site.check_host(self._scope["headers"])
 
     def find_phase(self, routing: Routing) -> None:
-        """Find out which phase it is for. RouteNotFoundError: none."""
+        """Find the phase of the request. Raises RouteNotFoundError if there is none."""
         activity = routing.find(self._scope)
         phase = self._auth.routes.get((activity.strategy or "", activity.phase or ""))
         if phase is None and activity not in OWN:
@@ -80,12 +81,12 @@ class Incoming:
         routing.check_mount(self._scope, activity)
 
     def check_site(self) -> None:
-        """Refuse what another site makes a browser send (CF-1, CF-2), and what cannot be judged, before any work.
+        """Refuse a request that another site makes the browser send (CF-1, CF-2), before any work.
 
         Raises:
-            CrossSiteError: another site does, and the phase is not for that.
-            MalformedRequestError: there are too many cookies to tell; or, for a phase that needs a session, two
-                credentials (RP-5).
+            CrossSiteError: another site sent it, and the phase does not accept that.
+            MalformedRequestError: there are too many cookies; or there are two credentials for a phase that requires a
+                session (RP-5).
         """
         if not self.is_foreign and self._auth.site.crosses_sites(self._scope):
             raise self._auth.site.refusal(self._scope)
@@ -95,12 +96,12 @@ class Incoming:
 
     @property
     def proxy_advice(self) -> Iterator[tuple[str, str]]:
-        """The kind and the text of what to tell the operator of their proxies."""
+        """The kind and the text of each piece of advice for the operator about proxies."""
         return proxy_advice(self._scope, self._auth)
 
     @property
     def is_speculative(self) -> bool:
-        """Whether a browser fetches ahead of time, and nobody has opened the page."""
+        """Whether the browser prefetches the page, and the user has not opened it."""
         return is_speculative(self._scope["headers"])
 
     # --- the body
@@ -113,35 +114,35 @@ class Incoming:
 
     @cached_property
     def client(self) -> Client:
-        """Who asks. A POST that another site makes the browser send shows nothing of the browser's (CF-1)."""
+        """The client. The cookies of a POST from another site are ignored (CF-1)."""
         client = client_of(self._scope, self._auth, locale=self.locale)
         return replace(client, session_hashes=(), pending_hashes=()) if self.is_foreign else client
 
     @cached_property
     def source(self) -> str | None:
-        """Who counts as one where turns are shared out."""
+        """The source of the request: requests of one source share its turns."""
         return source_of(self._scope, self._auth)
 
     async def state(self) -> AuthState:
-        """Who is signed in, as the store has it now. UnavailableError: that could not be checked."""
+        """The signed-in user, as the store has it now. Raises UnavailableError if it cannot be checked."""
         recognition = self._auth.recognition
         self._state = recognition.anonymous if self.is_foreign else await recognition.every_state(self._scope)
         return self._state
 
     def becomes(self, state: AuthState) -> None:
-        """Note who is signed in from now on: the request has signed a user in or out."""
+        """Set the state after this request has signed a user in or out."""
         self._state = state
 
     @property
     def known(self) -> AuthState:
-        """Who is signed in, as far as it was looked up: for this request, or by a middleware outside."""
+        """The last known state: of this request, or of an outer middleware; otherwise anonymous."""
         found = self._scope.get("asgi_auth") if self._state is None else self._state
         is_ours = isinstance(found, AuthState) and found.authentication is self._auth
         return found if is_ours and found is not None else self._auth.recognition.anonymous
 
     @property
     def is_signed_in(self) -> bool:
-        """Whether a user is signed in, as ``known`` says."""
+        """Whether a user is signed in, according to ``known``."""
         return self.known.method is not None
 
     @cached_property
@@ -151,15 +152,15 @@ class Incoming:
 
     @cached_property
     def access_tokens(self) -> list[str]:
-        """Every bearer token that was shown: to take rights away, never to give them."""
+        """Every bearer token of the request. They are only used to end sessions, never to grant access."""
         return read_every(self._scope["headers"])
 
     @property
     def is_foreign(self) -> bool:
-        """Whether a provider makes the browser send it: a record of the strategy guards it, and no cookie counts."""
+        """Whether a provider makes the browser send it. A record of the strategy guards it; its cookies are ignored."""
         return self.phase is not None and self.phase.cross_site and self._scope["method"] == "POST"
 
-    # --- what was sent
+    # --- the parameters
 
     @property
     def query_string(self) -> bytes:
@@ -169,12 +170,12 @@ class Incoming:
 
     @cached_property
     def query(self) -> Mapping[str, str]:
-        """The query, as strictly read as a form."""
+        """The parsed query. The rules are those of a form."""
         return parse_query(self.query_string)
 
     @property
     def shown(self) -> Mapping[str, Any]:
-        """The parameters without the secrets of the phase, to draw its form again."""
+        """The parameters without the secrets of the phase, to show its form again."""
         secrets = frozenset() if self.phase is None else self.phase.secrets
         return without(self.params, {*secrets, "pending_token"})
 
@@ -185,7 +186,7 @@ class Incoming:
 
     @property
     def form(self) -> Form | None:
-        """What is drawn again: the form of the phase, or the one for a person who was invited."""
+        """The form to show again: that of the phase, or the one for an invited person."""
         if self.phase is None:
             return None
         registers = self.phase.registers
@@ -193,29 +194,29 @@ class Incoming:
 
     @property
     def link_token(self) -> str:
-        """The token of the mailed link that was opened, or whose form was sent; empty if there is none."""
+        """The token of the mailed link that the user opened or whose form they sent; empty if there is none."""
         form = None if self.phase is None else self.phase.registers or self.phase.form
         return "" if form is None else self.token_of(form)
 
     def token_of(self, form: Form) -> str:
-        """The token that goes on in *form*: of the form that was sent, or of the link that was opened."""
+        """The token to pass on in *form*: from the form that was sent, or from the link that was opened."""
         return _text_of(self.params, form.token) or _text_of(self._readable_query, form.token)
 
     @property
     def _readable_query(self) -> Mapping[str, str]:
-        """The query; empty if it cannot be read, which is refused where it matters."""
+        """The query; empty if it cannot be read. Steps that require the query refuse the request."""
         with suppress(MalformedRequestError):
             return self.query
         return EMPTY
 
     @property
     def return_to(self) -> object:
-        """``return_to`` of the body, or else of the query; None if there is none that can be read."""
+        """``return_to`` of the body, otherwise of the query; None if there is none that can be read."""
         if "return_to" in self.params:
             return self.params["return_to"]
         return self._readable_query.get("return_to")
 
-    # --- what is wanted
+    # --- the kind of answer
 
     @cached_property
     def locale(self) -> str:
@@ -239,7 +240,7 @@ class Incoming:
         return wants_page(self._scope)
 
     def headers_of(self, reason: AuthError) -> dict[str, str]:
-        """The headers that the answer to a failure needs."""
+        """The headers required on the answer to a failure."""
         return reason_headers(reason, self._scope, realm=self._auth.app_name)
 
 

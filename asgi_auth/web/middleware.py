@@ -1,8 +1,8 @@
-"""SessionUserMiddleware and BearerUserMiddleware: they say who asks. Guards say who may.
+"""SessionUserMiddleware and BearerUserMiddleware identify the user. Guards decide what the user may do.
 
 Both write ``scope["user"]``, ``scope["auth"]`` and ``scope["asgi_auth"]`` in place, on http and websocket, so that an
-access log outside sees the user too. A bad credential is an anonymous user with the reason kept; only one that could
-not be checked is answered here, with 503.
+access log outside sees the user too. An invalid credential gives an anonymous user, and the reason is kept. The
+middleware answers 503 if a credential cannot be checked.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from asgi_auth.web.mounting import check_authentication, mounted_classes
 _TRY_AGAIN_LATER = 1013
 """The WebSocket close code for a server that cannot serve now."""
 _HELD_BACK = timedelta(seconds=1)
-"""How long an exception of the application waits, at most, until the use of the session is noted."""
+"""How long an exception of the application waits, at most, until the use of the session is stored."""
 
 
 class _UserMiddleware:
-    """What both have in common: when to look, and what to write."""
+    """The common part of both: when to check a credential, and what to write."""
 
     _ambient: bool
 
@@ -46,7 +46,7 @@ class _UserMiddleware:
             auth: Whose users these are.
 
         Raises:
-            ConfigurationError: *auth* is no ``Authentication``.
+            ConfigurationError: *auth* is not an ``Authentication``.
         """
         name = type(self).__name__
         check_authentication(auth, name, f"{name}(app, auth), or Middleware({name}, auth=auth)")
@@ -66,8 +66,8 @@ class _UserMiddleware:
         state, shown, due = self._anonymous, None, None
         known = scope.get("asgi_auth")
         if isinstance(known, AuthState) and known.authentication is self.auth:
-            state = known  # whatever else is there was not said by us (SE-12)
-        # Else the middleware outside has found it, and will note its use.
+            state = known  # any other value is not from the library (SE-12)
+        # Otherwise the outer middleware has found the session, and will store its use.
         if state.method is None and (shown := self._look(scope, self._recognisers)) is not None:
             now = self._clock()
             try:
@@ -79,20 +79,20 @@ class _UserMiddleware:
                 return
             session, send = state.session, self._sending(send)
             if session is not None and self._sessions.touch_due(session, now):
-                due = None if is_speculative(scope["headers"]) else session  # which is no use of it
-        if state is not known or scope.get("user") is not state.user:  # else the one outside has written just this
+                due = None if is_speculative(scope["headers"]) else session  # a prefetch does not use the session
+        if state is not known or scope.get("user") is not state.user:  # otherwise the outer one has written the same
             scope["asgi_auth"] = state
             scope["user"] = state.user
             scope["auth"] = AuthCredentials(state.scopes)
         await (self.app(scope, receive, send) if due is None else self._use(due, scope, receive, send))
 
     async def _use(self, session: Session, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, and note the use of *session* however it ends: many a websocket ends by an exception."""
+        """Run the application and store the use of *session*, also after an exception: many websockets end by one."""
         try:
             await self.app(scope, receive, send)
         except (Exception, asyncio.CancelledError):
-            # An answer or the server waits for the exception, so it is held back for a moment only. The shield is for
-            # a cancelled scope of anyio, which would cancel this again. What is closed must not be opened once more.
+            # An answer or the server waits for the exception, so it is delayed only for a moment. The shield is for a
+            # cancelled scope of anyio, which would cancel this again. A closed store must not be opened again.
             with CancelScope(shield=True):
                 if not self.auth.closed:
                     await self._touch(session, patience=_HELD_BACK)
@@ -106,7 +106,7 @@ class _UserMiddleware:
             await self.app(scope, receive, send)
 
     async def _note_success(self, state: AuthState) -> None:
-        """After a credential that was good: an outage is over; and where the server sends no lifespan messages, start.
+        """After a valid credential: end an outage, and open the store if the server sends no lifespan messages.
 
         Raises:
             UnavailableError: the store cannot be opened.
@@ -123,15 +123,15 @@ class _UserMiddleware:
             self._failing = None
 
     def _sending(self, send: Send) -> Send:
-        """What sends the answer to a request that showed a credential."""
+        """The ``send`` for the answer to a request with a credential."""
         return send
 
     async def _touch(self, session: Session, *, patience: timedelta | None = None) -> None:
-        """Note the use of *session*; a failure is only logged: the request is over, and the next one will note it."""
+        """Store the use of *session*. A failure is only logged: the request is over, and the next one stores it."""
         try:
             async with asyncio.timeout(None if patience is None else patience.total_seconds()):
                 await self._sessions.touch(session)
-        except Exception as exc:  # whatever a store may raise
+        except Exception as exc:  # a store may raise any exception
             text = "a session's last use could not be noted: %s"
             self._telling.tell(logging.WARNING, "touch", text, reason_of(exc))
 
@@ -149,7 +149,7 @@ class _UserMiddleware:
 class SessionUserMiddleware(_UserMiddleware):
     """Recognises browsers by the session cookie.
 
-    Requests from other sites get no authority from it, nor do websocket handshakes from origins that are not listed.
+    The cookie is ignored on requests from other sites, and on websocket handshakes from origins that are not listed.
     The answer to a request with the cookie gets ``Vary: Cookie`` and, if the application set none, a ``Cache-Control``:
     ``private, no-cache`` for a file with an ``ETag`` or ``Last-Modified``, else ``cache_control``.
     """
@@ -166,14 +166,14 @@ class SessionUserMiddleware(_UserMiddleware):
                 shows a page without a request, also after a sign-out.
 
         Raises:
-            ConfigurationError: *auth* is no ``Authentication``; *cache_control* is no list of directives, or allows a
-                shared cache to store pages.
+            ConfigurationError: *auth* is not an ``Authentication``; *cache_control* is not a list of directives, or
+                allows a shared cache to store pages.
         """
         super().__init__(app, auth)
         self._cache_control = check_cache_control(cache_control)
 
     def _sending(self, send: Send) -> Send:
-        # The cookie decided what this answer is: nobody else may see it, nor this browser once the session has ended.
+        # The answer depends on the cookie. No other client may see it, nor this browser after the session has ended.
         async def send_private(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given, status = message.get("headers", ()), message["status"]
@@ -185,9 +185,9 @@ class SessionUserMiddleware(_UserMiddleware):
 
 
 class BearerUserMiddleware(_UserMiddleware):
-    """Recognises scripts by what they put into the Authorization header: the access token of a sign-in (RFC 6750).
+    """Recognises scripts by the Authorization header: the access token of a sign-in (RFC 6750).
 
-    Beside it whatever strategies recognise that no browser attaches by itself, such as API keys.
+    It also accepts credentials of strategies that browsers do not attach by themselves, such as API keys.
     """
 
     _ambient = False
@@ -202,9 +202,9 @@ async def serve_lifespan(
 ) -> None:
     """Open the store before the application starts, and close it before the server hears that the application ended.
 
-    An ``auth`` that cannot be opened, and a plug that is mounted as a class, fail the start with a message: a server
-    would take an exception for "this application has no lifespan". A store that cannot be closed is logged, and the
-    server hears of the end all the same.
+    The start fails with a message if ``auth`` cannot be opened, or if a plug is mounted as a class. A server would take
+    an exception for "this application has no lifespan". If the store cannot be closed, the error is logged, and the
+    server still gets the end of the shutdown.
     """
     first, mistake = await receive(), None
     with suppress(Exception):  # advice never stops a start, however odd the application is
@@ -227,15 +227,15 @@ async def serve_lifespan(
 
     try:
         await (app or _no_application)(scope, _replaying(first, receive), send_closed)
-    finally:  # an application may end without a word, or have no lifespan
+    finally:  # an application may end without a message, or have no lifespan
         await _end(running)
 
 
 async def _end(running: AsyncExitStack) -> None:
-    """Close what is still open; the second time nothing is."""
+    """Close the store if it is still open. A second call does nothing."""
     try:
         await running.aclose()
-    except Exception as exc:  # a store may be anybody's code
+    except Exception as exc:  # a store of the application may raise any exception
         logger.error("the store could not be closed: %s", reason_of(exc))
 
 

@@ -1,4 +1,4 @@
-"""What an application gives and mounts: mistakes that are told with the right call."""
+"""Mistakes in what an application passes and mounts. Each message has the right call."""
 
 from collections.abc import Iterator
 from inspect import isclass
@@ -9,15 +9,15 @@ from asgi_auth.errors import ConfigurationError
 
 
 def check_authentication(auth: object, owner: str, call: str) -> None:
-    """Refuse what is no ``Authentication``, such as the store.
+    """Refuse a value that is not an ``Authentication``, such as the store.
 
     Args:
-        auth: What was given.
-        owner: What it was given to.
+        auth: The value to check.
+        owner: The class that received it.
         call: The right call.
 
     Raises:
-        ConfigurationError: the message has the right call.
+        ConfigurationError: *auth* is not an ``Authentication``. The message has the right call.
     """
     if not isinstance(auth, Authentication):
         given = f"the class {auth.__name__}" if isclass(auth) else type(auth).__name__
@@ -25,9 +25,9 @@ def check_authentication(auth: object, owner: str, call: str) -> None:
 
 
 class Mountable:
-    """An ASGI application that is an instance; the class in its place is refused with the right call.
+    """An ASGI application that is an instance. Mounting the class raises an error with the right call.
 
-    Whatever mounts the class calls it with a scope, as if it made the application (``Mount("/auth", AuthPlug)``).
+    ``Mount("/auth", AuthPlug)`` calls the class with a scope, as if the class were the application.
     """
 
     def __new__(cls, *args: Any, **_options: Any) -> Self:
@@ -38,7 +38,7 @@ class Mountable:
 
 
 def mounted_classes(app: object) -> Iterator[str]:
-    """What to tell of each class that an application mounts in place of an instance of it."""
+    """Yield a message for each class that an application mounts in place of an instance."""
     for part in parts(app):
         if isclass(part) and issubclass(part, Mountable):
             yield _mistake(part)
@@ -58,7 +58,7 @@ def parts(app: object) -> Iterator[object]:
             continue
         seen.add(id(part))
         yield part
-        # Beside the routes: what wraps another application, and what FastAPI includes.
+        # Besides routes: an application that wraps another, and routers that FastAPI includes.
         waiting += [getattr(part, name, None) for name in ("app", "original_router")]
         routes = getattr(part, "routes", None)
         if isinstance(routes, list | tuple):

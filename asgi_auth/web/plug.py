@@ -53,24 +53,24 @@ _SIGNED_OUT = Message("page.signed_out", "You are signed out")
 class AuthPlug(Mountable, Generic[U]):
     """An ASGI application for ``Mount("/auth", AuthPlug(auth))``.
 
-    Where there is no mounting, ``AuthPlug(auth, app=inner)`` serves ``auth.mount_path`` and passes the rest on.
-    Subclass it and override what is to happen: ``handle_success``, ``handle_failure`` and the others.
+    Without mounting, ``AuthPlug(auth, app=inner)`` serves ``auth.mount_path`` and passes other requests on. To change
+    an answer, subclass it and override ``handle_success``, ``handle_failure`` or another callback.
 
     Args:
-        auth: Whose strategies are served.
+        auth: The authentication whose strategies are served.
         app: The application to wrap; None to be mounted.
-        clear_cache_on_sign_out: Have the browser empty its whole cache of this origin at a sign-out, which can take
+        clear_cache_on_sign_out: Tell the browser to empty its whole cache of this origin at a sign-out. This can take
             seconds.
         bearer_for_browsers: Give a page's scripts the bearer token, not the cookie, in the JSON answer to a sign-in.
-            Whatever can run a script in the page can then take the token along.
+            An attacker who can run a script in the page can then steal the token.
 
     Raises:
-        ConfigurationError: *auth* is no ``Authentication``, a callback is not async, or the class is mounted in place
-            of an instance.
+        ConfigurationError: *auth* is not an ``Authentication``, a callback is not async, or the class is mounted in
+            place of an instance.
     """
 
     body_limit: ClassVar[int] = 64 * 1024
-    """Bytes of a request body."""
+    """The largest request body, in bytes."""
     body_timeout: ClassVar[timedelta] = timedelta(seconds=10)
     """How long a request body may take to arrive."""
 
@@ -99,17 +99,17 @@ class AuthPlug(Mountable, Generic[U]):
     # --- to override
 
     async def handle_success(self, request: Request, activity: Activity, user: U, token: AccessToken) -> Response:
-        """A user was signed in.
+        """The user was signed in.
 
         Args:
             request: Its body has been read; see ``params``.
-            activity: Which strategy and phase.
+            activity: The strategy and the phase.
             user: The application's own user object.
-            token: The bearer token, and for ``store_in_session`` the cookie.
+            token: The bearer token. It also holds the cookie for ``store_in_session``.
 
         Returns:
-            By default 303 to ``return_to`` or ``Pages(account=…)``, or a page. Where no page is wanted, 200: a browser
-            gets the session cookie, a script that asks for JSON the bearer token.
+            By default 303 to ``return_to`` or ``Pages(account=…)``, or a page. If no page is wanted, 200: a browser
+            gets the session cookie, and a script that asks for JSON gets the bearer token.
         """
         incoming = self._incoming(request)
         if not incoming.wants_json:
@@ -136,11 +136,11 @@ class AuthPlug(Mountable, Generic[U]):
         return self._pages.message(_GRANTED, _SIGNED_IN, incoming, links=self._pages.next_links(incoming))
 
     async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
-        """Something was refused; also an unknown route (``Activity(None, None)`` and a ``RouteNotFoundError``).
+        """The request failed. An unknown route has ``Activity(None, None)`` and a ``RouteNotFoundError``.
 
         ``reason.status``, ``code``, ``title``, ``detail`` and ``fields`` may be shown; ``reason.reason`` is for the
-        log. By default problem details (RFC 9457) or text. A browser gets the form again with what is wrong, the page
-        to sign in if nobody is signed in, or a page that says what to do.
+        log. By default problem details (RFC 9457) or text. A browser gets the form again with its errors, the sign-in
+        page if no user is signed in, or a page that says what to do next.
         """
         incoming = self._incoming(request)
         if not incoming.wants_page:
@@ -155,12 +155,12 @@ class AuthPlug(Mountable, Generic[U]):
         return self._pages.message(reason.title, advice, incoming, status=reason.status, links=links)
 
     async def _again(self, request: Request, activity: Activity, reason: AuthError) -> Response | None:
-        """What was sent, drawn again with what is wrong; None if it was no form, or only a button of another page."""
+        """The form that was sent, with its errors; None if it was not a form, or only a button of another page."""
         incoming = self._incoming(request)
         if (found := await self._serving.view_again(incoming)) is not None:
             viewed, view = found
             return self._pages.view(view, viewed, incoming, failed=activity, reason=reason)
-        # Of a store that does not answer nothing is asked twice.
+        # If the store does not answer, it is not asked a second time.
         is_down = isinstance(reason, UnavailableError)
         form = incoming.form if is_down else await self._serving.form_again(request, incoming)
         if form is None or not form.title:
@@ -170,19 +170,19 @@ class AuthPlug(Mountable, Generic[U]):
     async def handle_form(
         self, request: Request, activity: Activity, form: Form, values: Mapping[str, Any], reason: AuthError | None
     ) -> Response:
-        """The one place that draws a form, first or again. By default the page of the library.
+        """Draw a form, for the first time or again. By default the page of the library.
 
         Args:
-            request: For ``link_token`` and ``return_to``, which go on in hidden fields.
-            activity: Where the form posts to, unless it says so itself; ``path`` makes a path of it.
-            form: What to ask.
-            values: What the user sent before, without secrets.
-            reason: Why that was refused, with a message for each field in ``reason.fields``; None: nothing was sent.
+            request: For ``link_token`` and ``return_to``, which the form passes on in hidden fields.
+            activity: Where the form posts to, unless the form has its own action; ``path`` returns its path.
+            form: The form to draw.
+            values: The values that the user sent before, without secrets.
+            reason: Why they were refused, with a message for each field in ``reason.fields``; None: nothing was sent.
         """
         return self._pages.form(form, activity, self._incoming(request), values, reason)
 
     async def handle_accepted(self, request: Request, activity: Activity) -> Response:
-        """Done, and nobody was signed in: a reset was asked for, a password was set. By default 200."""
+        """The request succeeded without a sign-in, such as a reset request or a new password. By default 200."""
         incoming = self._incoming(request)
         if incoming.form is not None and incoming.wants_page:
             links = self._pages.next_links(incoming)
@@ -192,17 +192,18 @@ class AuthPlug(Mountable, Generic[U]):
         return PlainTextResponse("Accepted")
 
     async def handle_challenge(self, request: Request, activity: Activity, data: Mapping[str, Any]) -> Response:
-        """A step that answers with data, or a sign-in that owes another factor.
+        """A step answers with data, or a sign-in requires another factor.
 
         Args:
             request: Its body has been read; see ``params``.
-            activity: Which strategy and phase.
-            data: What the step answers. Where a factor is missing: ``factors``, the names of those that would do, and
-                for a client that is no browser ``pending_token``, which it sends back as the parameter of that name.
+            activity: The strategy and the phase.
+            data: The data of the step. If a factor is required: ``factors``, the names of the accepted factors. A
+                client that is not a browser also gets ``pending_token`` and sends it back as the parameter of that
+                name.
 
         Returns:
-            By default JSON, with status 401 where a factor is missing; a browser that wants a page is sent on to that
-            of the factor.
+            By default JSON, with status 401 if a factor is required. A browser that wants a page is redirected to the
+            page of the factor.
         """
         incoming = self._incoming(request)
         if incoming.factor_required is None:
@@ -213,7 +214,7 @@ class AuthPlug(Mountable, Generic[U]):
         return problem(incoming.factor_required, json=not incoming.wants_page, more=data, say=incoming.say)
 
     async def handle_view(self, request: Request, activity: Activity, view: View) -> Response:
-        """Something to look at, such as an invitation; nothing was changed. By default its page, or its data as JSON.
+        """Show a view, such as an invitation; nothing was changed. By default its page, or its data as JSON.
 
         A view without a title has no page.
         """
@@ -222,7 +223,7 @@ class AuthPlug(Mountable, Generic[U]):
         return self._pages.view(view, activity, self._incoming(request))
 
     async def handle_sign_out(self, request: Request) -> Response:
-        """The session is over and its cookie goes with this answer. By default 200."""
+        """The session has ended. This answer removes its cookie. By default 200."""
         incoming = self._incoming(request)
         if incoming.wants_json:
             return JSONResponse({"status": "signed_out"})
@@ -236,21 +237,21 @@ class AuthPlug(Mountable, Generic[U]):
         return self._pages.message(_SIGNED_OUT, "", incoming, links=self._pages.for_strangers(incoming))
 
     def add_headers(self, request: Request, response: Response) -> None:
-        """Add headers of your own to every answer, refusals included. By default none.
+        """Add headers of your own to every answer, also to errors. By default none.
 
-        The security headers are added afterwards, whatever this does (``answers.add_security_headers``).
+        The plug always adds the security headers afterwards (``answers.add_security_headers``).
         """
 
-    # --- to use in what is overridden
+    # --- to use in overridden callbacks
 
     def store_in_session(self, response: Response, token: AccessToken) -> None:
         """Give the browser the session cookie of this sign-in.
 
         Raises:
-            TypeError: *token* is not the ``AccessToken`` of a sign-in; a bearer token never becomes a cookie.
+            TypeError: *token* is not the ``AccessToken`` of a sign-in. A bearer token is never put into a cookie.
         """
         if not isinstance(token, AccessToken):
-            raise TypeError("store_in_session takes the AccessToken of a sign-in, and nothing else")
+            raise TypeError("store_in_session: token must be the AccessToken of a sign-in")
         max_age = None
         if token.session.remembered:
             max_age = int((token.session.expires_at - self.auth.clock()).total_seconds())
@@ -259,25 +260,25 @@ class AuthPlug(Mountable, Generic[U]):
         clear_site_data(response, *PREFETCHED)  # of the user who was signed in before
 
     async def clear_session(self, request: Request, response: Response) -> None:
-        """End the session of the browser's cookie and any sign-in under way in it, and remove what it keeps of them.
+        """End the session of the browser's cookie, and any unfinished sign-in of this browser.
 
-        Those are their cookies, and the pages that it has prefetched.
+        The answer also removes their cookies and the prefetched pages from the browser.
 
         Raises:
-            MalformedRequestError: a cookie came with more than 8 different values; nothing was changed.
+            MalformedRequestError: a cookie has more than 8 different values; nothing was changed.
             UnavailableError: the session could not be ended; nothing was changed.
         """
         await self.revoke_session_tokens(request)
         self._serving.forget(self._incoming(request), response)
 
     async def revoke_session_tokens(self, request: Request) -> None:
-        """End the session that the browser's cookie opens, and with it every bearer token of that session.
+        """End the session of the browser's cookie, and every bearer token of that session.
 
-        A sign-in that waits in this browser for its next factor ends, too. Of several cookies every one that is ours
-        counts: one may be planted, and the session has to end all the same.
+        An unfinished sign-in of this browser ends too. If there are several session cookies, the session of each one
+        ends: one of them may be planted, and the real session must still end.
 
         Raises:
-            MalformedRequestError: there are more than 8 different ones of a kind; nothing was ended.
+            MalformedRequestError: there are more than 8 different cookies of a kind; nothing was ended.
             UnavailableError: nothing was ended.
         """
         await self.auth.sessions.revoke_shown(self._incoming(request).client)
@@ -285,10 +286,11 @@ class AuthPlug(Mountable, Generic[U]):
     async def revoke_bearer_tokens(self, request: Request) -> None:
         """End the session of the bearer token in the Authorization header; any other token ends nothing.
 
-        Of several headers every one that can be read counts: they let nobody in, but each may do so alone.
+        If there are several headers, the session of each readable token ends. Such a request is not authenticated, but
+        each token alone would be.
 
         Raises:
-            MalformedRequestError: there are more than 8 different tokens, or cookies of ours; nothing was ended.
+            MalformedRequestError: there are more than 8 different tokens, or cookies of the library; nothing was ended.
             UnavailableError: the database does not answer.
         """
         incoming = self._incoming(request)
@@ -299,26 +301,26 @@ class AuthPlug(Mountable, Generic[U]):
                 await self.auth.sessions.revoke(claims.session_id, user_id=claims.user_id, client=client)
 
     def return_to(self, request: Request, default: str = "/") -> str:
-        """Where the user wanted to go: ``return_to`` of the body or the query, if it is ours (RD-1), else *default*.
+        """The page that the user wanted: ``return_to`` of the body or the query if it is allowed (RD-1), or *default*.
 
-        A path as the browser sees it, with the prefix of a proxy; *default* is returned as it is.
+        The path is the one that the browser sees, with the prefix of a proxy. *default* is returned unchanged.
         """
         wanted = self._incoming(request).return_to
         return safe_return_to(wanted, allowed=self.auth.allowed_return_to) or default
 
     def params(self, request: Request) -> Mapping[str, Any]:
-        """What was sent, without its secrets, to draw a form again."""
+        """The parameters without their secrets, to draw a form again."""
         return self._incoming(request).shown
 
     def link_token(self, request: Request) -> str:
-        """The token of the mailed link that was opened, or whose form was sent, for a hidden field of the form.
+        """The token of the mailed link that the user opened or whose form they sent, for a hidden field of the form.
 
-        Empty if there is none. Never into a URL, nor a log.
+        Empty if there is none. Do not put it into a URL or a log.
         """
         return self._incoming(request).link_token
 
     def path(self, activity: Activity) -> str:
-        """Where a form of this activity posts to: ``/auth/password/sign_in``."""
+        """The path that a form of this activity posts to, such as ``/auth/password/sign_in``."""
         return self._routing.path(activity)
 
     def locale(self, request: Request) -> str:
@@ -326,7 +328,7 @@ class AuthPlug(Mountable, Generic[U]):
         return self._incoming(request).locale
 
     def say(self, request: Request, text: str) -> str:
-        """*text* in that language, such as ``reason.title`` or a label of a form; what is no ``Message`` as it is."""
+        """*text* in that language, such as ``reason.title`` or a label. A plain string is returned unchanged."""
         return self._incoming(request).say(text)
 
     def _incoming(self, request: Request) -> Incoming:

@@ -1,4 +1,4 @@
-"""The pages that the plug draws by itself, and how they lead to each other."""
+"""The pages of the plug, and the links between them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -61,16 +61,16 @@ class PlugPages:
         self._form_action = tuple(dict.fromkeys(filter(None, map(origin_of, sorted(auth.allowed_return_to)))))
 
     def context(self, incoming: Incoming) -> Context:
-        """What all parts of the page have in common."""
+        """The context that all parts of the page share."""
         user = incoming.known.user if incoming.is_signed_in else None
         return Context(self._auth.app_name, incoming.locale, incoming.say, self._form_action, user)
 
-    # --- what is drawn
+    # --- pages
 
     def message(
         self, title: str, text: str, incoming: Incoming, *, status: int = 200, links: Mapping[str, str] = EMPTY
     ) -> Response:
-        """A page that says one thing, and where to go from there."""
+        """A page with one message and links to the next pages."""
         context = self.context(incoming)
         parts = [self._pages.message(text, context)] if text else []
         parts += [self._pages.links(links, context)] if links else []
@@ -79,7 +79,7 @@ class PlugPages:
     def form(
         self, form: Form, activity: Activity, incoming: Incoming, values: Mapping[str, Any], reason: AuthError | None
     ) -> Response:
-        """The page of *form*; the token of the mailed link goes on in it, and so does ``return_to``."""
+        """The page of *form*. Hidden fields pass on the token of the mailed link and ``return_to``."""
         context = self.context(incoming)
         drawn = self._drawn(form, activity, incoming, values=values, reason=reason)
         parts = [self._pages.form(drawn, context)]
@@ -100,19 +100,19 @@ class PlugPages:
         failed: Activity | None = None,
         reason: AuthError | None = None,
     ) -> Response:
-        """Something to look at, with what can be done about it.
+        """The page of a view, with its forms.
 
         Args:
-            view: What to say.
-            activity: Whose view.
+            view: The view to show.
+            activity: The activity of the view.
             incoming: The request.
-            failed: The activity whose form is drawn again.
-            reason: Why it was refused; None: nothing was.
+            failed: The activity whose form was refused and is drawn again.
+            reason: Why it was refused; None: no form was refused.
         """
         context, parts, number = self.context(incoming), list[str](), 0
         offered = {posts_to for _, posts_to in self._forms_of(view, activity)}
         if reason is not None and failed is not None and failed not in offered:
-            told = " ".join(map(incoming.say, reason.fields.values())) or reason.title  # that form is gone by now
+            told = " ".join(map(incoming.say, reason.fields.values())) or reason.title  # no such form any more
             parts.append(self._pages.message(told, context, kind="problem"))
         for section in (view, *view.parts):
             if section is not view and section.title:
@@ -139,7 +139,7 @@ class PlugPages:
         return drawn._replace(hidden=hidden | token, look=look, prefix=prefix)
 
     def _forms_of(self, view: View, activity: Activity) -> Iterator[tuple[Form, Activity]]:
-        """The forms that a view offers, with where they post to."""
+        """The forms that a view offers, each with the activity that it posts to."""
         for (name, _), phase in self._auth.routes.items():
             offered = not view.strategies or name in view.strategies
             if view.registers and offered and phase.registers is not None:
@@ -166,7 +166,7 @@ class PlugPages:
         )
 
     def _problem(self, form: Form, reason: AuthError, incoming: Incoming) -> str:
-        """What is wrong as a whole: with the credentials, the link, what the form has no field for, or its fields."""
+        """The error above the form: about the credentials, the link, parameters without a field, or the fields."""
         if isinstance(reason, ValidationError):
             if form.token in reason.fields:
                 return _INCOMPLETE
@@ -179,14 +179,14 @@ class PlugPages:
             return _BUSY
         return form.refused or reason.title
 
-    # --- where pages lead
+    # --- links between pages
 
     def return_to(self, incoming: Incoming) -> str:
-        """Where the user wanted to go, if it is ours (RD-1); empty: nowhere."""
+        """The page that the user wanted, if it is allowed (RD-1); empty if there is none."""
         return safe_return_to(incoming.return_to, allowed=self._auth.allowed_return_to) or ""
 
     def of_factor(self, factors: Iterable[str], incoming: Incoming) -> str | None:
-        """Where a person shows one of these factors, and goes on from; None: on no page of the library."""
+        """The page where the user proves one of these factors; None if the library has no such page."""
         names = frozenset[str | None](factors)
         pages = (
             self._routing.path(activity)
@@ -196,7 +196,7 @@ class PlugPages:
         return self._going_on(next(pages, None), self.return_to(incoming))
 
     def way_round(self, incoming: Incoming, reason: AuthError) -> str | None:
-        """The page where the user has to go first: to sign in, or to prove again who they are. None: none."""
+        """The page that the user has to visit first, to sign in or to prove a factor again; None if there is none."""
         phase = incoming.phase
         of_link = phase is not None and phase.form is not None and phase.form.token is not None
         needs_session = incoming.activity == ACCOUNT or (phase is not None and phase.who == "session" and not of_link)
@@ -221,26 +221,26 @@ class PlugPages:
             yield Activity(name, phase.name), phase
 
     def _pages_for(self, who: Iterable[str]) -> Iterator[tuple[Activity, Form]]:
-        """The pages that a person can open by themselves, without a mailed link."""
+        """The pages that the user can open without a mailed link."""
         for activity, phase in self._routes():
             if phase.page and phase.form is not None and phase.form.token is None and phase.who in who:
                 yield activity, phase.form
 
     def _links_of(self, activity: Activity, incoming: Incoming) -> dict[str, str]:
-        """From the page of a form to the others that the same person may want."""
+        """Links from the page of a form to other pages that the user may want."""
         if incoming.phase is not None and incoming.phase.who == "session":
             return {self.account_path: TO_ACCOUNT}
         return self.for_strangers(incoming, but=activity)
 
     def for_strangers(self, incoming: Incoming, *, but: Activity | None = None) -> dict[str, str]:
-        """The pages for people who are not signed in; those to sign in come first."""
+        """Links for users who are not signed in. Sign-in pages come first."""
         pages = [(other, form) for other, form in self._pages_for(("anyone", "known")) if other != but]
         pages.sort(key=lambda page: not self._proves(page[0]))
         return_to = self.return_to(incoming)
         return {str(self._going_on(self._routing.path(other), return_to)): form.title for other, form in pages}
 
     def next_links(self, incoming: Incoming) -> dict[str, str]:
-        """Where to go once something is done, or cannot be done: to sign in, say, or to ask for another link."""
+        """Links after a success or a failure, such as to the sign-in page or to a page for another link."""
         return_to, signed_in = self.return_to(incoming), incoming.is_signed_in
         ways: dict[str, str] = {self.account_path: TO_ACCOUNT} if signed_in else self.for_strangers(incoming)
         if return_to or signed_in or not ways:
@@ -250,7 +250,7 @@ class PlugPages:
     # --- the page of the account
 
     async def account(self, user: Any, name: str) -> View:
-        """What the user can do, for ``/auth/account``."""
+        """The view of ``/auth/account``: what the user can do."""
         own = [(activity, form) for activity, form in self._pages_for(("session",)) if not self._proves(activity)]
         parts = [part for hook in self._auth.services.hooks if (part := await hook.account(user)) is not None]
         return View(
@@ -270,6 +270,6 @@ def _is_sign_in(phase: Phase) -> bool:
 
 
 def _wait(seconds: int) -> Message:
-    """How long to wait, rounded up: ``in 40 seconds``, ``in 3 minutes``."""
+    """The time to wait, rounded up: ``in 40 seconds``, ``in 3 minutes``."""
     message, size = next(unit for unit in _UNITS if seconds > unit[1] or unit[1] == 1)
     return message.given(count=-(-seconds // size))

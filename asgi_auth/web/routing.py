@@ -1,4 +1,4 @@
-"""Which phase a request is for, under every way of mounting the plug."""
+"""Finds the phase of a request, for every way of mounting the plug."""
 
 import logging
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from asgi_auth.types import Activity
 SIGN_OUT = Activity(None, "sign_out")
 ACCOUNT = Activity(None, "account")
 OWN: Mapping[Activity, tuple[str, ...]] = {SIGN_OUT: ("POST",), ACCOUNT: ("GET", "HEAD")}
-"""What the plug itself serves beside the phases, with the methods of each."""
+"""The activities that the plug itself serves besides the phases, with the methods of each."""
 _MAX_PATH = 1024
 
 
@@ -25,7 +25,10 @@ class Routing:
         self._mount_path, self._telling = mount_path, telling
 
     def find(self, scope: Scope) -> Activity:
-        """Whose path it is, ``/<strategy>/<phase>``, ``/sign_out`` or ``/account``. RouteNotFoundError: nobody's."""
+        """The activity of the path: ``/<strategy>/<phase>``, ``/sign_out`` or ``/account``.
+
+        Raises RouteNotFoundError if the path has another form.
+        """
         prefixes = mount_prefixes(scope.get("root_path", ""), scope.get("app_root_path", ""), self._mount_path)
         segments = split_path(_raw_path(scope), prefixes)
         if segments is not None and len(segments) == 1 and Activity(None, segments[0]) in OWN:
@@ -35,7 +38,7 @@ class Routing:
         return Activity(*segments)
 
     def check_mount(self, scope: Scope, activity: Activity) -> None:
-        """Say once what is wrong with ``mount_path``, or with the prefix that the server was told."""
+        """Log once if ``mount_path``, or the prefix that the server was told, is wrong."""
         path = _raw_path(scope).partition(b"?")[0].decode("ascii")
         mounted = path.rstrip("/").removesuffix("/" + "/".join(filter(None, activity)))
         advice = mount_advice(mounted, scope.get("root_path", ""), scope.get("app_root_path"), self._mount_path)
@@ -43,7 +46,7 @@ class Routing:
             self._telling.once(logging.WARNING, "mount_path", advice)
 
     def wraps(self, scope: Scope) -> bool:
-        """Whether a request to a wrapped application is the plug's; an encoded spelling of its paths is, too."""
+        """Whether a request to a wrapped application is for the plug. Encoded spellings of its paths count too."""
         prefixes = wrapped_prefixes(scope.get("root_path", ""), self._mount_path)
         return any(
             f"{path}/".startswith(f"{prefix}/")
@@ -52,14 +55,14 @@ class Routing:
         )
 
     def path(self, activity: Activity) -> str:
-        """Where a phase is served, as pages of the library write it."""
+        """The path of a phase, as the pages of the library write it."""
         return "/".join((self._mount_path, *filter(None, activity)))
 
 
 def _raw_path(scope: Scope) -> bytes:
-    """As it was sent; where the server does not tell, ``path`` encoded again, so that ``%3F`` is no query.
+    """The path as it was sent. If the server does not pass it, ``path`` encoded again, so that ``%3F`` starts no query.
 
-    Cut to a length that no path of ours has, so that a longer one is as unknown as the rest of it.
+    It is cut to a length that no path of the library has. A longer path is therefore unknown.
     """
     raw_path: bytes = scope.get("raw_path") or quote(scope["path"][:_MAX_PATH], errors="replace").encode()
     return raw_path[:_MAX_PATH]

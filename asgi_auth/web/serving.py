@@ -1,4 +1,4 @@
-"""What happens to one request to the plug: it is checked, read and run, and a callback of the plug answers."""
+"""The steps of a request to the plug: check it, read it, run its phase and call a callback for the answer."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +60,7 @@ _CALLBACKS: Mapping[type, tuple[str, Callable[[Any], tuple[Any, ...]]]] = {
     TokenIssued: ("handle_challenge", lambda issued: ({"token": issued.token},)),
     View: ("handle_view", lambda view: (view,)),
 }
-"""Which callback answers which outcome, and what it is given beside the request and the activity."""
+"""The callback for each outcome, and its arguments after the request and the activity."""
 
 _INSECURE_TEST = (
     "the test client will not send the cookie of this answer back: base_url is {0}, so the cookie is Secure, and the "
@@ -72,7 +72,7 @@ class Serving:
     """Serves the requests of one plug."""
 
     def __init__(self, plug: "AuthPlug[Any]", routing: Routing, pages: PlugPages, *, cleared: Sequence[str]) -> None:
-        """Args: cleared: What browsers drop at a sign-out, in the words of Clear-Site-Data."""
+        """Args: cleared: The Clear-Site-Data values that a sign-out sends to browsers."""
         self._plug, self._auth, self._routing, self._pages = plug, plug.auth, routing, pages
         self._telling, self._cleared = plug.auth.services.telling, cleared
 
@@ -104,9 +104,9 @@ class Serving:
             activity = incoming.activity
             self._log(activity, reason)
             response = await answered(self._plug.handle_failure(request, activity, reason), self._plug.handle_failure)
-            if response.status_code not in range(300, 400):  # a way round is no refusal
+            if response.status_code not in range(300, 400):  # a redirect to a page is not an error response
                 response.headers.update(incoming.headers_of(reason))
-            with suppress(MalformedRequestError):  # too many cookies to tell: none was read, none was changed
+            with suppress(MalformedRequestError):  # too many cookies: none was read, none was changed
                 incoming.browser.apply(response)
         self._plug.add_headers(request, response)
         add_security_headers(response)
@@ -115,22 +115,22 @@ class Serving:
         return response
 
     def _check(self, incoming: Incoming) -> None:
-        """Refuse what is not even looked at, and find the phase."""
+        """Check the transport, and find the phase."""
         incoming.check_transport()
-        # Said once. A local instance is for development, which needs no limits.
+        # Logged once. A local instance is for development and needs no limits.
         for kind, advice in incoming.proxy_advice:
             self._telling.once(logging.WARNING if self._auth.secure else logging.INFO, kind, advice)
         incoming.find_phase(self._routing)
 
     def _log(self, activity: Activity, reason: AuthError) -> None:
-        """What the client is not told; refused credentials have been logged where they were refused."""
+        """Log reasons that the client is not told. Rejected credentials were already logged."""
         what = ".".join(filter(None, activity)) or "a request"
         if isinstance(reason, UnavailableError):
             self._telling.tell(logging.ERROR, reason.code, "%s: %s", what, reason.reason)
         elif isinstance(reason, RateLimitedError):
             self._telling.tell(logging.WARNING, f"{reason.code} {what}", "%s refused: %s", what, reason.reason)
         elif isinstance(reason, (CrossSiteError, MisdirectedRequestError)):
-            # By the code: a stranger makes up as many origins as they like.
+            # By the code, because an attacker can make up any number of origins.
             self._telling.tell(logging.WARNING, reason.code, "%s was refused: %s", what, reason.reason)
 
     # --- the steps of a request
@@ -151,15 +151,15 @@ class Serving:
         return await self._run(request, incoming, phase)
 
     async def _look(self, request: Request, incoming: Incoming) -> Response | None:
-        """The answer to a GET that asks no phase: a page, or nothing where a browser fetches ahead of time."""
+        """The answer to a GET that runs no phase: a page, or 503 for a prefetch of a callback; otherwise None."""
         phase = incoming.phase
         if phase is None:
             return await self._show_account(request, incoming)
         if phase.form is not None and "GET" not in phase.methods:
             return await self._show_form(request, incoming, phase, phase.form)
         if incoming.is_speculative:
-            # A callback consumes something, and nobody has opened the page yet. A browser discards such an answer and
-            # asks again. The application is not asked: it may redirect.
+            # A callback consumes a token, and the user has not opened the page yet. A browser discards this answer and
+            # asks again. No callback of the application is called, because it may redirect.
             return Response(status_code=503, headers={"Retry-After": "0"})
         return None
 
@@ -171,8 +171,8 @@ class Serving:
         return await self._call_back(request, incoming.activity, view)
 
     async def _show_form(self, request: Request, incoming: Incoming, phase: Phase, form: Form) -> Response:
-        """The page of a form, for those who may use the phase."""
-        # The page of a mailed link opens for anyone: else the token would be lost on the way to the sign-in.
+        """The page of a form, for clients that may use the phase."""
+        # The page of a mailed link opens for every client. Otherwise the redirect to the sign-in would lose the token.
         is_closed = phase.who == "session" and form.token is None
         if is_closed or phase.form_for is not None:
             asked = await self._asked(request, incoming, phase)
@@ -185,22 +185,22 @@ class Serving:
     async def draw_form(
         self, request: Request, incoming: Incoming, form: Form, values: Mapping[str, Any], reason: AuthError | None
     ) -> Response:
-        """Have ``handle_form`` draw a form."""
+        """Call ``handle_form`` to draw a form."""
         answer = self._plug.handle_form(request, incoming.activity, form, values, reason)
         return await answered(answer, self._plug.handle_form)
 
     async def form_again(self, request: Request, incoming: Incoming) -> Form | None:
-        """The form to draw again after it was refused, for this request; None if there is none."""
+        """The form to draw again after this request was refused; None if there is none."""
         phase, form = incoming.phase, incoming.form
         if phase is not None and phase.form_for is not None and form is phase.form:
-            with suppress(AuthError):  # the link may be dead by now: then the form is drawn without what it was about
+            with suppress(AuthError):  # the link may be invalid by now; the general form is drawn then
                 return await phase.form_for(await self._asked(request, incoming, phase))
         return form
 
     async def view_again(self, incoming: Incoming) -> tuple[Activity, View] | None:
-        """The view whose form was sent, as it looks now; None if it was the form of no view, or the link is dead.
+        """The current view whose form was sent; None if the form belongs to no view, or its link is invalid.
 
-        Such a form carries the token of the view.
+        A form of a view has the token of the view.
         """
         for (name, _), phase in self._auth.routes.items():
             tokens = phase.secrets & incoming.params.keys()
@@ -223,16 +223,16 @@ class Serving:
         return response
 
     def forget(self, incoming: Incoming, response: Response) -> None:
-        """Have the browser forget the session, and any sign-in under way in it."""
+        """Tell the browser to forget the session, and any unfinished sign-in."""
         incoming.browser.drop_sign_in()
         incoming.browser.apply(response)
-        # Written at once, so that a callback may store another session after it.
+        # Written at once, so that a callback can store another session afterwards.
         drop_cookie(response, self._auth.site.session_cookie, secure=self._auth.site.secure)
         clear_site_data(response, *self._cleared)
 
     async def _run(self, request: Request, incoming: Incoming, phase: Phase) -> Response:
         client, activity = incoming.client, incoming.activity
-        # Before the store is asked, and before any task is made, each of which would wait for those of a whole crowd.
+        # Before a call to the store and before a new task: under load each of them would wait for all the others.
         with self._auth.services.passwords.place(client.address) if phase.hashes else nullcontext():
             asked = await self._asked(request, incoming, phase)
             actor = None if asked.state.method is None else self._auth.accounts.user_id(asked.state.user)
@@ -241,7 +241,7 @@ class Serving:
             try:
                 outcome = await unless_gone(request.receive, acting)
             except InvalidTokenError:
-                if phase.who == "pending":  # there is nothing to go on with
+                if phase.who == "pending":  # the sign-in cannot continue
                     incoming.browser.drop("pending")
                 raise
         if isinstance(outcome, Finished):
@@ -266,11 +266,11 @@ class Serving:
         )
 
     async def _handle(self, phase: Phase, asked: PhaseRequest) -> Outcome:
-        """Run a phase, if this client may; a refusal is one of the act."""
+        """Run a phase if this client may use it. A refusal counts as a failure of the act."""
         self._check_who(phase, asked)
         outcome = await phase.handle(asked)
         if phase.cross_site and asked.method == "POST" and not isinstance(outcome, Redirect):
-            raise TypeError(f"the phase {phase.name!r} answers a POST of another site with anything but a Redirect")
+            raise TypeError(f"the phase {phase.name!r} must answer a POST from another site with a Redirect")
         return outcome
 
     def _check_who(self, phase: Phase, asked: PhaseRequest) -> None:
@@ -284,7 +284,7 @@ class Serving:
             raise AuthenticationFailedError("no sign-in waits for this factor", cause="not_signed_in")
 
     async def _ask_for_factor(self, request: Request, incoming: Incoming, reason: FactorRequiredError) -> Response:
-        """A browser keeps the pending token as a cookie only; any other client is told it."""
+        """Ask for another factor. A browser gets the pending token only as a cookie; other clients get it as data."""
         incoming.factor_required = reason
         data: dict[str, Any] = {"factors": list(reason.factors)}
         if incoming.client.browser or incoming.wants_page:
@@ -301,7 +301,7 @@ class Serving:
         if isinstance(outcome, Redirect):
             return RedirectResponse(outcome.url, 303)
         if type(outcome) not in _CALLBACKS:
-            raise TypeError(f"{activity} returned {type(outcome).__name__}, which is no outcome")
+            raise TypeError(f"{activity} returned {type(outcome).__name__}, which is not an outcome")
         name, arguments = _CALLBACKS[type(outcome)]
         callback = getattr(self._plug, name)
         return await answered(callback(request, activity, *arguments(outcome)), callback)
@@ -312,7 +312,7 @@ def _not_signed_in() -> AuthenticationFailedError:
 
 
 async def answered(answer: object, callback: Callable[..., object]) -> Response:
-    """What an overridden callback returned, or an error that names it."""
+    """Return the response of an overridden callback. Raises TypeError with its name if it returned anything else."""
     if not isawaitable(answer):
         raise TypeError(f"{callback.__qualname__} must be 'async def'")
     response = await answer

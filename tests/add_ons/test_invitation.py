@@ -104,7 +104,7 @@ def test_options_that_do_not_do(options: dict[str, Any], message: str) -> None:
 def test_options_that_do_not_fit_the_application(tmp_path: Path) -> None:
     """A second add-on of the kind, and a sender that is none."""
     two = [Invitation(sender=MemorySender()), Invitation(sender=MemorySender(), name="other")]
-    with pytest.raises(ConfigurationError, match="there is an add-on already that opens the registration"):
+    with pytest.raises(ConfigurationError, match="another add-on already opens the registration"):
         make_auth(tmp_path, add_ons=two)
     with pytest.raises(ConfigurationError, match=r"invitation.sender"):
         make_auth(tmp_path, add_ons=[Invitation(sender=5)])  # type: ignore[arg-type]  # what is tested

@@ -312,7 +312,7 @@ async def test_other_outcomes(tmp_path: Path) -> None:
 
     auth = _fake(tmp_path, "nonsense")
     async with auth.running():
-        with pytest.raises(TypeError, match="no outcome"):
+        with pytest.raises(TypeError, match="not an outcome"):
             await post(AuthPlug(auth), "/auth/fake/act")
 
 

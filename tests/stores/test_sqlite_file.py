@@ -439,7 +439,7 @@ async def test_errors_of_opening_name_path_and_cause(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database" * 100)
     (tmp_path / "directory").mkdir()
     told = {
-        "text": f"sqlite: SQLITE_NOTADB: {tmp_path}/text: the file is no SQLite database",
+        "text": f"sqlite: SQLITE_NOTADB: {tmp_path}/text: the file is not a SQLite database",
         "directory": f"sqlite: SQLITE_CANTOPEN: {tmp_path}/directory: the file, or a file beside it, cannot be opened",
         "missing/app.db": f"sqlite: FileNotFoundError: {tmp_path}/missing/app.db: No such file or directory",
     }

@@ -101,7 +101,7 @@ NO_SENDER = MemorySender()
     [
         ({"identity_field": "phone"}, "identity_field must be 'email' or 'username'"),
         ({"register_fields": "name"}, "register_fields must be a sequence of names"),
-        ({"register_fields": ["password"]}, "register_fields: 'password' is a name of the library's"),
+        ({"register_fields": ["password"]}, "register_fields: 'password' is reserved by the library"),
         ({"register_fields": ["name", "confirmed_at"]}, "register_fields: 'confirmed_at'"),
         ({"register_fields": {"id": str}}, "register_fields: 'id'"),
         ({"register_fields": ["email"]}, "register_fields: 'email'"),

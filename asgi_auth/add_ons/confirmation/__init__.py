@@ -1,4 +1,4 @@
-"""Confirmation: an address, or a change of it, counts once the user has proven access to the mailbox."""
+"""Confirmation: a new or changed address is accepted after the user has proven access to its mailbox."""
 
 from asgi_auth.add_ons.confirmation.options import Confirmation
 

@@ -1,4 +1,4 @@
-"""What one can do about confirmation: confirm, resend, change_email, cancel, undo, pending."""
+"""The actions of confirmation: confirm, resend, change_email, cancel, undo, pending."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -43,7 +43,7 @@ _WRONG_PASSWORD = Message("password.wrong", "The password is wrong.")
 
 
 class ConfirmationActions(Hook):
-    """What the add-on does, with or without HTTP."""
+    """The actions of the add-on, with or without HTTP."""
 
     def __init__(self, options: "Confirmation", services: Services[Any]) -> None:
         self.name, self.needs = options.name, options.needs
@@ -65,7 +65,7 @@ class ConfirmationActions(Hook):
                     raise ConfigurationError(f"confirmation.monitor_fields: {hook.name!r} has {field!r} already")
 
     secrets = frozenset({"confirmation_token", "undo_token", "current_password"})
-    """Parameters that no hook sees, whichever phases there are."""
+    """Parameters that hooks never see, even if a phase is disabled."""
 
     def _make_phases(self) -> list[Phase]:
         phases = [
@@ -108,11 +108,11 @@ class ConfirmationActions(Hook):
     # --- as a hook
 
     async def prepare(self, draft: Draft) -> Draft:
-        """Keep back what has to be proven first."""
+        """Hold back values that must be proven first."""
         return await self._watching.prepare(draft)
 
     async def taken(self, draft: Draft, account: Account) -> bool:
-        """Say nothing to who registers; tell the owner of the address."""
+        """Tell the owner of the address about the registration, but not the client that registers."""
         return await self._watching.taken(draft, account)
 
     async def is_contested(self, found: Found[Any], work: Work[Any]) -> bool:
@@ -120,11 +120,11 @@ class ConfirmationActions(Hook):
         return await self._watching.is_contested(found, work)
 
     async def admit(self, attempt: Attempt) -> FactorRequired | None:
-        """Refuse who has not proven their address, where that is required."""
+        """Refuse users who have not proven their address, if that is required."""
         return await self._watching.admit(attempt)
 
     async def within(self, event: Event, work: Work[Any]) -> None:
-        """Make the tokens of what waits for a proof; mail them once the act is committed."""
+        """Make tokens for the values that wait for a proof. They are mailed after the commit."""
         await self._watching.within(event, work)
 
     # --- proofs
@@ -132,32 +132,32 @@ class ConfirmationActions(Hook):
     async def confirm(
         self, params: Mapping[str, Any], *, session: Session | None = None, client: Client = Client()
     ) -> Accepted | SignedIn:
-        """Let what a mailed link is about take effect, as ``Proving.confirm`` says."""
+        """Apply the change of a mailed link, as ``Proving.confirm`` says."""
         return await self._proving.confirm(params, session=session, client=client)
 
     async def undo(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
-        """Take a change of the address back, as ``Proving.undo`` says."""
+        """Undo a change of the address, as ``Proving.undo`` says."""
         return await self._proving.undo(params, client=client)
 
     # --- resend
 
     async def resend(self, params: Mapping[str, Any], *, user: Any = None, client: Client = Client()) -> Accepted:
-        """Mail the link once more, after the response, if there is something to confirm; silently none if not.
+        """Mail the link again, after the response. If nothing waits for a proof, no mail is sent and no error raised.
 
         Args:
             params: ``email``, the address of an account that waits for its first proof.
-            user: Without ``email``: whose links to mail, those of pending changes as well.
-            client: Who asks.
+            user: Without ``email``: the user whose links to mail, also those of pending changes.
+            client: The client of the request.
 
         Raises:
-            ValidationError: there is neither, or the address cannot be one.
+            ValidationError: both are missing, or the address is invalid.
         """
         texts = read_texts(params, optional=["email"]) if self._options.confirms_email else {}
         if "email" in texts:
             self._services.accounts.normalise("email", texts["email"])
             return Accepted(then=partial(self._resend_to, texts["email"]))
         if user is None:
-            raise ValidationError("nobody to mail to", fields={"email": REQUIRED})
+            raise ValidationError("no address and no user to mail to", fields={"email": REQUIRED})
         return Accepted(then=partial(self._resend_all, self._services.accounts.user_id(user)))
 
     async def _resend_to(self, address: str) -> None:
@@ -181,7 +181,7 @@ class ConfirmationActions(Hook):
     # --- a pending change
 
     async def pending(self, user: Any) -> dict[str, Any] | None:
-        """The fields of a user that wait for their proof; None if there are none. It is they who may see it."""
+        """The fields of a user that wait for a proof; None if there are none. Show them only to this user."""
         records = await self._waiting(self._services.accounts.user_id(user))
         return {field: value for record in records for field, value in record.extra_data["fields"].items()} or None
 
@@ -191,7 +191,10 @@ class ConfirmationActions(Hook):
         return [record for record in records if record is not None]
 
     async def cancel(self, user: Any, *, client: Client = Client()) -> Accepted:
-        """Drop what waits for a proof; its links are dead. StoreUnavailableError: nothing was changed."""
+        """Drop the values that wait for a proof and revoke their links.
+
+        Raises StoreUnavailableError if the database does not answer; nothing was changed.
+        """
         user_id = self._services.accounts.user_id(user)
 
         async def act(work: Work[Any]) -> None:
@@ -207,19 +210,20 @@ class ConfirmationActions(Hook):
     async def change_email(
         self, user: Any, params: Mapping[str, Any], *, session: Session | None, client: Client = Client()
     ) -> Accepted:
-        """Ask for another address: a link goes to it, a notice to the one in force, which stays until it is confirmed.
+        """Ask to change the address. The new address gets a link, the current one a notice.
 
-        The answer is the same if another user has that address. That user gets a notice.
+        The current address stays until the new one is confirmed. The answer is the same if another user has the new
+        address; that user gets a notice.
 
         Args:
-            user: Whose address.
+            user: The user whose address changes.
             params: ``email``, and ``current_password`` if the user has one.
-            session: In which the user acts; it must be fresh. None: the application itself has seen to that.
-            client: Who asks.
+            session: The session of the user; it must be fresh. None: the application itself has checked that.
+            client: The client of the request.
 
         Raises:
             NotFreshError: the last proof in *session* is too old: sign in again, or reauthenticate.
-            ValidationError: the address cannot be one, or the current password is wrong.
+            ValidationError: the address is invalid, or the current password is wrong.
             RateLimitedError: too many wrong passwords.
             InvalidTokenError: *session* has ended in the meantime.
             OverloadedError, StoreUnavailableError: nothing was changed.
@@ -245,7 +249,7 @@ class ConfirmationActions(Hook):
                 await self._verify(account, password, client)
         except ValueError as exc:
             raise ValidationError("current password refused", fields={"current_password": said(exc)}) from exc
-        except AuthenticationFailedError as exc:  # who is signed in is told which field it is
+        except AuthenticationFailedError as exc:  # a signed-in user is told which field is wrong
             fields = {"current_password": _WRONG_PASSWORD}
             raise ValidationError(exc.reason, fields=fields, cause=exc.cause, user_id=user_id) from exc
 
@@ -258,7 +262,7 @@ class ConfirmationActions(Hook):
     # --- pages
 
     async def account(self, user: Any) -> View | None:
-        """The address, whether it is confirmed, and the change of it that waits."""
+        """The address, whether it is confirmed, and its pending change."""
         found = await self._services.accounts.get(self._services.accounts.user_id(user))
         if found is None or not self._options.confirms_email:
             return None
@@ -278,7 +282,7 @@ class ConfirmationActions(Hook):
         return confirm_form(record, first=record.purpose == self._mails.first)
 
     async def _change_email_form(self, request: PhaseRequest) -> Form:
-        """Without the current password for a user who has none."""
+        """The form, without the current password for a user who has none."""
         found = await self._services.accounts.get(self._services.accounts.user_id(request.state.user))
         has_password = found is None or found.account.password_hash is not None
         return CHANGE_EMAIL if has_password else replace(CHANGE_EMAIL, fields=CHANGE_EMAIL.fields[:1])

@@ -1,4 +1,4 @@
-"""The forms of confirmation, and what the page of the account says of the address."""
+"""The forms of confirmation, and the text about the address on the account page."""
 
 from dataclasses import replace
 
@@ -82,7 +82,7 @@ CHANGE_EMAIL = Form(
 
 
 def confirm_form(record: TokenRecord, *, first: bool) -> Form:
-    """The form for the link of *record*, which names what is confirmed; *first*: the address of an account."""
+    """The form for the link of *record*. It names the value to confirm. *first*: it is the address of an account."""
     if first:
         text = Message(
             "confirm.text_first",
@@ -100,12 +100,12 @@ def confirm_form(record: TokenRecord, *, first: bool) -> Form:
 
 
 def address_text(address: str | None, waiting: str | None, *, unproven: bool) -> Message:
-    """What the page of the account says.
+    """The text about the address on the account page.
 
     Args:
-        address: The one in force.
-        waiting: The one that is to take its place.
-        unproven: Whether the one in force is not confirmed.
+        address: The current address.
+        waiting: The new address that waits for its confirmation.
+        unproven: Whether the current address is not confirmed.
     """
     if waiting is not None and address is None:
         return Message("account.waiting_only", "{waiting} waits to be confirmed.", waiting=waiting)

@@ -17,27 +17,28 @@ from asgi_auth.strategy import TypedActions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation(TypedActions[ConfirmationVerbs]):
-    """A new address, and a changed one, counts once the owner of the mailbox has confirmed it.
+    """A new or changed address is accepted after the owner of the mailbox has confirmed it.
 
     Args:
         sender: Delivers the links and notices.
-        monitor_fields: What has to be confirmed: ``email``, or an extra field that the sender can deliver to.
-            Of several add-ons each has fields of its own.
-        required: Nobody signs in, by whatever strategy, whose address is unproven; and nobody learns by registering
-            whether an address has an account. Needs ``email`` among the fields.
-        confirm_on_create: Ask for a proof when an account is made. ``email`` is written at once, unproven; any other
-            field only once it is confirmed.
-        confirm_on_update: Keep a changed field back until it is confirmed. Off: it is written at once, an address as
+        monitor_fields: The fields to confirm: ``email``, or an extra field that the sender can deliver to. If there are
+            several add-ons, each has its own fields.
+        required: A user with an unproven address cannot sign in by any strategy. A registration does not reveal
+            whether an address has an account. Requires ``email`` among the fields.
+        confirm_on_create: Ask for a proof when an account is created. ``email`` is written at once, as unproven. Other
+            fields are written after their confirmation.
+        confirm_on_update: Hold back a changed field until it is confirmed. Off: it is written at once, an address as
             unproven.
-        auto_confirm: Names of strategies whose word for an address is enough.
+        auto_confirm: Names of strategies whose addresses are trusted without a mail.
         lifetime: How long a link lives.
-        resend_after: How long after a link the next may be asked for, by address.
-        undo_lifetime: How long the owner of an earlier address can take a change back.
-        change_fresh: How old the proof of the session may be, at most, to change the address.
-        mails: How many mails one address may get, links of changes apart; the notice of a change made is not counted.
+        resend_after: How long an address must wait for the next link.
+        undo_lifetime: How long the owner of an earlier address can undo a change.
+        change_fresh: The highest age of a sign-in that may change the address.
+        mails: How many mails one address may get. Links of changes are counted apart. The notice of a completed change
+            is not counted.
         url: The application's own page in place of the library's; ``confirmation_token`` is added to its query.
-        undo_url: The same for taking a change back; ``undo_token`` is added.
-        sign_in: Sign the user in who confirms, if every gate admits them. Off: confirming signs nobody in.
+        undo_url: The same for undoing a change; ``undo_token`` is added.
+        sign_in: Sign the user in after a confirmation, if every gate admits them. Off: confirming does not sign in.
         name: The path segment of the phases, and ``auth.add_on(name)``.
 
     Raises:
@@ -61,7 +62,7 @@ class Confirmation(TypedActions[ConfirmationVerbs]):
     name: str = "confirmation"
 
     needs: ClassVar[frozenset[str]] = frozenset({"counters"})
-    """What the store must keep."""
+    """The capabilities that the store must have."""
 
     def __post_init__(self) -> None:
         self._check_fields()
@@ -80,7 +81,7 @@ class Confirmation(TypedActions[ConfirmationVerbs]):
         if len(set(self.monitor_fields)) < len(self.monitor_fields):
             raise ConfigurationError("confirmation.monitor_fields has the same field twice")
         if "username" in self.monitor_fields:
-            raise ConfigurationError("confirmation.monitor_fields: nobody can be reached by a user name")
+            raise ConfigurationError("confirmation.monitor_fields: no mail can be sent to a user by a user name")
         if self.required and not self.confirms_email:
             raise ConfigurationError(
                 "confirmation.required: monitor_fields must have 'email', or there is no proof to require; give"

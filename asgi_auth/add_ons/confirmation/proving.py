@@ -1,4 +1,4 @@
-"""For who follows a mailed link: confirm, undo."""
+"""The actions of mailed links: confirm, undo."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Proving:
-    """The token of a link proves access to the mailbox."""
+    """The token of a link proves access to the mailbox of its address."""
 
     def __init__(self, options: "Confirmation", services: Services[Any], mails: ConfirmationMails) -> None:
         self._options, self._services, self._mails = options, services, mails
@@ -28,25 +28,25 @@ class Proving:
     async def confirm(
         self, params: Mapping[str, Any], *, session: Session | None = None, client: Client = Client()
     ) -> Accepted | SignedIn:
-        """Let what a mailed link is about take effect.
+        """Apply the change of a mailed link.
 
-        The first proof of the mailbox of an account is a claim (AC-1): every session but *session*, every other link
-        and pending change dies. The password and the extra fields stay, unless another person may have chosen them: if
-        the address was registered more than once, with different passwords, they go, and the owner sets a password by
-        a reset. An address that an account changed to is proven from a session of that account only; without one the
-        account falls back to the address that it proved last.
+        The first proof of the mailbox of an account is a claim (AC-1). It ends every session but *session*, every other
+        link and every pending change. The password and the extra fields stay, unless another person may have chosen
+        them: if the address was registered more than once, with different passwords, they are removed, and the owner
+        sets a password by a reset. If an account changed to an address, only a session of that account can prove it.
+        Without a session the account returns to the address that it proved last.
 
         Args:
             params: ``confirmation_token``.
-            session: Of the user of the link, which lives on.
-            client: Who asks.
+            session: A session of the user of the link. It is kept.
+            client: The client of the request.
 
         Raises:
-            InvalidTokenError: the token is not live, or the account has changed since; or it fell back to an earlier
-                address, which ``fields`` tells the client.
+            InvalidTokenError: the token is not live, or the account has changed since; or the account returned to an
+                earlier address, which ``fields`` tells the client.
             IdentityTakenError: another user has this address by now; nothing was changed.
-            AuthenticationFailedError: the link is only for its user, signed in.
-            ValidationError: there is no token.
+            AuthenticationFailedError: the link requires that its user is signed in.
+            ValidationError: the token is missing.
             StoreUnavailableError: nothing was changed; the token stays usable.
         """
         token, began = read_texts(params, required=["confirmation_token"])["confirmation_token"], self._services.clock()
@@ -71,7 +71,7 @@ class Proving:
         return Accepted(user=found.user)
 
     async def peek(self, token: str) -> TokenRecord:
-        """The record of a live token of a link. InvalidTokenError: it is not live."""
+        """The record of the token of a link. Raises InvalidTokenError if it is not live."""
         for purpose in (self._mails.first, *self._mails.changes.values()):
             try:
                 return await self._services.tokens.peek(purpose, token)
@@ -80,7 +80,7 @@ class Proving:
         raise InvalidTokenError("no live confirmation token")
 
     async def _hold(self, work: Work[Any], record: TokenRecord) -> Found[Any]:
-        """The user of a token, held before it is consumed, so that two tokens of one user never wait in a circle."""
+        """Lock the user of a token before the token is consumed, so that two tokens of one user cannot deadlock."""
         held = await hold(work, record.user_id or "")
         if held is None:
             raise InvalidTokenError("the user of the token is gone", cause="unknown_user")
@@ -89,7 +89,7 @@ class Proving:
     async def _claim(
         self, work: Work[Any], held: Found[Any], record: TokenRecord, own: Session | None, client: Client
     ) -> Found[Any] | None:
-        """The account, claimed; None if its address was only freed."""
+        """Claim the account and return it; None if its address was only freed."""
         if self._services.values(held.user).get("email") != record.extra_data["email"]:
             raise InvalidTokenError("the link was for another address")  # AC-4
         if own is None and is_moved(held.account):
@@ -122,20 +122,20 @@ class Proving:
     # --- undo
 
     async def undo(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
-        """Take a change of the address back, by the link in the notice to the earlier one.
+        """Undo a change of the address, by the link in the notice to the earlier address.
 
-        That address is in force again, and confirmed. The person who changed it knew the password. So the password is
-        removed, with every session and pending change, and the owner sets a new one by a reset. The links that could
-        undo later changes are dead. Those of earlier changes are not: nobody can get in between.
+        The earlier address is current again, and confirmed. The person who changed it knew the password. Therefore the
+        password, every session and every pending change are removed, and the owner sets a new password by a reset.
+        Undo links of later changes are revoked. Undo links of earlier changes stay valid for their owners.
 
         Args:
             params: ``undo_token``.
-            client: Who asks.
+            client: The client of the request.
 
         Raises:
             InvalidTokenError: the token is not live.
             IdentityTakenError: another user has proven this address by now; nothing was changed.
-            ValidationError: there is no token.
+            ValidationError: the token is missing.
             StoreUnavailableError: nothing was changed; the token stays usable.
         """
         token, purpose = read_texts(params, required=["undo_token"])["undo_token"], self._mails.undoing
@@ -153,7 +153,7 @@ class Proving:
         return Accepted(user=(await self._services.commit(act)).user)
 
     async def _drop_later(self, work: Work[Any], record: TokenRecord) -> None:
-        """Remove the undo links that the author of the change may have created since."""
+        """Consume the undo links of later changes, because the person who made this change may have caused them."""
         now, user_id = self._services.clock(), record.user_id or ""
         while (newest := await work.tokens.latest(record.purpose, user_id, now=now)) is not None:
             if newest.extra_data["depth"] < record.extra_data["depth"]:

@@ -1,4 +1,4 @@
-"""The verbs of confirmation, finished: what ``auth.actions(confirmation)`` has."""
+"""The methods of ``auth.actions(confirmation)``: each runs an action of confirmation to its end."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,28 +8,28 @@ from asgi_auth.types import Client, Session
 
 
 class ConfirmationVerbs(Protocol):
-    """As ``ConfirmationActions`` says, and with its errors."""
+    """The actions of ``ConfirmationActions``, with its errors."""
 
     async def confirm(
         self, params: Mapping[str, Any], *, session: Session | None = ..., client: Client = ...
     ) -> Finished:
-        """Let what a mailed link is about take effect."""
+        """Apply the change of a mailed link."""
         ...
 
     async def undo(self, params: Mapping[str, Any], *, client: Client = ...) -> Finished:
-        """Take a change of the address back."""
+        """Undo a change of the address."""
         ...
 
     async def resend(self, params: Mapping[str, Any], *, user: Any = ..., client: Client = ...) -> Finished:
-        """Mail the link once more."""
+        """Mail the link again."""
         ...
 
     async def pending(self, user: Any) -> dict[str, Any] | None:
-        """The fields of a user that wait for their proof."""
+        """The fields of a user that wait for a proof."""
         ...
 
     async def cancel(self, user: Any, *, client: Client = ...) -> Finished:
-        """Drop what waits for a proof."""
+        """Drop the values that wait for a proof."""
         ...
 
     async def change_email(

@@ -1,4 +1,4 @@
-"""What confirmation does around the acts of others: asks for proofs, keeps changes back, lets in who has proven."""
+"""The hook of confirmation: it asks for proofs, holds back changes, and admits users with a proven address."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from asgi_auth.add_ons.confirmation.options import Confirmation
 
 RIVALS_REMEMBERED = timedelta(days=365)
-"""For how long it is known that an unproven address was registered more than once."""
+"""How long the store remembers that an unproven address was registered more than once."""
 
 
 class Watching:
-    """Answers what a ``Confirmation`` is asked as a hook."""
+    """The hook methods of a ``Confirmation``."""
 
     def __init__(self, options: "Confirmation", services: Services[Any], mails: ConfirmationMails) -> None:
         self._options, self._services, self._mails = options, services, mails
@@ -34,10 +34,10 @@ class Watching:
     # --- before an act
 
     async def prepare(self, draft: Draft) -> Draft:
-        """Keep back what has to be proven first; an address that a strategy vouches for counts as proven."""
+        """Hold back values that must be proven first. An address that a strategy vouches for is proven."""
         options = self._options
         if draft.strategy in options.auto_confirm:
-            unproven = draft.confirmed_at is None and "email" not in draft.pending  # by a hook that wants a proof of it
+            unproven = draft.confirmed_at is None and "email" not in draft.pending  # a hook may want a proof of it
             trusted = options.confirms_email and unproven
             return replace(draft, confirmed_at=self._services.clock()) if trusted else draft
         if draft.act == "create":
@@ -48,7 +48,7 @@ class Watching:
     def _keep_back_new(self, draft: Draft) -> Draft:
         if draft.strategy is None and draft.confirmed_at is not None:  # the application vouches
             return draft
-        # The address is written at once, since it is what the account is found by; until it is proven it opens nothing.
+        # The address is written at once, because the account is found by it. It grants nothing until it is proven.
         fields = [field for field in self._options.monitor_fields if field != "email"]
         return self._keep_back(draft, {field: draft.fields[field] for field in fields if draft.fields.get(field)})
 
@@ -61,12 +61,12 @@ class Watching:
         return self._keep_back(draft, given)
 
     def _keep_back(self, draft: Draft, given: Mapping[str, Any]) -> Draft:
-        """*draft* without the *given* fields; those that are new wait for their proof."""
+        """*draft* without the *given* fields. Changed values wait for their proof."""
         now = {} if draft.user is None else self._services.values(draft.user)
         pending = {field: value for field, value in given.items() if value != now.get(field)}
         for field, value in pending.items():
             if not isinstance(value, str):
-                raise ValidationError("a value that nobody can be reached by", fields={field: NOT_TEXT})
+                raise ValidationError("a value that is not text", fields={field: NOT_TEXT})
         return replace(
             draft,
             fields={field: value for field, value in draft.fields.items() if field not in given},
@@ -81,12 +81,12 @@ class Watching:
     # --- a registration with an address that is taken
 
     async def taken(self, draft: Draft, account: Account) -> bool:
-        """Say nothing; the owner of the address is told, or asked again to prove it (EN-4)."""
+        """Hide it from the client. The owner of the address gets a notice, or another link to prove it (EN-4)."""
         if not self._options.confirms_email:
             return False
         found = await self._services.accounts.find("email", draft.fields["email"])
         if found is not None:
-            # Counted before the answer, for every such registration: the link of an earlier one may be clicked at once.
+            # Counted before the answer, because the user may open the link of an earlier registration at once.
             store, now = self._services.store, self._services.clock()
             rivals = self._rivals(found.account, draft.fields["email"])
             await store.counters.count(*rivals, now=now, expires_at=now + RIVALS_REMEMBERED)
@@ -102,20 +102,20 @@ class Watching:
             rivals = self._rivals(found.account, draft.fields["email"])
             await self._services.store.counters.uncount(*rivals, now=self._services.clock())
         if not self._options.required:
-            return  # the client was told
+            return  # the client that registered was told
         if proven:
             await self._mails.tell_registered(found)
         else:
             await self._mails.ask(found.user, found.account)
 
     async def _is_same_password(self, draft: Draft, account: Account) -> bool:
-        """Whether the same person registers twice: the password is that of the first time. That is no rival."""
+        """Whether the registration has the password of the account. Then it is the same person, not a rival."""
         with suppress(OverloadedError):
             return draft.is_password_of is not None and await draft.is_password_of(account)
         return False
 
     def _rivals(self, account: Account, address: str) -> tuple[str, bytes]:
-        # Not keyed: a new secret must not forget them. The id is random, and the address is kept beside it anyway.
+        # A plain hash, so that a new secret keeps the count. The id is random, and the store has the address anyway.
         key = f"{account.user_id} {self._services.mailing.address_key(address)}"
         return f"{self._options.name}.rivals", sha256(key.encode("utf-8", "surrogatepass")).digest()
 
@@ -126,13 +126,13 @@ class Watching:
             return False
         rivals, now = self._rivals(found.account, address), self._services.clock()
         counted = await work.counters.count(*rivals, now=now, expires_at=now + RIVALS_REMEMBERED)
-        await work.counters.uncount(*rivals, now=now)  # the look itself is none
+        await work.counters.uncount(*rivals, now=now)  # this check is not a registration
         return counted.count > 1
 
     # --- signing in
 
     async def admit(self, attempt: Attempt) -> FactorRequired | None:
-        """Only positive proof admits: an instant, not merely something that is not None."""
+        """Admit only a user with a proof. ``confirmed_at`` must be a datetime; any other value is no proof."""
         proven = isinstance(attempt.proof.account.confirmed_at, datetime)
         if self._options.required and not proven and not await self._is_completing(attempt):
             raise AuthenticationFailedError(
@@ -141,7 +141,7 @@ class Watching:
         return None
 
     async def _is_completing(self, attempt: Attempt) -> bool:
-        """Whether the user has no address yet, and a link that works only in their own session."""
+        """Whether the user has no address, and has a link that works only after a sign-in."""
         if self._services.values(attempt.user).get("email") is not None:
             return False
         account, tokens = attempt.proof.account, self._services.store.tokens
@@ -151,7 +151,7 @@ class Watching:
     # --- within an act
 
     async def within(self, event: Event, work: Work[Any]) -> None:
-        """Make the tokens of what waits for a proof; mail them once the act is committed."""
+        """Make tokens for the values that wait for a proof. They are mailed after the commit."""
         if isinstance(event, UserCreated):
             await self._keep_pending(event, work)
             if self._options.confirm_on_create:
@@ -163,7 +163,7 @@ class Watching:
                 await self._offer_undo(event, work)
                 self._ask_if_unproven(event, work)
         elif isinstance(event, UserConfirmed) and event.claimed:
-            # A person who had the account before the owner of its mailbox must not take it back.
+            # A person who had the account before the owner of the mailbox must not undo the claim.
             await work.tokens.retire(self._mails.undoing, event.user_id or "")
 
     def _ask_if_unproven(self, event: UserCreated | UserChanged, work: Work[Any]) -> None:
@@ -176,7 +176,7 @@ class Watching:
             if field not in event.draft.pending:
                 continue
             data: dict[str, Any] = {"fields": {field: event.draft.pending[field]}}
-            if field not in kept_back:  # another hook did so: only the browser that it was about may complete it
+            if field not in kept_back:  # held back by another hook: only a session of the user may complete it
                 data["bound"] = True
             issued = self._services.tokens.make(
                 self._mails.changes[field],
@@ -191,7 +191,7 @@ class Watching:
                 work.after_commit(Notice(told, event.account.user_id))
 
     async def _offer_undo(self, event: UserChanged, work: Work[Any]) -> None:
-        """For the owner of the address that was in force, if it was theirs, unless the application itself decided."""
+        """Offer an undo link to the owner of the earlier, confirmed address, unless the application vouches."""
         earlier, vouched = event.before["email"], event.draft.strategy is None and event.draft.confirmed_at is not None
         if earlier is None or not event.was_confirmed or vouched:
             return

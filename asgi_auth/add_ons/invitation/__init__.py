@@ -1,6 +1,6 @@
-"""Invitations: a person is asked by mail to register, or to join with an existing account.
+"""Invitations: a mail asks a person to register, or to join with their existing account.
 
-``options`` is what the application says, ``states`` the states of an invitation, ``actions`` what can be done to one.
+``options`` has the options of the application, ``states`` the states of an invitation, ``actions`` its actions.
 """
 
 from asgi_auth.add_ons.invitation.inviting import APPLICATION

@@ -1,4 +1,4 @@
-"""For who is invited: view, accept, decline; and to register with the invitation."""
+"""The actions of the invited person: view, accept, decline, and register with the invitation."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -51,7 +51,7 @@ _OTHER_ADDRESS = Message("invitation.other_address", "This is not the address th
 
 
 class Accepting:
-    """The token of an invitation proves access to the mailbox, and nothing else."""
+    """The actions with the token of an invitation. The token proves access to the mailbox, nothing else."""
 
     def __init__(self, options: "Invitation", services: Services[Any], states: States) -> None:
         self._options, self._services, self._states = options, services, states
@@ -71,18 +71,18 @@ class Accepting:
         )
 
     async def accept(self, user: Any, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
-        """Join with the account that one is signed in with. Doing so again changes nothing, and mints no session.
+        """Join with the account of the signed-in user. A second call changes nothing, and creates no session.
 
         Args:
-            user: Who is signed in: the account must have the invited address, confirmed.
+            user: The signed-in user. Their account must have the invited address, confirmed.
             params: ``invitation_token``.
-            client: Who asks.
+            client: The client of the request.
 
         Raises:
-            ValidationError: there is no token.
-            InvalidTokenError: it is not live.
-            ForbiddenError: the invitation is for another address (IN-4), or the address of the account is unproven.
-            AuthError: whatever ``grant`` refuses with; the invitation stays usable.
+            ValidationError: the token is missing.
+            InvalidTokenError: the token is not live.
+            ForbiddenError: the invitation is for another person (IN-4), or the address of the account is unproven.
+            AuthError: ``grant`` refused with this error; the invitation stays usable.
             StoreUnavailableError: the database does not answer; nothing was changed.
         """
         token, user_id = read_token(params), self._services.accounts.user_id(user)
@@ -94,19 +94,19 @@ class Accepting:
                 await self._services.commit(partial(self._join, invitation, user_id, client))
             except InvalidTokenError:
                 invitation, _ = await self._states.read(token)
-                if not _was_accepted(invitation, version, user_id):  # by the same person, at the same moment
+                if not _was_accepted(invitation, version, user_id):  # a parallel request of the same user
                     raise
         return Accepted(user=user)
 
     async def _join(self, invitation: InvitationRecord, user_id: str, client: Client, work: Work[Any]) -> None:
         await self._states.accept(work, invitation, accepted_by=user_id)
-        found = await hold(work, user_id)  # the address must not change between the look and the commit
+        found = await hold(work, user_id)  # the address must not change between the check and the commit
         if found is None or not self._fits(found, invitation) or found.account.confirmed_at is None:
             raise ForbiddenError("not the account that was invited", fields={"account": _OTHER_ACCOUNT})
         await self._states.grant(work, found, invitation, client)
 
     def _fits(self, found: Found[Any], invitation: InvitationRecord) -> bool:
-        """Whether an account has the invited address; what a change has yet to be confirmed to does not count."""
+        """Whether an account has the invited address. A pending change to that address does not count."""
         email = self._services.values(found.user).get("email")
         return found.account.disabled_at is None and email is not None and self._is_mailbox(email, invitation)
 
@@ -119,19 +119,19 @@ class Accepting:
             return False
 
     async def decline(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
-        """End the invitation. The token is enough. Raises the errors of ``accept``, except ForbiddenError."""
+        """Decline the invitation. The token is enough. Raises as ``accept``, except ForbiddenError."""
         invitation = await self._states.live(read_token(params))
         if not await self._states.end(invitation, "declined", client=client):
             raise InvalidTokenError("the invitation ended, or was sent again, at this moment")
         return Accepted()
 
     async def view(self, params: Mapping[str, Any], *, user: Any = None, client: Client = Client()) -> View:
-        """What the invitation says and what can be done about it; changes nothing.
+        """Show the invitation and the possible next step; changes nothing.
 
         Args:
             params: ``invitation_token``.
-            user: Who is signed in; None: nobody.
-            client: Who asks.
+            user: The signed-in user; None if no user is signed in.
+            client: The client of the request.
 
         Returns:
             In ``data``: ``scope``, ``inviter``, ``email``, ``expires_at``, and ``to_do``: ``register``, ``sign_in``,
@@ -192,7 +192,7 @@ class Accepting:
     # --- registering
 
     async def prepare(self, draft: Draft) -> Draft:
-        """Open the registration for a person with a live token. The token proves the invited address."""
+        """Allow a registration with a live token. The token proves the invited address."""
         if draft.act != "create" or draft.strategy is None or draft.params.get(TOKEN) in (None, ""):
             return draft
         invitation = await self._states.live(read_token(draft.params))
@@ -214,7 +214,7 @@ class Accepting:
             return replace(draft, fields=fields, confirmed_at=self._services.clock())
         if not draft.provided or not proves_addresses(self._services):
             raise ValidationError("another address", fields={"email": _OTHER_ADDRESS})
-        # A provider's word for another mailbox: the invited one counts once a second mail to it has come back.
+        # A provider gave another address. The invited address is accepted after a confirmation by a second mail.
         fields = {name: value for name, value in draft.fields.items() if name != "email"}
         return replace(draft, fields=fields, confirmed_at=None, pending={**draft.pending, "email": invitation.email})
 
@@ -222,8 +222,8 @@ class Accepting:
         await self._states.accept(work, invitation, accepted_via=strategy)
         await self._services.claims.free(work, invitation.email, strategy=strategy)
         found = await work.users.find("email", invitation.email_key)
-        # Who has an account signs in with its factors. An empty shell gives way only to who gets its address at once:
-        # the second mail to an address that another account has would never come.
+        # The owner of an account signs in with its factors. An unowned account gives up its address only to a user who
+        # gets the address at once: a second mail is never sent to an address of another account.
         if found is not None and (not claims or is_owned(self._services, found.account)):
             raise IdentityTakenError("the invited address is taken", fields={"email": _TAKEN})
 
@@ -235,7 +235,7 @@ class Accepting:
 
 
 def read_token(params: Mapping[str, Any]) -> str:
-    """The token of an invitation. ValidationError: there is none."""
+    """The token of an invitation. Raises ValidationError if it is missing."""
     return read_texts(params, required=[TOKEN])[TOKEN]
 
 

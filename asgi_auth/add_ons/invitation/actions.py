@@ -1,4 +1,4 @@
-"""The add-on itself: what can be done to an invitation, with or without HTTP."""
+"""The add-on itself: the actions of invitations, with or without HTTP."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from asgi_auth.add_ons.invitation.options import Invitation
 
 LIST_LIMIT = 100
-"""Invitations in one answer."""
+"""The most invitations in one answer."""
 
 _NO_STATUS = Message("invitation.status", "This is not a status of an invitation.")
 _NO_LIMIT = Message("invitation.limit", "This must be a number from 1 to {limit}.", limit=LIST_LIMIT)
 
 
 class InvitationActions(Hook):
-    """Opens the registration for who was invited. The verbs are explained in ``Inviting`` and ``Accepting``."""
+    """Opens the registration for invited people. ``Inviting`` and ``Accepting`` explain the actions."""
 
     opens_registration = True
 
     def __init__(self, options: "Invitation", services: Services[Any]) -> None:
         if any(hook.opens_registration for hook in services.hooks):
-            raise ConfigurationError("add_ons: there is an add-on already that opens the registration")
+            raise ConfigurationError("add_ons: another add-on already opens the registration")
         if "email" not in services.store.users.identity_fields:
             raise ConfigurationError(f"{options.name}: the store cannot find users by email")
         self.name, self.needs = options.name, options.needs
@@ -66,7 +66,7 @@ class InvitationActions(Hook):
             Phase(name="decline", handle=self._decline_phase, form=decline, page=True, secrets=token),
         ]
 
-    # --- for who invites
+    # --- for the user who invites
 
     async def invite(
         self,
@@ -90,7 +90,7 @@ class InvitationActions(Hook):
     async def revoke(
         self, actor: Any, invitation_id: str, *, reason: str | None = None, client: Client = Client()
     ) -> Accepted:
-        """Take an invitation back, as ``Inviting.revoke`` says."""
+        """Revoke an invitation, as ``Inviting.revoke`` says."""
         return await self._inviting.revoke(actor, invitation_id, reason=reason, client=client)
 
     async def list(
@@ -106,10 +106,10 @@ class InvitationActions(Hook):
         """The actor's own invitations, as ``Inviting.list`` says."""
         return await self._inviting.list(actor, scope=scope, status=status, before=before, limit=limit, client=client)
 
-    # --- for who is invited
+    # --- for the invited person
 
     async def view(self, params: Mapping[str, Any], *, user: Any = None, client: Client = Client()) -> View:
-        """What the invitation says, as ``Accepting.view`` says."""
+        """Show the invitation, as ``Accepting.view`` says."""
         return await self._accepting.view(params, user=user, client=client)
 
     async def accept(self, user: Any, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
@@ -117,17 +117,17 @@ class InvitationActions(Hook):
         return await self._accepting.accept(user, params, client=client)
 
     async def decline(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
-        """End the invitation, as ``Accepting.decline`` says."""
+        """Decline the invitation, as ``Accepting.decline`` says."""
         return await self._accepting.decline(params, client=client)
 
     # --- as a hook
 
     async def prepare(self, draft: Draft) -> Draft:
-        """Open the registration for a person with a live token. The token proves the invited address."""
+        """Allow a registration with a live token. The token proves the invited address."""
         return await self._accepting.prepare(draft)
 
     async def prune(self, *, now: datetime, limit: int) -> int:
-        """Write down what has expired; of what is long over forget the address and the grant."""
+        """Mark expired invitations. Forget the address and the grant of invitations that ended long ago."""
         return await self._states.prune(now, limit)
 
     # --- phases
@@ -135,7 +135,7 @@ class InvitationActions(Hook):
     async def _invite_phase(self, request: PhaseRequest) -> Outcome:
         texts = read_texts(request.params, required=["email"], optional=["scope"])
         if "scope" in texts and not self._options.knows_scopes:
-            raise ValidationError("no policy knows scopes", fields={"scope": NOT_SUPPORTED})
+            raise ValidationError("the policy takes no scope", fields={"scope": NOT_SUPPORTED})
         return await self.invite(
             request.state.user,
             texts["email"],
@@ -189,7 +189,7 @@ def _limit(query: Mapping[str, str]) -> int:
 
 
 def _shown(invitation: InvitationRecord) -> dict[str, Any]:
-    """What a client is told of an invitation: neither what it grants, nor who has accepted it."""
+    """The data of an invitation for a client, without its grant and without the user who accepted it."""
     return {
         "id": invitation.id,
         "scope": invitation.scope,

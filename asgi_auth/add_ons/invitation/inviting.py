@@ -1,4 +1,4 @@
-"""For who invites: invite, resend, revoke, list. The record is ``store.InvitationRecord``."""
+"""The actions of the user who invites: invite, resend, revoke, list. The record is ``store.InvitationRecord``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asgi_auth.add_ons.invitation.options import Invitation
 
 TEXT_LIMIT = 200
-"""Characters of a scope or a reason."""
+"""The most characters of a scope or a reason."""
 
 _NO_OBJECT = Message("invitation.grant", "This must be an object.")
 _NO_NAMES = Message("invitation.strategies", "This must be a list of names.")
@@ -27,17 +27,17 @@ _OVER = Message("invitation.over", "This invitation is over: it was accepted, de
 
 
 class Actor(Enum):
-    """Who may act beside the users."""
+    """Actors that are not users."""
 
     APPLICATION = "application"
 
 
 APPLICATION = Actor.APPLICATION
-"""The application itself, which is asked no policy. It has to be named: that there is no user may mean anybody."""
+"""The application itself. No policy is checked for it. It must be passed explicitly, because None may mean anybody."""
 
 
 class Inviting:
-    """The actor is a user of the application, or ``APPLICATION``."""
+    """The actions of an inviter. The actor must be a user of the application, or ``APPLICATION``."""
 
     def __init__(self, options: "Invitation", services: Services[Any], states: States) -> None:
         self._options, self._services, self._states = options, services, states
@@ -52,24 +52,24 @@ class Inviting:
         strategies: Sequence[str] = (),
         client: Client = Client(),
     ) -> Accepted:
-        """Invite *address*; what comes back says nothing about it (IN-3).
+        """Invite *address*. The result does not reveal whether the address has an account (IN-3).
 
-        If the inviter has a pending invitation there, it is sent again, with this *grant*. If somebody else has, it is
-        replaced if ``may_revoke`` lets the inviter, else nothing happens, and nobody is told: an error that comes and
-        goes would say when the person has registered.
+        If the inviter has a pending invitation for this address, it is sent again with this *grant*. If another user
+        has one, it is replaced if ``may_revoke`` allows the inviter that. Otherwise nothing happens, and no error is
+        raised: an error that disappears later would reveal that the person has registered.
 
         Args:
-            inviter: The application's user, or ``APPLICATION``, which is asked no policy.
-            address: Whom to invite.
+            inviter: The application's user, or ``APPLICATION``. No policy is checked for ``APPLICATION``.
+            address: The address to invite.
             grant: JSON values for the application's ``grant``, kept on the server.
-            scope: What they are invited to, a team perhaps; one invitation may be pending in each.
-            strategies: By which they may register; empty: any.
-            client: Who asks.
+            scope: The scope of the invitation, such as a team. An address has at most one pending invitation in each.
+            strategies: The strategies that the person may register by; empty: any.
+            client: The client of the request.
 
         Raises:
-            ForbiddenError: the policy says no, or *inviter* is nobody.
+            ForbiddenError: the policy refuses, or *inviter* is None or anonymous.
             ValidationError: the address, grant, scope or strategies are invalid.
-            RateLimitedError: too many, or too soon after the last one.
+            RateLimitedError: there were too many invitations, or the last one is too recent.
             StoreUnavailableError: the database does not answer.
         """
         wanted = self._wanted(inviter, address, grant, scope, strategies)
@@ -90,9 +90,9 @@ class Inviting:
     ) -> InvitationRecord:
         email, email_key = self._address(address)
         if grant is not None and not isinstance(grant, Mapping):
-            raise ValidationError("grant is no object", fields={"grant": _NO_OBJECT})
+            raise ValidationError("grant is not an object", fields={"grant": _NO_OBJECT})
         if grant and self._options.grant is None:
-            raise ValidationError("nothing writes what is granted", fields={"grant": NOT_SUPPORTED})
+            raise ValidationError("the add-on has no grant function", fields={"grant": NOT_SUPPORTED})
         _check_text("scope", scope)
         _check_strategies(strategies)
         now = self._services.clock()
@@ -111,7 +111,7 @@ class Inviting:
 
     def _address(self, address: object) -> tuple[str, str]:
         if not isinstance(address, str):
-            raise ValidationError("the address is no text", fields={"email": NOT_TEXT})
+            raise ValidationError("the address is not text", fields={"email": NOT_TEXT})
         return self._services.accounts.normalise("email", address)
 
     async def _check_policy(self, inviter: Any, wanted: InvitationRecord) -> None:
@@ -120,12 +120,12 @@ class Inviting:
         raise ForbiddenError("may not invite")
 
     async def resend(self, actor: Any, invitation_id: str, *, client: Client = Client()) -> Accepted:
-        """Send another mail, with a new link; the older ones are dead.
+        """Send another mail with a new link. Older links become invalid.
 
         Raises:
-            ForbiddenError: there is no such invitation, it is not the actor's, or who made it may not invite any more.
-            ValidationError: it is not pending any more.
-            RateLimitedError: the last mail is too recent, or there were enough.
+            ForbiddenError: there is no such invitation, it is not the actor's, or its inviter may not invite any more.
+            ValidationError: the invitation is not pending any more.
+            RateLimitedError: the last mail is too recent, or the limit of mails is reached.
             StoreUnavailableError: the database does not answer.
         """
         invitation = await self.managed(actor, invitation_id)
@@ -140,17 +140,17 @@ class Inviting:
     async def revoke(
         self, actor: Any, invitation_id: str, *, reason: str | None = None, client: Client = Client()
     ) -> Accepted:
-        """Take an invitation back; its link is dead at once.
+        """Revoke an invitation. Its link becomes invalid at once.
 
         Args:
             actor: The application's user, or ``APPLICATION``.
-            invitation_id: Which one.
-            reason: A word of the application's, to be kept; None: ``revoked``.
-            client: Who asks.
+            invitation_id: The id of the invitation.
+            reason: A reason of the application, which is stored; None: ``revoked``.
+            client: The client of the request.
 
         Raises:
             ForbiddenError: there is no such invitation, or it is not the actor's.
-            ValidationError: it is not pending any more, or the reason is invalid.
+            ValidationError: the invitation is not pending any more, or the reason is invalid.
             StoreUnavailableError: the database does not answer.
         """
         _check_text("reason", reason)
@@ -170,18 +170,18 @@ class Inviting:
         limit: int = 50,
         client: Client = Client(),
     ) -> Sequence[InvitationRecord]:
-        """The actor's own invitations, the newest first; for ``APPLICATION`` everybody's.
+        """The actor's own invitations, the newest first; for ``APPLICATION`` those of all users.
 
         Args:
             actor: The application's user, or ``APPLICATION``.
             scope: Only of this scope.
-            status: Only in this state. What has just run out of time may be left out until it was written down.
-            before: Only what comes after this one.
-            limit: How many at most.
-            client: Who asks.
+            status: Only in this state. An invitation that has just expired may be missing until it is marked.
+            before: Only invitations that follow this one in the list.
+            limit: The most invitations to return.
+            client: The client of the request.
 
         Raises:
-            ForbiddenError: *actor* is nobody.
+            ForbiddenError: *actor* is None or anonymous.
             StoreUnavailableError: the database does not answer.
         """
         inviter_id, now = self._id(actor), self._services.clock()
@@ -193,7 +193,7 @@ class Inviting:
         return [each for each in shown if status is None or each.status == status]
 
     async def managed(self, actor: Any, invitation_id: str) -> InvitationRecord:
-        """An invitation that the actor may send again or revoke. ForbiddenError: there is none, or they may not."""
+        """An invitation that the actor may send again or revoke. Raises ForbiddenError if there is no such one."""
         invitation = await self._services.store.invitations.get(invitation_id)
         if invitation is None or not await self._manages(actor, invitation):
             raise ForbiddenError("no such invitation, or not theirs")
@@ -205,7 +205,7 @@ class Inviting:
         return await self._options.allows_revoking(actor, invitation)
 
     def _id(self, actor: Any) -> str | None:
-        """The id of who acts; None for the application, never for anybody else."""
+        """The id of the actor; None for the application only."""
         if actor is APPLICATION:
             return None
         if actor is None or isinstance(actor, AnonymousUser):
@@ -224,7 +224,7 @@ def _check_text(name: str, text: str | None) -> None:
 
 def _check_strategies(names: object) -> None:
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(type(name) is str for name in names):
-        raise ValidationError("strategies are no names", fields={"strategies": _NO_NAMES})
+        raise ValidationError("strategies are not a list of names", fields={"strategies": _NO_NAMES})
 
 
 def _ended() -> ValidationError:

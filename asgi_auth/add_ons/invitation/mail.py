@@ -1,4 +1,4 @@
-"""The mail of an invitation, and what its text may need to know."""
+"""The mail of an invitation, and the data for its text."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from asgi_auth.add_ons.invitation.options import Invitation
 
 TOKEN = "invitation_token"
-"""The parameter that holds the token. It is never a cookie, because another site may plant one."""
+"""The parameter of the token. The token is never a cookie, because an attacker may plant one."""
 
 
 class InvitationMail:
-    """Hands the token of an invitation to the sender, and to nobody else."""
+    """Passes the token of an invitation to the sender only."""
 
     def __init__(self, options: "Invitation", services: Services[Any]) -> None:
         self._options, self._services = options, services
@@ -25,11 +25,11 @@ class InvitationMail:
         self._sender = services.mailing.sender(options.sender, parameter=f"{options.name}.sender")
 
     def quota(self, invitation: InvitationRecord) -> Quota:
-        """The limit of mails to the invited address. All inviters share it."""
+        """The quota of mails to the invited address, for all inviters together."""
         return Quota(f"{self._options.name}.address", invitation.email_key, self._options.per_address)
 
     async def send(self, invitation: InvitationRecord, issued: IssuedToken) -> None:
-        """A job: whether the address is registered is looked up here, where no answer waits for it (IN-3).
+        """Send the mail. As a job it looks up the address after the answer, so that timing reveals nothing (IN-3).
 
         The mail was counted before the answer.
         """
@@ -55,22 +55,22 @@ class InvitationMail:
         await note(invitation.id, invitation.version, "sent" if sent else "failed")
 
     async def inviter_name(self, invitation: InvitationRecord) -> str | None:
-        """What to call who invites, without anything that a mail or page might act upon; None: the application."""
+        """The printable display name of the inviter; empty if it is only an id, None for the application."""
         found = None if invitation.inviter_id is None else await self._services.accounts.get(invitation.inviter_id)
         if found is None:
             return None
         name = self._services.accounts.display_name(found.user)
-        return "" if name == found.account.user_id else name  # which says nothing to a stranger
+        return "" if name == found.account.user_id else name  # an id means nothing to the reader
 
 
 def proves_addresses(services: Services[Any]) -> bool:
-    """Whether nobody gets in whose address is unproven."""
+    """Whether an unproven address prevents a sign-in."""
     return any(hook.proves_addresses for hook in services.hooks)
 
 
 def is_owned(services: Services[Any], account: Account) -> bool:
-    """Whether an account is more than an empty shell that anybody may have made, or moved, under an address (AC-1)."""
+    """Whether the account has an owner. Anybody may make an unproven account with an address, or move one (AC-1)."""
     if is_moved(account):
         return False
-    known = account.confirmed_at is not None or account.disabled_at is not None  # who was locked out stays so (IN-4)
+    known = account.confirmed_at is not None or account.disabled_at is not None  # a disabled user stays disabled (IN-4)
     return known or not proves_addresses(services)

@@ -17,7 +17,7 @@ from asgi_auth.store import InvitationRecord, Work
 from asgi_auth.strategy import TypedActions
 
 LONGEST_LIFETIME = timedelta(days=7)
-"""Of a link (IN-1)."""
+"""The longest lifetime of a link (IN-1)."""
 
 MayInvite = Callable[..., Any]
 """``(inviter, address, grant)`` or ``(inviter, address, grant, scope)``; plain or async."""
@@ -29,22 +29,22 @@ Grant = Callable[[Any, Mapping[str, Any], Work[Any]], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invitation(TypedActions[InvitationVerbs]):
-    """People are invited by mail, to register or to join.
+    """Invites people by mail, to register or to join.
 
     Args:
         sender: Delivers the link. Only it sees the token.
         lifetime: How long a link lives; at most seven days.
-        may_invite: Whether *inviter* may invite this address with this grant: ``(inviter, address, grant)``, or with
-            the scope as a fourth, without which a client may name none. Asked again at the acceptance. None: only
-            the application itself invites.
-        may_revoke: Whether *actor* may revoke, resend or replace an invitation of another user:
-            ``(actor, invitation)``. None: only the inviter may.
-        grant: Writes what the invitation grants: ``(user, data, work)``, in the transaction of the acceptance; an
-            ``AuthError`` refuses it, and the invitation stays usable. None: an invitation grants nothing.
-        resend_after: How long after a mail the next may be asked for.
-        sent_at_most: How many mails there may be of one invitation.
-        extends_to: How long after it was made an invitation may live through new mails.
-        per_inviter: How many invitations one inviter may make.
+        may_invite: Whether *inviter* may invite this address with this grant: ``(inviter, address, grant)``. A fourth
+            parameter gets the scope; without it a client may not name a scope. It is called again when an invitation is
+            accepted. None: only the application itself invites.
+        may_revoke: Whether *actor* may revoke, resend or replace an invitation of another user: ``(actor,
+            invitation)``. None: only the inviter may.
+        grant: Writes the grant of the invitation: ``(user, data, work)``, in the transaction of the acceptance. An
+            ``AuthError`` refuses the acceptance, and the invitation stays usable. None: an invitation grants nothing.
+        resend_after: How long to wait after a mail before the next one.
+        sent_at_most: The most mails of one invitation.
+        extends_to: The longest lifetime of an invitation that is sent again.
+        per_inviter: How many invitations one inviter may create.
         per_address: How many mails one address may get from all inviters together.
         forget_after: How long after its end an invitation keeps its address and grant.
         url: The application's own page in place of the library's; ``invitation_token`` is added to its query.
@@ -71,7 +71,7 @@ class Invitation(TypedActions[InvitationVerbs]):
     name: str = "invitation"
 
     needs: ClassVar[frozenset[str]] = frozenset({"invitations", "counters"})
-    """What the store must keep."""
+    """The capabilities that the store must have."""
 
     def __post_init__(self) -> None:
         self._check_times()
@@ -101,7 +101,7 @@ class Invitation(TypedActions[InvitationVerbs]):
 
     @property
     def knows_scopes(self) -> bool:
-        """Whether the policy is asked about the scope: if not, a client may name none."""
+        """Whether the policy takes the scope. If not, a client may not name a scope."""
         return self.may_invite is not None and takes(self.may_invite, 4)
 
     async def allows(self, inviter: Any, address: str, grant: Mapping[str, Any], scope: str | None) -> bool:

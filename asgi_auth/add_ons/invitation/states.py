@@ -5,10 +5,10 @@
     create ──► pending ──► accepted
                │  ▲   ├──► revoked
        another │  │   ├──► declined
-          mail └──┘   └──► expired     by the clock; written down later
+          mail └──┘   └──► expired     by the clock; marked later
 
-The token of a mail is opaque: it leads to a row that names an invitation and its version. A new mail makes a new
-version, and only the newest one's token is live.
+The token of a mail is opaque. Its row names an invitation and its version. A new mail makes a new version, and only the
+token of the newest version is live.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ LOST_AUTHORITY = "inviter_lost_authority"
 
 
 async def answer(result: Any) -> Any:
-    """What a function of the application says, plain or async."""
+    """The result of a function of the application, plain or async."""
     return await result if isawaitable(result) else result
 
 
@@ -43,7 +43,7 @@ _NEWER = Message("invitation.newer", "A newer invitation was sent. Open the link
 
 
 class States:
-    """Moves invitations from state to state. It asks no policy but the one that an inviter must still satisfy."""
+    """Moves invitations from state to state. The only policy it checks is whether the inviter may still invite."""
 
     def __init__(self, options: "Invitation", services: Services[Any]) -> None:
         self._options, self._services = options, services
@@ -54,7 +54,7 @@ class States:
     # --- to pending
 
     async def create(self, wanted: InvitationRecord, *, replaces: InvitationRecord | None, client: Client) -> None:
-        """Keep *wanted* and mail it, in place of *replaces*; nothing if another one has come first."""
+        """Store *wanted* in place of *replaces*, and mail it. Does nothing if another request was first."""
         issued, quota = self._issue(wanted), self._mail.quota(wanted)
 
         async def act(work: Work[Any]) -> bool:
@@ -74,10 +74,11 @@ class States:
     async def renew(
         self, invitation: InvitationRecord, *, grant: Mapping[str, Any] | None = None, client: Client
     ) -> None:
-        """Make the next version and mail it; the older links are dead. With *grant* in place of what was granted.
+        """Make the next version, with a new *grant* if given, and mail it. Older links become invalid.
 
         Raises:
-            RateLimitedError: the last mail is too recent, or there were enough; or something else came first.
+            RateLimitedError: the last mail is too recent, or the limit of mails is reached; or another request was
+                first.
         """
         now = self._services.clock()
         self._check_pace(invitation, now)
@@ -125,10 +126,10 @@ class States:
     # --- reading
 
     async def read(self, token: str) -> tuple[InvitationRecord, int]:
-        """The invitation that a token leads to, in whatever state, and the version that the token is of.
+        """The invitation of a token, in any state, and the version of the token.
 
         Raises:
-            InvalidTokenError: it leads nowhere.
+            InvalidTokenError: the token belongs to no invitation.
         """
         record = await self._services.tokens.peek(self._options.name, token)
         invitation = await self._invitations.get(record.extra_data.get("invitation", ""))
@@ -140,26 +141,26 @@ class States:
         """The pending invitation whose newest token this is.
 
         Raises:
-            InvalidTokenError: it is not live; the same whatever has ended it, but for a newer mail, which is told.
+            InvalidTokenError: the token is not live. Every cause gives the same answer, except a newer mail.
         """
         invitation, version = await self.read(token)
         self.check_live(invitation, version)
         return invitation
 
     def check_live(self, invitation: InvitationRecord, version: int) -> None:
-        """InvalidTokenError unless *invitation* is pending and of *version*."""
+        """Raises InvalidTokenError unless *invitation* is pending and has this *version*."""
         if invitation.status != "pending" or invitation.expires_at <= self._services.clock():
             raise InvalidTokenError(f"the invitation is {invitation.status}")
         if invitation.version != version:
-            # The person with the older mail has the newer one, too, and learns nothing new from this.
+            # The person with the older mail also has the newer one, so this reveals nothing to them.
             newer = {TOKEN: _NEWER}
             raise InvalidTokenError("the invitation was sent again", fields=newer)
 
     async def check_inviter(self, invitation: InvitationRecord) -> None:
-        """Whether who invited is still there and still may; if not, the invitation is revoked.
+        """Check that the inviter still exists and may still invite. If not, revoke the invitation.
 
         Raises:
-            InvalidTokenError: it was.
+            InvalidTokenError: the invitation was revoked.
         """
         if invitation.inviter_id is None:
             return
@@ -174,10 +175,10 @@ class States:
     # --- from pending
 
     async def accept(self, work: Work[Any], invitation: InvitationRecord, **accepted: str) -> None:
-        """Accept it, inside the transaction of what follows from it.
+        """Accept the invitation, in the transaction of its effects.
 
         Raises:
-            InvalidTokenError: something else came first, or who invited is gone or locked by now.
+            InvalidTokenError: another request was first, or the inviter is deleted or disabled by now.
         """
         now, version = self._services.clock(), invitation.version
         if invitation.inviter_id is not None and not _is_there(await work.users.get(invitation.inviter_id)):
@@ -186,9 +187,9 @@ class States:
             raise InvalidTokenError("the invitation ended, or was sent again, at this moment")
 
     async def grant(self, work: Work[Any], found: Found[Any], invitation: InvitationRecord, client: Client) -> None:
-        """Write what it grants.
+        """Write the grant of the invitation.
 
-        What was read before the transaction is what was accepted in it: whatever changes it changes the version.
+        The invitation was read before the transaction and is unchanged, because each change makes a new version.
         """
         now, user_id = self._services.clock(), found.account.user_id
         if self._options.grant is not None:
@@ -211,7 +212,7 @@ class States:
         reason: str | None = None,
         client: Client = Client(),
     ) -> bool:
-        """End it in a transaction of its own; True for the one call that did."""
+        """End the invitation in its own transaction. Returns True for the one call that ended it."""
 
         async def act(work: Work[Any]) -> bool:
             return await self._end(work, invitation, status, by=by, reason=reason, client=client)
@@ -229,14 +230,14 @@ class States:
         client: Client,
     ) -> bool:
         now = self._services.clock()
-        version = invitation.version if status == "declined" else None  # to revoke is to revoke any version
+        version = invitation.version if status == "declined" else None  # revoke ends any version
         ended = await work.invitations.end(invitation.id, status, now=now, version=version, ended_by=by, reason=reason)
         if ended is not None:
             work.emit(InvitationEnded(at=now, user_id=by, invitation=ended))
         return ended is not None
 
     async def prune(self, now: datetime, limit: int) -> int:
-        """Write down what has expired, and forget whose address and grant is long over."""
+        """Mark expired invitations. Forget the address and the grant of invitations that ended long ago."""
         count = await self._invitations.expire(now=now, limit=limit)
         for aged in await self._invitations.aged(before=now - self._options.forget_after, limit=limit):
             await self._invitations.forget(aged.id, self._services.digest("invitation", aged.email_key).hex())
@@ -249,6 +250,6 @@ def _is_there(inviter: Found[Any] | None) -> bool:
 
 
 def _refuse_for(wait: timedelta) -> NoReturn:
-    """RFC 9110 section 10.2.3."""
+    """Raise RateLimitedError with Retry-After (RFC 9110 section 10.2.3)."""
     seconds = max(1, ceil(wait.total_seconds()))
     raise RateLimitedError("another mail of the invitation is too soon", headers={"Retry-After": str(seconds)})

@@ -1,4 +1,4 @@
-"""The verbs of invitations, finished: what ``auth.actions(invitation)`` has."""
+"""The methods of ``auth.actions(invitation)``: each runs an action of invitations to its end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from asgi_auth.types import Client
 
 
 class InvitationVerbs(Protocol):
-    """As ``InvitationActions`` says, and with its errors."""
+    """The actions of ``InvitationActions``, with its errors."""
 
     async def invite(
         self,
@@ -31,7 +31,7 @@ class InvitationVerbs(Protocol):
     async def revoke(
         self, actor: Any, invitation_id: str, *, reason: str | None = ..., client: Client = ...
     ) -> Finished:
-        """Take an invitation back."""
+        """Revoke an invitation."""
         ...
 
     async def list(
@@ -48,13 +48,13 @@ class InvitationVerbs(Protocol):
         ...
 
     async def view(self, params: Mapping[str, Any], *, user: Any = ..., client: Client = ...) -> View:
-        """What the invitation says."""
+        """Show the invitation."""
         ...
 
     async def accept(self, user: Any, params: Mapping[str, Any], *, client: Client = ...) -> Finished:
-        """Join with an account."""
+        """Accept the invitation with an account."""
         ...
 
     async def decline(self, params: Mapping[str, Any], *, client: Client = ...) -> Finished:
-        """End the invitation."""
+        """Decline the invitation."""
         ...

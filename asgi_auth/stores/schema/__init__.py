@@ -1,6 +1,6 @@
-"""The released schemas: version N of a database is what its files ``<dialect>_0001.sql`` to ``_N`` make, in order.
+"""The released schemas. The files ``<dialect>_0001.sql`` to ``_N`` make version N of a database, in order.
 
-A file that was released never changes; the next version is one more file.
+A released file never changes. The next version is one more file.
 """
 
 import sqlite3
@@ -13,7 +13,7 @@ from asgi_auth.errors import ConfigurationError
 
 @cache
 def steps(dialect: str) -> tuple[tuple[str, ...], ...]:
-    """The statements that lead from each version of *dialect* to the next; the first makes version 1 of nothing."""
+    """The statements from each version of *dialect* to the next. The first ones make version 1 in an empty database."""
     names = sorted(file.name for file in files(__name__).iterdir() if file.name.startswith(f"{dialect}_"))
     return tuple(tuple(_statements(files(__name__).joinpath(name).read_text("utf-8"))) for name in names)
 
@@ -28,7 +28,7 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def refuse_unknown(found: int, newest: int) -> None:
-    """ConfigurationError for a version that this package does not know."""
+    """Raises ConfigurationError if this package does not know the version."""
     if not 0 <= found <= newest:
         raise ConfigurationError(
             f"store: the schema of the database ({found}) is not one of 1 to {newest}: made by a newer version?"
@@ -36,7 +36,7 @@ def refuse_unknown(found: int, newest: int) -> None:
 
 
 def refuse_older(found: int, newest: int) -> None:
-    """ConfigurationError for every version but the newest."""
+    """Raises ConfigurationError if the version is not the newest."""
     refuse_unknown(found, newest)
     if found != newest:
         raise ConfigurationError(
@@ -45,11 +45,11 @@ def refuse_older(found: int, newest: int) -> None:
         )
 
 
-# --- SQLite: synchronous, for a thread of its own -------------------------------------------------------------------
+# --- SQLite: synchronous, for a separate thread ---------------------------------------------------------------------
 
 
 def version(connection: sqlite3.Connection) -> int:
-    """The version of the schema; 0 where there is none, -1 where it cannot be told."""
+    """The version of the schema; 0 if there is none, -1 if it cannot be read."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'asgi_auth_schema'").fetchall():
         return 0
     rows = connection.execute("SELECT version FROM asgi_auth_schema").fetchall()
@@ -57,10 +57,10 @@ def version(connection: sqlite3.Connection) -> int:
 
 
 def ensure(connection: sqlite3.Connection) -> None:
-    """Make the newest schema where there is none; refuse every other one.
+    """Make the newest schema if there is none. Refuse any other version.
 
     Raises:
-        ConfigurationError: the schema is older than this package, or not known to it.
+        ConfigurationError: the schema is older than this package, or unknown.
     """
     if version(connection) == 0:
         upgrade(connection)
@@ -68,13 +68,13 @@ def ensure(connection: sqlite3.Connection) -> None:
 
 
 def upgrade(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Bring any released schema to the newest in one transaction; the versions before and after.
+    """Bring any released schema to the newest in one transaction. Returns the versions before and after.
 
     Raises:
-        ConfigurationError: the schema is not known to this package.
+        ConfigurationError: this package does not know the schema.
     """
     newest = len(steps("sqlite"))
-    # The version is read under the lock: of two processes that start on an empty file one makes the schema.
+    # The version is read under the lock. If two processes start on an empty file, only one makes the schema.
     connection.execute("BEGIN IMMEDIATE")
     try:
         before = version(connection)

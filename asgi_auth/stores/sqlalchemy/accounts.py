@@ -15,12 +15,12 @@ from asgi_auth.stores.values import or_none, storable
 
 
 def account_columns(tables: Tables) -> tuple[Column[Any], ...]:
-    """The columns of an account, for a query of the ORM; ``TEXT_ROWS`` reads the row."""
+    """The columns of an account, for a query of the ORM. ``TEXT_ROWS`` reads the row."""
     return tuple(tables.accounts.c[name] for name in ACCOUNT.names)
 
 
 def encode_account(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of an account as they are stored, for a statement of the ORM; ValidationError if they cannot be."""
+    """The stored values of fields of an account, for the ORM. Raises ValidationError if they cannot be stored."""
     encoded = with_cost(TEXT_ROWS.of(ACCOUNT).encode(values))
     if not storable(encoded):
         raise ValidationError("a value cannot be stored")
@@ -28,7 +28,7 @@ def encode_account(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_cost(encoded: Mapping[str, Any]) -> dict[str, Any]:
-    """*encoded*, with the cost of its password hash if it has one: here no database computes it."""
+    """*encoded*, with the cost of its password hash if it has one. In these tables the database does not compute it."""
     if "password_hash" not in encoded:
         return {**encoded}
     return {**encoded, "bcrypt_cost": or_none(bcrypt_cost, encoded["password_hash"])}

@@ -1,4 +1,4 @@
-"""Accounts for users who were there before the library."""
+"""Makes accounts for users that existed before the library."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -20,19 +20,19 @@ BATCH = 200
 
 
 class Adopted(NamedTuple):
-    """What became of the users who had no account."""
+    """The result for users without an account."""
 
     created: int
-    """How many have one now."""
+    """How many users have an account now."""
     refused: Mapping[str, str]
-    """Why the others have none, by the id of the user."""
+    """Why the other users have none, by the id of the user."""
 
 
 class Batch(NamedTuple):
-    """What became of the next users, by their ids."""
+    """The result for the next users, by their ids."""
 
     last: Any
-    """None when there were none left."""
+    """None if no user was left."""
     refused: Mapping[str, str]
     created: int
 
@@ -52,7 +52,7 @@ class Adoption:
         self._account, self._can_verify = account, can_verify
 
     def next_batch(self, session: Session, last: Any) -> Batch:
-        """The users after the id *last*; None for the first ones."""
+        """Adopt the users after the id *last*; None for the first ones."""
         accounts = self._accounts.c
         theirs = and_(accounts.user_id == self._model.id, accounts.subject_name == self._subject_name)
         statement = (
@@ -69,7 +69,7 @@ class Adoption:
         return Batch(next_id, refused, len(found) - len(refused))
 
     def _adopt(self, session: Session, user: Any) -> str | None:
-        """None, or why not."""
+        """Make an account for the user. Returns None, or the reason why not."""
         known = returned(self._account(user), Mapping, "adopt: account")  # type: ignore[type-abstract]  # no instance
         try:
             keys = self._keys(user)
@@ -98,7 +98,7 @@ class Adoption:
         texts = {name: values[name] for name in sorted(self._model.identities) if values[name] is not None}
         if not texts:
             raise ValueError("there is no address or name")
-        # Special-use domains are left in: mail to them goes nowhere, and whether they are there is decided.
+        # Special-use domains are accepted: the users already exist, and mail to these domains is never delivered.
         return {
             f"{name}_key": parse_email(text, special_use=True)[1] if name == "email" else parse_username(text)[1]
             for name, text in texts.items()

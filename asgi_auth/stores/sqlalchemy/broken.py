@@ -1,4 +1,4 @@
-"""What a database says of a rule that a statement broke."""
+"""The rule that a statement broke, as the database reports it."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -8,7 +8,7 @@ from asgi_auth.stores.executor import ConflictError
 
 Kind = Literal["unique", "null", "check", "foreign", "other"]
 
-# PostgreSQL, Appendix A. An exclusion constraint keeps values apart, as a unique one does; P0001 is a trigger's.
+# PostgreSQL, Appendix A. An exclusion constraint keeps values apart, as a unique one does. P0001 is from a trigger.
 _STATES: dict[str, Kind] = {
     "23505": "unique",
     "23P01": "unique",
@@ -21,15 +21,15 @@ _SQLITE: dict[str, Kind] = {"UNIQUE": "unique", "NOT NULL": "null", "CHECK": "ch
 
 
 class Broken(NamedTuple):
-    """A rule, as the database names it; never a value."""
+    """A rule, with the names that the database reports, and without values."""
 
     kind: Kind
     table: str = ""
-    """Empty if the database does not say."""
+    """The table; empty if the database does not name it."""
     name: str = ""
-    """Of the constraint, or what it says in its place."""
+    """The name of the constraint, or its text if it has no name."""
     columns: tuple[str, ...] = ()
-    """Those that the database names."""
+    """The columns that the database names."""
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.kind, self.name or ", ".join(f"{self.table}.{c}" for c in self.columns))))
@@ -63,7 +63,7 @@ def is_about_a_value(error: SQLAlchemyError | OSError) -> bool:
     if not isinstance(error, StatementError):
         return False
     if not isinstance(error, DBAPIError):
-        return True  # a type of SQLAlchemy's that does not take it
+        return True  # a type of SQLAlchemy rejected the value
     # PostgreSQL: class 22 is data exceptions
     return (
         isinstance(error, DataError) or _state(error).startswith("22") or "Error binding parameter" in str(error.orig)
@@ -77,7 +77,7 @@ def _state(error: SQLAlchemyError | OSError) -> str:
 def _sqlite(text: str) -> Broken:
     kind, found, rest = text.partition(" constraint failed")
     if not found or kind not in _SQLITE:
-        return Broken("other")  # the words of a trigger, which may have values in them
+        return Broken("other")  # the text of a trigger, which may contain values
     named = rest.removeprefix(": ")
     if kind in ("CHECK", "FOREIGN KEY"):
         return Broken(_SQLITE[kind], name=named)

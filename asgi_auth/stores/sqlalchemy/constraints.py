@@ -1,4 +1,4 @@
-"""Which columns of the application's tables a constraint is about, by what a database calls it."""
+"""Finds the columns of a constraint of the application's tables, by the name that the database reports."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ class Unique(NamedTuple):
 
     columns: Columns
     plain: bool
-    """Whether the values themselves are, in all rows: neither an expression nor a condition is in it."""
+    """Whether the values themselves are unique in all rows, without an expression or a condition."""
 
 
 class Constraints:
@@ -39,19 +39,19 @@ class Constraints:
         self._named = {name: columns for table in tables for name, columns in self._of_table(table) if name}
 
     def columns_of(self, broken: Broken) -> Columns:
-        """Those of the rule; none if nobody can tell."""
+        """The columns of the rule; empty if they are unknown."""
         tables = [table for table in self.tables if broken.table in ("", table.name)]
         if broken.columns:
             return [column for table in tables for column in table.c if column.name in broken.columns]
         if broken.name in self._named:
             return self._named[broken.name]
-        # It has no name in the metadata, or is not in it. SQLite then tells the condition, PostgreSQL makes a name of
-        # those of table and columns, and so do people.
+        # The metadata has no name for it, or does not have it. Then SQLite reports the condition. PostgreSQL makes a
+        # name from the table and the columns, and people choose such names too.
         return [column for table in tables for column in _in_words(table, broken.name) or _in_name(table, broken.name)]
 
     @cached_property
     def unique(self) -> Sequence[Unique]:
-        """Every rule that values are unique."""
+        """Every unique constraint and unique index."""
         constraints = [each for table in self.tables for each in table.constraints]
         indexes = [each for table in self.tables for each in table.indexes if each.unique]
         return [
@@ -65,13 +65,13 @@ class Constraints:
         for constraint in constraints:
             name = self._name(constraint)
             if not name and isinstance(constraint, PrimaryKeyConstraint):
-                name = f"{table.name}_pkey"  # as PostgreSQL calls it
+                name = f"{table.name}_pkey"  # PostgreSQL's name
             yield name, _of_constraint(table, constraint)
         for index in table.indexes:
             yield self._name(index), _of_index(index)
 
     def _name(self, item: Constraint | Index) -> str:
-        """What the database calls it, by the naming convention of the metadata; empty if that gives no name."""
+        """The name in the database, by the naming convention of the metadata; empty if that gives no name."""
         formatted = None if item.name is None else self._preparer.format_constraint(item)
         return "" if formatted is None else formatted.strip('"')
 

@@ -1,4 +1,4 @@
-"""How the store reaches the database: a statement by itself, a transaction of its own, or the application's."""
+"""Runs acts in the database: as a single statement, in a new transaction, or in a transaction of the application."""
 
 import asyncio
 import os
@@ -42,24 +42,24 @@ from asgi_auth.types import Job
 T = TypeVar("T")
 
 Act = Callable[[Connection], T]
-"""What is done on a connection, which nothing keeps when the call is over."""
+"""Work on a connection. It must not keep the connection after the call."""
 
 
 class Runner(Protocol):
-    """Where single acts are run."""
+    """Runs single acts."""
 
     async def run(self, act: Act[T]) -> T:
         """Run *act*; commits by itself unless this is a transaction.
 
         Raises:
-            RuleError: a constraint forbids it.
+            RuleError: the act breaks a constraint.
             StoreUnavailableError: the database does not answer.
         """
         ...
 
 
 class Transactions(Runner, Protocol):
-    """Where acts are run, alone or several in one transaction."""
+    """Runs acts, one alone or several in one transaction."""
 
     @property
     def session(self) -> AsyncSession | None:
@@ -73,7 +73,7 @@ class Transactions(Runner, Protocol):
 
 @dataclass(slots=True, eq=False)
 class Joined:
-    """A session of the application's, for as long as the store takes part in it."""
+    """A session of the application, while the store takes part in it."""
 
     session: AsyncSession
     jobs: list[Job] = field(default_factory=list)
@@ -88,13 +88,13 @@ class Transaction:
     def __init__(
         self, session: AsyncSession, connection: AsyncConnection, timeout: float, jobs: list[Job] | None = None
     ) -> None:
-        """Args: jobs: Where to leave what has to wait for the application's commit; None if this commits by itself."""
+        """Args: jobs: The list for jobs that wait for the application's commit; None if this commits by itself."""
         self.session, self._jobs = session, jobs
         self._connection, self._timeout = connection, timeout
 
     @property
     def joined(self) -> bool:
-        """Whether this is part of a transaction of the application's, which alone commits it or rolls it back."""
+        """Whether this is part of a transaction of the application. Only the application commits or rolls it back."""
         return self._jobs is not None
 
     async def run(self, act: Act[T]) -> T:
@@ -102,7 +102,7 @@ class Transaction:
             raise ConfigurationError("store: the transaction is over; use the store itself")
 
         async def flushed() -> T:
-            await self.session.flush()  # what was added to it is there for whatever comes next
+            await self.session.flush()  # added objects are visible to the next statement
             return await self._connection.run_sync(act)
 
         return await answered(flushed(), self._timeout)
@@ -112,7 +112,7 @@ class Transaction:
         yield self
 
     def defer(self, jobs: list[Job]) -> None:
-        """Take *jobs* out of the hands of whoever believes that this was the commit."""
+        """Move *jobs* to the application's list, because this is not the final commit."""
         if self._jobs is not None:
             self._jobs += jobs
             jobs.clear()
@@ -131,9 +131,9 @@ class Database:
         self.timeout = timeout
         self.sqlite = self.engine.dialect.name == "sqlite"
         _check(self.engine)
-        # A statement by itself is a transaction by itself: without BEGIN and COMMIT it is one round trip.
+        # A single statement is its own transaction. Without BEGIN and COMMIT it is one round trip.
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        # Races are decided by single statements, so that more isolation would only bring failures to be repeated.
+        # Single statements decide races. A higher isolation would only add failures that require a retry.
         level = {} if self.sqlite else {"isolation_level": "READ COMMITTED"}
         self._several = self.engine.execution_options(**level)
         _look_after(self.engine)
@@ -145,7 +145,7 @@ class Database:
         return await self._run_by_itself(self._single, act)
 
     async def run_apart(self, act: Act[T]) -> T:
-        """Run *act* and commit it, even if the store has joined a transaction of the application's."""
+        """Run *act* and commit it, even if the store has joined a transaction of the application."""
         return await self._run_by_itself(self._apart, act)
 
     async def _run_by_itself(self, engine: AsyncEngine, act: Act[T]) -> T:
@@ -157,8 +157,8 @@ class Database:
 
     @cached_property
     def _apart(self) -> AsyncEngine:
-        # It has a pool of its own. If joined transactions held all connections of the application's pool, and each
-        # waited for one more, none would ever go on.
+        # It has its own pool. Otherwise joined transactions could hold all connections of the application's pool, and
+        # each would wait for one more: a deadlock.
         engine = self.engine.sync_engine
         apart = Engine(engine.pool.recreate(), engine.dialect, engine.url, hide_parameters=engine.hide_parameters)
         event.listen(engine, "engine_disposed", lambda _: apart.dispose())
@@ -167,15 +167,15 @@ class Database:
         return AsyncEngine(apart).execution_options(**options)
 
     def exists(self) -> bool:
-        """Whether there is a database file; True where that cannot be told without asking the driver."""
+        """Whether there is a database file; True if only the driver can tell."""
         path = self.engine.url.database
         return not self.sqlite or not path or path.startswith("file:") or os.path.exists(path)
 
     async def check_isolation(self) -> None:
-        """Check the isolation of a statement by itself, which is the database's default.
+        """Check the isolation of a single statement, which is the database's default.
 
         Raises:
-            ConfigurationError: it is not READ COMMITTED.
+            ConfigurationError: the isolation is not READ COMMITTED.
             StoreUnavailableError: the database does not answer.
         """
         if not self.sqlite:
@@ -188,13 +188,13 @@ class Database:
 
     @asynccontextmanager
     async def join(self, session: AsyncSession) -> AsyncIterator[list[Job]]:
-        """Within the block everything is done in the transaction of *session*; the jobs are left to the caller."""
+        """In the block every act is part of the transaction of *session*. The caller runs the jobs."""
         joined = Joined(session)
         token = _joined.set({**_joined.get(), self: joined})
         try:
             yield joined.jobs
         finally:
-            joined.over = True  # for tasks that were started in the block and outlive it
+            joined.over = True  # for tasks that the block has started and that outlive it
             _joined.reset(token)
 
     def current(self) -> Joined | None:
@@ -237,12 +237,12 @@ class Database:
         connection = await session.connection()
         if self.sqlite:
             raw: Any = (await connection.get_raw_connection()).driver_connection
-            # sqlite3 begins at the first change only; a savepoint that is not inside a transaction is one itself, and
-            # would be committed by its release.
+            # sqlite3 begins a transaction only at the first change. A savepoint outside a transaction is a transaction
+            # itself, and its release would commit it.
             if not raw.in_transaction:
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")
         savepoint = await session.begin_nested()
-        return savepoint, await session.connection()  # which is where SQLAlchemy sets the savepoint
+        return savepoint, await session.connection()  # here SQLAlchemy sets the savepoint
 
 
 @asynccontextmanager
@@ -262,7 +262,7 @@ def in_session(act: Callable[[Session], T]) -> Act[T]:
     """*act* in a session of the ORM, in the transaction of the connection."""
 
     def acted(connection: Connection) -> T:
-        # A session for this call alone: its objects are nobody else's, and are detached when it is closed, with every
+        # A session for this call only. Nothing else shares its objects. They are detached when it is closed, with every
         # column loaded, whatever the application's own sessions do at a commit. It never ends the transaction.
         with Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False) as session:
             return act(session)
@@ -278,7 +278,7 @@ def _engine_of(bind: AsyncEngine | async_sessionmaker[Any]) -> tuple[AsyncEngine
         return bind, async_sessionmaker(bind)
     engine = getattr(bind, "kw", {}).get("bind")
     if not isinstance(engine, AsyncEngine):
-        raise ConfigurationError("SQLAlchemyStore: an AsyncEngine, or an async_sessionmaker bound to one, is needed")
+        raise ConfigurationError("SQLAlchemyStore: bind must be an AsyncEngine, or an async_sessionmaker bound to one")
     return engine, bind
 
 
@@ -287,7 +287,7 @@ def _check(engine: AsyncEngine) -> None:
         raise ConfigurationError(f"SQLAlchemyStore: {engine.dialect.name} is not supported: SQLite and PostgreSQL are")
     if isinstance(engine.pool, StaticPool):
         raise ConfigurationError(
-            "SQLAlchemyStore: a database in memory has one connection for everybody; use a file, for tests in a "
+            "SQLAlchemyStore: a database in memory has only one connection: use a file, in tests in a "
             "temporary directory"
         )
     if engine.dialect.driver == "asyncpg":
@@ -295,7 +295,7 @@ def _check(engine: AsyncEngine) -> None:
 
 
 def _check_parameters(engine: AsyncEngine) -> None:
-    # SQLAlchemy gives them to asyncpg as keyword arguments, so that a wrong one is a TypeError at every connection.
+    # SQLAlchemy passes them to asyncpg as keyword arguments. A wrong one would raise TypeError at every connection.
     known = signature(engine.dialect.loaded_dbapi.asyncpg.connect).parameters
     for name in sorted(engine.url.query):
         if name not in known and not name.startswith("prepared_statement"):
@@ -309,7 +309,7 @@ _looked_after: WeakSet[Engine] = WeakSet()
 
 
 def _look_after(engine: AsyncEngine) -> None:
-    # Not `event.contains`, which goes by addresses: it may take a new engine for one that was at the same address.
+    # Not `event.contains`: it compares memory addresses, and may mistake a new engine for an old one.
     if engine.sync_engine not in _looked_after:
         _looked_after.add(engine.sync_engine)
         for name, listener in _ON_SQLITE if engine.dialect.name == "sqlite" else (("handle_error", _lost),):
@@ -317,8 +317,8 @@ def _look_after(engine: AsyncEngine) -> None:
 
 
 def _lost(context: ExceptionContext) -> BaseException | None:
-    # asyncpg, asked while the server's farewell is still being read, says so in an exception that is none of DB-API's:
-    # SQLAlchemy would pass it on as it is, and the connection back to the pool.
+    # If asyncpg is called while it still reads the server's last message, it raises an exception that is not from
+    # DB-API. SQLAlchemy would raise it unchanged, and return the connection to the pool.
     if type(context.original_exception).__name__ != "InternalClientError":
         return None
     context.is_disconnect = True
@@ -326,8 +326,8 @@ def _lost(context: ExceptionContext) -> BaseException | None:
 
 
 def _note_broken(context: ExceptionContext) -> None:
-    # The pool would keep a connection that is read-only, or that has read a damaged file, for good. It is given up when
-    # it is asked for again: by now it is in a transaction, whose lock would stay if it were dropped here.
+    # Otherwise the pool would always keep a connection that is read-only, or that has read a damaged file. It is given
+    # up at its next checkout. Now it is in a transaction, and dropping it here would leave the lock.
     if context.connection is not None and is_broken(context.original_exception):
         context.connection.info["asgi_auth_broken"] = True
 
@@ -338,8 +338,8 @@ def _give_up_broken(_connection: Any, record: Any, _: Any) -> None:
 
 
 def _turn_foreign_keys_on(connection: Any, record: Any, _: Any) -> None:
-    # Also for the application's own use of the engine: a user that it deletes must take the account along, because
-    # SQLite gives the id to the next.
+    # Also for the application's own use of the engine: if it deletes a user, the account must be deleted too, because
+    # SQLite gives the id to the next user.
     if not record.info.get("asgi_auth"):
         cursor = connection.cursor()
         cursor.execute("PRAGMA foreign_keys = ON")
@@ -358,13 +358,13 @@ _ON_SQLITE = (
 
 
 async def answered(call: Coroutine[Any, Any, T], timeout: float) -> T:
-    """The answer to *call*, which is not cut off in the middle when the task is cancelled, only after *timeout*.
+    """The answer to *call*. A cancelled task does not interrupt the call, only *timeout* does.
 
     Raises:
-        RuleError: a constraint forbids it.
-        ValidationError: the database does not take a value.
-        StoreUnavailableError: no answer, or none in time. What SQLAlchemy says has statement and values in it, and so
-            is not even the context of these.
+        RuleError: the call breaks a constraint.
+        ValidationError: the database rejects a value.
+        StoreUnavailableError: there was no answer in time. SQLAlchemy's exception is not the context of these errors,
+            because it contains the statement and the values.
     """
     try:
         return await finished(asyncio.ensure_future(_in_time(call, timeout)))
@@ -382,10 +382,10 @@ def _translated(error: SQLAlchemyError | OSError) -> AuthError:
     broken = broken_rule(error)
     if broken is not None:
         return RuleError(broken)
-    unusable = (PendingRollbackError, ResourceClosedError)  # a transaction after an error, which the first one quotes
+    unusable = (PendingRollbackError, ResourceClosedError)  # after an error, and may quote the first one
     if isinstance(error, (ArgumentError, InvalidRequestError)) and not isinstance(error, unusable):
-        return ConfigurationError(f"SQLAlchemyStore: {error}")  # the application's mappings; there are no values in it
+        return ConfigurationError(f"SQLAlchemyStore: {error}")  # about the application's mappings; it has no values
     if is_about_a_value(error):
         return ValidationError("a value cannot be stored")
-    said = getattr(getattr(error, "orig", None), "sqlite_errorname", None)  # without its text, which may have values
+    said = getattr(getattr(error, "orig", None), "sqlite_errorname", None)  # not its text, which may have values
     return StoreUnavailableError(": ".join(filter(None, ("sqlalchemy", type(error).__name__, said))))

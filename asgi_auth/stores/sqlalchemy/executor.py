@@ -19,9 +19,9 @@ class SQLExecutor:
 
     Args:
         place: The database, or a transaction of it.
-        native: What translates the statements.
-        rows: How values are kept in rows.
-        runner: What runs a statement, if not *place*.
+        native: The translator of the statements.
+        rows: How values are stored in rows.
+        runner: The runner of the statements, if not *place*.
     """
 
     def __init__(self, place: Transactions, native: Native, rows: Rows, runner: Runner | None = None) -> None:
@@ -39,7 +39,7 @@ class SQLExecutor:
 
     async def read(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         def act(connection: Connection) -> Sequence[Row]:
-            # Not through SQLAlchemy's compiler, which would add casts of its own.
+            # Not through SQLAlchemy's compiler, which would add its own casts.
             text, bind = self._native.statement(sql, connection)
             result = connection.exec_driver_sql(text, bind(values))
             return result.all() if result.returns_rows else ()

@@ -1,4 +1,4 @@
-"""Which values a column can hold. SQLite would hold any, and PostgreSQL does not say which column refused one."""
+"""Which values a column can hold. SQLite accepts any value, and PostgreSQL does not name the column of a bad one."""
 
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -13,12 +13,12 @@ from asgi_auth.stores.sqlalchemy import texts
 
 
 def misfit(kind: TypeEngine[Any], value: Any, *, wide: bool) -> str | None:
-    """What is wrong with *value* for a column of the type *kind*, in a sentence; None if nothing is.
+    """The reason why *value* does not fit a column of the type *kind*, as a sentence; None if it fits.
 
-    Only types of SQLAlchemy's own are judged. What an application's type makes of a value is known once it has.
+    Only SQLAlchemy's own types are checked. The result of an application's type is known only after its conversion.
 
     Args:
-        wide: Whether every integer of the database has 64 bits, whatever its type is called.
+        wide: Whether every integer of the database has 64 bits, whatever the name of its type.
     """
     if is_left_open(value):
         return None
@@ -33,12 +33,12 @@ def misfit(kind: TypeEngine[Any], value: Any, *, wide: bool) -> str | None:
 
 
 def is_judged(kind: TypeEngine[Any]) -> bool:
-    """Whether a value that is no misfit certainly fits a column of the type *kind*."""
+    """Whether ``misfit`` is complete for *kind*: a value without a misfit certainly fits."""
     return any(isinstance(kind, known) for known, _ in _KNOWN)
 
 
 def is_left_open(value: Any) -> bool:
-    """Whether *value* is nothing, or an expression that the database evaluates."""
+    """Whether *value* is None, or an expression that the database evaluates."""
     return value is None or isinstance(value, roles.SQLRole)
 
 
@@ -67,7 +67,7 @@ def _whole_number(kind: Any, value: Any) -> str | None:
 
 _WIDE = BigInteger()
 
-# An enumeration is a kind of text to SQLAlchemy, and so comes first.
+# To SQLAlchemy an enumeration is a kind of text. Therefore it comes first.
 _KNOWN: tuple[tuple[type[TypeEngine[Any]], Callable[[Any, Any], str | None]], ...] = (
     (Enum, _choice),
     (String, _text),

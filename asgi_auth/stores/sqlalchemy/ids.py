@@ -1,4 +1,4 @@
-"""The ids of the application's users: what their type really converts, and the one text that names each."""
+"""The ids of the application's users: the values that their type converts, and the only text of each id."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,20 +13,20 @@ Kind = type[int] | type[UUID] | type[str]
 KINDS: Final[tuple[Kind, ...]] = (UUID, int, str)
 
 _SAMPLE: Final = UUID("c0ffee00-dead-4bad-8eef-0123456789ab")
-# The text has letters, so that it is no number. A type may know UUIDs in either form, or numbers, or any text.
+# The text has letters, so it is not a number. A type may accept UUIDs in either form, or numbers, or any text.
 _TEXTS: Final = (_SAMPLE.hex, str(_SAMPLE), "1", "a")
 
 
 class IdType:
-    """The type of a primary key, as one database has it."""
+    """The type of a primary key in one database."""
 
     def __init__(self, declared: TypeEngine[Any], dialect: Dialect) -> None:
-        self._dialect, self._wide = dialect, dialect.name == "sqlite"  # SQLite's integers have 64 bits by any name
+        self._dialect, self._wide = dialect, dialect.name == "sqlite"  # in SQLite all integers have 64 bits
         self._type = declared.dialect_impl(dialect)
         self._bind = self._type.bind_processor(dialect) or _same
         self._result = self._type.result_processor(dialect, None) or _same
         self.kind = self._kind(declared)
-        """What an application sees: ``int``, ``UUID`` or ``str``; None if it is anything else."""
+        """The type that the application sees: ``int``, ``UUID`` or ``str``; None for any other type."""
 
     def takes(self, key: Any) -> bool:
         """Whether the type converts *key*."""
@@ -37,7 +37,7 @@ class IdType:
         return True
 
     def converter(self) -> Callable[[str], Any]:
-        """From the text of an id to the id; ValueError for what is no id's text."""
+        """The function from the text of an id to the id. It raises ValueError for any other text."""
         if self.kind is UUID:
             return _uuid
         if self.kind is str:
@@ -48,7 +48,7 @@ class IdType:
 
     @property
     def _stored(self) -> TypeEngine[Any]:
-        """The type that the database has, without what decorates it."""
+        """The type in the database, without decorating types."""
         stored = self._type
         while isinstance(stored, TypeDecorator):
             stored = stored.impl_instance
@@ -63,17 +63,17 @@ class IdType:
     def _kind(self, declared: TypeEngine[Any]) -> Kind | None:
         if isinstance(declared, TypeDecorator):
             seen = [value for value in self._seen() if self._survives(value)]
-            if seen:  # what it says of itself may be that of the type beneath
+            if seen:  # its own statement may be that of the underlying type
                 return next((kind for kind in KINDS if type(seen[0]) is not bool and isinstance(seen[0], kind)), None)
         with suppress(NotImplementedError):
             named = declared.python_type
             if named is not object:
                 return next((kind for kind in KINDS if named is kind), None)
-        # An application's type that does not say what it has, and knows none of the samples.
+        # An application's type that does not state its Python type, and converts none of the samples.
         return IdType(declared.impl_instance, self._dialect).kind if isinstance(declared, TypeDecorator) else None
 
     def _seen(self) -> Iterator[Any]:
-        """What the type makes of values that a database may have; nothing of those that it refuses."""
+        """The values that the type makes of sample values of a database, without those that it rejects."""
         for sample in self._samples():
             with suppress(Exception):  # of the application's type, which may raise anything
                 yield self._result(sample)
@@ -86,11 +86,11 @@ class IdType:
 
     @property
     def _is_native(self) -> bool:
-        """Whether the database has UUIDs, which the driver returns as such in whatever form they were sent."""
+        """Whether the database has native UUIDs. The driver returns them as UUIDs, in whatever form they were sent."""
         return isinstance(self._stored, Uuid) and self._stored.native_uuid and self._dialect.supports_native_uuid
 
     def _survives(self, value: Any) -> bool:
-        """Whether *value* comes back as it went in."""
+        """Whether *value* comes back unchanged."""
         try:
             back = self._result(self._returned(self._bind(value)))
         except Exception:  # of the application's type, which may raise anything
@@ -98,7 +98,7 @@ class IdType:
         return type(back) is type(value) and bool(back == value)
 
     def _returned(self, sent: Any) -> Any:
-        """What the driver gives for what it was given, where that is not the same."""
+        """The value that the driver returns for *sent*, which may differ."""
         if self._is_native:
             return UUID(str(sent))
         return bytes(sent) if isinstance(sent, memoryview) else sent

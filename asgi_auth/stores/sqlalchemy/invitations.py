@@ -2,8 +2,8 @@
 
 from asgi_auth.stores.sql_invitations import Pending, SQLInvitations, pending_statements
 
-# These tables have two unique indexes in place of one over an expression: Alembic leaves an index over an expression
-# out of the migrations that it writes for SQLite.
+# These tables have two unique indexes instead of one over an expression, because Alembic's migrations for SQLite omit
+# indexes over expressions.
 _IN_SCOPE = pending_statements(
     "scope = $2", "(subject_name, scope, email_key) WHERE status = 'pending' AND scope IS NOT NULL"
 )

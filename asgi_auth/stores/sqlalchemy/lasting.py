@@ -1,4 +1,4 @@
-"""Counters in a transaction of the application's: a rollback does not take the counts back, so that limits hold."""
+"""Counters in a transaction of the application. A rollback does not undo the counts, so that limits hold."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Lasting:
-    """``Runner`` whose acts stay if the application rolls back a transaction that the store has joined.
+    """A ``Runner`` whose acts stay if the application rolls back a transaction that the store has joined.
 
     PostgreSQL: an act runs on a connection of its own, which commits it at once. The act therefore never waits for a
     lock of the joined transaction. SQLite: the joined transaction holds the only write lock. An act runs in that
@@ -66,7 +66,7 @@ class _Repeater:
         event.listen(session, "after_transaction_end", self._end)
 
     def noting(self, act: Act[T]) -> Act[T]:
-        """*act*, remembered as soon as it has run, also if the caller is cancelled meanwhile."""
+        """*act*, recorded as soon as it has run, also if the caller is cancelled meanwhile."""
 
         def noted(connection: Connection) -> T:
             result = act(connection)
@@ -83,7 +83,7 @@ class _Repeater:
 
     def _end(self, _: Session, transaction: SessionTransaction) -> None:
         ended = [done for done in self._done if done.transaction is transaction]
-        for done in ended:  # whether it was released or runs again now, it is part of the transaction around it
+        for done in ended:  # released or run again, it is now part of the outer transaction
             done.transaction = transaction.parent
         if transaction.parent is None:
             self._done.clear()
@@ -91,7 +91,7 @@ class _Repeater:
             self._repeat(ended)
 
     def _repeat(self, ended: Sequence[_Done]) -> None:
-        """Run them again, in the greenlet of the session: they are counted before its ``rollback`` returns."""
+        """Run the acts again, in the greenlet of the session, so that they are done before ``rollback`` returns."""
 
         def again(connection: Connection) -> None:
             for done in ended:

@@ -1,4 +1,4 @@
-"""What the store has to know of the application's model: its id, its identities, and how each value is read and set."""
+"""The application's model: its id, its identities, and how the store reads and sets each value."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
@@ -23,7 +23,7 @@ IDENTITIES: Final = ("email", "username")
 
 
 def mapper_of(model: type[Any]) -> Mapper[Any]:
-    """The mapper of *model*; ConfigurationError if it has none."""
+    """The mapper of *model*. Raises ConfigurationError if it has none."""
     try:
         mapper = inspect(model)
     except NoInspectionAvailable:
@@ -34,11 +34,11 @@ def mapper_of(model: type[Any]) -> Mapper[Any]:
 
 
 def primary_key(model: type[Any]) -> Column[Any]:
-    """The one column of the model's id; ConfigurationError if there are several."""
+    """The column of the model's id. Raises ConfigurationError if there are several."""
     mapper = mapper_of(model)
     if len(mapper.primary_key) != 1:
         raise ConfigurationError(f"SQLAlchemyStore: the primary key of {model.__name__} must be one column")
-    return cast("Column[Any]", mapper.primary_key[0])  # of a table, where a mapped query would have an expression
+    return cast("Column[Any]", mapper.primary_key[0])  # of a table; a mapped query would have an expression
 
 
 class Written(dict[str, Any]):
@@ -47,19 +47,19 @@ class Written(dict[str, Any]):
     def __init__(self) -> None:
         super().__init__()
         self.names: dict[str, str] = {}
-        """For each attribute the logical name of the field that it comes from."""
+        """The logical name of the field of each attribute."""
 
     def put(self, name: str, attributes: Mapping[str, Any]) -> None:
-        """Add those of the field *name*."""
+        """Add the attributes of the field *name*."""
         self.update(attributes)
         self.names.update(dict.fromkeys(attributes, name))
 
 
 class Model:
-    """The application's mapped class, by logical names."""
+    """The application's mapped class, with logical names for its values."""
 
     def __init__(self, model: type[Any], fields: Mapping[str, Field], dialect: Dialect) -> None:
-        """ConfigurationError, which names what is missing."""
+        """Raises ConfigurationError if the model lacks something; the message names it."""
         try:
             mapper_of(model).registry.configure()
         except SQLAlchemyError as exc:
@@ -72,18 +72,18 @@ class Model:
             for each in self.mapper.column_attrs
             if _is_kept(each.columns[0])
         }
-        """The columns by attribute, without expressions and what SQLAlchemy has for itself."""
+        """The columns by attribute, without expressions and SQLAlchemy's internal columns."""
         self.dialect = dialect
         id_type = self._checked_type(IdType(self.id.type, dialect))
         self._to_id = id_type.converter()
         self._attributes = self._map_attributes()
         self.identities = frozenset(name for name in IDENTITIES if name in self._attributes or name in self._pairs)
         self.field_names = frozenset({*self._attributes, *self._pairs})
-        """What is kept, by logical name."""
+        """The stored fields, by logical name."""
         self._check()
         made = self.id.default is not None or self.id.server_default is not None
         self.makes_ids = id_type.kind is int or made
-        """Whether an id comes from the database or a default of the model, not from the library."""
+        """Whether the database or a default of the model makes the id, not the library."""
         if not self.makes_ids and not id_type.takes(self._to_id(str(uuid4()))):
             raise ConfigurationError(
                 f"SQLAlchemyStore: {self._name}.{self.id_attribute} needs a default, because its type does not take "
@@ -124,7 +124,7 @@ class Model:
         return id_type
 
     def to_id(self, user_id: str) -> Any:
-        """The id as the database has it; None for what is no id, so that two texts never name one user."""
+        """The id for the database; None if the text is not an id. Two texts never name one user."""
         try:
             return self._to_id(user_id) if storable(user_id) else None
         except ValueError:
@@ -144,7 +144,7 @@ class Model:
         """The attributes to set.
 
         Raises:
-            ValidationError: a field is not kept, or a value cannot be; ``fields`` names every one.
+            ValidationError: a field is not stored, or a value cannot be stored; ``fields`` names every one.
         """
         problems: dict[str, str] = {}
         written = Written()
@@ -158,7 +158,7 @@ class Model:
         return written
 
     def _attributes_of(self, name: str, value: Any, key: str | None) -> tuple[Mapping[str, Any], str | None]:
-        """The attributes to set for a field, and what is wrong with it; None if nothing is."""
+        """The attributes to set for a field, and its problem; None if there is no problem."""
         if not (storable(value) and storable(key)):
             return EMPTY, texts.NOT_STORABLE
         if name in self._attributes:
@@ -174,14 +174,14 @@ class Model:
         return attributes, next((problem for problem in problems if problem is not None), None)
 
     def _misfit(self, attribute: str, value: Any) -> str | None:
-        column = self.kept.get(attribute)  # a pair may set what is no column
+        column = self.kept.get(attribute)  # a pair may set an attribute without a column
         return None if column is None else misfit(column.type, value, wide=self.dialect.name == "sqlite")
 
     def initial(self, besides: Mapping[str, Any]) -> dict[str, Any]:
-        """What a new user has in every column but the id and *besides*, by attribute.
+        """The values of a new user in every column except the id and *besides*, by attribute.
 
         Raises:
-            ValidationError: such a column has no default and may not be null; ``fields`` names every one.
+            ValidationError: such a column has no default and must not be null; ``fields`` names every one.
         """
         given = {*besides, self.id_attribute}
         values = {name: _initial(column) for name, column in self.kept.items() if name not in given}
@@ -208,17 +208,17 @@ class Model:
 
 
 def _is_kept(column: Any) -> bool:
-    """Whether a mapped *column* is the application's: no expression, and none by which SQLAlchemy sorts what it has
-    inserted, which it never reads."""
+    """Whether a mapped *column* belongs to the application. It is not an expression, and not the column that SQLAlchemy
+    adds to sort inserted rows and never reads."""
     return isinstance(column, Column) and not (column.default is not None and column.default.is_sentinel)
 
 
 def _initial(column: Column[Any]) -> Any:
-    """What an INSERT that does not name *column* gives it: its default, the database's, or None."""
+    """The value of *column* after an INSERT without it: its default, the database's default, or None."""
     if isinstance(column.default, ColumnDefault):
         return column.default.arg(None) if column.default.is_callable else column.default.arg
     if isinstance(column.server_default, DefaultClause):
         clause = column.server_default.arg
-        # Without a type of its own, as in the definition of the table: the column's is the database's to find.
+        # Without an explicit type, as in the definition of the table: the database takes the type of the column.
         return clause if not isinstance(clause, str) else literal_column("'" + clause.replace("'", "''") + "'")
     return None

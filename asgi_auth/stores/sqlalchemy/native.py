@@ -1,4 +1,4 @@
-"""The shared statements for the application's database: its tables, its driver, and the type of its users' ids."""
+"""Translates the shared statements for the application's tables, driver and type of user ids."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -28,11 +28,11 @@ class Statement(NamedTuple):
 
     text: str
     bind: Callable[[Sequence[Any]], Any]
-    """The function from the values of ``$1``, ``$2``, … to what the driver takes."""
+    """The function from the values of ``$1``, ``$2``, … to the parameters of the driver."""
 
 
 class Native:
-    """Translates the statements, each once."""
+    """Translates each statement once."""
 
     def __init__(self, dialect: Dialect, tables: Tables) -> None:
         self._dialect, self._preparer = dialect, dialect.identifier_preparer
@@ -41,12 +41,12 @@ class Native:
         longest_first = sorted(self._tables, key=len, reverse=True)
         self._name = re.compile(rf"\b({'|'.join(longest_first)})(_\w+)?(\.)?")
         self._schema = tables.accounts.schema
-        # The style of the driver, not of the engine, which may have SQLAlchemy's own statements in another one.
+        # The style of the driver, not of the engine: the engine may use another style for SQLAlchemy's own statements.
         self._for_driver = _FOR_DRIVERS[cast("DefaultDialect", dialect).default_paramstyle]
         self._translated = lru_cache(maxsize=512)(self._translate)
 
     def statement(self, sql: str, connection: Connection) -> Statement:
-        """The shared statement *sql* for *connection*, which may have another schema in place of that of the tables."""
+        """The shared statement *sql* for *connection*, which may map the schema of the tables to another one."""
         schemas: Mapping[str | None, str | None] = connection.get_execution_options().get("schema_translate_map") or {}
         return self._translated(sql, schemas.get(self._schema, self._schema))
 
@@ -60,14 +60,14 @@ class Native:
 
     def _named(self, schema: str | None, table: str, suffix: str | None, dot: str | None) -> str:
         name = self._preparer.quote(self._tables[table].name + (suffix or ""))
-        if schema is None or suffix or dot:  # an index is looked for beside its table; a qualifier is the table's name
+        if schema is None or suffix or dot:  # an index is in the schema of its table; a qualifier is a table name
             return name + (dot or "")
         return f"{self._preparer.quote_schema(schema)}.{name}"
 
 
 def _in_order(sql: str) -> Statement:
     text, order = question_marks(sql)
-    return Statement(text, itemgetter(*order))  # every statement has two parameters or more, so that a tuple is picked
+    return Statement(text, itemgetter(*order))  # every statement has two or more parameters, so this returns a tuple
 
 
 def _by_number(sql: str) -> Statement:
@@ -75,7 +75,7 @@ def _by_number(sql: str) -> Statement:
 
 
 def _by_name(sql: str) -> Statement:
-    # With names a parameter may be in several places, and the first place tells the database its type.
+    # A named parameter may be in several places. The database takes its type from the first place.
     text = replace_parameters(sql.replace("%", "%%"), lambda number: f"%(p{number})s")
     return Statement(text, lambda values: {f"p{number}": value for number, value in enumerate(values, 1)})
 
@@ -88,7 +88,7 @@ _FOR_DRIVERS: Mapping[str, Callable[[str], Statement]] = {
 
 
 def codec(dialect: Dialect, model: Model, tables: Tables) -> Codec:
-    """How the database keeps values. The type of the application's primary key converts the ids of users."""
+    """How the database stores values. The type of the application's primary key converts the ids of users."""
     kind = tables.accounts.c.user_id.type.dialect_impl(dialect)
     bind, result = kind.bind_processor(dialect), kind.result_processor(dialect, None)
 

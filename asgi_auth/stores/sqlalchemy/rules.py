@@ -1,4 +1,4 @@
-"""The application's own rules on its own model: what breaks one is a problem of the form, and names the field."""
+"""The rules of the application's model. A broken rule becomes a ValidationError that names the field."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +21,12 @@ from asgi_auth.stores.sqlalchemy.tables import Tables
 T = TypeVar("T")
 
 _REFUSING = (ValueError, AssertionError)
-"""What a validator raises, by SQLAlchemy's documentation."""
+"""The exceptions of validators, by SQLAlchemy's documentation."""
 
 _NOTHING = Written()
 
 _GENERAL = {"user": texts.SOME_INVALID}
-"""Where nobody can tell which field it is."""
+"""The name for problems whose field is unknown."""
 
 _TEXTS: Mapping[str, str] = {"null": texts.REQUIRED, "foreign": texts.UNKNOWN}
 
@@ -34,7 +34,7 @@ _PARAMETERS = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
 class Rules:
-    """Makes and changes objects of the model; refuses by name what its rules forbid."""
+    """Makes and changes objects of the model. Errors name the fields that break its rules."""
 
     def __init__(self, model: Model, tables: Tables) -> None:
         self._model, self._accounts = model, tables.accounts
@@ -47,11 +47,11 @@ class Rules:
     # --- objects
 
     def obey(self, act: Callable[[], T], written: Written = _NOTHING) -> T:
-        """The result of *act*, which gives the attributes *written* to an object and flushes it.
+        """The result of *act*, which sets the attributes *written* on an object and flushes it.
 
         Raises:
-            ValidationError: *act* broke a rule of the model's; ``fields`` names which attributes broke it. What the
-                database says of it has values in it, and so is not even the context.
+            ValidationError: *act* broke a rule of the model; ``fields`` names the attributes. The database's exception
+                is not its context, because it contains values.
             IdentityTakenError: another user has this address or name.
         """
         try:
@@ -67,7 +67,7 @@ class Rules:
 
         Raises:
             ValidationError: the constructor requires more.
-            ValueError, AssertionError: of a validator.
+            ValueError, AssertionError: a validator rejected a value.
         """
         model = self._model
         given = {name: value for name, value in written.items() if self._takes_any or name in self._parameters}
@@ -85,11 +85,11 @@ class Rules:
         return made
 
     def refuse_taken(self, session: Session, written: Written, key: Any = None) -> None:
-        """Refuse values that must be unique and that another user has; *key* is the id of this one.
+        """Refuse values that must be unique and that another user has. *key* is the id of this user.
 
-        Only a table that has a unique address or name, too, is asked. There the database may see first that the address
-        is taken, or first that the other value is. Somebody who gives a value that they know to be taken would learn
-        from the answer whether the address is, which may be nobody's business (EN-4).
+        Only tables with a unique address or name are checked. There the database may report the taken address first, or
+        the other taken value. A client could send a value that it knows to be taken, and learn from the answer whether
+        the address is taken too, which may have to stay secret (EN-4).
 
         Raises:
             ValidationError: a value is taken; ``fields`` names every one.
@@ -111,7 +111,7 @@ class Rules:
     # --- refusals
 
     def of_conflict(self, broken: Broken, written: Written = _NOTHING) -> ValidationError | None:
-        """What a client may be told of a broken rule; None if the rule does not belong to the model."""
+        """The error for the client about a broken rule; None if the rule is not the model's."""
         if broken.table == self._accounts.name or broken.name.startswith(f"{self._accounts.name}_"):
             return self._taken_key(broken)
         columns = self._constraints.columns_of(broken)
@@ -120,7 +120,7 @@ class Rules:
             return None
         if broken.kind == "unique":
             return self._taken(columns, written)
-        if broken.kind == "foreign" and not columns:  # SQLite does not say which
+        if broken.kind == "foreign" and not columns:  # SQLite does not name the column
             columns = [column for column in self._written_columns(written) if column.foreign_keys]
         text = _TEXTS.get(broken.kind, texts.INVALID)
         return ValidationError(f"a rule of the model: {broken.kind}", fields=self._fields(columns, written, text))
@@ -136,7 +136,7 @@ class Rules:
         return None
 
     def _taken_key(self, broken: Broken) -> ValidationError | None:
-        """The library's own index of addresses or names was broken."""
+        """The error if the library's own index of addresses or names was violated."""
         named = {name for name in IDENTITIES if broken.name.endswith(f"_{name}_key") or f"{name}_key" in broken.columns}
         return _identity_taken(named) if named and broken.kind == "unique" else None
 
@@ -154,7 +154,7 @@ class Rules:
         return self._fields(columns, written, texts.COMBINATION_TAKEN)
 
     def _fields(self, columns: Columns, written: Written, text: str) -> dict[str, str]:
-        """*text* for each of *columns*, or for those among them that are written."""
+        """*text* for each written column of *columns*, or for all of them if none is written."""
         given = [column for column in columns if self._model.attribute_of(column) in written]
         return {self._name(column, written): text for column in given or columns} or dict(_GENERAL)
 
@@ -165,7 +165,7 @@ class Rules:
         return {self._name(column, written) for column in columns}.intersection(IDENTITIES)
 
     def _field(self, attribute: str, written: Written) -> str:
-        """What the form calls it."""
+        """The name of the field in the form."""
         return written.names.get(attribute) or self._model.logical(attribute)
 
     def _written_columns(self, written: Written) -> Columns:
@@ -173,7 +173,7 @@ class Rules:
 
     @contextmanager
     def translating(self) -> Iterator[None]:
-        """What is broken only at the end of a transaction, such as a rule that is deferred, is refused as well."""
+        """Translate errors at the end of a transaction too, such as those of deferred constraints."""
         try:
             yield
         except RuleError as exc:
@@ -182,10 +182,10 @@ class Rules:
                 raise
             raise refusal from exc
 
-    # --- what refused
+    # --- the cause of a refusal
 
     def _of_validators(self, written: Written) -> Mapping[str, str]:
-        """The problems that the model's validators find, on an object that is thrown away."""
+        """The problems that the model's validators find, on a temporary object."""
         blank, fields = self._model.mapper.class_manager.new_instance(), dict[str, str]()
         for name, value in written.items():
             try:
@@ -195,11 +195,11 @@ class Rules:
         return fields or _GENERAL
 
     def _unfit(self, written: Written) -> Mapping[str, str]:
-        """The problems of the values that their columns do not take; drivers do not name them."""
+        """The problems of values that do not fit their columns. Drivers do not name them."""
         columns = {name: self._model.kept[name] for name in written if name in self._model.kept}
         found = {self._field(name, written): self._misfit(each, written[name]) for name, each in columns.items()}
         fields = {name: text for name, text in found.items() if text is not None}
-        # Else it was the database that refused: either there is only one that it can be, or nobody knows.
+        # Otherwise the database rejected a value: either only one value is possible, or the field is unknown.
         possible = [name for name, column in columns.items() if not is_judged(column.type)]
         return fields or ({self._field(possible[0], written): texts.INVALID} if len(possible) == 1 else _GENERAL)
 

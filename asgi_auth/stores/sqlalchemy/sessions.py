@@ -19,12 +19,12 @@ from asgi_auth.stores.values import micros, storable
 
 U = TypeVar("U")
 
-# One clock after the other: these tables have no column that says when a session ended.
+# One statement for each clock, because these tables have no column for the end of a session.
 _PRUNE = tuple(prune_statement(clock) for clock in ("idle_expires_at", "expires_at", "revoked_at"))
 
 
 class LookUps:
-    """The queries of a live session with its user, made once: the ORM makes objects of the application's class."""
+    """The queries for a live session with its user, built once. The ORM makes objects of the application's class."""
 
     def __init__(self, model: Model, tables: Tables, options: Sequence[ExecutableOption]) -> None:
         self._model, self._tables, self._options = model, tables, options
@@ -47,7 +47,7 @@ class LookUps:
                 column == bindparam("key", type_=column.type),
                 sessions.subject_name == bindparam("subject_name"),
                 sessions.revoked_at.is_(None),
-                # Sums, so that SQLite does not look for all sessions of all users that are inside a clock.
+                # Sums, so that SQLite does not use the index of a clock and read the live sessions of all users.
                 sessions.idle_expires_at + 0 > now,
                 sessions.expires_at + 0 > now,
                 accounts.stamp == sessions.stamp,

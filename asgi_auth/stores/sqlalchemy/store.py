@@ -38,7 +38,7 @@ U = TypeVar("U")
 
 
 VERSION = 3
-"""Of the library's tables: 1 has neither invitations nor counters, 2 no address that was proven last."""
+"""Version of the library's tables. 1 has no invitations and counters, 2 has no column for the last proven address."""
 
 
 def _unknown(_: Any) -> Mapping[str, Any]:
@@ -47,7 +47,7 @@ def _unknown(_: Any) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bound:
-    """What every capability is made of."""
+    """The parts that every capability uses."""
 
     model: Model
     tables: Tables
@@ -59,27 +59,29 @@ class _Bound:
 
 
 class SQLAlchemyStore(Generic[U]):
-    """Users in a table of the application's own; accounts, sessions, tokens and the rest beside it.
+    """Users in the application's own table. Accounts, sessions, tokens and other records are in tables beside it.
 
-    What it returns are objects of the application's class, detached from every session, with every column loaded.
-    Relationships and deferred columns are loaded if *options* say so.
+    It returns objects of the application's class, detached from every session, with every column loaded. *options* can
+    load relationships and deferred columns.
 
     Args:
-        bind: The application's engine, or its ``async_sessionmaker`` with an engine as ``bind``; SQLite in a file, or
-            PostgreSQL. It stays the application's, to dispose of as well.
-        model: The mapped class of the users. It has what ``UserMixin`` offers, an id of one column (integer, UUID or
+        bind: The application's engine, or its ``async_sessionmaker`` with an engine as ``bind``, for SQLite in a file
+            or for PostgreSQL. The application still owns it and disposes of it.
+        model: The mapped class of the users. It has the members of ``UserMixin``, an id of one column (integer, UUID or
             text) and an address or a user name.
-        fields: For logical names (``email``, ``username``, extra fields) that the model calls otherwise, the name of
-            its attribute; or a pair of callables: ``read(user)`` gives the value, ``write(value)`` the attributes to
-            set, by name.
-        tables: What ``make_tables`` returned, if it was given a prefix.
+        fields: The attribute of each logical name (``email``, ``username``, extra fields) that has another name in the
+            model. In place of an attribute, a pair of callables: ``read(user)`` returns the value, ``write(value)`` the
+            attributes to set, by name.
+        tables: The result of ``make_tables``, if it was called with a prefix.
         options: Loader options for every query of a user, such as ``selectinload(User.roles)``.
-        create_tables: Make whatever is missing of the model's metadata when the store is opened, the application's own
-            tables as well; for a start without migrations.
-        timeout: How long a statement waits for a connection, for its turn and for its answer, all in all. Then: 503.
+        create_tables: Make all missing tables of the model's metadata when the store is opened, also the application's
+            own tables; for a start without migrations.
+        timeout: How long a statement waits in total for a connection, for its turn and for its answer. Then the answer
+            is 503.
 
     Raises:
-        ConfigurationError: names what the model lacks, what is wrong with *bind*, or which class the tables belong to.
+        ConfigurationError: the model lacks something, *bind* is invalid, or the tables belong to another class; the
+            message names it.
     """
 
     def __init__(
@@ -112,13 +114,13 @@ class SQLAlchemyStore(Generic[U]):
         self._opened, self._seen = False, False
 
     async def open(self) -> None:
-        """Look whether every table is there; only the first opening makes any, and only with ``create_tables``.
+        """Check that every table exists. Only the first opening makes tables, and only with ``create_tables``.
 
         Raises:
-            ConfigurationError: names what is missing: the application's migrations, or ``migrate``, make it. Or the
-                tables in the database belong to the users of another table, or the engine's connections have a
-                ``default_transaction_isolation`` other than READ COMMITTED.
-            StoreUnavailableError: the database does not answer; or its tables were there before, and are gone.
+            ConfigurationError: tables are missing; the message names them, and the application's migrations or
+                ``migrate`` make them. Or the tables in the database belong to the users of another table. Or the
+                engine's connections have a ``default_transaction_isolation`` other than READ COMMITTED.
+            StoreUnavailableError: the database does not answer; or its tables existed before, and are missing now.
         """
         if not self._opened:
             await self._database.check_isolation()
@@ -126,7 +128,7 @@ class SQLAlchemyStore(Generic[U]):
             if missing and self._seen:
                 raise StoreUnavailableError(f"sqlalchemy: the database has lost {', '.join(missing)}")
             if missing and self.create_tables:
-                with suppress(StoreUnavailableError):  # another worker was faster, perhaps
+                with suppress(StoreUnavailableError):  # another worker may have made them first
                     await self._create(None, missing)
                 missing = await self._missing()
             if missing:
@@ -137,11 +139,11 @@ class SQLAlchemyStore(Generic[U]):
             self._opened = self._seen = True
 
     async def close(self) -> None:
-        """Nothing is given back: the engine is the application's, which disposes of it."""
+        """Do nothing. The application disposes of its engine."""
         self._opened = False
 
     async def versions(self) -> tuple[int, int]:
-        """The version of the library's tables, 0 if there are none, and the newest one. Makes no table, and no file.
+        """The version of the library's tables, 0 if there are none, and the newest version. Makes no table or file.
 
         Raises:
             StoreUnavailableError: the database does not answer.
@@ -149,10 +151,10 @@ class SQLAlchemyStore(Generic[U]):
         return self._version(await self._missing()), VERSION
 
     async def migrate(self) -> tuple[int, int]:
-        """Make what is missing of the library's tables, where Alembic does not; the versions before and after.
+        """Make the missing tables of the library, if Alembic does not. Returns the versions before and after.
 
         Raises:
-            ConfigurationError: the application's own table of users is not there.
+            ConfigurationError: the application's own table of users does not exist.
             StoreUnavailableError: the database does not answer.
         """
         tables, users = self._bound.tables, self._bound.model.id.table
@@ -168,7 +170,7 @@ class SQLAlchemyStore(Generic[U]):
         return next((version for version, first in enumerate(firsts) if first in missing), VERSION)
 
     async def _create(self, tables: Sequence[Table] | None, missing: Sequence[str]) -> None:
-        """What is *missing*: *tables* (None: all of the metadata), and columns and indexes of the library's."""
+        """Make *tables* (None: all of the metadata), and the *missing* columns and indexes of the library."""
         metadata = self._bound.model.id.table.metadata
 
         def create(connection: Connection) -> None:
@@ -189,7 +191,7 @@ class SQLAlchemyStore(Generic[U]):
     async def _missing(self) -> Sequence[str]:
         tables = self._bound.tables
         wanted = (self._bound.model.id.table, *tables.every)
-        if not self._database.exists():  # to look would make an empty file
+        if not self._database.exists():  # connecting would make an empty file
             return sorted(table.name for table in wanted)
 
         def look(connection: Connection) -> list[str]:
@@ -209,18 +211,18 @@ class SQLAlchemyStore(Generic[U]):
         return await self._database.run(look)
 
     def _missing_indexes(self, found: Inspector, table: Table) -> set[str]:
-        """Those of a table of the library's. Statements tell SQLite by name which index to use; PostgreSQL chooses."""
+        """The missing indexes of a library table. On SQLite statements name their index; PostgreSQL chooses itself."""
         if not self._database.sqlite or table not in self._bound.tables.every:
             return set()
         there = {index["name"] for index in found.get_indexes(table.name, schema=table.schema)}
         return {str(index.name) for index in table.indexes} - there
 
     def _check_owner(self, found: Inspector) -> None:
-        """Refuse tables that were made from another metadata, for another class."""
+        """Refuse tables that were made from other metadata, for another class."""
         accounts, model = self._bound.tables.accounts, self._bound.model
         for key in found.get_foreign_keys(accounts.name, schema=accounts.schema):
             users = key["referred_table"]
-            # A name in SQLite may be written in any case.
+            # SQLite ignores the case of names.
             if key["constrained_columns"] == ["user_id"] and users.lower() != model.id.table.name.lower():
                 raise refuse_sharing(accounts, model.cls, f"the table {users}")
 
@@ -229,13 +231,13 @@ class SQLAlchemyStore(Generic[U]):
         return _ScopedStore(self._database, self._lasting, self._bound, subject_name)
 
     def joined(self, session: AsyncSession) -> AbstractAsyncContextManager[list[Job]]:
-        """Within the block whatever is done with this store, by this task, is part of the transaction of *session*.
+        """In the block, every act of this task with this store is part of the transaction of *session*.
 
-        It is never committed here: with *session* everything is, or nothing. Each act is a savepoint. What hooks leave
-        for after the commit is in the list that the block is given, for the application to run then.
+        The store never commits here; the commit of *session* commits everything together. Each act is a savepoint. Jobs
+        of hooks for after the commit are in the list that the block receives. The application runs them then.
 
-        Counters are the exception: a rollback, of *session* or of a savepoint, never takes a count back. Otherwise an
-        application that rolls back what was refused would have no limits.
+        Counters are the exception: a rollback, of *session* or of a savepoint, never undoes a count. Otherwise an
+        application that rolls back after each refusal would have no limits.
         """
         return self._database.join(session)
 
@@ -246,18 +248,18 @@ class SQLAlchemyStore(Generic[U]):
         account: Callable[[U], Mapping[str, Any]] = _unknown,
         can_verify: Callable[[str], bool] = can_be_verified,
     ) -> Adopted:
-        """Make accounts for users who have none, in batches; without one a user is nobody to the library.
+        """Make accounts for users who have none, in batches. The library does not find a user without an account.
 
         Args:
-            subject_name: Which kind of user they are.
-            account: What is known of a user: ``password_hash`` (a bcrypt hash verifies as it is), ``confirmed_at`` and
-                ``disabled_at`` (aware), each left out if it is not.
-            can_verify: Whether a hash is supported; a user with any other is refused. With a pepper, or a hasher of the
-                application's own, give ``auth.hasher.can_verify``.
+            subject_name: The kind of user.
+            account: Returns the known values of a user: ``password_hash`` (a bcrypt hash verifies unchanged),
+                ``confirmed_at`` and ``disabled_at`` (aware). Unknown values are left out.
+            can_verify: Whether a hash is supported. A user with an unsupported hash gets no account. With a pepper, or
+                the application's own hasher, pass ``auth.hasher.can_verify``.
 
         Raises:
             ConfigurationError: *account* or *can_verify* is async.
-            StoreUnavailableError: the database does not answer; what was committed before is kept, so call it again.
+            StoreUnavailableError: the database does not answer. Committed batches are kept; call it again.
         """
         refuse_async("adopt: account", account)
         refuse_async("adopt: can_verify", can_verify)
@@ -276,7 +278,7 @@ class _ScopedStore(Generic[U]):
     """``ScopedStore``."""
 
     def __init__(self, place: Transactions, lasting: Lasting | None, bound: _Bound, subject_name: str) -> None:
-        """Args: lasting: What counts; None: *place*, so that a count is part of its transaction."""
+        """Args: lasting: The runner of counters; None: *place*, so that a count is part of its transaction."""
         self._place, self._lasting, self._bound, self._subject_name = place, lasting, bound, subject_name
         executor = self.executor = SQLExecutor(place, bound.native, bound.rows)
         self.users = Users[U](executor, bound.model, bound.tables, subject_name, bound.options, bound.rules)

@@ -1,9 +1,9 @@
 """The library's own tables, in the metadata of the application's model, where Alembic sees them.
 
-Instants are whole microseconds since the epoch, what is JSON is text: alike in every database, and nothing in a
-migration needs this package. ``user_id`` is of the type of the model's own id and refers to it, so that a row of a user
-that the application deletes by itself takes along what hangs on it, and a reused id opens nothing. Who invited and who
-accepted are text that refers to nothing: an invitation outlives them.
+Instants are whole microseconds since the epoch, and JSON is text, in every database. A migration does not require this
+package. ``user_id`` has the type of the model's id and refers to it. If the application itself deletes a user, the
+user's rows here are deleted too, and a reused id grants nothing. The ids of inviters and of accepting users are text
+without a reference, because an invitation outlives them.
 """
 
 from collections.abc import Callable
@@ -29,12 +29,12 @@ from sqlalchemy import (
 from asgi_auth.errors import ConfigurationError
 from asgi_auth.stores.sqlalchemy.model import primary_key
 
-# Words, not expressions: a database must see that it is the index's own condition, so that no value is a parameter.
+# Text, not expressions: values must not be parameters, or the database cannot match the condition of the index.
 PENDING_IN_SCOPE: Final = text("status = 'pending' AND scope IS NOT NULL")
 PENDING_WITHOUT_SCOPE: Final = text("status = 'pending' AND scope IS NULL")
 
 _OWNER: Final = "asgi_auth_owner"
-"""In the ``info`` of the table of accounts: for which class it was made."""
+"""The key in the ``info`` of the table of accounts. Its value names the class that the table was made for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,21 +49,21 @@ class Tables:
 
     @property
     def every(self) -> tuple[Table, ...]:
-        """All of them, each after those that it refers to."""
+        """All tables, each after those that it refers to."""
         return self.accounts, self.sessions, self.tokens, self.invitations, self.counters
 
 
 def make_tables(model: type[Any], *, prefix: str = "asgi_auth_") -> Tables:
-    """Put the library's tables into the metadata of *model*; those that are there already are returned.
+    """Put the library's tables into the metadata of *model*. Tables that exist there are returned.
 
-    Call it beside the models, so that Alembic sees the tables without making the store.
+    Call it beside the models, so that Alembic sees the tables without the store.
 
     Classes whose ids are in one column may share tables: those of one hierarchy, by single-table or joined-table
-    inheritance. Others may not: an id of one would be taken for the same id of the other.
+    inheritance. Other classes may not, because one id would name a user of each class.
 
     Args:
         model: The mapped class of the users.
-        prefix: What the names begin with; two models in one database need one each.
+        prefix: The prefix of the table names. Two models in one database require different prefixes.
 
     Raises:
         ConfigurationError: *model* is not mapped, its primary key is not one column, or the tables belong to another
@@ -157,7 +157,7 @@ def _sessions(metadata: MetaData, name: str, users: Column[Any], accounts: Table
         _of_account(name, accounts),
         Index(f"{name}_id", "subject_name", "id", unique=True),
         Index(f"{name}_user_id", "subject_name", "user_id"),
-        # A session is over by any of three clocks; pruning asks each.
+        # Any of three clocks ends a session. Pruning checks each.
         *(Index(f"{name}_{end}", "subject_name", end) for end in ("idle_expires_at", "expires_at", "revoked_at")),
         schema=users.table.schema,
     )
@@ -182,7 +182,7 @@ def _tokens(metadata: MetaData, name: str, users: Column[Any], accounts: Table) 
         Index(f"{name}_user_id", "subject_name", "user_id", "purpose"),
         Index(f"{name}_expires_at", "subject_name", "expires_at"),
         schema=users.table.schema,
-        sqlite_autoincrement=True,  # the order of insertion is asked for, so that no number may come back
+        sqlite_autoincrement=True,  # numbers give the order of insertion, so none may be reused
     )
 
 
@@ -209,7 +209,7 @@ def _invitations(metadata: MetaData, name: str, users: Column[Any]) -> Table:
         Column("ended_at", BigInteger),
         *(Column(column, Text) for column in ("ended_by", "reason")),
         PrimaryKeyConstraint("subject_name", "id", name=f"{name}_pkey"),
-        # Two, because to a unique index NULLs differ from each other.
+        # Two indexes, because to a unique index NULLs differ from each other.
         _partial(f"{name}_pending_in_scope", "scope", "email_key", where=PENDING_IN_SCOPE, unique=True),
         _partial(f"{name}_pending_without_scope", "email_key", where=PENDING_WITHOUT_SCOPE, unique=True),
         _partial(f"{name}_expires_at", "expires_at", where=text("status = 'pending'")),

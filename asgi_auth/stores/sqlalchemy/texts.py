@@ -1,4 +1,4 @@
-"""What a person is told of a rule of the application's own model."""
+"""Messages for users about the rules of the application's model."""
 
 from typing import Final
 

@@ -95,7 +95,7 @@ class Users(Generic[U]):
     async def _write(
         self, user_id: str, written: Written, identities: Mapping[str, str | None], *, complete: bool
     ) -> Found[U] | None:
-        """Write attributes and keys; if *complete*, every other attribute is as in a new user."""
+        """Write attributes and keys. If *complete*, every other attribute is set as in a new user."""
         key = self._model.to_id(user_id)
         if key is None:
             return None
@@ -104,15 +104,15 @@ class Users(Generic[U]):
             self._rules.refuse_taken(session, written, key)
             user = session.get_one(self._model.cls, key)
             others = self._model.initial(written) if complete else EMPTY
-            # What is refused here leaves the transaction usable: a claim then tries again with more.
+            # An error here leaves the transaction usable: a claim then tries again with more values.
             with session.begin_nested() if complete else nullcontext():
                 for attribute, value in (*others.items(), *written.items()):
                     setattr(user, attribute, value)
                 session.flush()
 
         def act(session: Session) -> Found[U] | None:
-            # The account first, as everywhere, so that nobody waits in a circle; it is held until the commit. The user
-            # is read by a statement of its own: one that had to wait would still show what was there before.
+            # The account is locked first, as everywhere, to avoid deadlocks, and until the commit. A separate statement
+            # reads the user, because a statement that had to wait would still show the old values.
             held = select(self._tables.accounts.c.user_id).where(*self._mine(key)).with_for_update()
             if session.execute(held).first() is None:
                 return None
@@ -168,7 +168,7 @@ class Users(Generic[U]):
         return None if row is None else Found(row[-1], TEXT_ROWS.of(ACCOUNT).read(row))
 
     def _fresh(self, session: Session, key: Any) -> Found[U]:
-        session.expunge_all()  # what the database made of the values, not what was given
+        session.expunge_all()  # read the values of the database, not those that were written
         found = self._found(session, self._is(key))
         if found is None:  # pragma: no cover  # written by the statement before, in the same transaction
             raise LookupError("the user is gone")
@@ -176,7 +176,7 @@ class Users(Generic[U]):
 
 
 def _account_values(account: Account) -> dict[str, Any]:
-    """What is kept of *account*, but the id: that is the new user's."""
+    """The stored values of *account*, except the id, which is the new user's."""
     return encode_account({name: getattr(account, name) for name in ACCOUNT.names if name != "user_id"})
 
 

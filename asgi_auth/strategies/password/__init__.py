@@ -1,4 +1,4 @@
-"""Sign in with an address or a user name and a password.
+"""Sign in with a password and an address or user name.
 
 Actions: register, sign_in, sign_in_with_token, reauthenticate, reset_request, reset.
 """

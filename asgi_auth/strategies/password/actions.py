@@ -1,4 +1,4 @@
-"""What the password strategy does: register, sign_in, sign_in_with_token, reauthenticate, reset_request, reset."""
+"""Actions of the password strategy: register, sign_in, sign_in_with_token, reauthenticate, reset_request, reset."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -35,7 +35,7 @@ SIGN_IN = "sign_in"
 
 
 class PasswordActions(Hook):
-    """What the strategy does, with or without HTTP."""
+    """The actions of the strategy, with or without HTTP."""
 
     def __init__(self, options: "Password", services: Services[Any]) -> None:
         if options.identity_field not in services.store.users.identity_fields:
@@ -50,7 +50,7 @@ class PasswordActions(Hook):
         self.phases = self._make_phases()
 
     secrets = PASSWORDS | {"token", "reset_token", "invitation_token"}
-    """Parameters that no hook sees, whichever phases there are."""
+    """Parameters that hooks never see, even if a phase is disabled."""
 
     def _make_phases(self) -> list[Phase]:
         options, phases = self._options, list[Phase]()
@@ -114,17 +114,17 @@ class PasswordActions(Hook):
     # --- register
 
     async def register(self, params: Mapping[str, Any], *, client: Client = Client()) -> SignedIn | Accepted:
-        """Create a user with a password; they are signed in if every gate admits them.
+        """Create a user with a password. The user is signed in if every gate admits them.
 
         Args:
             params: The field of ``identity_field``, ``password``, ``password_confirmation`` and declared extra fields.
-            client: Who asks.
+            client: The client of the request.
 
         Raises:
             ValidationError: a field or the password is rejected.
-            IdentityTakenError: there is such a user already; told only after the work of a registration was done, and
-                not at all where an address has to be confirmed: then it is ``Accepted``, like any other.
-            InvalidTokenError: there is an ``invitation_token`` that is not live.
+            IdentityTakenError: there is already such a user. It is raised only after the work of a registration. If
+                addresses have to be confirmed, it is not raised; the result is ``Accepted``, as for a new address.
+            InvalidTokenError: the ``invitation_token`` is not live.
             ForbiddenError: registration is not open.
             RateLimitedError: this client was told too often that an address or user name is taken.
             OverloadedError, StoreUnavailableError: nothing was created.
@@ -140,7 +140,7 @@ class PasswordActions(Hook):
         return SignedIn(found.user, self._proof(found, began), registered=True, settled=True)
 
     async def _registration(self, params: Mapping[str, Any], client: Client) -> tuple[str, dict[str, Any]]:
-        """The password and the fields. ValidationError names everything that is wrong with them."""
+        """Return the password and the fields. Raises ValidationError with every invalid parameter."""
         password, fields, problems, known_by = "", dict[str, Any](), Problems(), self._options.identity_field
         with problems.noted():
             fields.update(read_texts(params, optional=[known_by]))
@@ -170,12 +170,13 @@ class PasswordActions(Hook):
 
         Args:
             params: The field of ``identity_field``, ``password`` and, if wanted, ``remember_me``.
-            client: Who asks.
+            client: The client of the request.
             token_type: ``sign_in`` issues a token for ``sign_in_with_token`` instead of a session.
 
         Raises:
-            AuthenticationFailedError: unknown, wrong, without a password, disabled or not admitted: nobody can tell.
-            ValidationError: a parameter is missing or cannot be one.
+            AuthenticationFailedError: the user is unknown, has no password, is disabled or is not admitted, or the
+                password is wrong. The client cannot tell these cases apart.
+            ValidationError: a parameter is missing or invalid.
             OverloadedError, StoreUnavailableError: nothing happened.
         """
         field = self._options.identity_field
@@ -204,7 +205,7 @@ class PasswordActions(Hook):
 
     async def _issue_sign_in_token(self, signed_in: SignedIn, client: Client) -> TokenIssued:
         proof = signed_in.proof
-        await self._services.sessions.admit(signed_in, client)  # asked again when the token is redeemed
+        await self._services.sessions.admit(signed_in, client)  # checked again when the token is redeemed
         issued = await self._services.tokens.issue(
             SIGN_IN,
             account=proof.account,
@@ -218,7 +219,7 @@ class PasswordActions(Hook):
 
         Raises:
             InvalidTokenError: the token is not live.
-            ValidationError: there is none.
+            ValidationError: the token is missing.
         """
         token = read_texts(params, required=["token"])["token"]
         found, data = await self._tokens.owner(SIGN_IN, token)
@@ -229,19 +230,19 @@ class PasswordActions(Hook):
     async def reauthenticate(
         self, params: Mapping[str, Any], *, session: Session, client: Client = Client()
     ) -> SignedIn:
-        """Prove the password once more: a fresh session, with a new cookie, in place of *session*.
+        """Prove the password again. A fresh session with a new cookie replaces *session*.
 
-        Its other factors keep their times; it is not remembered, since a remembered one is never fresh.
+        Its other factors keep their times. It is not remembered, because a remembered session is never fresh.
 
         Args:
             params: ``password``.
-            session: The one that is alive.
-            client: Who asks.
+            session: The current session.
+            client: The client of the request.
 
         Raises:
-            AuthenticationFailedError: wrong, or the user has no password; *session* stays as it is.
+            AuthenticationFailedError: the password is wrong, or the user has none; *session* is unchanged.
             InvalidTokenError: *session* has ended in the meantime.
-            ValidationError: the password is missing or cannot be one.
+            ValidationError: the password is missing or invalid.
             OverloadedError, StoreUnavailableError: nothing happened.
         """
         password = read_texts(params, required=["password"])["password"]
@@ -249,37 +250,37 @@ class PasswordActions(Hook):
         began = self._services.clock()
         async with self._services.tries.attempt("current_password", [session.user_id]):
             found = await self._verified(await self._services.accounts.get(session.user_id), password, client)
-        account = as_of(found.account, session.stamp)  # what changed since it began has ended the session
+        account = as_of(found.account, session.stamp)  # a change of the account since then has ended the session
         proof = Proof(account=account, factor=self._options.name, at=began, earlier=session.factors)
         return SignedIn(found.user, proof, replaces=session.id)
 
     # --- reset
 
     async def reset_request(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted:
-        """Send a link to the user whom the address or user name names, after the response; nothing if there is none.
+        """Mail a link to the user with this address or user name, after the response. No user: nothing is sent.
 
         Args:
             params: The field of ``identity_field``.
-            client: Who asks.
+            client: The client of the request.
 
         Raises:
-            ValidationError: the field is missing or cannot be one.
-            ConfigurationError: this strategy resets no passwords.
+            ValidationError: the field is missing or invalid.
+            ConfigurationError: resets are not enabled for this strategy.
         """
         return await self._resetting().request(params)
 
     async def reset(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted | SignedIn:
-        """Set a new password with the token of a mailed link; every session of the user ends.
+        """Set a new password with the token of a mailed link. Every session of the user ends.
 
         Args:
             params: ``reset_token``, ``password`` and ``password_confirmation``.
-            client: Who asks.
+            client: The client of the request.
 
         Raises:
             InvalidTokenError: the token is not live.
-            ValidationError: the new password is refused; the token stays usable.
+            ValidationError: the new password is rejected; the token stays usable.
             OverloadedError, StoreUnavailableError: nothing was changed; the token stays usable.
-            ConfigurationError: this strategy resets no passwords.
+            ConfigurationError: resets are not enabled for this strategy.
         """
         return await self._resetting().reset(params, client=client)
 
@@ -291,7 +292,7 @@ class PasswordActions(Hook):
     # --- as a hook
 
     async def ways_in(self, found: Found[Any], work: Work[Any]) -> Sequence[Way]:
-        """The password, if the user has one, and the address or user name that a sign-in asks for."""
+        """The password, and the address or user name for a sign-in, if the user has them."""
         known_by = self._services.values(found.user).get(self._options.identity_field)
         if not self._options.sign_in_enabled or known_by is None or found.account.password_hash is None:
             return ()
@@ -325,7 +326,7 @@ class PasswordActions(Hook):
         return await self.sign_in_with_token(request.params, client=request.client)
 
     async def _reauthenticate_phase(self, request: PhaseRequest) -> Outcome:
-        if request.state.session is None:  # pragma: no cover  # the plug serves it to nobody but who is signed in
+        if request.state.session is None:  # pragma: no cover  # the plug serves it only with a session
             raise AuthenticationFailedError("nobody is signed in")
         return await self.reauthenticate(request.params, session=request.state.session, client=request.client)
 
@@ -337,7 +338,7 @@ class PasswordActions(Hook):
 
 
 def _refusal(found: Found[Any] | None) -> AuthenticationFailedError:
-    """Says the same to the client, whatever was wrong."""
+    """The error of a failed sign-in. The client gets the same answer for every cause."""
     if found is None:
         return AuthenticationFailedError("unknown user", cause="unknown_user")
     user_id = found.account.user_id

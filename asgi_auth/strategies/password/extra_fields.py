@@ -10,17 +10,17 @@ from asgi_auth.protocol.fields import read_texts
 from asgi_auth.store import UserStore
 
 RegisterField = Callable[[str | None], Any]
-"""Turns what was sent (None: nothing) into what is stored; ValueError(message) refuses it. Plain or async."""
+"""Turns the sent text (None: nothing) into the stored value. ValueError(message) rejects it. Plain or async."""
 
 EXTRA_FIELD_LIMIT = 254
-"""Characters of an extra field at registration: it may be an address (RFC 5321 section 4.5.3.1.3, erratum 1690)."""
+"""The most characters of an extra field. It may be an address (RFC 5321 section 4.5.3.1.3, erratum 1690)."""
 
 _IDENTITIES = frozenset({"email", "username"})
 _SIGNATURE = "def read(text: str | None), where None means that nothing was sent"
 
 
 def check_function(name: str, function: object) -> None:
-    """ConfigurationError for what cannot be called with the text of the field *name*."""
+    """Raises ConfigurationError if *function* cannot be called with the text of the field *name*."""
     if not callable(function):
         raise ConfigurationError(f"register_fields: {name!r} must have a function, plain or async: {_SIGNATURE}")
     try:
@@ -34,7 +34,7 @@ def check_function(name: str, function: object) -> None:
 
 
 def check_kept(names: Sequence[str], users: UserStore[Any]) -> None:
-    """ConfigurationError for a field that the store does not keep, as far as it says so by its ``field_names``."""
+    """Raises ConfigurationError if the store has ``field_names`` and a field is not among them."""
     kept: frozenset[str] | None = getattr(users, "field_names", None)
     for name in names:
         if name in _IDENTITIES and name not in users.identity_fields:
@@ -50,8 +50,8 @@ async def read_extra_fields(
     """The values of the *declared* fields, as they are stored.
 
     Raises:
-        ValidationError: a text is too long, or a function refuses it; ``fields`` has its words.
-        TypeError: a function cannot be called with what was sent; the message names the field.
+        ValidationError: a text is too long, or a function rejects it; ``fields`` has the messages.
+        TypeError: a function raised TypeError; the message names the field.
     """
     texts = read_texts(params, optional=declared, limit=EXTRA_FIELD_LIMIT)
     if not isinstance(declared, Mapping):

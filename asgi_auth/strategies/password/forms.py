@@ -29,7 +29,7 @@ _REGISTER = Message("register.title", "Create an account")
 
 
 def identity_field(options: "Password", *, shown: str | None = None) -> FormField:
-    """The address or user name that a sign-in asks for; *shown*: in place of an input."""
+    """The field for the address or user name. If *shown* is given, it is shown in place of an input."""
     field = _EMAIL if options.identity_field == "email" else _USERNAME
     return FormField(
         name=field.name, label=field.label, autocomplete="username", inputmode=field.inputmode, shown=shown
@@ -37,7 +37,7 @@ def identity_field(options: "Password", *, shown: str | None = None) -> FormFiel
 
 
 def sign_in_form(options: "Password") -> Form:
-    """To sign in."""
+    """The form to sign in."""
     refused = (
         Message("sign_in.refused", "The address or the password is wrong, or the address is not confirmed yet.")
         if options.identity_field == "email"
@@ -52,7 +52,7 @@ def sign_in_form(options: "Password") -> Form:
 
 
 def register_form(options: "Password") -> Form:
-    """To create an account."""
+    """The form to create an account."""
     return Form(
         title=_REGISTER,
         text=Message("register.text", "Choose a long password that nobody would guess, such as a few words."),
@@ -68,7 +68,7 @@ def register_form(options: "Password") -> Form:
 
 
 def invited_form(options: "Password") -> Form:
-    """To create an account after an invitation: the address is that of the invitation."""
+    """The form to create an account after an invitation, with the address of the invitation."""
     known_by = () if options.identity_field == "email" else (identity_field(options),)
     return Form(
         title=_REGISTER,
@@ -80,7 +80,7 @@ def invited_form(options: "Password") -> Form:
 
 
 def reauthenticate_form(options: "Password", shown: str | None = None) -> Form:
-    """To prove the password once more. *shown*: the address or user name of the user."""
+    """The form to prove the password again. *shown*: the address or user name of the user."""
     known = () if shown is None else (identity_field(options, shown=shown),)
     return Form(
         title=Message("reauthenticate.title", "Is it still you?"),
@@ -91,7 +91,7 @@ def reauthenticate_form(options: "Password", shown: str | None = None) -> Form:
 
 
 def reset_request_form(options: "Password") -> Form:
-    """To ask for the link of a reset."""
+    """The form to ask for a reset link."""
     return Form(
         title=Message("reset_request.title", "Forgot your password?"),
         text=Message("reset_request.text", "We send you a link to choose a new password."),
@@ -106,7 +106,7 @@ def reset_request_form(options: "Password") -> Form:
 
 
 def reset_form(options: "Password", shown: str | None = None) -> Form:
-    """For a person who has followed the link of a reset. *shown*: the address or user name of the account."""
+    """The form of a reset link. *shown*: the address or user name of the account."""
     known = () if shown is None else (identity_field(options, shown=shown),)
     return Form(
         title=Message("reset.title", "Choose a new password"),
@@ -118,7 +118,7 @@ def reset_form(options: "Password", shown: str | None = None) -> Form:
 
 
 def _extra_fields(options: "Password", *, but: str | None = None) -> tuple[FormField, ...]:
-    """The extra fields of a registration. The label of a field of the application is made of its name."""
+    """The extra fields of a registration. The label of an application's field is made from its name."""
     address = FormField(name="email", label=_EMAIL.label, autocomplete="email", inputmode="email")
     return tuple(
         address

@@ -23,16 +23,15 @@ _RESERVED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resettable:
-    """A forgotten password is replaced by a link that a sender delivers.
+    """Resets of forgotten passwords. A sender delivers a link to set a new password.
 
     Args:
-        sender: Delivers the link, and a notice once the password was changed.
+        sender: Delivers the link, and a notice after the password was changed.
         token_lifetime: How long a link lives; at most a day.
-        mails: How many links one address may get, in a window of at most *token_lifetime*: a person who gets no further
-            one has one that works. What goes beyond is not sent. None: five within *token_lifetime*. The notice is not
-            counted.
+        mails: How many links one address may get. Further links are not sent. The window is at most *token_lifetime*,
+            so that the user still has a link that works. None: five within *token_lifetime*. The notice is not counted.
         url: The application's own page in place of the library's; ``reset_token`` is added to its query.
-        sign_in: Sign the user in after the reset, if every gate admits them. Off: a reset signs nobody in.
+        sign_in: Sign the user in after the reset, if every gate admits them. Off: a reset does not sign in.
     """
 
     sender: Sender | SenderFunction
@@ -56,15 +55,15 @@ class Password(TypedActions[PasswordVerbs]):
 
     Args:
         name: The path segment and the factor's name.
-        identity_field: What a user is known by, ``email`` or ``username``; also the name of the parameter.
+        identity_field: The field that identifies a user, ``email`` or ``username``; also the name of the parameter.
         repeat_password: Ask for the new password twice (``password_confirmation``).
-        registration_enabled: Off: there is no register phase, the application creates the users.
+        registration_enabled: Off: there is no register phase. The application creates the users.
         sign_in_enabled: Off: no sign_in phase and no sign-in tokens.
-        register_fields: Extra fields that a registration may bring, by name; nothing else that a client sends
-            reaches the row. As a mapping, with a function that turns the text (None: nothing was sent) into what is
-            stored and refuses with ``ValueError(message)``. ``email`` may be one if people sign in by user name.
+        register_fields: Names of extra fields of a registration. Other parameters of a client are not stored. A
+            mapping gives each field a function; it turns the text (None: nothing was sent) into the stored value, or
+            raises ``ValueError(message)``. ``email`` may be one if users sign in by user name.
         sign_in_token_lifetime: How long the token of ``sign_in(…, token_type="sign_in")`` lives; at most two minutes.
-        resettable: None: there is no way to reset a password.
+        resettable: How passwords are reset. None: resets are disabled.
 
     Raises:
         ConfigurationError: an option is invalid; the message names it.
@@ -89,7 +88,7 @@ class Password(TypedActions[PasswordVerbs]):
         reserved = _RESERVED - {"email"} if self.identity_field == "username" else _RESERVED
         for name in self.register_fields:
             if name in reserved:
-                raise ConfigurationError(f"register_fields: {name!r} is a name of the library's")
+                raise ConfigurationError(f"register_fields: {name!r} is reserved by the library")
             if isinstance(self.register_fields, Mapping):
                 check_function(name, self.register_fields[name])
         mailless = self.identity_field == "username" and "email" not in self.register_fields
@@ -99,7 +98,7 @@ class Password(TypedActions[PasswordVerbs]):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the store must keep."""
+        """The capabilities that the store must have."""
         return frozenset() if self.resettable is None else frozenset({"counters"})
 
     def bind(self, services: Services[Any]) -> PasswordActions:

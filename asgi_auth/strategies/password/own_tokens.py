@@ -12,16 +12,16 @@ from asgi_auth.store import Found, Work
 
 
 class OwnTokens:
-    """Issued with the name of the strategy in them, so that a second strategy of the kind does not take them."""
+    """Tokens with the name of the strategy in them. A second password strategy rejects them."""
 
     def __init__(self, strategy: str, services: Services[Any]) -> None:
         self._strategy, self._services = strategy, services
 
     async def owner(self, purpose: str, token: str) -> tuple[Found[Any], Mapping[str, Any]]:
-        """The user of a live token, with the stamp that it copied, and its data.
+        """The user of a live token, with the stamp in the token, and the data of the token.
 
         Raises:
-            InvalidTokenError: the token is not live, or another strategy issued it, or its user is gone.
+            InvalidTokenError: the token is not live, another strategy issued it, or its user does not exist any more.
         """
         record = await self._services.tokens.peek(purpose, token)
         if record.extra_data.get("factor") != self._strategy:
@@ -32,7 +32,7 @@ class OwnTokens:
         return Found(found.user, as_of(found.account, record.stamp)), record.extra_data
 
     def spend(self, purpose: str, token: str) -> Spend:
-        """What consumes a token, in the transaction of its effect."""
+        """A function that consumes the token in the transaction of its effect."""
         return partial(self._consume, purpose, token)
 
     async def _consume(self, purpose: str, token: str, work: Work[Any]) -> None:

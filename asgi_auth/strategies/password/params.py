@@ -12,11 +12,11 @@ from asgi_auth.types import Client
 DIFFERENT = Message("password.different", "The two passwords are not the same.")
 
 PASSWORDS = frozenset({"password", "password_confirmation"})
-"""Parameters that are never shown again."""
+"""Parameters that a form never shows again."""
 
 
 def read_new_password(params: Mapping[str, Any], *, repeated: bool) -> str:
-    """A password to set. ValidationError if it is missing, or the two are not the same where it is *repeated*."""
+    """Return the new password. Raises ValidationError if it is missing, or if *repeated* and the two differ."""
     names = ["password", "password_confirmation"] if repeated else ["password"]
     texts = read_texts(params, required=names)
     if len(set(texts.values())) > 1:
@@ -33,10 +33,10 @@ async def check_all(
     client: Client,
     context: Sequence[str] = (),
 ) -> None:
-    """Raise what is in *problems*, if anything; beside it what the policy says of the new password.
+    """Check the new password by the policy, and raise its problems together with those in *problems*.
 
     Raises:
-        ValidationError: names everything that is wrong.
+        ValidationError: parameters are invalid; the error names all of them.
         OverloadedError: too many passwords wait to be hashed.
     """
     password = params.get("password")
@@ -49,7 +49,7 @@ async def check_all(
 
 
 def check_password(password: str) -> None:
-    """ValidationError for a text that cannot be a password, before anything is looked up."""
+    """Raises ValidationError if the text cannot be a password. Called before any lookup."""
     try:
         normalise_password(password)
     except ValueError as exc:

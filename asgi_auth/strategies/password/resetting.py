@@ -1,4 +1,4 @@
-"""Resets of a forgotten password: a link by mail, and a notice once it was used."""
+"""Resets of a forgotten password: a link by mail, and a notice after the reset."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -23,7 +23,7 @@ RESET = "reset"
 """Purpose of the tokens of mailed links. The text of the mail is in ``mail_texts``, under this name."""
 
 MAILS = 5
-"""Links that one address gets in the life of one, unless the options have a limit."""
+"""The most links that one address gets within the lifetime of a link, unless the options have a limit."""
 
 
 class Resetting:
@@ -37,10 +37,10 @@ class Resetting:
         self._tokens = OwnTokens(options.name, services)
 
     async def request(self, params: Mapping[str, Any]) -> Accepted:
-        """Send a link to the user whom the address or user name names, after the response; nothing if there is none.
+        """Mail a link to the user with this address or user name, after the response. No user: nothing is sent.
 
         Raises:
-            ValidationError: the field is missing or cannot be one.
+            ValidationError: the field is missing or invalid.
         """
         field = self._options.identity_field
         text = read_texts(params, required=[field])[field]
@@ -53,7 +53,7 @@ class Resetting:
         if found is None or found.account.disabled_at is not None:
             return
         address = services.values(found.user).get("email")
-        # Counted once it is known that somebody is mailed to: else whatever address a stranger types would leave a row.
+        # Counted only for a user with an address. Otherwise every address that a stranger types would leave a row.
         if address is not None:
             lifetime, data = self._resettable.token_lifetime, {"factor": name}
             await services.mailing.send(
@@ -67,14 +67,14 @@ class Resetting:
             )
 
     async def user(self, request: PhaseRequest) -> Any:
-        """The user of the link that was opened, or whose form was sent. InvalidTokenError: the link is dead."""
+        """The user of the link that was opened or whose form was sent. Raises InvalidTokenError if it is not live."""
         sent = request.params if request.method == "POST" else request.query
         token = sent.get("reset_token")
         found, _ = await self._tokens.owner(RESET, token if isinstance(token, str) else "")
         return found.user
 
     async def reset(self, params: Mapping[str, Any], *, client: Client = Client()) -> Accepted | SignedIn:
-        """Set a new password with the token of a mailed link; whatever was signed in is not any more.
+        """Set a new password with the token of a mailed link. Every session of the user ends.
 
         Raises:
             InvalidTokenError: the token is not live.
@@ -91,7 +91,7 @@ class Resetting:
 
         async def spend(work: Work[Any]) -> None:
             await self._services.tokens.consume(work, RESET, token)
-            # Told even if the thief of a link hangs up.
+            # The notice is sent even if the client hangs up, since a thief may have used the link.
             work.after_commit(Notice(partial(self._send_notice, found.user), found.account.user_id))
 
         changed = await self._services.accounts.set_password(

@@ -1,4 +1,4 @@
-"""The verbs of the password strategy, finished: what ``auth.actions(password)`` has."""
+"""The methods of ``auth.actions(password)``: each runs an action of the password strategy to its end."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
@@ -8,16 +8,16 @@ from asgi_auth.types import Client, Session
 
 
 class PasswordVerbs(Protocol):
-    """As ``PasswordActions`` says, and with its errors; beside them FactorRequiredError where a factor is missing."""
+    """The actions of ``PasswordActions``, with its errors. Raises FactorRequiredError if a factor is missing."""
 
     async def register(self, params: Mapping[str, Any], *, client: Client = ...) -> Finished:
-        """Create a user; the token is None if no session follows."""
+        """Create a user; the token is None if no session was created."""
         ...
 
     async def sign_in(
         self, params: Mapping[str, Any], *, client: Client = ..., token_type: Literal["access", "sign_in"] = ...
     ) -> Finished:
-        """Sign in; with ``token_type="sign_in"`` the token is one for ``sign_in_with_token``."""
+        """Sign in. With ``token_type="sign_in"`` the token is for ``sign_in_with_token``."""
         ...
 
     async def sign_in_with_token(self, params: Mapping[str, Any], *, client: Client = ...) -> Finished:
@@ -25,7 +25,7 @@ class PasswordVerbs(Protocol):
         ...
 
     async def reauthenticate(self, params: Mapping[str, Any], *, session: Session, client: Client = ...) -> Finished:
-        """Put a fresh session in place of *session*."""
+        """Replace *session* with a fresh session."""
         ...
 
     async def reset_request(self, params: Mapping[str, Any], *, client: Client = ...) -> Finished:

@@ -1,4 +1,4 @@
-"""The suite that every store passes, and one for each capability that only some strategies and add-ons need."""
+"""The suite for every store, and a suite for each capability that only some strategies and add-ons require."""
 
 import pytest
 
@@ -15,11 +15,11 @@ __all__ = ["CounterSuite", "InvitationSuite", "StoreSuite"]
 
 @pytest.mark.anyio
 class StoreSuite(UserTests, AccountTests, SessionTests, RevocationTests, TokenTests, TransactionTests):
-    """What a ``Store`` promises, as tests to inherit.
+    """Tests of the contract of ``Store``, to inherit.
 
-    A store's own test file subclasses this and defines two fixtures: ``store``, an opened store on an empty database
-    that is closed in the end, and ``second``, another instance that is opened on the same database, as a second worker
-    would be. Tests are run by the pytest plugin of anyio, on asyncio::
+    The test file of a store subclasses this and defines two fixtures. ``store`` is an opened store on an empty database
+    and is closed at the end. ``second`` is another instance, opened on the same database like a second worker. The
+    pytest plugin of anyio runs the tests, on asyncio::
 
         class TestMyStore(StoreSuite):
             @pytest.fixture
@@ -31,9 +31,9 @@ class StoreSuite(UserTests, AccountTests, SessionTests, RevocationTests, TokenTe
 
             second = store_fixture_of_the_same_path
 
-    A store that has invitations or counters takes their suites along, with the same fixtures::
+    A store with invitations or counters adds their suites, with the same fixtures::
 
         class TestMyStore(StoreSuite, InvitationSuite, CounterSuite): ...
 
-    Where the users are in a table of the application's own, ``extra`` names fields that it has beside the address.
+    If the users are in the application's own table, ``extra`` has fields that it has besides the address.
     """

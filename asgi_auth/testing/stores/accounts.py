@@ -1,4 +1,4 @@
-"""What a store promises of accounts."""
+"""The contract of a store for accounts."""
 # ruff: noqa: S101  # the asserts of tests
 
 from typing import Any
@@ -17,7 +17,7 @@ class AccountTests:
     """``AccountStore``."""
 
     async def test_account_update_writes_what_is_named(self, store: Store[Any]) -> None:
-        """Each column is written alone and the row comes back; None clears what may be cleared."""
+        """Each column is written alone, and the row is returned. None clears a nullable column."""
         scoped = store.scope("user")
         user_id = (await add_user(scoped, stamp=STAMP)).account.user_id
         walk: list[tuple[dict[str, Any], Account]] = [
@@ -39,7 +39,7 @@ class AccountTests:
             assert found.account == account
 
     async def test_account_update_misses_what_is_not_as_expected(self, store: Store[Any]) -> None:
-        """A value that is not there, or is there and was expected not to be, writes nothing and returns None."""
+        """An update whose expected values differ from the stored ones writes nothing and returns None."""
         scoped = store.scope("user")
         found = await add_user(scoped, stamp=STAMP, password_hash="h", confirmed_at=NOW)
         misses: list[dict[str, Any]] = [
@@ -59,7 +59,7 @@ class AccountTests:
         assert await scoped.accounts.update(found.account.user_id, {"stamp": OTHER}, expected=hit) is not None
 
     async def test_account_update_is_won_by_one_of_many(self, store: Store[Any], second: Store[Any]) -> None:
-        """Of many changes at once that expect the same stamp, over separate connections, one is written."""
+        """If many changes at once expect the same stamp, over separate connections, one of them is written."""
         scopes = [store.scope("user"), second.scope("user")]
         user_id = (await add_user(scopes[0], stamp=STAMP)).account.user_id
         answers = await together(
@@ -72,12 +72,12 @@ class AccountTests:
         assert won == [found.account]
 
     async def test_account_of_nobody_is_none(self, store: Store[Any]) -> None:
-        """There is nothing to change without a user."""
+        """An update without a user changes nothing."""
         accounts = store.scope("user").accounts
         assert [await accounts.update(user_id, {"stamp": OTHER}) for user_id in NO_IDS] == [None] * len(NO_IDS)
 
     async def test_account_refuses_unstorable_text(self, store: Store[Any]) -> None:
-        """RP-8: what no database takes is not written."""
+        """RP-8: a value that some database cannot store is not written."""
         scoped = store.scope("user")
         user_id = (await add_user(scoped)).account.user_id
         for text in UNSTORABLE:
@@ -88,7 +88,7 @@ class AccountTests:
         assert await scoped.users.find("email", "bob@example.com") is None
 
     async def test_account_highest_bcrypt_cost(self, store: Store[Any]) -> None:
-        """The dearest cost up to the limit, wherever in the hash it is; other hashes have none."""
+        """The highest bcrypt cost up to the limit is returned. Other hashes have no cost."""
         scoped = store.scope("user")
         assert await scoped.accounts.highest_bcrypt_cost(15) is None
         for number, password_hash in enumerate((None, "", "x", "$2b$", "$2b$1", "$2b$1x$abc", "$argon2id$v=19$99$")):
@@ -102,7 +102,7 @@ class AccountTests:
         assert costs == {3: None, 4: 4, 9: 4, 11: 10, 12: 12, 15: 12, 16: 16, 31: 31}
 
     async def test_account_highest_bcrypt_cost_follows_the_hash(self, store: Store[Any]) -> None:
-        """A hash that replaces another one counts in its place; without a hash nothing counts."""
+        """The cost of a new hash replaces the cost of the old one. Without a hash there is no cost."""
         scoped = store.scope("user")
         user_id = (await add_user(scoped, password_hash="$2b$12$abc")).account.user_id
         for password_hash, cost in (("$2b$13$abc", 13), ("$2b$04$abc", 4), (None, None)):

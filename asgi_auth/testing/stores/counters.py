@@ -1,4 +1,4 @@
-"""What a store promises of counters, if it has them."""
+"""The contract of a store with counters."""
 # ruff: noqa: S101  # the asserts of tests
 
 from typing import Any
@@ -14,10 +14,10 @@ KEY, END = b"k" * 32, NOW + HOUR
 
 @pytest.mark.anyio
 class CounterSuite:
-    """What a ``CounterStore`` promises, with the fixtures of ``StoreSuite``; for a store that has ``counters``."""
+    """Tests of the contract of ``CounterStore``, with the fixtures of ``StoreSuite``, for stores with ``counters``."""
 
     async def test_counter_counts_by_name_and_key(self, store: Store[Any]) -> None:
-        """Each name and key is counted by itself; any bytes are a key; the first one's end holds."""
+        """Each pair of name and key has its own count. Any bytes are a key. The first count sets the end."""
         counters = store.scope("user").counters
         assert await counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(1, END)
         assert await counters.count("mail", KEY, now=NOW + SECOND, expires_at=END + HOUR) == Counted(2, END)
@@ -31,13 +31,13 @@ class CounterSuite:
         ids=["before", "at", "after"],
     )
     async def test_counter_begins_anew_at_its_end(self, store: Store[Any], offset: Any, counted: Counted) -> None:
-        """A counter holds until its last second and begins with 1 at its end, however high it was."""
+        """A counter keeps its count until its last second, and starts again with 1 at its end."""
         counters = store.scope("user").counters
         await counters.count("mail", KEY, now=NOW, expires_at=END)
         assert await counters.count("mail", KEY, now=END + offset, expires_at=END + HOUR) == counted
 
     async def test_counter_loses_nothing_of_many(self, store: Store[Any], second: Store[Any]) -> None:
-        """Of a hundred calls at once, over separate connections, each is told another number; and after the end too."""
+        """A hundred calls at once, over separate connections, return different numbers; also after the end."""
         counters = [store.scope("user").counters, second.scope("user").counters]
         for now, calls in ((NOW, 100), (END, 20)):
             answers = await together(
@@ -47,7 +47,7 @@ class CounterSuite:
             assert counted == {Counted(number, now + HOUR) for number in range(1, calls + 1)}
 
     async def test_counter_is_looked_at(self, store: Store[Any]) -> None:
-        """A look tells what was counted, until the last second, and counts nothing; in a transaction as outside."""
+        """``get`` returns the count until the last second and does not count, in a transaction and outside."""
         scoped = store.scope("user")
         assert await scoped.counters.get("mail", KEY, now=NOW) is None
         for _ in range(3):
@@ -63,7 +63,7 @@ class CounterSuite:
         assert await scoped.counters.get("mail", KEY, now=NOW) == Counted(2, END)
 
     async def test_counter_takes_one_back(self, store: Store[Any]) -> None:
-        """What is taken back can be counted again; never below 0, and nothing of a counter that is not there."""
+        """``uncount`` lowers the count by one, never below 0. It does nothing if there is no counter."""
         counters = store.scope("user").counters
         await counters.uncount("mail", KEY, now=NOW)
         for _ in range(3):
@@ -75,7 +75,7 @@ class CounterSuite:
         assert await counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(1, END)
 
     async def test_counter_takes_nothing_back_from_what_ran_out(self, store: Store[Any]) -> None:
-        """One that ran out at this second is left alone."""
+        """``uncount`` does not change a counter that ended at this second."""
         counters = store.scope("user").counters
         for _ in range(3):
             await counters.count("mail", KEY, now=NOW, expires_at=END)
@@ -86,7 +86,7 @@ class CounterSuite:
         assert await counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(4, END)
 
     async def test_counter_counts_and_takes_back_at_once(self, store: Store[Any], second: Store[Any]) -> None:
-        """Whatever order they come in, as many are left as were counted and not taken back."""
+        """In any order, the count is the number of counts minus the number of uncounts."""
         counters = [store.scope("user").counters, second.scope("user").counters]
         for _ in range(10):
             await counters[0].count("mail", KEY, now=NOW, expires_at=END)
@@ -97,7 +97,7 @@ class CounterSuite:
         assert await counters[1].count("mail", KEY, now=NOW, expires_at=END) == Counted(11, END)
 
     async def test_counter_is_undone_with_its_transaction(self, store: Store[Any]) -> None:
-        """FT-2: what was counted in a block that raises was not counted."""
+        """FT-2: a block that raises undoes its counts."""
         scoped = store.scope("user")
         await scoped.counters.count("mail", KEY, now=NOW, expires_at=END)
 
@@ -111,7 +111,7 @@ class CounterSuite:
         assert await scoped.counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(2, END)
 
     async def test_counter_refuses_unstorable_names(self, store: Store[Any]) -> None:
-        """RP-8: what no database takes is not written, and nothing is taken back from it."""
+        """RP-8: a name that some database cannot store is not written, and ``uncount`` of it does nothing."""
         counters = store.scope("user").counters
         for text in UNSTORABLE:
             with pytest.raises(ValidationError):
@@ -120,7 +120,7 @@ class CounterSuite:
             assert await counters.get(text, KEY, now=NOW) is None
 
     async def test_counter_prune_takes_what_ran_out(self, store: Store[Any]) -> None:
-        """Counters that ran out are deleted in batches; those that run stay."""
+        """Ended counters are deleted in batches. Running ones stay."""
         counters = store.scope("user").counters
         await counters.count("mail", KEY, now=NOW, expires_at=NOW + SECOND)
         for offset in range(3):
@@ -129,7 +129,7 @@ class CounterSuite:
         assert await counters.count("mail", KEY, now=NOW, expires_at=END) == Counted(2, NOW + SECOND)
 
     async def test_counter_of_another_subject_is_none(self, store: Store[Any]) -> None:
-        """TK-23: the same name and key are another counter for another subject, which nothing changes or prunes."""
+        """TK-23: each subject has its own counter of a name and key. Other subjects neither change nor prune it."""
         users, admins = store.scope("user").counters, store.scope("admin").counters
         await users.count("mail", KEY, now=NOW, expires_at=END)
         await admins.uncount("mail", KEY, now=NOW)

@@ -1,4 +1,4 @@
-"""What a store promises of invitations: how they change and end."""
+"""The contract of a store for invitations: changes and ends."""
 # ruff: noqa: S101  # the asserts of tests
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ RENEWAL: dict[str, Any] = {
     "sent_before": NOW,
     "sent_at_most": 6,
 }
-"""What renews an invitation of version 4 that was sent 5 times; each guard is at its edge."""
+"""Arguments that renew an invitation of version 4 that was sent 5 times; each guard is at its limit."""
 
 
 class InvitationChangeTests:
@@ -29,7 +29,7 @@ class InvitationChangeTests:
         "grant", [None, {}, {"role": "admin", "text": "🙂" * 10_000}], ids=["kept", "empty", "new"]
     )
     async def test_invitation_renew_makes_the_next_version(self, store: Store[Any], grant: Any) -> None:
-        """A renewal writes what it says, and keeps the rest: who invites whom, to what, since when."""
+        """A renewal writes its values and keeps the others: inviter, address, scope and creation."""
         scoped = store.scope("user")
         inviter_id = (await add_user(scoped)).account.user_id
         old = await add_invitation(
@@ -63,7 +63,7 @@ class InvitationChangeTests:
         ids=["older", "newer", "no version", "at the end", "after the end", "too soon", "too often", "never"],
     )
     async def test_invitation_renew_misses_by_each_guard(self, store: Store[Any], changes: dict[str, Any]) -> None:
-        """Each guard alone is enough to miss, and then nothing is written."""
+        """If one guard fails, nothing is written."""
         scoped = store.scope("user")
         old = await add_invitation(scoped, version=4, sent_count=5)
         assert await scoped.invitations.renew(old.id, **{**RENEWAL, **changes}, grant={"role": "admin"}) is None
@@ -72,7 +72,7 @@ class InvitationChangeTests:
 
     @pytest.mark.parametrize("status", TERMINAL)
     async def test_invitation_that_ended_stays_as_it_ended(self, store: Store[Any], status: Any) -> None:
-        """What ended is not renewed, ended once more, or written down as expired."""
+        """An ended invitation is not renewed, ended again, or marked as expired."""
         scoped = store.scope("user")
         old = await add_invitation(scoped, version=4, sent_count=5)
         ended = await scoped.invitations.end(old.id, status, now=NOW)
@@ -83,7 +83,7 @@ class InvitationChangeTests:
         assert await scoped.invitations.get(old.id) == ended
 
     async def test_invitation_change_refuses_unstorable_text(self, store: Store[Any]) -> None:
-        """RP-8: what no database takes is not written, and the invitation stays pending."""
+        """RP-8: text that some database cannot store is not written, and the invitation stays pending."""
         scoped = store.scope("user")
         old = await add_invitation(scoped, version=4, sent_count=5)
         for text in UNSTORABLE:
@@ -99,7 +99,7 @@ class InvitationChangeTests:
     @pytest.mark.parametrize("status", TERMINAL)
     @pytest.mark.parametrize("version", [None, 4])
     async def test_invitation_end_writes_what_it_is_told(self, store: Store[Any], status: Any, version: Any) -> None:
-        """An end is written with all that is said of it; the grant comes back with it."""
+        """An end is written with all its values. The returned record has the grant."""
         scoped = store.scope("user")
         alice, bob = [(await add_user(scoped, name)).account.user_id for name in ("alice", "bob")]
         old = await add_invitation(scoped, version=4, grant={"role": "editor"})
@@ -110,7 +110,7 @@ class InvitationChangeTests:
 
     @pytest.mark.parametrize("offset", [-SECOND, 0 * SECOND, SECOND], ids=["before", "at", "after"])
     async def test_invitation_end_is_in_time(self, store: Store[Any], offset: Any) -> None:
-        """One may be ended a second before it expires, and not at that second or after."""
+        """An invitation can be ended a second before it expires, but not at that second or later."""
         scoped = store.scope("user")
         old = await add_invitation(scoped)
         ended = await scoped.invitations.end(old.id, "accepted", now=NOW + HOUR + offset)
@@ -126,7 +126,7 @@ class InvitationChangeTests:
         assert await scoped.invitations.get(old.id) == old
 
     async def test_invitation_is_undone_with_its_transaction(self, store: Store[Any]) -> None:
-        """FT-2: what is done in a block that raises leaves no trace: the invitation is pending, the other is none."""
+        """FT-2: a block that raises undoes its changes: one invitation is still pending, the other does not exist."""
         scoped = store.scope("user")
         old = await add_invitation(scoped)
         over = await add_invitation(scoped, scope="team", expires_at=NOW)
@@ -157,7 +157,7 @@ class InvitationChangeTests:
         assert await second.scope("user").invitations.get(again.id) == again
 
     async def test_invitation_is_attributed_once(self, store: Store[Any]) -> None:
-        """Who accepted is noted after the fact, once, and of an accepted one only."""
+        """The accepting user is stored once, after the acceptance, and only for an accepted invitation."""
         scoped = store.scope("user")
         alice, bob = [(await add_user(scoped, name)).account.user_id for name in ("alice", "bob")]
         old = await add_invitation(scoped)
@@ -177,7 +177,7 @@ class InvitationChangeTests:
         assert found.accepted_by is None
 
     async def test_invitation_notes_the_newest_delivery(self, store: Store[Any]) -> None:
-        """What became of the mail is noted for the newest version, also when the invitation has ended meanwhile."""
+        """The delivery is stored for the newest version only, also if the invitation has ended meanwhile."""
         scoped = store.scope("user")
         old = await add_invitation(scoped, version=4)
         for version in (3, 5, 2**63):
@@ -195,10 +195,10 @@ class InvitationChangeTests:
 
 
 class InvitationAgeTests:
-    """``InvitationStore``: what time does to them."""
+    """``InvitationStore``: expiry and forgetting."""
 
     async def test_invitation_expire_writes_down_what_is_over(self, store: Store[Any]) -> None:
-        """Those whose time is over are marked in batches, as of when it was over; the others stay."""
+        """Expired invitations are marked in batches, with the time of their expiry. The others stay."""
         scoped = store.scope("user")
         live = await add_invitation(scoped, expires_at=NOW + SECOND)
         over = [
@@ -211,7 +211,7 @@ class InvitationAgeTests:
             assert await scoped.invitations.get(record.id) == expired
 
     async def test_invitation_is_forgotten_when_it_ended(self, store: Store[Any]) -> None:
-        """Address and grant of one that ended go; what is pending, also by a second, keeps them."""
+        """An ended invitation loses its address and grant. A pending one keeps them until its last second."""
         scoped = store.scope("user")
         pending = await add_invitation(scoped, grant={"role": "editor"})
         await scoped.invitations.forget(pending.id, "hash")
@@ -225,7 +225,7 @@ class InvitationAgeTests:
         assert await scoped.invitations.find(None, "hash", now=NOW) == again
 
     async def test_invitation_aged_has_what_is_to_be_forgotten(self, store: Store[Any]) -> None:
-        """Those that ended before a second, in batches, until each is forgotten; never a pending one."""
+        """Invitations that ended before an instant are returned in batches until forgotten; never pending ones."""
         scoped = store.scope("user")
         await add_invitation(scoped, expires_at=NOW - HOUR)
         ended = [

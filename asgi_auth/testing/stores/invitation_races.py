@@ -1,4 +1,4 @@
-"""What a store promises of invitations that several requests reach for at once, over separate connections."""
+"""The contract of a store for invitations in races, over separate connections."""
 # ruff: noqa: S101  # the asserts of tests
 
 from typing import Any
@@ -16,16 +16,16 @@ RENEWAL: dict[str, Any] = {
 
 
 def won(answers: list[Any]) -> list[InvitationRecord]:
-    """The answers of those who won; there may be losers, and no errors."""
+    """The records of the calls that won. The other calls return None, and no call raises."""
     assert [answer for answer in answers if isinstance(answer, Exception)] == []
     return [answer for answer in answers if answer is not None]
 
 
 class InvitationRaceTests:
-    """``InvitationStore``: of many at once one wins."""
+    """``InvitationStore``: one of many calls at once wins."""
 
     async def test_invitation_end_is_won_by_one_of_many(self, store: Store[Any], second: Store[Any]) -> None:
-        """Of 16 ends at once, of every kind, one gets the invitation, and it stays as that one left it."""
+        """If 16 calls of every kind end an invitation at once, one wins, and its end stays."""
         both = [store.scope("user").invitations, second.scope("user").invitations]
         record = await add_invitation(store.scope("user"))
         statuses: tuple[InvitationStatus, ...] = ("accepted", "accepted", "revoked", "declined")
@@ -36,7 +36,7 @@ class InvitationRaceTests:
         assert await both[0].get(record.id) == ended
 
     async def test_invitation_is_accepted_once_by_transactions(self, store: Store[Any], second: Store[Any]) -> None:
-        """Of 8 transactions at once that accept and write more, one commits what it wrote."""
+        """If 8 transactions at once accept and write more, one of them commits its writes."""
         scopes = [store.scope("user"), second.scope("user")]
         record = await add_invitation(scopes[0])
 
@@ -54,7 +54,7 @@ class InvitationRaceTests:
         assert sum(user is not None for user in found) == 1
 
     async def test_invitation_end_against_renew(self, store: Store[Any], second: Store[Any]) -> None:
-        """Of an end and a renewal of one version one wins: the old token never ends the new version."""
+        """An end and a renewal of one version race, and one wins: the old token never ends the new version."""
         one, two = store.scope("user"), second.scope("user")
         for number in range(8):
             record = await add_invitation(one, scope=str(number))
@@ -67,7 +67,7 @@ class InvitationRaceTests:
             assert await one.invitations.get(record.id) == winner
 
     async def test_invitation_revoke_against_renew(self, store: Store[Any], second: Store[Any]) -> None:
-        """A revocation of whatever version holds: it comes after a renewal or before it, and is never undone."""
+        """A revocation of any version, before or after a renewal, is never undone."""
         one, two = store.scope("user"), second.scope("user")
         for number in range(8):
             record = await add_invitation(one, scope=str(number))
@@ -82,7 +82,7 @@ class InvitationRaceTests:
             assert found in winners
 
     async def test_invitation_renew_is_won_by_one_of_many(self, store: Store[Any], second: Store[Any]) -> None:
-        """Of 16 renewals of one version at once one makes the next."""
+        """If 16 calls renew one version at once, one makes the next version."""
         both = [store.scope("user").invitations, second.scope("user").invitations]
         record = await add_invitation(store.scope("user"))
         answers = await together(
@@ -93,7 +93,7 @@ class InvitationRaceTests:
         assert await both[0].get(record.id) == renewed
 
     async def test_invitation_insert_is_won_by_one_of_many(self, store: Store[Any], second: Store[Any]) -> None:
-        """Of 12 for one scope and address at once one is kept, also where another one has just expired."""
+        """If 12 calls insert for one scope and address at once, one is stored, also if an older one just expired."""
         both = [store.scope("user").invitations, second.scope("user").invitations]
         for scope in (None, "", "team"):
             for hours in range(2):
@@ -107,7 +107,7 @@ class InvitationRaceTests:
         assert len(await both[0].list(status="pending")) == 3
 
     async def test_invitation_end_against_expire(self, store: Store[Any], second: Store[Any]) -> None:
-        """Of an end just in time and a sweep just after it one wins."""
+        """An end just before the expiry and a sweep just after it race, and one wins."""
         one, two = store.scope("user"), second.scope("user")
         for number in range(8):
             record = await add_invitation(one, scope=str(number))
@@ -122,7 +122,7 @@ class InvitationRaceTests:
             assert (found in answers, 1 in answers) in ((True, False), (False, True))
 
     async def test_invitation_expire_counts_each_once(self, store: Store[Any], second: Store[Any]) -> None:
-        """Of several sweeps at once each invitation is written down by one."""
+        """If several sweeps run at once, one of them marks each invitation."""
         both = [store.scope("user").invitations, second.scope("user").invitations]
         for number in range(10):
             await add_invitation(store.scope("user"), scope=str(number))

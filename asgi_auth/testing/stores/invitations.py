@@ -1,4 +1,4 @@
-"""What a store promises of invitations, if it has them."""
+"""The contract of a store with invitations."""
 # ruff: noqa: S101  # the asserts of tests
 
 from dataclasses import replace
@@ -24,14 +24,14 @@ from asgi_auth.testing.stores.records import (
 )
 
 SCOPES = (None, "", "team", "Team", "team ", "=", "🙂" * 100)
-"""None of them is another; None is none of them."""
+"""Scopes that all differ from each other, and from None."""
 
 
 class InvitationTests:
-    """``InvitationStore``: how they are kept and found."""
+    """``InvitationStore``: storing and finding."""
 
     async def test_invitation_comes_back_as_it_was_kept(self, store: Store[Any]) -> None:
-        """A record comes back whole, to the microsecond: with everything in it, and with nothing."""
+        """A record comes back whole, to the microsecond, with all optional fields or none of them."""
         scoped = store.scope("user")
         alice, bob = [(await add_user(scoped, name)).account.user_id for name in ("alice", "bob")]
         full = invitation_of(
@@ -57,7 +57,7 @@ class InvitationTests:
             assert await scoped.invitations.get(record.id) == record
 
     async def test_invitation_without_a_row_is_none(self, store: Store[Any]) -> None:
-        """RP-8: whatever is nobody's id, address or scope finds nothing and changes nothing."""
+        """RP-8: an unknown id, address or scope finds nothing and changes nothing."""
         scoped = store.scope("user")
         record, invitations = await add_invitation(scoped), scoped.invitations
         for name in NO_IDS:
@@ -77,7 +77,7 @@ class InvitationTests:
         assert await invitations.get(record.id) == record
 
     async def test_invitation_insert_refuses_unstorable_text(self, store: Store[Any]) -> None:
-        """RP-8: what no database takes is not written, wherever it is."""
+        """RP-8: text that some database cannot store is not written, in any field."""
         scoped = store.scope("user")
         for text in UNSTORABLE:
             for changes in (
@@ -94,7 +94,7 @@ class InvitationTests:
         assert await scoped.invitations.list() == []
 
     async def test_invitation_is_one_for_an_address_in_a_scope(self, store: Store[Any]) -> None:
-        """A second one for the same scope and address is refused and not written; every other may be pending too."""
+        """A second pending invitation for the same scope and address is refused. Any other may be pending too."""
         invitations = store.scope("user").invitations
         addresses = ("eve@example.com", "mallory@example.com")
         records = [invitation_of(scope=scope, email_key=address) for scope, address in product(SCOPES, addresses)]
@@ -111,7 +111,7 @@ class InvitationTests:
 
     @pytest.mark.parametrize("status", ["accepted", "revoked", "declined", "expired"])
     async def test_invitation_that_ended_makes_way(self, store: Store[Any], status: Any) -> None:
-        """One that ended is found no more by its address, and stands in nobody's way."""
+        """An ended invitation is not found by its address, and does not prevent a new one."""
         scoped = store.scope("user")
         first = await add_invitation(scoped)
         await scoped.invitations.end(first.id, status, now=NOW)
@@ -121,7 +121,7 @@ class InvitationTests:
 
     @pytest.mark.parametrize("offset", [-SECOND, 0 * SECOND, SECOND], ids=["before", "at", "after"])
     async def test_invitation_expires(self, store: Store[Any], offset: Any) -> None:
-        """One is pending a second before its end; at it and after it is expired, which the next insert writes down."""
+        """An invitation is pending until a second before its end. Then it is expired, and the next insert marks it."""
         scoped = store.scope("user")
         old, now = await add_invitation(scoped), NOW + HOUR + offset
         live = offset < 0 * SECOND
@@ -134,7 +134,7 @@ class InvitationTests:
         assert await scoped.invitations.get(new.id) == (None if live else new)
 
     async def test_invitation_insert_expires_nobody_elses(self, store: Store[Any]) -> None:
-        """Only the one of the same scope and address is written down as expired."""
+        """An insert marks only the invitation of the same scope and address as expired."""
         scoped, later = store.scope("user"), NOW + 2 * HOUR
         others = [
             await add_invitation(scoped, **changes) for changes in ({"scope": ""}, {"email_key": "bob@example.com"})
@@ -143,7 +143,7 @@ class InvitationTests:
         assert [await scoped.invitations.get(other.id) for other in others] == others
 
     async def test_invitation_list_has_the_newest_first(self, store: Store[Any]) -> None:
-        """The list is by time and, where that is equal, by id; pages have each exactly once."""
+        """The list is ordered by time, then by id. Its pages have each invitation exactly once."""
         scoped = store.scope("user")
         records = [await self._numbered(scoped, number, created_at=NOW + number // 4 * SECOND) for number in range(11)]
         expected = sorted(records, key=lambda record: (record.created_at, record.id), reverse=True)
@@ -155,7 +155,7 @@ class InvitationTests:
         assert paged == expected
 
     async def test_invitation_list_is_filtered(self, store: Store[Any]) -> None:
-        """By inviter, scope and status, and by all of them; a page goes on within the filter."""
+        """The list is filtered by inviter, scope, status or all of them. The next page keeps the filter."""
         scoped = store.scope("user")
         inviters = [None, *[(await add_user(scoped, name)).account.user_id for name in ("alice", "bob")]]
         records = [
@@ -178,7 +178,7 @@ class InvitationTests:
         return await add_invitation(scoped, email_key=f"{number}@example.com", **changes)
 
     async def test_invitation_outlives_whoever_made_it(self, store: Store[Any]) -> None:
-        """Deleting a user leaves the invitations that name them, as history."""
+        """Deleting a user keeps the invitations that name them, as history."""
         scoped = store.scope("user")
         user_id = (await add_user(scoped)).account.user_id
         made = await add_invitation(scoped, inviter_id=user_id)
@@ -190,7 +190,7 @@ class InvitationTests:
         assert list(await scoped.invitations.list(inviter_id=user_id)) == [made]
 
     async def test_invitation_of_another_subject_is_none(self, store: Store[Any]) -> None:
-        """TK-23: nothing finds, lists, changes or expires the invitation of another subject, nor is in its way."""
+        """TK-23: no call finds, lists, changes, expires or prevents the invitation of another subject."""
         users, admins = store.scope("user"), store.scope("admin")
         user_id, later = (await add_user(users)).account.user_id, NOW + 9 * HOUR
         pending = await add_invitation(users, inviter_id=user_id)
@@ -219,7 +219,7 @@ class InvitationTests:
 
 @pytest.mark.anyio
 class InvitationSuite(InvitationTests, InvitationChangeTests, InvitationAgeTests, InvitationRaceTests):
-    """What an ``InvitationStore`` promises, with the fixtures of ``StoreSuite``; for a store that has ``invitations``.
+    """Tests of the contract of ``InvitationStore``, with the fixtures of ``StoreSuite``.
 
-    The store must keep users as well: some invitations are made by one.
+    The store must also store users, because users make some of the invitations.
     """

@@ -1,4 +1,4 @@
-"""Records for the suite, with everything filled in."""
+"""Records for the suite, with all fields filled in."""
 
 import secrets
 from collections.abc import Awaitable, Iterable
@@ -17,7 +17,7 @@ NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 
 UNSTORABLE = ("a\0b", "\ud800", "a\udfffb")
-"""No database takes all of these, so every store refuses them alike (RP-8)."""
+"""Some databases cannot store these, so every store refuses them (RP-8)."""
 NO_IDS = ("", "nobody", "0", str(2**63), "🙂", "x" * 10_000, *UNSTORABLE)
 
 Scoped = ScopedStore[Any]
@@ -31,7 +31,7 @@ async def add_user(store: Stores[Any], name: str = "alice", **account: Any) -> F
 
 
 def session_of(found: Found[Any], **changes: Any) -> Session:
-    """A session of this user that is good for an hour, and for two if it is used."""
+    """A session of this user that is valid for an hour, and for two if it is used."""
     values: dict[str, Any] = {
         "id": str(uuid4()),
         "user_id": found.account.user_id,
@@ -45,14 +45,14 @@ def session_of(found: Found[Any], **changes: Any) -> Session:
 
 
 async def add_session(store: Stores[Any], found: Found[Any], **changes: Any) -> tuple[Session, bytes]:
-    """A session in the store, and the hash that it is kept under."""
+    """A session in the store, and the hash of its secret."""
     session, secret_hash = session_of(found, **changes), secrets.token_bytes(32)
     await store.sessions.insert(session, secret_hash)
     return session, secret_hash
 
 
 async def add_token(store: Stores[Any], found: Found[Any] | None, **changes: Any) -> TokenRecord:
-    """A token in the store that is good for an hour, to reset the password of this user."""
+    """A token in the store that is valid for an hour, to reset the password of this user."""
     values: dict[str, Any] = {
         "token_hash": secrets.token_bytes(32),
         "purpose": "reset",
@@ -67,7 +67,7 @@ async def add_token(store: Stores[Any], found: Found[Any] | None, **changes: Any
 
 
 def invitation_of(**changes: Any) -> InvitationRecord:
-    """An invitation of one address to no scope, by the application itself, that is good for an hour."""
+    """An invitation of one address without a scope, by the application itself, that is valid for an hour."""
     values: dict[str, Any] = {
         "id": str(uuid4()),
         "email": "Eve@example.com",
@@ -80,14 +80,14 @@ def invitation_of(**changes: Any) -> InvitationRecord:
 
 
 async def add_invitation(store: Stores[Any], **changes: Any) -> InvitationRecord:
-    """An invitation in the store, where no other one is pending."""
+    """An invitation in a store without another pending one."""
     record = invitation_of(**changes)
     assert await store.invitations.insert(record)  # noqa: S101  # part of a test
     return record
 
 
 async def together(calls: Iterable[Awaitable[T]]) -> list[T | Exception]:
-    """The answers of calls that run at the same time, an exception being an answer."""
+    """The results of calls that run at the same time. An exception is also a result."""
     answers: list[T | Exception] = []
 
     async def answer(call: Awaitable[T]) -> None:

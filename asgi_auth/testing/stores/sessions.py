@@ -1,4 +1,4 @@
-"""What a store promises of sessions."""
+"""The contract of a store for sessions."""
 # ruff: noqa: S101  # the asserts of tests
 
 from typing import Any
@@ -38,7 +38,7 @@ class SessionTests:
         assert await scoped.sessions.load(b"x" * 32, now=NOW) is None
 
     async def test_session_without_a_row_is_none(self, store: Store[Any]) -> None:
-        """RP-8: whatever is nobody's id opens, ends and changes nothing."""
+        """RP-8: an unknown id loads, ends and changes nothing."""
         sessions = store.scope("user").sessions
         for name in NO_IDS:
             assert await sessions.load_by_id(name, now=NOW) is None
@@ -49,7 +49,7 @@ class SessionTests:
             await sessions.restamp(name, OTHER)
 
     async def test_session_ends_by_both_clocks(self, store: Store[Any]) -> None:
-        """SE-7: a session is live a second before either end, and dead at it and after."""
+        """SE-7: a session is live until a second before either end. From that end on it is not."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         idle, idle_hash = await add_session(scoped, alice)
@@ -61,7 +61,7 @@ class SessionTests:
         assert [found is not None for found in by_id] == [True, False]
 
     async def test_session_dies_with_the_stamp(self, store: Store[Any], second: Store[Any]) -> None:
-        """SE-16: a session that copied an older stamp is dead, also if it is inserted after the change."""
+        """SE-16: a session with an older stamp is not live, also if it is inserted after the change."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         session, secret_hash = await add_session(scoped, alice)
@@ -84,7 +84,7 @@ class SessionTests:
         assert await scoped.sessions.list(alice.account.user_id, now=NOW) == []
 
     async def test_session_of_a_deleted_user_is_dead_from_birth(self, store: Store[Any]) -> None:
-        """An insert that lost the race with a deletion is no error, and opens nothing."""
+        """An insert after the deletion of the user raises no error, and the session is not live."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         await scoped.users.delete(alice.account.user_id)
@@ -92,7 +92,7 @@ class SessionTests:
         assert await scoped.sessions.load(secret_hash, now=NOW) is None
 
     async def test_session_of_nobody_is_not_kept(self, store: Store[Any]) -> None:
-        """RP-8: a session of whatever is no user's id opens nothing."""
+        """RP-8: a session whose user id is unknown is not live."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         for name in sorted({*NO_IDS} - {*UNSTORABLE}):
@@ -100,7 +100,7 @@ class SessionTests:
             assert await scoped.sessions.load(secret_hash, now=NOW) is None
 
     async def test_session_is_not_revoked_for_nobody(self, store: Store[Any]) -> None:
-        """RP-8: whatever is no user's id owns no session."""
+        """RP-8: an unknown user id owns no session."""
         scoped = store.scope("user")
         session, secret_hash = await add_session(scoped, await add_user(scoped))
         for name in NO_IDS:
@@ -108,7 +108,7 @@ class SessionTests:
         assert await scoped.sessions.load(secret_hash, now=NOW)
 
     async def test_session_insert_refuses_unstorable_text(self, store: Store[Any]) -> None:
-        """RP-8: what no database takes is not written."""
+        """RP-8: text that some database cannot store is not written."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         for text in UNSTORABLE:
@@ -118,7 +118,7 @@ class SessionTests:
         assert await scoped.sessions.load(b"h" * 32, now=NOW) is None
 
     async def test_session_restamped_survives(self, store: Store[Any]) -> None:
-        """The acting session is handed the new stamp and lives; an ended one is not revived."""
+        """The acting session gets the new stamp and stays live. An ended session is not revived."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         acting, acting_hash = await add_session(scoped, alice)
@@ -133,7 +133,7 @@ class SessionTests:
         assert await scoped.sessions.load(ended_hash, now=NOW) is None
 
     async def test_session_touch_moves_forward_only(self, store: Store[Any]) -> None:
-        """Each clock moves on by itself, and never back, in whatever order the notes arrive."""
+        """Each clock moves forward by itself and never back, in any order of the calls."""
         scoped = store.scope("user")
         session, secret_hash = await add_session(scoped, await add_user(scoped))
         later, much_later = NOW + SECOND, NOW + HOUR + SECOND
@@ -150,7 +150,7 @@ class SessionTests:
             assert (loaded.session.last_seen_at, loaded.session.idle_expires_at) == clocks
 
     async def test_session_touch_revives_nothing(self, store: Store[Any]) -> None:
-        """SE-7: a session that is revoked, or whose time was over when it was used, stays dead."""
+        """SE-7: a session that was revoked, or had expired at its use, does not become live."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         revoked, revoked_hash = await add_session(scoped, alice)
@@ -163,10 +163,10 @@ class SessionTests:
 
 
 class RevocationTests:
-    """``SessionStore``: how sessions end."""
+    """``SessionStore``: ends of sessions."""
 
     async def test_session_revoke_is_won_by_one_of_many(self, store: Store[Any], second: Store[Any]) -> None:
-        """Of many revocations at once, over separate connections, one found the session alive; then it is dead."""
+        """If many calls revoke a session at once, over separate connections, one of them returns True."""
         scopes = [store.scope("user"), second.scope("user")]
         session, secret_hash = await add_session(scopes[0], await add_user(scopes[0]))
         answers = await together(scopes[number % 2].sessions.revoke(session.id, now=NOW) for number in range(8))
@@ -174,7 +174,7 @@ class RevocationTests:
         assert await scopes[1].sessions.load(secret_hash, now=NOW) is None
 
     async def test_session_revoke_by_its_owner_only(self, store: Store[Any]) -> None:
-        """With a user id the session of somebody else is left alone."""
+        """With a user id, the session of another user is not revoked."""
         scoped = store.scope("user")
         alice, bob = await add_user(scoped), await add_user(scoped, "bob")
         session, secret_hash = await add_session(scoped, alice)
@@ -183,7 +183,7 @@ class RevocationTests:
         assert await scoped.sessions.revoke(session.id, user_id=alice.account.user_id, now=NOW) is True
 
     async def test_session_revoke_tells_whether_it_was_alive(self, store: Store[Any]) -> None:
-        """A session that had run out was not alive at the second of its end."""
+        """A session is not live at the second of its end."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         before, at = [(await add_session(scoped, alice))[0] for _ in range(2)]
@@ -191,9 +191,9 @@ class RevocationTests:
         assert await scoped.sessions.revoke(at.id, now=NOW + HOUR) is False
 
     async def test_session_revoked_while_disabled_stays_dead(self, store: Store[Any]) -> None:
-        """SE-6: a session that was dead for another reason, which passes, is ended all the same."""
+        """SE-6: a session that is not live for a temporary reason can be revoked too."""
         scoped = store.scope("user")
-        alice, _ = await add_user(scoped), await add_user(scoped, "bob")  # whose account says nothing of hers
+        alice, _ = await add_user(scoped), await add_user(scoped, "bob")  # his account does not affect hers
         user_id = alice.account.user_id
         (one, one_hash), (_, two_hash), (_, three_hash) = [await add_session(scoped, alice) for _ in range(3)]
         await scoped.accounts.update(user_id, {"disabled_at": NOW})
@@ -205,7 +205,7 @@ class RevocationTests:
             assert await scoped.sessions.load(secret_hash, now=NOW) is None
 
     async def test_session_revoke_by_secrets_is_won_once(self, store: Store[Any]) -> None:
-        """The sessions under the hashes are ended and returned, once; the others live on."""
+        """The sessions with these hashes are ended and returned once. The others stay live."""
         scoped = store.scope("user")
         alice, bob = await add_user(scoped), await add_user(scoped, "bob")
         mine, theirs, kept = [await add_session(scoped, owner) for owner in (alice, bob, bob)]
@@ -218,7 +218,7 @@ class RevocationTests:
         assert await scoped.sessions.load(kept[1], now=NOW) is not None
 
     async def test_session_revoke_by_secrets_takes_any_number(self, store: Store[Any]) -> None:
-        """No hash ends nothing; many end as many sessions; of those that had run out none is returned."""
+        """Any number of hashes is supported, also none. Expired sessions are not returned."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         made = [await add_session(scoped, alice, idle_expires_at=NOW + n % 3 * HOUR) for n in range(19)]
@@ -228,7 +228,7 @@ class RevocationTests:
         assert await scoped.sessions.list(alice.account.user_id, now=NOW - HOUR) == []
 
     async def test_session_revoke_all_but_one(self, store: Store[Any]) -> None:
-        """SE-6: every session of this user ends but the one that is named; nobody else's does; the living count."""
+        """SE-6: every session of this user ends except the named one. The number of live ones is returned."""
         scoped = store.scope("user")
         alice, bob = await add_user(scoped), await add_user(scoped, "bob")
         mine = [await add_session(scoped, alice) for _ in range(3)]
@@ -243,7 +243,7 @@ class RevocationTests:
         assert await scoped.sessions.revoke_all(alice.account.user_id, now=NOW) == 1
 
     async def test_session_list_is_the_live_ones_last_seen_first(self, store: Store[Any]) -> None:
-        """The list has the live sessions of the user, the one that was used last first."""
+        """The list has the live sessions of the user. The last used one is first."""
         scoped = store.scope("user")
         alice, bob = await add_user(scoped), await add_user(scoped, "bob")
         old, new, middle = [
@@ -256,7 +256,7 @@ class RevocationTests:
         assert list(await scoped.sessions.list(alice.account.user_id, now=NOW)) == [new, middle, old]
 
     async def test_session_prune_takes_what_ended(self, store: Store[Any]) -> None:
-        """Sessions that are revoked or whose time is over are deleted in batches; live ones stay."""
+        """Revoked and expired sessions are deleted in batches. Live ones stay."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         live, live_hash = await add_session(scoped, alice)
@@ -271,7 +271,7 @@ class RevocationTests:
         assert await scoped.sessions.prune(now=live.idle_expires_at, limit=2) == 1
 
     async def test_session_of_another_subject_is_none(self, store: Store[Any]) -> None:
-        """TK-23: nothing loads, lists, changes or ends the session of another subject."""
+        """TK-23: no call loads, lists, changes or ends the session of another subject."""
         users, admins = store.scope("user"), store.scope("admin")
         alice = await add_user(users)
         user_id = alice.account.user_id

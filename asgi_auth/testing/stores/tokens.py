@@ -1,4 +1,4 @@
-"""What a store promises of single-purpose tokens."""
+"""The contract of a store for single-purpose tokens."""
 # ruff: noqa: S101  # the asserts of tests
 
 from typing import Any
@@ -16,7 +16,7 @@ class TokenTests:
     """``TokenStore``."""
 
     async def test_token_is_consumed_as_it_was_kept(self, store: Store[Any]) -> None:
-        """A token comes back whole, as often as it is looked at and once when it is taken."""
+        """A token comes back whole. ``peek`` returns it any number of times, ``consume`` once."""
         tokens = store.scope("user").tokens
         data = {"email": "zoë@example.com", "list": [1, None, True], "text": "🙂" * 10_000}
         for found in (await add_user(store.scope("user")), None):
@@ -28,7 +28,7 @@ class TokenTests:
             assert await tokens.peek("reset", record.token_hash, now=NOW) is None
 
     async def test_token_is_consumed_by_one_of_many(self, store: Store[Any], second: Store[Any]) -> None:
-        """TK-11: of 32 calls at once, over separate connections, one gets the token."""
+        """TK-11: if 32 calls consume a token at once, over separate connections, one gets it."""
         scopes = [store.scope("user"), second.scope("user")]
         record = await add_token(scopes[0], await add_user(scopes[0]))
         answers = await together(
@@ -37,7 +37,7 @@ class TokenTests:
         assert [answer for answer in answers if answer is not None] == [record]
 
     async def test_token_serves_its_purpose_only(self, store: Store[Any]) -> None:
-        """A token of another purpose is none, and stays."""
+        """A token is not found under another purpose, and is not consumed."""
         scoped = store.scope("user")
         record = await add_token(scoped, await add_user(scoped))
         for purpose in ("sign_in", "rese", "reset ", *NO_IDS):
@@ -46,7 +46,7 @@ class TokenTests:
         assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) == record
 
     async def test_token_expires(self, store: Store[Any]) -> None:
-        """A token is live a second before its end, and dead at it and after."""
+        """A token is live until a second before its end. From its end on it is not."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         offsets = (-SECOND, 0 * SECOND, SECOND)
@@ -58,7 +58,7 @@ class TokenTests:
 
     @pytest.mark.parametrize("changes", [{"stamp": OTHER}, {"disabled_at": NOW}], ids=["stamp", "disabled"])
     async def test_token_dies_with_the_account(self, store: Store[Any], changes: dict[str, Any]) -> None:
-        """TK-12: a new stamp or a disabled account kills what was issued before, and what was still under way."""
+        """TK-12: a new stamp or a disabled account invalidates earlier tokens, also those that are inserted later."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         early = await add_token(scoped, alice)
@@ -69,7 +69,7 @@ class TokenTests:
             assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) is None
 
     async def test_token_without_a_stamp_outlives_changes(self, store: Store[Any]) -> None:
-        """A token of a user that bears no stamp lives on whatever changes, but is as dead as a disabled account."""
+        """A user's token without a stamp survives changes of the account. It is not live while the user is disabled."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         user_id = alice.account.user_id
@@ -86,7 +86,7 @@ class TokenTests:
         assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) == record
 
     async def test_token_without_a_stamp_dies_with_its_user(self, store: Store[Any]) -> None:
-        """A token that bears no stamp is gone with the user, and is none if it is inserted too late."""
+        """A token without a stamp is deleted with its user. An insert after the deletion stores nothing."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         early = await add_token(scoped, alice, stamp=None)
@@ -96,7 +96,7 @@ class TokenTests:
             assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) is None
 
     async def test_token_latest_is_the_one_inserted_last(self, store: Store[Any]) -> None:
-        """Of the live tokens of this user and purpose the one that was inserted last, whatever its times say."""
+        """``latest`` returns the live token of this user and purpose that was inserted last, whatever its times."""
         scoped = store.scope("user")
         alice, bob = await add_user(scoped), await add_user(scoped, "bob")
         user_id, tokens = alice.account.user_id, scoped.tokens
@@ -117,7 +117,7 @@ class TokenTests:
             assert await tokens.latest(name, user_id, now=NOW) is None
 
     async def test_token_of_a_deleted_user_is_dead_from_birth(self, store: Store[Any]) -> None:
-        """An insert that lost the race with a deletion is no error, and serves nothing."""
+        """An insert after the deletion of the user raises no error, and the token is not live."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         await scoped.users.delete(alice.account.user_id)
@@ -125,14 +125,14 @@ class TokenTests:
         assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) is None
 
     async def test_token_of_nobody_is_not_kept(self, store: Store[Any]) -> None:
-        """RP-8: a token of whatever is no user's id serves nothing, and is no token without a user."""
+        """RP-8: a token whose user id is unknown is not live, and does not become a token without a user."""
         scoped = store.scope("user")
         for name in sorted({*NO_IDS} - {*UNSTORABLE}):
             record = await add_token(scoped, None, user_id=name)
             assert await scoped.tokens.peek("reset", record.token_hash, now=NOW) is None
 
     async def test_token_insert_refuses_unstorable_text(self, store: Store[Any]) -> None:
-        """RP-8: what no database takes is not written, however deep it is."""
+        """RP-8: a value that some database cannot store is not written, at any depth."""
         scoped = store.scope("user")
         for text in UNSTORABLE:
             for changes in ({"purpose": text}, {"extra_data": {"a": [text]}}, {"extra_data": {text: 1}}):
@@ -142,7 +142,7 @@ class TokenTests:
                 assert await scoped.tokens.peek(purpose, b"h" * 32, now=NOW) is None
 
     async def test_token_retire_takes_the_older_ones(self, store: Store[Any]) -> None:
-        """TK-12: the tokens of this user and purpose that were inserted before go, whatever their times say."""
+        """TK-12: the earlier tokens of this user and purpose, by insertion, are deleted, whatever their times."""
         scoped = store.scope("user")
         alice, bob = await add_user(scoped), await add_user(scoped, "bob")
         first = await add_token(scoped, alice, created_at=NOW + SECOND)
@@ -164,7 +164,7 @@ class TokenTests:
         ] * len(NO_IDS)
 
     async def test_token_retire_takes_all(self, store: Store[Any]) -> None:
-        """Without a token to go by, every one of this user and purpose goes, dead or alive; the others stay."""
+        """Without ``older_than``, every token of this user and purpose is deleted, live or not. The others stay."""
         scoped = store.scope("user")
         alice, bob = await add_user(scoped), await add_user(scoped, "bob")
         for changes in ({}, {"stamp": None}, {"stamp": OTHER}, {"expires_at": NOW}):
@@ -181,7 +181,7 @@ class TokenTests:
             assert await scoped.tokens.retire(name, bob.account.user_id) == 0
 
     async def test_token_prune_takes_what_expired(self, store: Store[Any]) -> None:
-        """Expired tokens are deleted in batches; live ones stay."""
+        """Expired tokens are deleted in batches. Live ones stay."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         live = await add_token(scoped, alice, expires_at=NOW + SECOND)
@@ -191,7 +191,7 @@ class TokenTests:
         assert await scoped.tokens.peek("reset", live.token_hash, now=NOW) == live
 
     async def test_token_of_another_subject_is_none(self, store: Store[Any]) -> None:
-        """TK-23: nothing sees, takes, retires or prunes the token of another subject, nor makes one for its user."""
+        """TK-23: no call sees, consumes, retires or prunes the token of another subject, or makes one for its user."""
         users, admins = store.scope("user"), store.scope("admin")
         alice = await add_user(users)
         older, newer = await add_token(users, alice), await add_token(users, alice)

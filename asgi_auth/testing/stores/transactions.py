@@ -1,4 +1,4 @@
-"""What a store promises of transactions, and of being opened and closed."""
+"""The contract of a store for transactions, opening and closing."""
 # ruff: noqa: S101  # the asserts of tests
 
 from typing import Any
@@ -15,7 +15,7 @@ class TransactionTests:
     """``ScopedStore.transaction``, ``Store.open``, ``close`` and ``migrate``."""
 
     async def test_transaction_commits_everything_together(self, store: Store[Any], second: Store[Any]) -> None:
-        """What was done in the block is seen inside it at once, by others after it; jobs are left to the caller."""
+        """The block sees its changes at once, other connections after the commit. The caller runs the jobs."""
         outside = second.scope("user")
 
         async def job() -> None:
@@ -39,7 +39,7 @@ class TransactionTests:
         assert await outside.tokens.peek("reset", record.token_hash, now=NOW) is None
 
     async def test_transaction_that_raises_leaves_no_trace(self, store: Store[Any]) -> None:
-        """FT-2: whatever the block did is undone when it raises, and the next transaction works."""
+        """FT-2: a block that raises undoes its changes, and the next transaction works."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         record = await add_token(scoped, alice)
@@ -72,7 +72,7 @@ class TransactionTests:
         await add_user(scoped)
 
     async def test_transactions_wait_for_each_other(self, store: Store[Any], second: Store[Any]) -> None:
-        """Transactions at once, over separate connections, all commit, also if they read before they write."""
+        """Parallel transactions, over separate connections, all commit, also if they read before they write."""
 
         async def both(scoped: Any, number: int) -> None:
             async with scoped.transaction() as work:
@@ -86,7 +86,7 @@ class TransactionTests:
             assert await stores[0].users.find("email", f"{name}@example.com") is not None
 
     async def test_store_opens_and_closes_as_often_as_asked(self, store: Store[Any]) -> None:
-        """Opening and closing twice, also at once, is doing it once; a closed store opens again, with everything."""
+        """Opening or closing twice, also at once, is the same as once. A closed store opens again with all its data."""
         alice = await add_user(store.scope("user"))
         assert await together([store.open(), store.open()]) == [None, None]
         assert await together([store.close(), store.close()]) == [None, None]
@@ -95,7 +95,7 @@ class TransactionTests:
         assert await store.scope("user").users.get(alice.account.user_id) == alice
 
     async def test_store_migrate_of_the_newest_schema_changes_nothing(self, store: Store[Any]) -> None:
-        """The schema of a store that was just opened is the newest, and that can be asked without changing anything."""
+        """A store that was just opened has the newest schema. ``versions`` and ``migrate`` change nothing then."""
         alice = await add_user(store.scope("user"))
         found, newest = await store.versions()
         assert await store.migrate() == (found, newest)

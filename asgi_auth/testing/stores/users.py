@@ -1,4 +1,4 @@
-"""What a store promises of users."""
+"""The contract of a store for users."""
 # ruff: noqa: S101  # the asserts of tests
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from asgi_auth.types import Account
 
 
 async def register(store: Scoped, user_id: str, **fields: Any) -> Any:
-    """A user with these fields, of which identities are their own keys."""
+    """A user with these fields. The keys of identities are their values."""
     keys = {name: fields[name] for name in fields if name in store.users.identity_fields}
     return await store.users.insert(user_id, fields, keys, Account(user_id="", stamp=b"s" * 16), now=NOW)
 
@@ -34,10 +34,10 @@ class UserTests:
     """``UserStore``."""
 
     extra: ClassVar[Mapping[str, Any]] = {"name": "Zoë 🙂", "age": 33}
-    """Fields of a user beside the identities, to be written and read."""
+    """Fields of a user besides the identities, to write and read."""
 
     async def test_user_is_found_by_address_and_id(self, store: Store[Any]) -> None:
-        """A user is found by the key of the address, not by its spelling, and by id; with their account."""
+        """A user is found with their account by the key of the address, not by its spelling, and by id."""
         users = store.scope("user").users
         account = Account(user_id="", stamp=b"s" * 16, password_hash="$x$", confirmed_at=NOW, disabled_at=NOW + HOUR)
         fields = {"email": "Alice@Example.com", **self.extra}
@@ -54,7 +54,7 @@ class UserTests:
         assert await users.get(user_id) == found
 
     async def test_user_without_a_row_is_none(self, store: Store[Any]) -> None:
-        """RP-8: whatever is nobody's key or id is not found, also what no database takes."""
+        """RP-8: an unknown key or id finds no user, also one that some database cannot store."""
         users = store.scope("user").users
         await add_user(store.scope("user"))
         assert [await users.get(user_id) for user_id in NO_IDS] == [None] * len(NO_IDS)
@@ -64,7 +64,7 @@ class UserTests:
         assert [await users.delete(user_id) for user_id in NO_IDS] == [False] * len(NO_IDS)
 
     async def test_user_insert_refuses_a_taken_identity(self, store: Store[Any]) -> None:
-        """A key belongs to one user, whatever identity it is of; the error names the field."""
+        """A key of any identity belongs to one user. The error names the field."""
         scoped = store.scope("user")
         for field in scoped.users.identity_fields:
             await register(scoped, str(uuid4()), **{"email": f"{field}@example.com", field: "taken"})
@@ -73,14 +73,14 @@ class UserTests:
             assert list(error.value.fields) == [field]
 
     async def test_user_insert_is_won_by_one_of_many(self, store: Store[Any], second: Store[Any]) -> None:
-        """AC-9: of twenty registrations of one address at once, over separate connections, one makes a row."""
+        """AC-9: if twenty calls register one address at once, over separate connections, one makes a row."""
         scopes = [store.scope("user"), second.scope("user")]
         answers = await together(add_user(scopes[number % 2]) for number in range(20))
         assert sum(isinstance(answer, IdentityTakenError) for answer in answers) == 19
         assert await scopes[0].users.find("email", "alice@example.com") in answers
 
     async def test_user_update_changes_what_is_named(self, store: Store[Any]) -> None:
-        """An update writes the fields that it names, with their keys, and keeps the others."""
+        """An update writes the named fields, with their keys, and keeps the others."""
         users = store.scope("user").users
         found = await register(store.scope("user"), str(uuid4()), email="old@example.com", **self.extra)
         changed = await users.update(found.account.user_id, {"email": "New@Example.com"}, {"email": "new@example.com"})
@@ -99,7 +99,7 @@ class UserTests:
         assert await users.find("email", "new@example.com") == changed
 
     async def test_user_replace_keeps_no_other_field(self, store: Store[Any]) -> None:
-        """AC-1: what is left out is as in a new user who was given just that; the account stays as it is."""
+        """AC-1: an omitted field is reset, as in a new user. The account is unchanged."""
         users = store.scope("user").users
         new = await register(store.scope("user"), str(uuid4()), email="new@example.com")
         old = await register(store.scope("user"), str(uuid4()), email="old@example.com", **self.extra)
@@ -113,7 +113,7 @@ class UserTests:
         assert await users.find("email", "old@example.com") is None
 
     async def test_user_replace_takes_names_away(self, store: Store[Any]) -> None:
-        """AC-1: an identity that is left out finds nobody any more; one that another user has is refused."""
+        """AC-1: an omitted identity finds no user any more. An identity of another user is refused."""
         users = store.scope("user").users
         alice = await add_user(store.scope("user"))
         bob = await add_user(store.scope("user"), "bob")
@@ -127,7 +127,7 @@ class UserTests:
         assert await users.find("email", "bob@example.com") == bob
 
     async def test_user_update_refuses_a_taken_identity(self, store: Store[Any]) -> None:
-        """Another user's address is refused and nothing is written; one's own is not another's."""
+        """The address of another user is refused and nothing is written. The user's own address is accepted."""
         scoped = store.scope("user")
         alice, bob = await add_user(scoped), await add_user(scoped, "bob")
         with pytest.raises(IdentityTakenError) as error:
@@ -142,7 +142,7 @@ class UserTests:
         assert changed == await scoped.users.find("email", "alice@example.com")
 
     async def test_user_keeps_long_and_wide_text(self, store: Store[Any]) -> None:
-        """Text comes back as it was: characters of four bytes, ten thousand of them."""
+        """Text comes back unchanged: ten thousand characters of four bytes."""
         scoped = store.scope("user")
         text = "🙂" * 10_000
         found = await register(scoped, str(uuid4()), email=text)
@@ -150,7 +150,7 @@ class UserTests:
         assert scoped.users.values(found.user)["email"] == text
 
     async def test_user_with_unstorable_text_is_refused(self, store: Store[Any]) -> None:
-        """RP-8: NUL and lone surrogates are refused by name, in a new row and in an old one, and nothing is written."""
+        """RP-8: NUL and lone surrogates are refused by name, in a new or an existing row, and nothing is written."""
         scoped = store.scope("user")
         alice = await add_user(scoped)
         for text in UNSTORABLE:
@@ -165,14 +165,14 @@ class UserTests:
         assert await scoped.users.get(alice.account.user_id) == alice
 
     async def test_user_delete_is_won_by_one_of_many(self, store: Store[Any], second: Store[Any]) -> None:
-        """Of many deletions at once, one returns True."""
+        """If many calls delete a user at once, one returns True."""
         scopes = [store.scope("user"), second.scope("user")]
         user_id = (await add_user(scopes[0])).account.user_id
         answers = await together(scopes[number % 2].users.delete(user_id) for number in range(8))
         assert sorted(map(bool, answers)) == [False] * 7 + [True]
 
     async def test_user_delete_takes_everything_along(self, store: Store[Any]) -> None:
-        """Deleting a user deletes account, sessions and tokens of that user, and of nobody else."""
+        """Deleting a user deletes the account, sessions and tokens of this user only."""
         scoped = store.scope("user")
         alice, bob = await add_user(scoped), await add_user(scoped, "bob")
         rows = [(await add_session(scoped, user), await add_token(scoped, user)) for user in (alice, bob)]
@@ -185,12 +185,12 @@ class UserTests:
         assert [found and found.user for found in loaded] == [None, bob.user]
         peeked = [await scoped.tokens.peek("reset", record.token_hash, now=NOW) for _, record in rows]
         assert peeked == [None, rows[1][1]]
-        # Not even rows are left, which a later user of the same id could inherit.
+        # No rows are left that a later user with the same id could inherit.
         assert await scoped.sessions.prune(now=NOW + timedelta(days=400), limit=10) == 1
         assert await scoped.tokens.prune(now=NOW + timedelta(days=400), limit=10) == 1
 
     async def test_user_with_a_reused_id_inherits_nothing(self, store: Store[Any]) -> None:
-        """What an earlier user of the same id had opens nothing of the new one."""
+        """Sessions and tokens of an earlier user with the same id do not work for the new user."""
         scoped = store.scope("user")
         user_id = str(uuid4())
         old = await register(scoped, user_id, email="old@example.com")
@@ -204,7 +204,7 @@ class UserTests:
         assert await scoped.tokens.consume("reset", token.token_hash, now=NOW) is None
 
     async def test_user_of_another_subject_is_nobody(self, store: Store[Any]) -> None:
-        """TK-23: nothing finds, changes or deletes the user of another subject; both may have one address."""
+        """TK-23: no call finds, changes or deletes the user of another subject. Both may have the same address."""
         users, admins = store.scope("user"), store.scope("admin")
         alice, admin = await add_user(users), await add_user(admins)
         user_id = alice.account.user_id
