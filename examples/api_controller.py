@@ -43,25 +43,25 @@ auth = Authentication(
 
 
 class ApiAuthController(AuthController[User]):
-    """The token is in the body of the answer; keeping it is the client's business."""
+    """The answer contains the token, and the client stores it."""
 
     async def success(self, request: Request, activity: Activity, user: User, token: AccessToken) -> Response:
-        """Signed in or registered: the token is a plain string."""
+        """The user signed in or registered: the token is a plain string."""
         return JSONResponse({"authentication": {"status": "success", "bearer": token}})
 
     async def failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
-        """Refused: 401 for wrong credentials. ``reason.code`` and ``reason.fields`` could be told as well."""
+        """The request was rejected: 401 for wrong credentials. ``reason.code`` may be shown, too."""
         return JSONResponse({"authentication": {"status": "failed"}}, status_code=reason.status)
 
     async def sign_out(self, request: Request, params: Mapping[str, Any]) -> Response:
-        """The token is dead from now on, although it has not expired."""
+        """The token is invalid from now on, although it has not expired."""
         await self.revoke_bearer_tokens(request)
         return JSONResponse({"status": "ok"})
 
 
-@require()  # 401 with WWW-Authenticate for everybody else
+@require()  # 401 with WWW-Authenticate for anonymous clients
 async def me(request: Request) -> Response:
-    """Who asks."""
+    """The signed-in user."""
     return JSONResponse({"email": request.user.email})
 
 

@@ -1,4 +1,4 @@
-"""A controller for people with a browser: a session cookie, redirects and small pages.
+"""A controller for browsers: a session cookie, redirects and small pages.
 
 From the root of the repository:
 
@@ -32,21 +32,21 @@ auth = Authentication(
 
 
 class BrowserAuthController(AuthController[User]):
-    """Every strategy ends in one of these three, whatever it is."""
+    """Every phase of every strategy ends in one of these three methods."""
 
     async def success(self, request: Request, activity: Activity, user: User, token: AccessToken) -> Response:
-        """Signed in or registered: keep the session in a cookie and go where the user wanted to."""
+        """The user signed in or registered: set the session cookie and redirect to the page that they wanted."""
         response = RedirectResponse(self.return_to(request, default="/"), status_code=303)
         self.store_in_session(response, token)
         return response
 
     async def failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
-        """Refused. The status is 401 for wrong credentials, 422 for a form to fill in again, and so on."""
+        """The request was rejected: 401 for wrong credentials, 422 for invalid fields, and so on."""
         problems = "".join(f"<li>{escape(field)} {escape(text)}</li>" for field, text in reason.fields.items())
         return page(reason.title, f"<ul>{problems}</ul><a href='/'>Back</a>", status=reason.status)
 
     async def sign_out(self, request: Request, params: Mapping[str, Any]) -> Response:
-        """Signed out: the session is over on the server, too, so that a copy of the cookie is worthless."""
+        """The user signed out: the session has ended on the server, so that a copy of the cookie is invalid."""
         response = page("Signed out", "<a href='/'>Back</a>")
         await self.clear_session(request, response)
         return response
@@ -85,7 +85,7 @@ FORMS = """
 
 
 async def home(request: Request) -> Response:
-    """A greeting, or the forms. The middleware has looked at the cookie: ``request.user`` is never None."""
+    """A greeting, or the forms. The middleware has set ``request.user``, which is never None."""
     if request.user.is_authenticated:
         return page("Home", HELLO.format(email=escape(request.user.email)))
     return page("Welcome", FORMS)

@@ -32,16 +32,16 @@ app.add_middleware(BearerUserMiddleware, auth=auth)
 app.mount("/auth", AuthPlug(auth))
 
 SignedIn = Annotated[User, Depends(require())]
-"""The signed-in user; 401 if there is none. ``require("admin")`` would ask for a scope as well."""
+"""The signed-in user; 401 for an anonymous client. ``require("admin")`` would require a scope as well."""
 
 
 @app.get("/me")
 async def me(user: SignedIn) -> dict[str, str | None]:
-    """Who asks."""
+    """The signed-in user."""
     return {"id": user.id, "email": user.email}
 
 
 @app.get("/health")
 async def health() -> dict[str, str]:
-    """Open to everybody: no lock in /docs."""
+    """Open to all clients: no lock in /docs."""
     return {"status": "ok"}

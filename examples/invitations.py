@@ -1,4 +1,4 @@
-"""Members by invitation only: an admin invites; whoever was invited sets a password on a page of this site.
+"""Members by invitation only: an admin invites, and the invited person sets a password on a page of this site.
 
 From the root of the repository:
 
@@ -48,31 +48,31 @@ TABLE = "CREATE TABLE IF NOT EXISTS roles (user_id TEXT PRIMARY KEY, role TEXT N
 
 
 def send(user: User | None, token: str | None, opts: Mapping[str, Any]) -> None:
-    """The mail, in words of its own. Hand it to a mail server here: printed, it is for this machine only."""
+    """The mail, with its own text. Send it through a mail server here: printing is for this machine only."""
     who = f"{opts['inviter']} would like you to join" if opts["inviter"] else "You are the first of"
     print(f"To: {opts['address']}\n\n{who} the team.\nSet your password: {opts['url']}", flush=True)
     print(f"The link works once, until {opts['expires_at']:%d %B, %H:%M} UTC.\n", flush=True)
 
 
 async def roles(user_id: str | None = None) -> list[str]:
-    """Everybody's roles, or those of one."""
+    """The roles of all users, or of one."""
     async with auth.services.store.transaction() as work:
         rows = await work.connection.execute_fetchall("SELECT user_id, role FROM roles")
     return [role for owner, role in rows if user_id in (None, owner)]
 
 
 async def may_invite(inviter: User, address: str, grant: Mapping[str, Any]) -> bool:
-    """Whether somebody may invite to a role. Asked again when the invitation is accepted."""
+    """Whether the inviter may grant this role. Called again when the invitation is accepted."""
     return grant.get("role") in ROLES and "admin" in await roles(inviter.id)
 
 
 async def may_revoke(actor: User, invitation: Any) -> bool:
-    """Whether somebody may end or repeat the invitation of somebody else: an admin may."""
+    """Whether a user may revoke or resend the invitation of another user: an admin may."""
     return "admin" in await roles(actor.id)
 
 
 async def give_role(user: User, grant: Mapping[str, Any], work: Any) -> None:
-    """In the transaction that makes the user: there is none without a role. Never commit here."""
+    """Runs in the transaction that creates the user, so that every user has a role. Never commit here."""
     await work.connection.execute("INSERT OR REPLACE INTO roles VALUES (?, ?)", (user.id, grant["role"]))
 
 
@@ -125,12 +125,12 @@ ROW = """<li>{email}, {status}<form method="post" action="/auth/invitation/resen
 def page(title: str, body: str, status: int = 200) -> Response:
     """A whole page; *body* is HTML."""
     html = f"<!doctype html><html lang='en'><title>{escape(title)}</title><h1>{escape(title)}</h1>{body}</html>"
-    # What is in the address of a page, such as a token, is told to nobody by a link or form of it.
+    # The URL of a page may contain a token. This header keeps it out of the Referer of links and forms.
     return HTMLResponse(html, status, headers={"Referrer-Policy": "strict-origin", "Cache-Control": "no-store"})
 
 
 async def home(request: Request) -> Response:
-    """Who one is; for an admin also everybody's invitations."""
+    """The signed-in user; for an admin also all invitations."""
     if not request.user.is_authenticated:
         return page("The team", SIGN_IN)
     role = ", ".join(await roles(request.user.id))
@@ -144,42 +144,42 @@ async def home(request: Request) -> Response:
 
 @require(redirect="/")
 async def invite(request: Request) -> Response:
-    """Invite somebody to a role; ``may_invite`` says whether one may."""
+    """Invite a person to a role; ``may_invite`` decides if the user may do so."""
     form = dict(parse_qsl((await request.body()).decode()))
     await auth.add_on("invitation").invite(request.user, form.get("email", ""), grant={"role": form.get("role")})
     return RedirectResponse("/", 303)
 
 
 async def welcome(request: Request) -> Response:
-    """Where the mailed link leads. It changes nothing: mail scanners follow links, too."""
+    """The page of the mailed link. It changes nothing, because mail scanners follow links, too."""
     view = await auth.add_on("invitation").view(request.query_params, user=auth.user(request))
-    if view.data["to_do"] != "register":  # they have an account: the library's page knows the way
+    if view.data["to_do"] != "register":  # the person has an account: the library's page shows the next step
         return RedirectResponse(f"/auth/invitation/view?{urlencode({'invitation_token': view.token})}", 303)
     return draw_welcome(view)
 
 
 def draw_welcome(view: View, problems: str = "", status: int = 200) -> Response:
-    """The form to choose a password in; what is wrong with the last one, as HTML."""
+    """The form to choose a password; *problems* are those of the last attempt, as HTML."""
     said = {"inviter": view.data["inviter"] or "We", "email": view.data["email"], "token": view.token}
     body = WELCOME.format(problems=problems, **{name: escape(value) for name, value in said.items()})
     return page("Welcome", body, status)
 
 
 def listed(reason: AuthError) -> str:
-    """What is wrong, as HTML."""
+    """The problems of the form, as HTML."""
     return f"<ul>{''.join(f'<li>{escape(field)} {escape(text)}</li>' for field, text in reason.fields.items())}</ul>"
 
 
 async def refused(request: Request, reason: Any) -> Response:
-    """Whatever the library refuses on a page of ours."""
+    """An error of the library on a page of this site."""
     return page(reason.title, f"{listed(reason)}<a href='/'>Back</a>", reason.status)
 
 
 class SitePlug(AuthPlug[User]):
-    """What happens after each step."""
+    """The answers of this site after each step."""
 
     async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
-        """A password that does not do draws our form again: the link works until somebody has registered with it."""
+        """A rejected password draws our form again. The link stays valid until the person has registered."""
         token = self.link_token(request)
         if activity == ("password", "register") and token and isinstance(reason, ValidationError):
             view = await auth.add_on("invitation").view({"invitation_token": token})
@@ -203,7 +203,7 @@ class SitePlug(AuthPlug[User]):
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Make the table, and invite the first admin if there is none."""
+    """Create the table, and invite the first admin if there is no admin."""
     async with auth.lifespan(app):
         async with auth.services.store.transaction() as work:
             await work.connection.execute(TABLE)

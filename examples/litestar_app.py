@@ -35,7 +35,7 @@ async def auth_routes(scope: Any, receive: Any, send: Any) -> None:
 
 @get("/me", guards=[require()])
 async def me(request: Request[User, Any, Any]) -> dict[str, str | None]:
-    """Who asks."""
+    """The signed-in user."""
     return {"email": request.user.email}
 
 

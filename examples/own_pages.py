@@ -1,4 +1,4 @@
-"""Pages of one's own: the application draws every form with its templates, and the library checks what is sent.
+"""Your own pages: the application draws every form with its templates, and the library checks the submitted values.
 
 From the root of the repository:
 
@@ -129,12 +129,12 @@ auth = Authentication(
 
 
 class OwnPages(AuthPlug[User]):
-    """Draws the forms and what follows them. What it leaves out, such as /auth/account, the library draws."""
+    """Draws the forms and the pages after them. The library draws the other pages, such as /auth/account."""
 
     async def handle_form(
         self, request: Request, activity: Activity, form: Form, values: Mapping[str, Any], reason: AuthError | None
     ) -> Response:
-        """Every form, first and again: *values* are what was sent, and ``reason.fields`` says what is wrong with it."""
+        """Draw a form, also after an error: *values* are the submitted values, ``reason.fields`` has the messages."""
         hidden = {"return_to": self.return_to(request, default="/")}
         if form.token is not None:  # that of a mailed link
             hidden[form.token] = self.link_token(request)
@@ -144,18 +144,18 @@ class OwnPages(AuthPlug[User]):
         )
 
     async def handle_success(self, request: Request, activity: Activity, user: User, token: AccessToken) -> Response:
-        """Signed in: on to where the user wanted to go."""
+        """The user is signed in: redirect to the page that they wanted."""
         response = RedirectResponse(self.return_to(request, default="/"), status_code=303)
         self.store_in_session(response, token)
         return response
 
     async def handle_accepted(self, request: Request, activity: Activity) -> Response:
-        """Done, and nobody was signed in."""
+        """The phase succeeded without a sign-in."""
         title, text = DONE.get(activity, ("Done", ""))
         return draw("text", title=title, text=text)
 
     async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
-        """A link that is dead, an address that there is not; what can be sent again is drawn by ``handle_form``."""
+        """An invalid link or an unknown path. ``handle_form`` draws the forms that can be sent again."""
         if reason.status in (401, 422, 429, 503) and not isinstance(reason, InvalidTokenError):
             return await super().handle_failure(request, activity, reason)
         return draw("text", reason.status, title=reason.title, text=reason.advice)
@@ -166,7 +166,7 @@ class OwnPages(AuthPlug[User]):
 
 
 def problem(form: Form, reason: AuthError | None) -> str:
-    """What is wrong with the form as a whole; a wrong password is told in the words of the form."""
+    """The problem of the form as a whole; for a wrong password the message of the form."""
     if reason is None:
         return ""
     if isinstance(reason, AuthenticationFailedError) and form.refused:
@@ -180,7 +180,7 @@ def draw(template: str, status: int = 200, **shown: Any) -> Response:
 
 
 async def home(request: Request) -> Response:
-    """A greeting, or where to go."""
+    """A greeting, or links to sign in and register."""
     if request.user.is_authenticated:
         return draw("text", title="Welcome back", text=f"You are signed in as {request.user.email}.", user=request.user)
     return draw("text", title="Welcome", text="Sign in to see the books that you have borrowed.")

@@ -80,7 +80,7 @@ async def logo(request: Request) -> Response:
 
 @require(redirect="/auth/password/sign_in")
 async def home(request: Request) -> Response:
-    """A page of the application in the same look: whoever is not signed in is sent to the library's page first."""
+    """A page of the application in the same look. ``require`` redirects to the library's sign-in page first."""
     content = f'<p>Good morning, {escape(request.user.email)}.</p><p><a href="/auth/account">Your account</a></p>'
     page = auth.pages.page("Today: rye and walnut", content, Context(auth.app_name))
     return HTMLResponse(page.html, page.status, headers=page.headers)

@@ -1,4 +1,4 @@
-"""Users in the application's own table: SQLAlchemy, FastAPI, a profile that is made together with the user.
+"""Users in the application's own table: SQLAlchemy, FastAPI, a profile that is created together with the user.
 
 From the root of the repository:
 
@@ -33,7 +33,7 @@ class Base(DeclarativeBase):
 
 
 class Customer(UserMixin, Base):
-    """Whoever signs in."""
+    """A user who can sign in."""
 
     __tablename__ = "customers"
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -43,7 +43,7 @@ class Customer(UserMixin, Base):
 
 
 class Profile(Base):
-    """What the shop keeps of a customer."""
+    """The shop's data about a customer."""
 
     __tablename__ = "profiles"
     customer_id: Mapped[UUID] = mapped_column(ForeignKey("customers.id"), primary_key=True)
@@ -51,7 +51,7 @@ class Profile(Base):
 
 
 class Welcome(Hook):
-    """A customer and their profile exist together, or not at all."""
+    """Creates the profile in the same transaction as the customer."""
 
     name = "welcome"
 
@@ -80,7 +80,7 @@ auth = Authentication(
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Serve, then give the engine's connections back."""
+    """Serve, then close the engine's connections."""
     async with auth.lifespan(app):
         yield
     await engine.dispose()
@@ -93,5 +93,5 @@ app.mount("/auth", AuthPlug(auth))
 
 @app.get("/me")
 async def me(customer: Annotated[Customer, Depends(require())]) -> dict[str, Any]:
-    """The application's own object."""
+    """``user`` is an object of the application's own class."""
     return {"email": customer.login_mail, "name": customer.full_name, "points": customer.profile.points}
