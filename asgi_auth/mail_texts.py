@@ -33,31 +33,29 @@ _RESET_AT_ONCE = Message(
     "mail.reset_at_once", "If it was not you, go to the sign-in page and ask to set a new password at once."
 )
 _OTHER = _Texts(
-    Message("mail.other.subject", "A message from {app_name}", app_name=""),
-    Message("mail.other.lead", "This message is about your account at {app_name}.", app_name=""),
+    Message("mail.other.subject", "A message from {app_name}"),
+    Message("mail.other.lead", "This message is about your account at {app_name}."),
     Message("mail.other.ending", "If you did not expect it, there is nothing to do."),
 )
 _TEXTS = {
     "reset": _Texts(
-        Message("mail.reset.subject", "Set a new password for {app_name}", app_name=""),
+        Message("mail.reset.subject", "Set a new password for {app_name}"),
         Message(
             "mail.reset.lead",
             "Someone asked to set a new password for your account at {app_name}. If it was you, open the link.",
-            app_name="",
         ),
         Message("mail.reset.ending", "If it was not you, there is nothing to do. Your password stays as it is."),
     ),
     "password_changed": _Texts(
-        Message("mail.password_changed.subject", "Your password for {app_name} was changed", app_name=""),
-        Message("mail.password_changed.lead", "The password of your account at {app_name} was changed.", app_name=""),
+        Message("mail.password_changed.subject", "Your password for {app_name} was changed"),
+        Message("mail.password_changed.lead", "The password of your account at {app_name} was changed."),
         _RESET_AT_ONCE,
     ),
     "confirmation": _Texts(
-        Message("mail.confirmation.subject", "Confirm your address for {app_name}", app_name=""),
+        Message("mail.confirmation.subject", "Confirm your address for {app_name}"),
         Message(
             "mail.confirmation.lead",
             "Someone registered at {app_name} with this address. If it was you, open the link to confirm it.",
-            app_name="",
         ),
         Message(
             "mail.confirmation.ending",
@@ -65,21 +63,19 @@ _TEXTS = {
         ),
     ),
     "already_registered": _Texts(
-        Message("mail.already_registered.subject", "You already have an account at {app_name}", app_name=""),
+        Message("mail.already_registered.subject", "You already have an account at {app_name}"),
         Message(
             "mail.already_registered.lead",
             "Someone tried to register at {app_name} with this address, which already has an account. Sign in as"
             " usual, or ask for a new password.",
-            app_name="",
         ),
         _NOTHING_TO_DO,
     ),
     "email_change": _Texts(
-        Message("mail.email_change.subject", "Confirm your new address for {app_name}", app_name=""),
+        Message("mail.email_change.subject", "Confirm your new address for {app_name}"),
         Message(
             "mail.email_change.lead",
             "Someone asked to use this address for their account at {app_name}. If it was you, open the link.",
-            app_name="",
         ),
         Message(
             "mail.email_change.ending",
@@ -87,12 +83,11 @@ _TEXTS = {
         ),
     ),
     "email_change_asked": _Texts(
-        Message("mail.email_change_asked.subject", "A new address for your account at {app_name}", app_name=""),
+        Message("mail.email_change_asked.subject", "A new address for your account at {app_name}"),
         Message(
             "mail.email_change_asked.lead",
             "Someone who is signed in to your account at {app_name} asked to change its address. This address stays"
             " until the new one is confirmed.",
-            app_name="",
         ),
         Message(
             "mail.email_change_asked.ending",
@@ -100,31 +95,26 @@ _TEXTS = {
         ),
     ),
     "email_changed": _Texts(
-        Message("mail.email_changed.subject", "The address of your account at {app_name} was changed", app_name=""),
-        Message(
-            "mail.email_changed.lead", "Your account at {app_name} does not use this address any more.", app_name=""
-        ),
+        Message("mail.email_changed.subject", "The address of your account at {app_name} was changed"),
+        Message("mail.email_changed.lead", "Your account at {app_name} does not use this address any more."),
         Message(
             "mail.email_changed.ending",
             "If it was not you, open the link to undo the change. This signs everybody out. Then set a new password.",
         ),
     ),
     "email_in_use": _Texts(
-        Message("mail.email_in_use.subject", "You already have an account at {app_name}", app_name=""),
+        Message("mail.email_in_use.subject", "You already have an account at {app_name}"),
         Message(
             "mail.email_in_use.lead",
             "Someone tried to use this address for another account at {app_name}. It stays with your account.",
-            app_name="",
         ),
         _NOTHING_TO_DO,
     ),
     "invitation": _Texts(
-        Message("mail.invitation.subject", "You are invited to {app_name}", app_name=""),
+        Message("mail.invitation.subject", "You are invited to {app_name}"),
         Message(
             "mail.invitation.lead",
             "{inviter} has invited you to {scope}. Open the link to create your account, or to decline.",
-            inviter="",
-            scope="",
         ),
         Message(
             "mail.invitation.ending",
@@ -132,8 +122,8 @@ _TEXTS = {
         ),
     ),
     "sign_in": _Texts(
-        Message("mail.sign_in.subject", "New sign-in to {app_name}", app_name=""),
-        Message("mail.sign_in.lead", "There was a new sign-in to your account at {app_name}.", app_name=""),
+        Message("mail.sign_in.subject", "New sign-in to {app_name}"),
+        Message("mail.sign_in.lead", "There was a new sign-in to your account at {app_name}."),
         _RESET_AT_ONCE,
     ),
 }
@@ -142,13 +132,10 @@ _INVITED_WITH_ACCOUNT = _TEXTS["invitation"]._replace(
         "mail.invitation.with_account",
         "{inviter} has invited you to {scope}. You have an account at {app_name}. Open the link and sign in to accept,"
         " or to decline.",
-        inviter="",
-        scope="",
-        app_name="",
     )
 )
-_EXPIRY = Message("mail.expiry", "The link works once, until {time} UTC.", time="")
-_SENT_TO = Message("mail.sent_to", "This mail was sent to {address}.", address="")
+_EXPIRY = Message("mail.expiry", "The link works once, until {time} UTC.")
+_SENT_TO = Message("mail.sent_to", "This mail was sent to {address}.")
 
 
 def mail_texts(opts: Mapping[str, Any], say: Callable[[str], str] = str) -> MailTexts:

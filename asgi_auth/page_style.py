@@ -18,7 +18,7 @@ main { width: min(100% - 2rem, 27rem); margin: clamp(1rem, 6vw, 5rem) auto 2rem;
 main.wide { width: min(100% - 2rem, 44rem) }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem }
 h2 { font-size: 1.125rem; line-height: 1.25; margin: 2rem 0 .25rem }
-p { margin: 0 0 1rem }
+p { margin: 0 0 1rem; text-wrap: pretty }
 a { color: var(--accent) }
 nav a { padding: .5rem 0 }
 label { display: block; font-weight: 600; margin: 1rem 0 .25rem }
@@ -44,6 +44,8 @@ main > form + form { margin-top: .75rem }
 .notice { margin: 0 0 1rem; padding: .6rem .75rem; border-inline-start: .25rem solid; border-radius: .25rem;
   color: var(--good); background: var(--good-back) }
 .problem.notice { color: var(--bad); background: var(--bad-back) }
+h2 + .notice { margin-top: .75rem }
+.links + form { margin-top: 1.5rem }
 .soft { color: var(--soft); margin: 0 }
 .links { margin: 1.5rem 0 0; padding: 1rem 0 0; border-top: 1px solid var(--line); list-style: none }
 .links a { display: inline-block; padding: .25rem 0 }

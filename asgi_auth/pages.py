@@ -22,7 +22,7 @@ from asgi_auth.types import EMPTY
 TOKEN_PAGE_POLICY = "strict-origin"
 """The Referrer-Policy of a page with a token in its URL. The form that it posts does not send this URL on."""
 
-_ERROR = Message("page.error", "Error: {title}", title="")
+_ERROR = Message("page.error", "Error: {title}")
 _AS_TYPED = ' autocapitalize="none" autocorrect="off" spellcheck="false"'
 _PARTS = frozenset({"lang", "dir", "title", "head", "header", "content"})
 _OPTIONAL = frozenset({"header"})
@@ -227,7 +227,7 @@ class Pages:
         """
         parts = [self.message(view.text, context)] if view.text else []
         for drawn in forms:
-            parts += [f"<h2>{escape(context.say(drawn.form.title))}</h2>"] if drawn.form.title else []
+            parts += [self.heading(drawn.form.title, context)] if drawn.form.title else []
             parts.append(self.form(drawn, context))
         parts += [self.links(view.links, context)] if view.links else []
         return "\n".join(parts)
@@ -305,6 +305,10 @@ class Pages:
         """
         more = f'<span class="unseen"> {escape(context.say(unseen))}</span>' if unseen else ""
         return f'<button class="{escape(look)}" type="submit">{escape(context.say(text))}{more}</button>'
+
+    def heading(self, text: str, context: Context) -> str:
+        """The heading of a part of a page."""
+        return f"<h2>{escape(context.say(text))}</h2>"
 
     def message(self, text: str, context: Context, *, kind: Literal["text", "notice", "problem"] = "text") -> str:
         """A paragraph. A screen reader reads a notice or a problem at once."""

@@ -100,7 +100,7 @@ async def test_invitation_is_sent_again(auth: LocalAuthentication) -> None:
         alive = await open_link(guest, token_of(auth))
 
     assert early.status_code == 429
-    assert "<h1>Too many attempts</h1>" in early.text
+    assert "Too many attempts. Try again in 60 seconds." in early.text
     assert where(again) == (303, "/invitations?note=invited_again")
     assert "The invitation was sent again." in page.text
     assert dead.status_code == 401
@@ -258,6 +258,7 @@ async def test_link_without_a_token_is_told(auth: LocalAuthentication) -> None:
         page = await browser.get("/auth/invitation/view")
 
     assert page.status_code == 422
+    assert "<h1>Some fields are not right yet</h1>" in page.text
 
 
 async def test_script_gets_the_data(auth: LocalAuthentication) -> None:

@@ -10,6 +10,7 @@ import pytest
 from anyio import to_thread
 from litestar.testing import AsyncTestClient as LitestarClient
 
+from asgi_auth.web.clients import is_insecure_test
 from asgi_auth.web.plug import AuthPlug
 from tests import apps
 from tests.support import EMAIL, LocalAuthentication, credentials, make_auth, register
@@ -113,3 +114,9 @@ async def test_nobody_else_is_told(
 
     assert answer.status_code == 200
     assert WARNING not in caplog.messages
+
+
+def test_scheme_is_http_where_the_server_does_not_say() -> None:
+    """The key is optional in ASGI, and an answer must not fail for want of it."""
+    assert is_insecure_test({"type": "http", "headers": [], "client": ("testclient", 50000)})
+    assert not is_insecure_test({"type": "http", "headers": [], "client": ("192.0.2.1", 50000)})

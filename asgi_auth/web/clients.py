@@ -86,7 +86,7 @@ def is_insecure_test(scope: Scope) -> bool:
     because it returns such a cookie.
     """
     client = scope.get("client")
-    return scope["scheme"] == "http" and (
+    return scope.get("scheme", "http") == "http" and (
         (client is not None and client[0] == "testclient")  # Starlette, FastAPI, Litestar
         or any(name == b"host" and value in _TEST_HOSTS for name, value in scope["headers"])  # httpx.ASGITransport
     )

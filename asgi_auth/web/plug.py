@@ -149,10 +149,8 @@ class AuthPlug(Mountable, Generic[U]):
             return RedirectResponse(way, 303)
         if _can_be_mended(reason) and (answer := await self._again(request, activity, reason)) is not None:
             return answer
-        advice = " ".join(map(incoming.say, reason.fields.values())) or reason.detail or reason.advice
         has_way_on = isinstance(reason, InvalidTokenError) or _can_be_mended(reason)
-        links = self._pages.next_links(incoming) if has_way_on else EMPTY
-        return self._pages.message(reason.title, advice, incoming, status=reason.status, links=links)
+        return self._pages.failure(reason, incoming, links=self._pages.next_links(incoming) if has_way_on else EMPTY)
 
     async def _again(self, request: Request, activity: Activity, reason: AuthError) -> Response | None:
         """The form that was sent, with its errors; None if it was not a form, or only a button of another page."""

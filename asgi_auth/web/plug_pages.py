@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +13,7 @@ from asgi_auth.errors import (
     AuthError,
     NotFreshError,
     RateLimitedError,
+    RouteNotFoundError,
     UnavailableError,
     ValidationError,
 )
@@ -49,6 +49,7 @@ _HOURS = Message(
 _UNITS = ((_HOURS, 3600), (_MINUTES, 60), (_SECONDS, 1))
 TO_ACCOUNT = Message("link.account", "Your account")
 CONTINUE = Message("link.continue", "Continue")
+_START = Message("link.start", "Start page")
 _SIGN_OUT_FORM = Form(title="", button=Message("button.sign_out", "Sign out"), action=SIGN_OUT)
 
 
@@ -75,6 +76,14 @@ class PlugPages:
         parts = [self._pages.message(text, context)] if text else []
         parts += [self._pages.links(links, context)] if links else []
         return draw(self._pages.page(title, "\n".join(parts), context, status=status))
+
+    def failure(self, reason: AuthError, incoming: Incoming, *, links: Mapping[str, str]) -> Response:
+        """A page that says what was refused, and what the user can do now."""
+        fields = " ".join(map(incoming.say, reason.fields.values()))
+        advice = _wait(reason) if isinstance(reason, RateLimitedError) else reason.detail or reason.advice
+        if isinstance(reason, RouteNotFoundError):
+            links = {self._pages.home: _START}
+        return self.message(reason.title, fields or advice, incoming, status=reason.status, links=links)
 
     def form(
         self, form: Form, activity: Activity, incoming: Incoming, values: Mapping[str, Any], reason: AuthError | None
@@ -116,7 +125,7 @@ class PlugPages:
             parts.append(self._pages.message(told, context, kind="problem"))
         for section in (view, *view.parts):
             if section is not view and section.title:
-                parts.append(f"<h2>{escape(context.say(section.title))}</h2>")
+                parts.append(self._pages.heading(section.title, context))
             drawn = list[Drawn]()
             for form, posts_to in self._forms_of(section, activity):
                 again = reason if posts_to == failed and form.fields else None
@@ -174,7 +183,7 @@ class PlugPages:
             unseen = [text for name, text in reason.fields.items() if name not in seen]
             return " ".join(map(incoming.say, unseen)) or reason.title
         if isinstance(reason, RateLimitedError):
-            return _wait(int(reason.headers.get("Retry-After", "1")))
+            return _wait(reason)
         if isinstance(reason, UnavailableError):
             return _BUSY
         return form.refused or reason.title
@@ -257,8 +266,11 @@ class PlugPages:
             {"subject": self._auth.tokens.subject(self._auth.accounts.user_id(user)), "name": name},
             title=TO_ACCOUNT,
             text=Message("account.signed_in", "You are signed in as {name}.", name=name),
-            links={self._routing.path(activity): form.title for activity, form in own},
-            parts=(*parts, View({}, forms=(_SIGN_OUT_FORM,))),
+            parts=(
+                *parts,
+                View({}, links={self._routing.path(activity): form.title for activity, form in own}),
+                View({}, forms=(_SIGN_OUT_FORM,)),
+            ),
         )
 
     def _proves(self, activity: Activity) -> bool:
@@ -269,7 +281,8 @@ def _is_sign_in(phase: Phase) -> bool:
     return phase.proves and phase.who == "anyone"
 
 
-def _wait(seconds: int) -> Message:
+def _wait(reason: RateLimitedError) -> Message:
     """The time to wait, rounded up: ``in 40 seconds``, ``in 3 minutes``."""
+    seconds = int(reason.headers.get("Retry-After", "1"))
     message, size = next(unit for unit in _UNITS if seconds > unit[1] or unit[1] == 1)
     return message.given(count=-(-seconds // size))

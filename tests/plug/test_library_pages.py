@@ -21,6 +21,7 @@ from tests.support import (
     PASSWORD,
     LocalAuthentication,
     credentials,
+    found_of,
     make_auth,
     register,
     registration,
@@ -32,6 +33,7 @@ SIGN_IN = "/auth/password/sign_in"
 REGISTER = "/auth/password/register"
 ACCOUNT = "/auth/account"
 CHANGE_EMAIL = "/auth/confirmation/change_email"
+TOKENS = ("reset_token", "invitation_token", "confirmation_token")
 
 
 def anybody(*_: Any) -> bool:
@@ -277,6 +279,52 @@ async def test_outage_is_told_above_the_form(tmp_path: Path, auth: LocalAuthenti
 
     assert (form.status, form["retry-after"], f'value="{EMAIL}"' in form.text) == (503, "1", True)
     assert (button.status, "<h1>The service is busy at the moment</h1>" in button.text) == (503, True)
+
+
+@pytest.mark.parametrize("path", ["account", "password/reset", "invitation/view", "confirmation/confirm"])
+async def test_page_that_asks_a_dead_store_is_503(
+    tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User], path: str
+) -> None:
+    """FT-1: a GET that has to look something up says so, keeps the cookie, and works again afterwards."""
+    cookie, query = await cookie_of(auth), "&".join(f"{name}={'A' * 43}" for name in TOKENS).encode()
+    for table in ("sessions", "tokens", "invitations"):
+        await execute(tmp_path, f"ALTER TABLE asgi_auth_{table} RENAME TO gone_{table}")
+    answer = await ask(plug, "GET", f"/auth/{path}", query=query, headers=PAGE, cookie=cookie)
+    for table in ("sessions", "tokens", "invitations"):
+        await execute(tmp_path, f"ALTER TABLE gone_{table} RENAME TO asgi_auth_{table}")
+    again = await ask(plug, "GET", f"/auth/{path}", query=query, headers=PAGE, cookie=cookie)
+
+    assert (answer.status, answer["retry-after"], answer["set-cookie"]) == (503, "1", None)
+    assert "The service is busy at the moment" in answer.text
+    assert again.status == (200 if path == "account" else 401)
+
+
+@pytest.mark.parametrize("name", ["email", "return_to", "invitation_token", "reset_token", "confirmation_token"])
+@pytest.mark.parametrize("value", [5, True, None, ["x"], {"a": "b"}, "a" * 20_000, "\0", "a\r\nb", "<b>", "\u202e"])
+@pytest.mark.parametrize("path", ["password/register", "password/sign_in", "password/reset", "sign_out"])
+async def test_no_value_breaks_a_page(plug: AuthPlug[User], path: str, name: str, value: Any) -> None:
+    """RP-8: of any type or length it is refused or ignored, and never markup."""
+    answer = await ask(plug, "POST", f"/auth/{path}", json={name: value}, headers=PAGE)
+
+    assert answer.status in (200, 303, 401, 422)
+    assert "<b>" not in answer.text
+
+
+async def test_limited_button_says_how_long_to_wait(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """It has no form of its own to be drawn again, so a page says it."""
+    cookie = await cookie_of(auth)
+    await post(plug, "/auth/invitation/invite", {"email": OTHER_EMAIL}, headers=PAGE, cookie=cookie)
+    [invitation] = await auth.add_on("invitation").list((await found_of(auth)).user)
+    answer = await post(plug, "/auth/invitation/resend", {"id": invitation.id}, headers=PAGE, cookie=cookie)
+
+    assert (answer.status, answer["retry-after"]) == (429, "60")
+    assert "Too many attempts. Try again in 60 seconds." in answer.text
+
+
+async def test_unknown_address_leads_to_the_start(plug: AuthPlug[User]) -> None:
+    """The page says to go there."""
+    answer = await ask(plug, "GET", "/auth/nowhere/x", headers=PAGE)
+    assert (answer.status, '<li><a href="/">Start page</a></li>' in answer.text) == (404, True)
 
 
 async def test_invited_user_signs_in_on_the_page_of_the_invitation(

@@ -112,7 +112,7 @@ def address_text(address: str | None, waiting: str | None, *, unproven: bool) ->
     if waiting is not None:
         return Message(
             "account.waiting",
-            "{address} stays your address until {waiting} is confirmed. We have sent a link to {waiting}.",
+            "{address} stays your address until {waiting} is confirmed.",
             address=address,
             waiting=waiting,
         )
