@@ -1,13 +1,16 @@
 """The demo: its pages, what they let nobody do, and the whole of it as a process."""
 
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
 from asgi_auth.demo import device_name
+from asgi_auth.demo.pages import draw_time
 from asgi_auth.errors import StoreUnavailableError
 from tests import demos
 from tests.demos import FIREFOX, SIGN_IN, is_signed_in, sign_in, sign_up, visit, where
@@ -373,3 +376,21 @@ def new_password(token: str, password: str) -> dict[str, str]:
 def test_device_name_is_what_people_call_it(label: str, name: str) -> None:
     """Browser and system, or the label itself."""
     assert device_name(label) == name
+
+
+@pytest.fixture
+def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The time zone of this machine is Tokyo's."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("tokyo")
+def test_times_are_in_the_zone_of_the_machine() -> None:
+    """The page shows the time that the user's clock shows, with the name of its zone."""
+    assert draw_time(datetime(2031, 4, 2, 20, 5, tzinfo=UTC)) == (
+        '<time datetime="2031-04-02T20:05:00Z">3 Apr 2031, 05:05 JST</time>'
+    )

@@ -5,7 +5,7 @@ from datetime import datetime
 from html import escape
 
 from asgi_auth import User
-from asgi_auth.demo.pages import DemoPages, draw_time
+from asgi_auth.demo.pages import DemoPages, draw_time, say_time
 from asgi_auth.pages import Context
 from asgi_auth.types import Session
 
@@ -47,7 +47,7 @@ class AccountPage:
         others = [session for session in sessions if session.id != current.id]
         rows = [_session(current, '<span class="badge">This session</span>')]
         for session in others:
-            which = f"the session of {device_name(session.label)}, signed in {session.created_at:%d %b %Y, %H:%M} UTC"
+            which = f"the session of {device_name(session.label)}, signed in {say_time(session.created_at)}"
             rows.append(_session(session, self._act(f"/account/end/{session.id}", "End", which)))
         more = self._act("/account/end_others", "End all other sessions") if others else ""
         return f"{_rows('Your sessions', rows)}\n{more}"

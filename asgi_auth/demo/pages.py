@@ -41,5 +41,11 @@ class DemoPages(Pages):
 
 
 def draw_time(at: datetime) -> str:
-    """An instant, as HTML."""
-    return f'<time datetime="{at:%Y-%m-%dT%H:%M:%SZ}">{at.day} {at:%b %Y, %H:%M} UTC</time>'
+    """An instant, as HTML, in the time zone of this machine: the demo and its users are on the same one."""
+    return f'<time datetime="{at:%Y-%m-%dT%H:%M:%SZ}">{say_time(at)}</time>'
+
+
+def say_time(at: datetime) -> str:
+    """An instant as text, as ``draw_time`` shows it."""
+    local = at.astimezone()
+    return f"{local.day} {local:%b %Y, %H:%M %Z}"
