@@ -419,7 +419,7 @@ async def test_cross_site_requests_get_no_authority(
         (["http://LOCALHOST:8000"], DENIED),
     ],
 )
-async def test_a_handshake_with_the_cookie_needs_a_listed_origin(
+async def test_handshake_with_the_cookie_requires_a_listed_origin(
     tmp_path: Path, origins: list[str], verdict: list[Message]
 ) -> None:
     """WS-1: a handshake with the cookie requires a listed Origin; one with a bearer token does not."""
@@ -501,7 +501,7 @@ async def test_prefetch_is_not_noted_as_a_use(auth: LocalAuthentication, purpose
     assert session.last_seen_at == token.session.created_at
 
 
-async def test_a_last_use_that_cannot_be_noted_is_no_failure(
+async def test_request_succeeds_if_its_last_use_cannot_be_noted(
     auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The answer is sent; the failure is logged."""
@@ -517,7 +517,7 @@ async def test_a_last_use_that_cannot_be_noted_is_no_failure(
     assert "a session's last use could not be noted" in caplog.text
 
 
-async def test_a_last_use_that_cannot_be_noted_replaces_no_exception(
+async def test_exception_propagates_if_the_last_use_cannot_be_noted(
     tmp_path: Path, auth: LocalAuthentication, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The exception of the application propagates although the last use cannot be stored."""
@@ -533,7 +533,7 @@ async def test_a_last_use_that_cannot_be_noted_replaces_no_exception(
     assert "a session's last use could not be noted" in caplog.text
 
 
-async def test_unexpected_error_of_the_last_use_is_no_failure(
+async def test_request_succeeds_despite_an_unexpected_error_of_the_last_use(
     auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An unexpected exception while the last use is stored is logged by its type; the answer is sent."""

@@ -517,7 +517,7 @@ async def test_token_is_valid_once_for_one_purpose(auth: LocalAuthentication) ->
 
 
 async def test_token_without_a_user_has_no_stamp(auth: LocalAuthentication) -> None:
-    """A token without a user has no user and no stamp, and retire_older does nothing for it."""
+    """A token without a user has no stamp, and retire_older does nothing for it."""
     older = await auth.tokens.issue("invitation", account=None, lifetime=timedelta(days=7))
     newer = await auth.tokens.issue("invitation", account=None, lifetime=timedelta(days=7))
     await auth.tokens.retire_older(newer.record)

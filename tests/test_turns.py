@@ -54,7 +54,7 @@ def test_longest_line_makes_room() -> None:
 
 
 def test_last_of_several_longest_lines_makes_room() -> None:
-    """The line that is served last loses an item: the next one has waited longest."""
+    """The line whose turn is last loses its newest item: the others have waited longer."""
     turns = Turns[str | None, str](4)
     for item in ("a1", "a2", "b1", "b2"):
         assert turns.put(item[0], item) is None
