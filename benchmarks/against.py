@@ -29,14 +29,14 @@ LEEWAY = 1.05
 """How many times the cost of REV the working tree may have, apart from chance."""
 DRAWS = 1000
 Ask = Callable[[str], Awaitable[dict[str, float]]]
-"""The figures of the part of this name, measured now."""
+"""Measures the part with this name and returns its figures."""
 
 
 # --- the rule --------------------------------------------------------------------------------------------------------
 
 
 class Costs(NamedTuple):
-    """What one figure cost all three, one right after the other; less is better."""
+    """The cost of one figure in all three processes, measured directly after each other; less is better."""
 
     earlier: float
     again: float
@@ -45,7 +45,7 @@ class Costs(NamedTuple):
 
 
 Turn = Sequence[Costs]
-"""What was measured in the same three processes."""
+"""The costs that the same three processes measured."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Row:
     working: float
     """The median of the working tree."""
     ratio: float
-    """The working tree to each of the two costs beside it: the median of the turns' medians."""
+    """The cost of the working tree divided by each of the two costs beside it: the median of the turns' medians."""
     spread: float
     """See :func:`spread`."""
 
     @property
     def bound(self) -> float:
-        """What the ratio may be."""
+        """The highest ratio that is not slower."""
         return LEEWAY + self.spread
 
     @property
@@ -76,7 +76,7 @@ class Row:
 def row(figure: str, turns: Sequence[Turn]) -> Row:
     """The medians of one figure.
 
-    Costs are divided by those measured right beside them: the load of the machine may be another a minute later.
+    Costs are divided by costs that were measured directly before or after: the load of the machine changes.
     """
     return Row(
         figure,
@@ -90,10 +90,10 @@ def row(figure: str, turns: Sequence[Turn]) -> Row:
 
 
 def spread(ratios: Sequence[float]) -> float:
-    """How far from 1 the median of *ratios* may be by chance. Each compares a revision with itself, within one turn.
+    """How far from 1 the median of *ratios* may be by chance. Each ratio compares a revision with itself in one turn.
 
-    Which of the two costs of a turn is divided by the other is arbitrary. So it is drawn anew, many times, and 95 of
-    100 medians are within the spread.
+    The choice of dividend and divisor in a turn is arbitrary. It is therefore drawn many times, and 95 of 100 medians
+    are within the spread.
     """
     chance = random.Random(0)  # noqa: S311  # the same turns give the same spread
     drawn = (median(ratio if chance.random() < 0.5 else 1 / ratio for ratio in ratios) for _ in range(DRAWS))
@@ -101,7 +101,7 @@ def spread(ratios: Sequence[float]) -> float:
 
 
 def table(rows: Sequence[Row], rev: str) -> str:
-    """All figures, and what follows."""
+    """All figures and the result."""
     return "\n".join(_lines(rows, rev))
 
 
@@ -117,7 +117,7 @@ def _lines(rows: Sequence[Row], rev: str) -> Iterator[str]:
 
 
 def status(rows: Sequence[Row], *, quick: bool) -> int:
-    """The exit status: 1 if a figure is slower. With *quick* it is 0, because a short run proves nothing."""
+    """The exit status: 1 if a figure is slower. With *quick* it is always 0: a short run is not reliable."""
     return int(any(row.slower for row in rows) and not quick)
 
 
@@ -143,7 +143,7 @@ def _git(*command: str) -> bytes:
 
 
 def _lay_out(name: str, earlier: Path, working: Path) -> None:
-    """The sources of both, each beside the benchmarks of the working tree."""
+    """Write the sources of both revisions, each beside the benchmarks of the working tree."""
     with tarfile.open(fileobj=io.BytesIO(_git("archive", name, "asgi_auth"))) as archive:
         archive.extractall(earlier, filter="data")
     shutil.copytree(ROOT / "asgi_auth", working / "asgi_auth")
@@ -168,13 +168,13 @@ def main(name: str, *, quick: bool) -> int:
 
 
 def orders(number: int) -> list[list[int]]:
-    """In which order the three are measured in the turn of this number; two turns in a row have all six orders."""
+    """The orders of the three processes in the turn with this number; two consecutive turns have all six orders."""
     step = 1 + number % 2
     return [[(first + step * place) % 3 for place in range(3)] for first in range(3)]
 
 
 async def _measure(earlier: Path, working: Path, *, quick: bool) -> Mapping[str, Sequence[Turn]]:
-    """Three new processes in each turn, which measure a part right after each other."""
+    """Measure: each turn has three new processes, which measure each part directly after each other."""
     figures = defaultdict[str, list[Turn]](list)
     async with postgres() as address:
         environment = {**os.environ, "ASGI_AUTH_TEST_POSTGRES": address or ""}
@@ -193,7 +193,7 @@ async def _measure(earlier: Path, working: Path, *, quick: bool) -> Mapping[str,
 
 
 async def _turn(asks: Sequence[Ask], part: str, in_orders: Sequence[Sequence[int]]) -> Mapping[str, Turn]:
-    await asyncio.gather(*(ask(part) for ask in asks))  # opens it and warms it up
+    await asyncio.gather(*(ask(part) for ask in asks))  # opens the part and warms it up
     turn = defaultdict[str, list[Costs]](list)
     for order in in_orders:
         measured = {which: await asks[which](part) for which in order}

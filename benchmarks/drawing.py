@@ -14,7 +14,7 @@ SIGN_IN = "sign in"
 
 
 def _variants() -> dict[str, Variant]:
-    """Each page as the plug draws it: translated, with a hidden field and two links."""
+    """Each page as in the plug: translated, with a hidden field and two links."""
     pages, localization = Pages(), Localization(None, None)
     options = Password()
     refused = {"email": "This is not a mail address.", "password": "Use at least 8 characters."}
@@ -40,7 +40,7 @@ async def measure(*, rounds: int) -> dict[str, float]:
 
 
 def report(times: dict[str, float]) -> None:
-    """Print them, and whether the page to sign in is within the budget."""
+    """Print the times, and if the page to sign in is within the budget."""
     print("\npages: how long one takes to draw (µs, median)\n")
     for name, micros in times.items():
         said = f"    {verdict(micros <= BUDGET)}: at most {BUDGET:.0f}" if name == SIGN_IN else ""

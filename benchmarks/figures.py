@@ -1,9 +1,8 @@
-"""What ``--against`` compares: ``python -m benchmarks.figures [--quick]``.
+"""The figures that ``--against`` compares: ``python -m benchmarks.figures [--quick]``.
 
-Reads names of parts from standard input, a line each. It measures each part at once and prints the cost of its figures
-as one line of JSON; less is better. The current directory holds the ``asgi_auth`` that is measured, of any revision,
-beside a copy of this package. So this code, and what it imports, uses only names of the library that its documentation
-promises.
+The program reads names of parts from standard input, one in each line. It measures each part at once and prints the
+cost of its figures as one line of JSON; less is better. The current directory contains the measured ``asgi_auth``, of
+any revision, beside a copy of this package. So this code and its imports use only documented names of the library.
 """
 
 import argparse
@@ -37,7 +36,7 @@ from benchmarks.timing import Variant, in_turn, percentile
 
 
 class Effort(NamedTuple):
-    """How much of everything is measured at a time."""
+    """The amount of work in one measurement."""
 
     rounds: int
     sign_ins: int
@@ -55,8 +54,8 @@ class Part(NamedTuple):
 
     opened: Callable[[], AbstractAsyncContextManager[Measure]]
     repeats: int
-    """How often it is measured in each order. Many short times are better than few long ones: the load changes less
-    between those that are compared."""
+    """How often the part is measured in each order. Many short measurements are better than few long ones: the load
+    changes less between the compared ones."""
 
 
 @asynccontextmanager
@@ -80,7 +79,7 @@ async def postgresql() -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def no_credential() -> AsyncIterator[Measure]:
-    """What both middlewares add to a request that shows nothing; the store is never asked."""
+    """The cost of both middlewares for a request without a credential; the store is never asked."""
     async with sqlite() as database:
         app = wrapped(make_auth(SQLiteStore(database.address)))
 
@@ -92,7 +91,7 @@ async def no_credential() -> AsyncIterator[Measure]:
 
 @asynccontextmanager
 async def middleware_on_sqlite() -> AsyncIterator[Measure]:
-    """What both middlewares add to a request with a credential."""
+    """The cost of both middlewares for a request with a credential, on SQLite."""
     async with sqlite() as database:
         inline = SQLiteStore(database.address, inline_reads=True)
         stores = {"SQLite": SQLiteStore(database.address), "inline_reads": inline}
@@ -102,7 +101,7 @@ async def middleware_on_sqlite() -> AsyncIterator[Measure]:
 
 @asynccontextmanager
 async def middleware_on_postgresql() -> AsyncIterator[Measure]:
-    """The same."""
+    """The cost of both middlewares for a request with a credential, on PostgreSQL."""
     async with postgresql() as database:
         cached = PostgresStore(database.address, session_cache=timedelta(seconds=10))
         stores = {"PostgreSQL": PostgresStore(database.address), "cached": cached}
@@ -119,7 +118,7 @@ async def _middleware(title: str, database: Database, stores: Mapping[str, Store
         by_own_model = await _requests(stack, own)
 
         async def measure(effort: Effort) -> Figures:
-            # Apart: what takes long leaves the caches cold for the next.
+            # Separate runs: a slow variant leaves the caches cold for the next one.
             return await _added(usual, effort.rounds) | await _added(by_own_model, effort.rounds // 10)
 
         yield measure
@@ -146,7 +145,7 @@ async def _added(variants: Mapping[str, Variant], rounds: int) -> Figures:
 
 @asynccontextmanager
 async def sign_ins() -> AsyncIterator[Measure]:
-    """Time for each sign-in of several clients: with the default hash, and with one so cheap that the rest counts."""
+    """Time for each sign-in of several clients: with the default hash, and with a cheap one to show the other costs."""
 
     async def measure(effort: Effort) -> Figures:
         return {
@@ -162,7 +161,7 @@ async def sign_ins() -> AsyncIterator[Measure]:
 
 @asynccontextmanager
 async def storms() -> AsyncIterator[Measure]:
-    """How long others wait."""
+    """The time that other requests wait during a storm."""
     async with storm.served() as port:
 
         async def measure(effort: Effort) -> Figures:
@@ -179,14 +178,14 @@ async def storms() -> AsyncIterator[Measure]:
 
 @asynccontextmanager
 async def loopback_on_sqlite() -> AsyncIterator[Measure]:
-    """Time for each request of several connections."""
+    """Time for each request of several connections, on SQLite."""
     async with sqlite() as database, _loads(database, "SQLite", "inline_reads") as measure:
         yield measure
 
 
 @asynccontextmanager
 async def loopback_on_postgresql() -> AsyncIterator[Measure]:
-    """The same."""
+    """Time for each request of several connections, on PostgreSQL."""
     async with postgresql() as database, _loads(database, "PostgreSQL", "cached") as measure:
         yield measure
 
@@ -207,7 +206,7 @@ async def _loads(database: Database, title: str, option: str) -> AsyncIterator[M
 
 
 async def _time_each(count: int, port: int, credential: tuple[str, str]) -> float:
-    """Microseconds for each of *count* requests: the time for all, shared by all."""
+    """Microseconds for each of *count* requests: the total time divided by *count*."""
     connections = [await connect(port) for _ in range(loopback.CONNECTIONS)]
     head, left = "{}: {}\r\n".format(*credential), iter(range(count))
 
@@ -238,9 +237,9 @@ WITH_POSTGRES: dict[str, Part] = {
 
 
 async def main(effort: Effort) -> None:
-    """Measure what is asked for; a part is kept open until another is asked for.
+    """Measure the requested parts; a part stays open until another one is requested.
 
-    Waiting for the next line blocks the loop, so that a process does nothing while it is another one's turn.
+    Waiting for the next line blocks the loop, so that the process does nothing during the turn of another process.
     """
     for name, lines in groupby(sys.stdin):
         async with (ANYWHERE | WITH_POSTGRES)[name.strip()].opened() as measure:
@@ -254,5 +253,5 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if not Path(asgi_auth.__file__).is_relative_to(Path.cwd()):
         raise SystemExit(f"{asgi_auth.__file__} was imported, not what is in {Path.cwd()}")
-    logging.disable(logging.WARNING)  # that the hash is cheap is known
+    logging.disable(logging.WARNING)  # hides the warning about the cheap hash
     asyncio.run(main(QUICK if given.quick else FULL))

@@ -1,4 +1,4 @@
-"""What both middlewares add to a request."""
+"""The cost of both middlewares for a request."""
 
 import hashlib
 import tempfile
@@ -42,7 +42,7 @@ BROWSER_HEADERS = [
     (b"connection", b"keep-alive"),
     (b"sec-fetch-site", b"same-origin"),
 ]
-# What any library has to ask: the session, its account and its user, by one indexed look-up.
+# The query that any library needs: the session, its account and its user, by one indexed look-up.
 LOOK_UP = """
 SELECT s.id, s.user_id, s.stamp, s.created_at, s.last_seen_at, s.idle_expires_at, s.expires_at, s.label, s.factors,
     s.remembered, u.id, u.email, u.username, u.data, u.created_at, a.confirmed_at
@@ -51,10 +51,10 @@ JOIN asgi_auth_accounts a ON a.subject_name = s.subject_name AND a.user_id = s.u
 JOIN asgi_auth_users u ON u.subject_name = a.subject_name AND u.id = a.user_id
 WHERE s.subject_name = ? AND s.secret_hash = ? AND s.revoked_at IS NULL AND a.stamp = s.stamp"""
 NUMBERED = LOOK_UP.replace("?", "$1", 1).replace("?", "$2", 1)
-# How many times the bare look-up both middlewares may cost.
+# The cost of both middlewares divided by that of the bare look-up: at most this.
 BUDGETS = {"": 1.5, ", inline_reads": 0.45, ", PostgreSQL": 1.3}
 PASSES = 10
-"""How often the part on PostgreSQL begins anew."""
+"""How often the part on PostgreSQL starts with new connections."""
 
 
 async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,17 +69,17 @@ async def receive() -> Any:
 
 
 async def send(message: Any) -> None:
-    """Takes the answer."""
+    """Accept the answer and ignore it."""
 
 
 def make_auth(store: Store[Any], **options: Any) -> Authentication[Any]:
-    """An ``Authentication`` as an application has it, but for the cheap hash where hashing is not the subject."""
+    """An ``Authentication`` as in an application; parts that do not measure hashing pass a cheap hash."""
     address, strategies = "http://localhost:8000", [Password()]
     return Authentication(store=store, secret=SECRET, base_url=address, strategies=strategies, **options)
 
 
 async def sign_in(auth: Authentication[Any]) -> AccessToken:
-    """A new session of the user, whom the first call on a database creates."""
+    """A new session of the user; the first call on a database creates the user."""
     with suppress(IdentityTakenError):
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
     token: AccessToken
@@ -88,7 +88,7 @@ async def sign_in(auth: Authentication[Any]) -> AccessToken:
 
 
 def credentials(auth: Authentication[Any], token: AccessToken) -> dict[str, tuple[str, str]]:
-    """The header that shows this sign-in: with the cookie, and with the bearer token."""
+    """The header with the cookie of this sign-in, and the header with its bearer token."""
     response = Response()
     AuthPlug(auth).store_in_session(response, token)
     cookie = response.headers["set-cookie"].partition(";")[0]
@@ -101,7 +101,7 @@ def wrapped(auth: Authentication[Any]) -> ASGIApp:
 
 
 def call(app: ASGIApp, *headers: tuple[str, str]) -> Callable[[], Awaitable[Scope]]:
-    """One request of a browser's size; it returns the scope that the application has filled in."""
+    """One request with the headers of a browser; it returns the scope that the application has filled in."""
     sent = [*BROWSER_HEADERS, *((name.encode(), value.encode()) for name, value in headers)]
 
     async def once() -> Scope:
@@ -113,7 +113,7 @@ def call(app: ASGIApp, *headers: tuple[str, str]) -> Callable[[], Awaitable[Scop
 
 
 async def measure(*, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Microseconds of each variant, whole calls: on SQLite, and on PostgreSQL if there is one."""
+    """Microseconds of a whole call of each variant: on SQLite, and on PostgreSQL if there is a server."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.db"
         stores = {"": SQLiteStore(path), ", inline_reads": SQLiteStore(path, inline_reads=True)}
@@ -127,7 +127,7 @@ async def measure(*, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
 
 
 async def _measure_postgres(address: str, rounds: int) -> dict[str, float]:
-    """Each connection has a process of the server to itself, and one may be luckier than the other: all are new."""
+    """Measure with new connections: each connection has its own server process, and some processes are faster."""
     connection = await asyncpg.connect(address)
     try:
         only = {", PostgreSQL": PostgresStore(address)}
@@ -153,7 +153,7 @@ async def _measure(stores: Mapping[str, Store[User]], ask: Callable[[bytes], Any
 
 
 def report(sqlite: Mapping[str, float], postgresql: Mapping[str, float]) -> None:
-    """Print what the middlewares add, and the ratios."""
+    """Print the cost of the middlewares and the ratios."""
     print("\nmiddleware: what both add to a request (µs, median)\n")
     added = sqlite["no credential"] - sqlite["bare application"]
     print(f"  {'no credential':<26}{added:8.1f}    {verdict(added <= 5)}: at most 5")

@@ -1,4 +1,4 @@
-"""How long a refusal takes where many sign in at once: ``python -m benchmarks.overload``."""
+"""The time of a refusal when many clients sign in at once: ``python -m benchmarks.overload``."""
 
 import asyncio
 import json
@@ -12,19 +12,19 @@ from benchmarks.timing import percentile, verdict
 
 AT_ONCE = 200
 BUDGET = 20
-"""Milliseconds in which the server refuses."""
+"""Milliseconds within which the server must refuse."""
 SOURCES = {"from one address": "127.0.0.1", "each from its own": "127.1.{}.{}"}
 
 
 class Burst(NamedTuple):
-    """What became of one burst."""
+    """The results of one burst."""
 
     server: list[tuple[int, float]]
-    """Status and milliseconds of each answer, as the server has it."""
+    """Status and milliseconds of each answer, measured by the server."""
     client: list[tuple[int, float]]
-    """The same as the clients have it, from the last byte sent of all."""
+    """Status and milliseconds, measured by the clients from the last byte that any of them sent."""
     processor: float
-    """Milliseconds of the event loop's thread."""
+    """Milliseconds of CPU time of the event loop's thread."""
 
 
 async def measure(*, rounds: int) -> dict[str, list[Burst]]:
@@ -38,7 +38,7 @@ async def measure(*, rounds: int) -> dict[str, list[Burst]]:
 
 
 async def burst(port: int, source: str) -> Burst:
-    """One burst, sent by a process of its own, which gives way to the server."""
+    """One burst, sent by another process with a lower priority than the server."""
     await notes(port)
     command = [sys.executable, "-m", "benchmarks.overload", str(port), source]
     sender = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
@@ -48,8 +48,8 @@ async def burst(port: int, source: str) -> Burst:
 
 
 async def notes(port: int) -> dict[str, Any]:
-    """What the server has noted since it was asked last."""
-    connection = await storm.connect(port)  # the server drops one that is idle for as long as a burst takes
+    """The notes of the server since the last call."""
+    connection = await storm.connect(port)  # a new one: the server closes a connection that is idle during a burst
     connection.send("GET", "/notes")
     _, body = await connection.answer()
     connection.close()
@@ -58,7 +58,7 @@ async def notes(port: int) -> dict[str, Any]:
 
 
 async def send(port: int, source: str) -> list[tuple[int, float]]:
-    """In the other process: connect, send everything at once, and read the answers as they come."""
+    """In the other process: connect, send everything at once, and read the answers as they arrive."""
     os.nice(10)
     addresses = (source.format(number // 250, number % 250 + 1) for number in range(AT_ONCE))
     connections = [await storm.connect(port, address) for address in addresses]
@@ -88,7 +88,7 @@ def report(bursts: dict[str, list[Burst]]) -> None:
 
 
 def figures(bursts: list[list[tuple[int, float]]]) -> tuple[float, float]:
-    """Of the refusals, the 50th and the 99th percentile."""
+    """The 50th and the 99th percentile of the refusals."""
     times = [[ms for status, ms in answers if status == 503] for answers in bursts]
     p50, p99 = (median(percentile(each, share) for each in times) for share in (0.5, 0.99))
     return p50, p99

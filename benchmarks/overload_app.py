@@ -14,9 +14,9 @@ Note = tuple[int, float]
 
 
 class Timed:
-    """Notes when each answer under ``/auth`` begins; ``/notes`` gives what was noted since it was asked last.
+    """Notes when each answer under ``/auth`` begins; ``/notes`` returns the notes since the last request for them.
 
-    The clocks are those of the event loop's thread and of the wall: clients in other processes are in the second alone.
+    One clock is the CPU time of the event loop's thread. The other is the wall clock, which includes other processes.
     """
 
     def __init__(self, app: ASGIApp) -> None:

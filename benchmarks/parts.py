@@ -1,4 +1,4 @@
-"""What each microsecond of a request buys: ``tox -e bench -- --parts``."""
+"""The cost of each part of a request: ``tox -e bench -- --parts``."""
 
 import sqlite3
 import tempfile
@@ -26,7 +26,7 @@ from benchmarks.timing import Variant, in_turn
 
 CREDENTIALS = ("cookie", "bearer")
 Times = Mapping[str, float]
-# How a row of the table is made of the times of the variants; {} is the credential.
+# A row of the table is the difference of two variants; {} is the credential.
 ROWS = {
     "the route itself, in Starlette": ("route", None),
     "both middlewares, no credential": ("no credential", "route"),
@@ -43,7 +43,7 @@ async def me(request: Request) -> Response:
 
 
 async def nothing(_: bytes) -> None:
-    """The statement of who has the answer already."""
+    """The statement of the cache: there is none."""
 
 
 async def _measure(store: Store[User], ask: Callable[[bytes], Any], rounds: int) -> Times:
@@ -69,7 +69,7 @@ async def _measure(store: Store[User], ask: Callable[[bytes], Any], rounds: int)
 
 
 async def measure(*, rounds: int) -> dict[str, Times]:
-    """Microseconds of each variant, by the store."""
+    """Microseconds of each variant, by store."""
     times: dict[str, Times] = {}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "parts.db"

@@ -15,7 +15,7 @@ import asyncpg
 
 @asynccontextmanager
 async def postgres() -> AsyncIterator[str | None]:
-    """The address of an empty schema; None where there is no server to be had."""
+    """The address of an empty schema, or None if there is no server."""
     if dsn := os.environ.get("ASGI_AUTH_TEST_POSTGRES"):
         async with _schema(dsn) as address:
             yield address

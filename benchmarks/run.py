@@ -1,4 +1,4 @@
-"""Measure what the design promises, in one run, and print it: ``tox -e bench``."""
+"""Measure the promises of the design in one run and print the results: ``tox -e bench``."""
 
 import argparse
 import asyncio
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a file, whatever the current directory
+sys.path.insert(0, str(Path(__file__).parent.parent))  # to run this file from any directory
 
 from benchmarks import against, drawing, middleware, overload, parts, sign_in, stalls, storm
 
 
 async def main(*, quick: bool, peers: bool) -> None:
-    """Everything, one after the other: side by side they would disturb each other."""
+    """Measure one part after the other: at the same time they would disturb each other."""
     names = ("asgi-auth", "starlette", "aiosqlite", "PyJWT", "bcrypt", "uvicorn")
     print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores")
     print(", ".join(f"{name} {version(name)}" for name in names))
@@ -31,7 +31,7 @@ async def main(*, quick: bool, peers: bool) -> None:
 
 
 async def beside_peers(*, quick: bool) -> None:
-    """The others, which are installed for this alone."""
+    """Measure the peers, which are installed only for this."""
     from benchmarks.peers import compare, report
 
     results = await compare.measure(
@@ -46,7 +46,7 @@ async def beside_peers(*, quick: bool) -> None:
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    """What the command line asks for; it ends the process with status 2 where that cannot be done."""
+    """Parse the command line; exit with status 2 if it is invalid."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, to see that it works")
     one = parser.add_mutually_exclusive_group()

@@ -1,4 +1,4 @@
-"""Sign-ins a second, beside what the cores could do at best."""
+"""Sign-ins a second, beside the maximum of the cores."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ def cores() -> int:
 
 
 def hashes_per_second(count: int) -> float:
-    """Bare bcrypt in as many threads as there are cores."""
+    """Hashes a second of bare bcrypt in one thread for each core."""
     salt = bcrypt.gensalt(COST)
     with ThreadPoolExecutor(cores()) as pool:
         began = time.perf_counter()
@@ -34,7 +34,7 @@ def hashes_per_second(count: int) -> float:
 
 
 async def sign_ins_per_second(count: int, *, cost: int = COST) -> float:
-    """The strategy alone, with its store, 16 clients at a time, with bcrypt of this *cost*."""
+    """Sign-ins a second of the strategy with its store: 16 clients at a time, bcrypt with this *cost*."""
     with tempfile.TemporaryDirectory() as directory:
         auth = make_auth(SQLiteStore(Path(directory) / "bench.db"), hasher=Bcrypt(cost=cost))
         async with auth.running():
@@ -52,7 +52,7 @@ async def sign_ins_per_second(count: int, *, cost: int = COST) -> float:
 
 
 async def measure(*, count: int) -> tuple[float, float]:
-    """Hashes and sign-ins a second, in turn, the better of two each."""
+    """Hashes and sign-ins a second, measured in turn twice; the better result of each."""
     hashes = [await asyncio.to_thread(hashes_per_second, count)]
     sign_ins = [await sign_ins_per_second(count)]
     hashes.append(await asyncio.to_thread(hashes_per_second, count))

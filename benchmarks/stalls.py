@@ -1,4 +1,4 @@
-"""How long the event loop stands still while a hostile request is read."""
+"""How long a hostile request blocks the event loop."""
 
 import asyncio
 import tempfile
@@ -19,7 +19,7 @@ BUDGET = 2.0
 
 
 async def measure(*, rounds: int) -> dict[str, float]:
-    """The longest standstill of the loop in milliseconds for each request, the shortest of *rounds* times."""
+    """The longest block of the loop in milliseconds for each request; the shortest of *rounds* runs."""
     with tempfile.TemporaryDirectory() as directory:
         auth = Authentication(
             store=SQLiteStore(Path(directory) / "stalls.db"),
@@ -38,9 +38,9 @@ async def measure(*, rounds: int) -> dict[str, float]:
 
 
 async def _standstill(met: Awaitable[object]) -> float:
-    """The longest time between two turns of the loop: what else there is to do has to wait so long.
+    """The longest time between two turns of the loop. Other work of the loop waits for this time.
 
-    In time of the processor, so that a busy machine does not count.
+    It is CPU time, so that other programs do not change it.
     """
     loop, longest, last, over = asyncio.get_running_loop(), 0.0, time.thread_time(), False
 
@@ -59,7 +59,7 @@ async def _standstill(met: Awaitable[object]) -> float:
 
 
 def report(holds: dict[str, float]) -> None:
-    """Print the longest, and whether all are within the budget."""
+    """Print the longest times, and if all are within the budget."""
     print(f"\nstalls: how long {len(holds)} hostile requests hold the event loop (ms)\n")
     longest = sorted(holds.items(), key=lambda item: -item[1])[:10]
     for name, milliseconds in longest:

@@ -1,4 +1,4 @@
-"""How long others wait while 16 clients sign in, or register with weak passwords."""
+"""How long other requests wait while 16 clients sign in, or register with weak passwords."""
 
 import asyncio
 import json
@@ -19,18 +19,18 @@ from benchmarks.timing import percentile, verdict
 CLIENTS = 16
 Body = dict[str, str] | bytes  # JSON, or a form
 IDENTITY = {"email": "storm@mail.example.org", "password": PASSWORD, "password_confirmation": PASSWORD}
-WEAK_PASSWORD = "p4$$w0rd" * 6 + "x"  # among the dearest to find weak: long, repeated, full of look-alikes
+WEAK_PASSWORD = "p4$$w0rd" * 6 + "x"  # expensive to rate: long, repeated, full of look-alikes
 WEAK = {"email": "weak@mail.example.org", "password": WEAK_PASSWORD, "password_confirmation": WEAK_PASSWORD}
 
 
 class Storm(NamedTuple):
-    """What the clients post."""
+    """The requests of the clients."""
 
     path: str
     body: Body
     answer: int
     budget: int
-    """What the 99th percentile of ``/ping`` stays under meanwhile, in milliseconds."""
+    """Milliseconds under which the 99th percentile of ``/ping`` must stay during the storm."""
 
 
 STORMS = {
@@ -38,17 +38,17 @@ STORMS = {
     "while registering weakly": Storm("/auth/password/register", WEAK, answer=422, budget=50),
 }
 Waits = dict[str, tuple[list[float], Counter[int]]]
-"""Milliseconds of each ``/ping``, alone and by the name of the storm, and how often each status was answered."""
+"""Milliseconds of each ``/ping``, alone and by name of the storm, and the number of answers with each status."""
 
 
 class Connection:
-    """HTTP/1.1 on one kept-alive connection: as light as it gets, for the clients share the machine's cores."""
+    """HTTP/1.1 on one kept-alive connection. It is simple and fast, as the clients share the machine's cores."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     async def ask(self, method: str, path: str, body: Body | None = None, *, head: str = "") -> int:
-        """Send a request, with *head* for more lines of headers, and read the whole answer; its status."""
+        """Send a request, with more header lines in *head*, read the whole answer, and return its status."""
         self.send(method, path, body, head=head)
         status, _ = await self.answer()
         return status
@@ -68,13 +68,13 @@ class Connection:
         return int(answer.split(b" ", 2)[1]), body
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
 
 
 @asynccontextmanager
 async def served(app: str = "benchmarks.storm_app:app") -> AsyncIterator[int]:
-    """*app* under uvicorn with one worker on a free port of the loopback, and a registered user; its port."""
+    """Run *app* under uvicorn with one worker on a free loopback port and register a user; yield the port."""
     with tempfile.TemporaryDirectory() as directory, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -94,7 +94,7 @@ async def served(app: str = "benchmarks.storm_app:app") -> AsyncIterator[int]:
 
 
 async def _first(port: int) -> Connection:
-    """A connection as soon as the server takes one."""
+    """A connection, as soon as the server accepts one."""
     async with asyncio.timeout(60):
         while True:
             try:
@@ -104,12 +104,12 @@ async def _first(port: int) -> Connection:
 
 
 async def connect(port: int, source: str = "127.0.0.1") -> Connection:
-    """A connection to the server from an address of the loopback."""
+    """A connection to the server from this loopback address."""
     return Connection(*await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0)))
 
 
 async def ping(port: int, seconds: float) -> list[float]:
-    """Milliseconds of each ``/ping``, a hundred a second at most."""
+    """Milliseconds of each ``/ping``; at most 100 requests a second."""
     connection, waits = await connect(port), list[float]()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -122,7 +122,7 @@ async def ping(port: int, seconds: float) -> list[float]:
 
 
 async def during(port: int, path: str, body: Body, seconds: float) -> tuple[list[float], Counter[int]]:
-    """``/ping`` while the clients post *body* to *path* without a pause; the waits, and the statuses of the posts."""
+    """Call ``/ping`` while the clients post *body* to *path* without a pause; return the waits and the statuses."""
     statuses = Counter[int]()
 
     async def client() -> None:

@@ -15,7 +15,7 @@ from benchmarks.middleware import make_auth
 
 
 async def ping(request: Request) -> Response:
-    """What the others ask for."""
+    """Answer the requests whose time is measured."""
     return PlainTextResponse("pong")
 
 

@@ -1,4 +1,4 @@
-"""Times variants in turn, so that whatever else the machine does hits all of them alike."""
+"""Times variants in turn, so that other programs on the machine slow all of them alike."""
 
 import random
 import time
@@ -11,12 +11,12 @@ Variant = Callable[[], Awaitable[object]]
 async def in_turn(
     variants: Mapping[str, Variant], *, rounds: int, shuffled: bool = False, before: int = 0
 ) -> dict[str, float]:
-    """Microseconds of one call of each variant: the median over *rounds*, each of which calls every variant once.
+    """Microseconds of one call of each variant: the median over *rounds*; a round calls every variant once.
 
-    Not many calls of one variant in a row: a thread that has only just answered takes the next query before it falls
-    asleep, which flatters whatever does nothing in between, and no server is asked in such lockstep. *shuffled*
-    has a new order for each round: what runs right after its like would find the processor's caches warm. With
-    *before* that is what is wanted: so many calls of the same are made right before, and not timed.
+    Many calls of one variant in a row would be misleading: a thread that has just answered accepts the next query
+    before it sleeps, which favours a variant that does nothing in between. *shuffled* gives each round a new order:
+    a variant that runs after a similar one finds the processor's caches warm. *before* is for warm caches: so many
+    untimed calls of the same variant come first.
     """
     order, chance = list(variants.items()), random.Random(0)  # noqa: S311  # the same orders in every run
     times: dict[str, list[float]] = {name: [] for name in variants}
@@ -34,11 +34,11 @@ async def in_turn(
 
 
 def verdict(met: bool) -> str:
-    """What is said beside a budget."""
+    """The word beside a budget."""
     return "met" if met else "MISSED"
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value that *share* (0 to 1) of *values* are not over."""
+    """The value that *share* (0 to 1) of *values* do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# uvicorn 0.54.0, hypercorn 0.18.0, granian 2.8.9, gunicorn 27.0.1, daphne 4.2.3, with Starlette 1.10.0: what the option for
-# the root path does to the path that an application sees.
+# uvicorn 0.54.0, hypercorn 0.18.0, granian 2.8.9, gunicorn 27.0.1, daphne 4.2.3, with Starlette 1.10.0: the effect of
+# the option for the root path on the path that an application sees.
 #
-# Expected: as ASGI has it, `path` includes `root_path`, whichever server it is.
-# Seen: only uvicorn puts the prefix in front of `path`, also where the path has it already; the others hand on the path as
-# it came. Starlette finds the routes of the application in both cases, but those within a Mount only if `path` has the
-# prefix. The last column is what a proxy that keeps the prefix gets.
-# What it means: with uvicorn let the proxy strip the prefix, with the others let it keep the prefix.
+# Expected: `path` includes `root_path` with every server, as ASGI requires.
+# Seen: only uvicorn adds the prefix to `path`, even if the path already has it. The other servers pass the path on
+# unchanged. Starlette finds the routes of the application in both cases, but the routes of a Mount only if `path` has
+# the prefix. The last column shows the answer to a proxy that keeps the prefix.
+# What it means: the proxy must strip the prefix for uvicorn, and keep it for the other servers.
 set -euo pipefail
 
 folder=$(mktemp -d)

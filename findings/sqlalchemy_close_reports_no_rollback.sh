@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# SQLAlchemy 2.1.9 (and 2.0.46): which events of a Session report that its changes are gone.
+# SQLAlchemy 2.1.9 (and 2.0.46): the events of a Session that report a rollback of its changes.
 #
-# Expected: a session that is closed, or reset, with an open transaction rolls it back, so that a listener of
-# `after_rollback`, the documented place to undo or repeat what hangs on the transaction, hears of it.
-# Seen: the changes are gone, but close() and reset() fire `after_transaction_end` alone; only rollback() fires
-# `after_rollback`. The end of an `async with AsyncSession(…)` block is a close(). `after_commit` on the other hand is
-# fired for each savepoint that is released, not only for the transaction.
-# What it means: count again, or warn, in `after_transaction_end`, and tell a commit by the `after_commit` just before it.
+# Expected: close() and reset() roll an open transaction back and fire `after_rollback`, the documented event for work
+# that depends on the transaction.
+# Seen: the changes are rolled back, but close() and reset() fire only `after_transaction_end`; rollback() alone fires
+# `after_rollback`. An `async with AsyncSession(…)` block ends with a close(). `after_commit` is also fired for each
+# released savepoint, not only for the transaction.
+# What it means: handle the rollback in `after_transaction_end`. At a commit, `after_commit` comes directly before it.
 set -euo pipefail
 
 folder=$(mktemp -d)

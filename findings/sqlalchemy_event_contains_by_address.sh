@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# SQLAlchemy 2.1.9 (and 2.0.46): event.contains says yes for an engine that has no listener.
+# SQLAlchemy 2.1.9 (and 2.0.46): event.contains returns True for an engine that has no listener.
 #
-# Expected: `event.contains(engine, "handle_error", listener)` tells whether this engine has the listener, so that
+# Expected: `event.contains(engine, "handle_error", listener)` returns True if this engine has the listener, so that
 # `if not event.contains(…): event.listen(…)` registers it once for each engine.
-# Seen: the registry goes by id(engine), and an entry lives as long as the collection of listeners, which for
-# `handle_error` belongs to the dialect. Where a dialect outlives its engine, a new engine at the same address, with
-# another dialect, counts as one that has the listener, and never gets it.
-# What it means: keep a WeakSet of engines that were served, in place of asking.
+# Seen: the key of the registry is id(engine). An entry lives as long as the collection of listeners, which belongs to
+# the dialect for `handle_error`. If a dialect outlives its engine, event.contains returns True for a new engine at the
+# same memory address with another dialect, although that engine has no listener.
+# What it means: keep a WeakSet of the engines with the listener instead of calling event.contains.
 set -euo pipefail
 
 folder=$(mktemp -d)
@@ -40,7 +40,7 @@ def seen_at_the_same_address():
             has = listener in list(new.dialect.dispatch.handle_error)
             return f"contains: {event.contains(new, 'handle_error', listener)}, the listener is there: {has}"
         held.append(new)
-    return None  # the address was given to something else
+    return None  # another object got the address
 
 
 print(next(filter(None, (seen_at_the_same_address() for _ in range(20))), "no address came again"))

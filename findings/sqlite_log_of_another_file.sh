@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# SQLite 3.54.1 (by apsw 3.54.1.0): what a write-ahead log does to a file that it does not belong to, and what a file that
-# was read-only for a while leaves behind.
+# SQLite 3.54.1 (by apsw 3.54.1.0): a write-ahead log beside a file that it does not belong to, and the files that
+# remain after a database was read-only for a while.
 #
-# Expected: a backup that is moved to the place of a database is what is read there afterwards; a write to a read-only
-# database fails where the transaction begins; a database that is made writable again can be written.
-# Seen: the log of the earlier database lies beside the backup, its last connection does not remove it, and the next
-# connection takes it for a part of the backup, without an error: `integrity_check` says ok. BEGIN IMMEDIATE succeeds on a
-# connection that cannot write, and the first change fails. A reader of a read-only file makes a log with the mode of the
-# file and leaves it, so that every write fails with "readonly" after a chmod of the database alone.
-# What it means: remove -wal and -shm before a backup takes their place; notice a replaced file by its inode; give the log
-# the mode of the file.
+# Expected: after a backup is moved to the path of a database, a connection reads the backup. A write to a read-only
+# database fails at the begin of the transaction. A database that is made writable again can be written.
+# Seen: the log of the earlier database stays beside the backup: its last connection does not remove it. The next
+# connection reads the log as a part of the backup, without an error; `integrity_check` returns ok. BEGIN IMMEDIATE
+# succeeds on a read-only database, and the first change fails. A reader of a read-only file creates a log with the mode
+# of the file and does not remove it. After a chmod of the database alone, every write fails with "readonly".
+# What it means: remove -wal and -shm before a backup is moved to the path; detect a replaced file by its inode; give
+# the log the mode of the file.
 set -euo pipefail
 
 folder=$(mktemp -d)
@@ -26,7 +26,7 @@ import apsw
 print("SQLite", apsw.sqlite_lib_version())
 directory = os.path.join(sys.argv[1], "data")
 os.mkdir(directory)
-if os.geteuid() == 0:  # whom modes do not bind
+if os.geteuid() == 0:  # file modes do not restrict root
     os.chown(directory, 65534, 65534)
     os.setgroups([])
     os.setgid(65534)

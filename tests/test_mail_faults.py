@@ -1,4 +1,4 @@
-"""Mail that is refused, slow or impossible: no answer tells, nothing is lost. And mail that arrives, end to end."""
+"""A mail server that refuses, hangs or is down changes no answer and loses no token. Mail that arrives, end to end."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ PUBLIC = "https://app.example.org"
 
 
 class Listener(Hook):
-    """Keeps what failed."""
+    """Keeps the events of failed deliveries."""
 
     name = "listener"
 
@@ -38,69 +38,69 @@ class Listener(Hook):
         self.failed = asyncio.Event()
 
     async def within(self, event: Event, work: Work[Any]) -> None:
-        """Told of every act."""
+        """Keep the event of a failed delivery."""
         if isinstance(event, DeliveryFailed):
             self.failures.append(event)
             self.failed.set()
 
 
 class Postbox(Mailbox):
-    """A server whose mail can be waited for."""
+    """A server that sets an event when mail arrives."""
 
     def __init__(self) -> None:
         super().__init__()
         self.arrived = asyncio.Event()
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802
-        """Taken."""
+        """Accept the message."""
         self.arrived.set()
         return await super().handle_DATA(server, session, envelope)
 
 
 class Refusing(Mailbox):
-    """A server that knows nobody."""
+    """A server that rejects every recipient."""
 
-    async def handle_RCPT(self, *arguments: Any) -> str:  # noqa: N802  # the server calls it so
-        """No."""
+    async def handle_RCPT(self, *arguments: Any) -> str:  # noqa: N802  # the name that aiosmtpd calls
+        """Reject the recipient."""
         return f"550 no such mailbox: {EMAIL}"
 
 
 class Tarpit(Mailbox):
-    """A server that takes a message when it is told to."""
+    """A server that accepts a message only after the test releases it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked, self.released = asyncio.Event(), asyncio.Event()
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802
-        """Not yet."""
+        """Wait for the release."""
         self.asked.set()
         await self.released.wait()
         return await super().handle_DATA(server, session, envelope)
 
 
 class Switch:
-    """A sender that can be pointed at another server."""
+    """A sender whose server the test can replace."""
 
     sender: SMTPSender
 
     async def send(self, user: Any, token: str | None, opts: Any) -> None:
-        """By whichever server it is now."""
+        """Send by the current server."""
         await self.sender.send(user, token, opts)
 
     def point_at(self, port: int, *, timeout: timedelta = timedelta(seconds=10)) -> None:
-        """Another server."""
+        """Use the server on this port from now on."""
         options: dict[str, Any] = {"host": "127.0.0.1", "from_address": "no-reply@app.example.org", "tls": "none"}
         self.sender = SMTPSender(port=port, timeout=timeout, **options)
 
 
 def mailing_auth(directory: Path, switch: Switch, **options: Any) -> LocalAuthentication:
-    """One whose reset links go out by real mail."""
+    """An Authentication that sends reset links by SMTP."""
     return make_auth(directory, strategies=[Password(resettable=Resettable(sender=switch))], **options)
 
 
 def unused_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -118,13 +118,13 @@ def token_in(link: str) -> str:
 
 
 async def ask(client: httpx.AsyncClient, address: str, **headers: str) -> tuple[int, list[tuple[str, str]], bytes]:
-    """The whole answer to a request for a reset, but for the time of day."""
+    """The whole answer to a request for a reset, without the Date header."""
     answer = await client.post("/auth/password/reset_request", data={"email": address}, headers=headers)
     return answer.status_code, [item for item in answer.headers.multi_items() if item[0] != "date"], answer.content
 
 
 async def test_mail_arrives_once_with_the_right_link(tmp_path: Path) -> None:
-    """HT-1: one message, to exactly the stored address, whose link is ours whatever the request says of hosts."""
+    """HT-1: one message reaches exactly the stored address; host headers of the request do not change its link."""
     switch = Switch()
     auth = mailing_auth(tmp_path, switch, base_url=PUBLIC)
     poison = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
@@ -148,7 +148,7 @@ async def test_mail_arrives_once_with_the_right_link(tmp_path: Path) -> None:
 
 
 async def finish_reset(client: httpx.AsyncClient, switch: Switch, token: str) -> int:
-    """The status of a reset, whose notice arrives (AC-10)."""
+    """Reset the password and return the status; the notice of the change arrives (AC-10)."""
     postbox = Postbox()
     async with mail_server(postbox, starttls=False):
         switch.point_at(postbox.port)
@@ -160,8 +160,8 @@ async def finish_reset(client: httpx.AsyncClient, switch: Switch, token: str) ->
 
 
 @pytest.mark.parametrize("make_mailbox", [None, Refusing, Tarpit], ids=["off", "refusing", "hanging"])
-async def test_mail_that_fails_changes_no_answer(tmp_path: Path, make_mailbox: Callable[[], Mailbox] | None) -> None:
-    """FT-3, TK-12: a failing server alters no byte of any answer, becomes an event, and the older link still works."""
+async def test_failed_mail_changes_no_answer(tmp_path: Path, make_mailbox: Callable[[], Mailbox] | None) -> None:
+    """FT-3, TK-12: a failing server changes no byte of an answer and causes an event; the older link still works."""
     switch, listener = Switch(), Listener()
     auth = mailing_auth(tmp_path, switch, add_ons=[listener])
     async with auth.running(), serving(application(auth)) as url, httpx.AsyncClient(base_url=url) as client:
@@ -190,10 +190,10 @@ async def test_mail_that_fails_changes_no_answer(tmp_path: Path, make_mailbox: C
 
 
 class Later(Mailbox):
-    """A server that is too busy to take the message, and quotes it."""
+    """A server that rejects the message for now and quotes the recipient."""
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802
-        """Not now."""
+        """Reject the message with a temporary error."""
         return f"451 4.3.0 {envelope.rcpt_tos[0]}: try later"
 
 
@@ -206,12 +206,12 @@ FAULTS: dict[str, tuple[Callable[[], Mailbox] | None, dict[str, Any], dict[str, 
     "no STARTTLS": (Mailbox, {"starttls": False}, {}, "STARTTLS: not supported by the server"),
     "certificate": (Mailbox, {}, {"tls_context": None}, "STARTTLS: bad certificate: "),
 }
-"""By name: the server, its options, those of the sender, and what the log says."""
+"""By name: the server, its options, the options of the sender, and the text in the log."""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_log_and_event_say_why_mail_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str) -> None:
-    """TK-4: an operator can tell the faults apart; neither has the address, the token or the password of the server."""
+    """TK-4: log and event name the fault, and contain no address, no token and no password of the server."""
     make_mailbox, server, options, told = FAULTS[fault]
     switch, listener = Switch(), Listener()
     auth = mailing_auth(tmp_path, switch, add_ons=[listener], base_url=PUBLIC)
@@ -232,8 +232,8 @@ async def test_log_and_event_say_why_mail_failed(tmp_path: Path, caplog: pytest.
     assert "reset_token" not in ours
 
 
-async def test_slow_mail_tells_nobody_who_is_known(tmp_path: Path) -> None:
-    """EN-3: while the server holds the mail, both answers are there, and the next one on the same connection, too."""
+async def test_slow_mail_does_not_reveal_a_known_address(tmp_path: Path) -> None:
+    """EN-3: both answers arrive while the server holds the mail, and so does the next one on the same connection."""
     switch, tarpit = Switch(), Tarpit()
     auth = mailing_auth(tmp_path, switch)
     limits = httpx.Limits(max_connections=1)

@@ -1,4 +1,4 @@
-"""Mail under load: a burst of one source takes nothing from others, and the end of a process waits for what it took."""
+"""Mail under load: one source's burst drops no mail of others; a process that stops sends accepted mail first."""
 
 import asyncio
 import os
@@ -42,11 +42,11 @@ pytestmark = pytest.mark.anyio
 MAILS = int(os.environ.get("ASGI_AUTH_STORM", "240"))
 CLIENTS = 24
 MEMORY = 10 * 1024
-"""Kilobytes that the worker may use more at the end than after the first half."""
+"""Kilobytes by which the worker's memory may grow in the second half."""
 
 
 class Slow(MemorySender):
-    """A mail server that takes its time: until the test opens it."""
+    """A mail server that sends nothing until the test opens it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,8 +68,8 @@ def clients(auth: LocalAuthentication, *addresses: str) -> list[httpx.AsyncClien
     ]
 
 
-async def test_burst_makes_nobody_elses_mail_vanish(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """AU-2, DO-1: while a stranger's reset requests fill their share, a victim's notice and reset mail go out."""
+async def test_burst_of_one_source_drops_no_mail_of_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """AU-2, DO-1: a victim's notice and another user's reset mail are sent while a stranger's requests fill a share."""
     sender = Slow()
     auth = make_auth(tmp_path, sender=sender, trusted_proxies=["127.0.0.1"], outbox=Outbox(share=100))
     owned = [f"s{number}@mail.example.org" for number in range(150)]
@@ -101,8 +101,8 @@ async def test_burst_makes_nobody_elses_mail_vanish(tmp_path: Path, caplog: pyte
     assert "42 mails were dropped: too many wait already" in caplog.text
 
 
-async def test_caller_waits_no_longer_than_it_wants_to(tmp_path: Path) -> None:
-    """FT-3: whoever gives up on creating a user has created one, and its mail is sent all the same."""
+async def test_cancelled_creation_still_sends_its_mail(tmp_path: Path) -> None:
+    """FT-3: a caller that cancels while the mail is sent has created the user, and the mail is still sent."""
     sender = Slow()
     auth = make_auth(tmp_path, sender=sender, add_ons=[Confirmation(sender=sender)])
     creating = asyncio.ensure_future(auth.accounts.create({"email": EMAIL}))
@@ -117,7 +117,7 @@ async def test_caller_waits_no_longer_than_it_wants_to(tmp_path: Path) -> None:
 
 
 async def test_task_of_a_callback_may_outlive_its_request(tmp_path: Path) -> None:
-    """AU-2: what a callback starts and does not wait for sends its mail and tells its events, after all."""
+    """AU-2: a task that a callback starts and does not await still sends its mail and reports its events."""
     over, tasks, events = asyncio.Event(), list["asyncio.Task[None]"](), Events()
     auth = make_auth(tmp_path, add_ons=[events])
     await register(auth)
@@ -151,13 +151,13 @@ async def test_task_of_a_callback_may_outlive_its_request(tmp_path: Path) -> Non
 def storm(
     directory: Path, *, seconds: float, drain: float, kind: Kind = "uvicorn", options: Sequence[str] = ()
 ) -> AbstractAsyncContextManager[Running]:
-    """A worker whose sender takes so long for a mail, and which waits so long for mail when it is told to stop."""
+    """A worker whose sender takes *seconds* for a mail; on stop it waits up to *drain* seconds for unsent mail."""
     environment = {SLOW: str(seconds), DRAIN: str(drain)}
     return server_process(kind, "tests.stormed:app", *options, directory=directory, uds=False, **environment)
 
 
 def mailed(directory: Path) -> list[str]:
-    """Who has got mail."""
+    """The addresses that received mail."""
     box = directory / "mails"
     return box.read_text().split() if box.exists() else []
 
@@ -171,7 +171,7 @@ def resident(pid: int) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux shows the memory of a process so")
 async def test_storm_of_registrations_loses_no_mail(tmp_path: Path) -> None:
-    """AU-2, DO-4: 24 clients register as fast as they can, a mail takes 0.1 s: each is sent once, memory stays flat."""
+    """AU-2, DO-4: 24 clients register at full speed and a mail takes 0.1 s: each is sent once, memory stays flat."""
     memory = list[int]()
     proxied = ["--no-proxy-headers"]
     async with (
@@ -204,7 +204,7 @@ async def test_storm_of_registrations_loses_no_mail(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WITH_LIFESPAN)
 async def test_end_of_a_process_waits_for_accepted_mail(kind: Kind, tmp_path: Path) -> None:
-    """AU-2: mail that was accepted is sent although the server is told to stop; what takes too long is counted."""
+    """AU-2: a server that stops still sends accepted mail; it drops mail that takes too long and logs the count."""
     printed = list[str]()
     for name, seconds, drain, sent in [("waits", 1.0, 60, 20), ("hurries", 600.0, 0, 0)]:
         directory = tmp_path / name

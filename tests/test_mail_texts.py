@@ -1,4 +1,4 @@
-"""The words of messages whose text depends on more than the purpose."""
+"""The texts of messages that depend on more than the purpose."""
 
 from typing import Any
 
@@ -25,6 +25,6 @@ INVITATION = {"purpose": "invitation", "app_name": "Acme", "inviter": None, "sco
         ),
     ],
 )
-def test_invitation_says_who_invites_to_what(opts: dict[str, Any], lead: str) -> None:
-    """Whoever has an account is told to sign in; what others have chosen is one line of text, and no template."""
+def test_invitation_names_inviter_and_scope(opts: dict[str, Any], lead: str) -> None:
+    """A registered user is told to sign in; values of other people are one line of text and no template."""
     assert mail_texts({"address": "a@mail.example.org", **INVITATION, **opts}).lead == lead

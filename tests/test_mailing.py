@@ -32,7 +32,7 @@ LINK = Link(strategy="password", phase="reset", parameter="reset_token")
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication whose events are kept."""
+    """An Authentication with a hook that records its events."""
     auth = make_auth(tmp_path, app_name="Example", add_ons=[Events()])
     yield auth
     await auth.close()
@@ -67,10 +67,10 @@ async def is_live(auth: LocalAuthentication, issued: IssuedToken) -> bool:
         ("https://www.example.org/reset?lang=de", "https://www.example.org/reset?lang=de&reset_token="),
     ],
 )
-async def test_link_leads_to_our_page_or_the_applications(
+async def test_link_leads_to_our_page_or_to_the_applications(
     auth: LocalAuthentication, url: str | None, link: str
 ) -> None:
-    """An application's own page takes the place of the phase's, its own query kept."""
+    """The application's own page replaces the page of the phase and keeps its query."""
     await register(auth)
     issued, sender = await issue(auth), MemorySender()
     await auth.services.mailing.send(
@@ -82,15 +82,15 @@ async def test_link_leads_to_our_page_or_the_applications(
 # --- senders ---------------------------------------------------------------------------------------------------------
 
 
-def test_sender_must_be_one(tmp_path: Path) -> None:
-    """What is no sender is refused by the name of its parameter."""
+def test_value_that_is_no_sender_is_refused(tmp_path: Path) -> None:
+    """ConfigurationError names the parameter whose value is not a sender."""
     not_a_sender: Any = "smtp.example.org"
     with pytest.raises(ConfigurationError, match=r"^mailer"):
         make_auth(tmp_path).services.mailing.sender(not_a_sender, parameter="mailer")
 
 
 def test_sender_that_shows_messages_is_for_local_use(tmp_path: Path) -> None:
-    """Whoever reads the console could use the links: no such sender on a public instance."""
+    """A public instance refuses ConsoleSender: a reader of the console could use the links."""
     local, public = make_auth(tmp_path), make_auth(tmp_path, base_url="https://auth.example.org")
     assert local.services.local is True
     assert public.services.local is False
@@ -104,7 +104,7 @@ def test_sender_that_shows_messages_is_for_local_use(tmp_path: Path) -> None:
 
 
 async def test_delivery_hands_over_what_a_mail_needs(auth: LocalAuthentication) -> None:
-    """A sender gets user, token, purpose, address, application, link and end; a notice has no token and no link."""
+    """A sender gets user, token, purpose, address, application, link and expiry; a notice has no token and no link."""
     user, _ = await register(auth)
     issued, sender = await issue(auth), MemorySender()
     await auth.services.mailing.send(sender, user, purpose="reset", address=EMAIL, token=issued, link=LINK)
@@ -133,11 +133,11 @@ async def test_delivery_hands_over_what_a_mail_needs(auth: LocalAuthentication) 
         ),
     ]
     with pytest.raises(TypeError):
-        sender.messages[0][2]["url"] = ""  # type: ignore[index]  # that it cannot be done is the test
+        sender.messages[0][2]["url"] = ""  # type: ignore[index]  # the test is that this fails
 
 
 async def test_delivery_retires_older_tokens_once_it_is_done(auth: LocalAuthentication) -> None:
-    """TK-12: not before the sender has returned is the older token of the purpose gone."""
+    """TK-12: the older token of the purpose stays valid until the sender has returned."""
     user, _ = await register(auth)
     older, newer = await issue(auth), await issue(auth)
     during: list[bool] = []
@@ -151,10 +151,10 @@ async def test_delivery_retires_older_tokens_once_it_is_done(auth: LocalAuthenti
     assert [await is_live(auth, issued) for issued in (older, newer)] == [False, True]
 
 
-async def test_delivery_that_fails_is_an_event_and_retires_nothing(
+async def test_failed_delivery_is_an_event_and_retires_nothing(
     auth: LocalAuthentication, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """TK-12: the older link stays usable; line and event have the type of the failure, not its text."""
+    """TK-12: the older link stays valid; log and event contain the type of the failure, not its text."""
     user, _ = await register(auth)
     older, newer = await issue(auth), await issue(auth)
     seen(auth).clear()
@@ -180,7 +180,7 @@ async def test_delivery_that_fails_is_an_event_and_retires_nothing(
 
 
 async def _failing_delivery(directory: Path, error: Exception, base_url: str) -> str:
-    """Deliver by a sender that raises *error*; the reason of the event."""
+    """Deliver by a sender that raises *error*; return the reason in the event."""
     listener = Events()
     auth = make_auth(directory, base_url=base_url, add_ons=[listener])
 
@@ -196,7 +196,7 @@ async def _failing_delivery(directory: Path, error: Exception, base_url: str) ->
 
 @pytest.mark.parametrize("base_url", ["https://app.example.org", BASE_URL], ids=["public", "local"])
 async def test_sender_says_why_it_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture, base_url: str) -> None:
-    """TK-4: the text of a SenderError holds no secret by promise, so log and event have it."""
+    """TK-4: log and event contain the text of a SenderError: a sender promises that it holds no secret."""
     assert await _failing_delivery(tmp_path, SenderError("quota of today is used up"), base_url) == (
         "quota of today is used up"
     )
@@ -209,7 +209,7 @@ async def test_sender_says_why_it_failed(tmp_path: Path, caplog: pytest.LogCaptu
 async def test_defect_of_a_sender_shows_its_traceback_locally(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, base_url: str
 ) -> None:
-    """TK-4: a developer sees where it happened; a public instance logs the type alone, the text may hold a token."""
+    """TK-4: a local instance logs the traceback, a public one only the type: the text may contain a token."""
     assert await _failing_delivery(tmp_path, KeyError("hush"), base_url) == "KeyError"
     record = next(record for record in caplog.records if record.message.startswith("a notice message"))
     assert record.message == "a notice message could not be sent: KeyError"
@@ -217,7 +217,7 @@ async def test_defect_of_a_sender_shows_its_traceback_locally(
 
 
 async def test_delivery_has_a_time_limit(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sender that hangs has failed after a while."""
+    """A sender that hangs fails after SENDER_TIMEOUT."""
     assert timedelta(seconds=60) == module.SENDER_TIMEOUT
     monkeypatch.setattr(module, "SENDER_TIMEOUT", timedelta(0))
     await register(auth)
@@ -233,7 +233,7 @@ async def test_delivery_has_a_time_limit(auth: LocalAuthentication, monkeypatch:
 
 
 async def test_delivery_may_be_cancelled(auth: LocalAuthentication) -> None:
-    """A cancellation is no failure of the sender."""
+    """A cancellation is not reported as a failed delivery."""
     started = asyncio.Event()
 
     async def send(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
@@ -249,8 +249,8 @@ async def test_delivery_may_be_cancelled(auth: LocalAuthentication) -> None:
     assert seen(auth) == []
 
 
-async def test_eight_deliveries_that_fail_at_once_come_to_an_end(auth: LocalAuthentication) -> None:
-    """Jobs that note their failure do not wait for each other's turns."""
+async def test_eight_deliveries_that_fail_at_once_all_end(auth: LocalAuthentication) -> None:
+    """Jobs that record their failure do not wait for each other."""
     meet = asyncio.Barrier(8)
 
     async def send(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
@@ -273,12 +273,12 @@ SHORT, LONG = Limit(1, timedelta(minutes=1)), Limit(2, timedelta(hours=1))
 
 
 async def fail(*_: Any, **__: Any) -> Any:
-    """A database that does not answer."""
+    """Fail as a database that does not answer."""
     raise StoreUnavailableError("sqlite: SQLITE_IOERR")
 
 
 async def test_code_has_no_link(auth: LocalAuthentication) -> None:
-    """A token that a person types in goes out with its end and without an address."""
+    """A token that the user types in is sent with its expiry and without a URL."""
     await register(auth)
     issued, sender = await issue(auth), MemorySender()
     assert await auth.services.mailing.send(sender, None, purpose="reset", address=EMAIL, token=issued)
@@ -287,7 +287,7 @@ async def test_code_has_no_link(auth: LocalAuthentication) -> None:
 
 
 async def test_refused_message_gives_back_its_other_counts(auth: LocalAuthentication) -> None:
-    """RL-6: of several quotas, the one that is left is not used up by a message that another one refuses."""
+    """RL-6: a message that one quota refuses is not counted against the other quotas."""
     sender, mailing = MemorySender(), auth.services.mailing
     quotas = [mailing.quota("often", EMAIL.upper(), LONG), mailing.quota("seldom", EMAIL, SHORT)]
     sent = [await mailing.send(sender, None, purpose="notice", address=EMAIL, quotas=quotas) for _ in range(4)]
@@ -297,10 +297,10 @@ async def test_refused_message_gives_back_its_other_counts(auth: LocalAuthentica
     assert len(sender.messages) == 2
 
 
-async def test_message_that_is_sent_is_counted_though_its_older_tokens_stay(
+async def test_sent_message_is_counted_if_retiring_older_tokens_fails(
     auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RL-6: what fails after the sender has returned gives nothing back."""
+    """RL-6: a failure after the sender has returned does not give the count back."""
     await register(auth)
     issued, sender, mailing = await issue(auth), MemorySender(), auth.services.mailing
     quotas = [mailing.quota("seldom", EMAIL, SHORT)]
@@ -312,7 +312,7 @@ async def test_message_that_is_sent_is_counted_though_its_older_tokens_stay(
 
 
 async def test_count_of_an_act_that_fails_is_given_back(auth: LocalAuthentication) -> None:
-    """RL-6: an act that was to end in a message, and is not committed, uses up nothing; one that is, does."""
+    """RL-6: an act that is not committed uses up no quota; a committed one does."""
     mailing = auth.services.mailing
     quota = mailing.quota("seldom", EMAIL, SHORT)
     for _ in range(3):
@@ -330,7 +330,7 @@ async def test_count_of_an_act_that_fails_is_given_back(auth: LocalAuthenticatio
 
 
 async def test_count_of_a_cancelled_act_stays(auth: LocalAuthentication) -> None:
-    """RL-6: an act goes on when its request is cancelled, and so does its message."""
+    """RL-6: the act and its message continue after their request is cancelled, so the count stays."""
     quota = auth.services.mailing.quota("seldom", EMAIL, SHORT)
     with pytest.raises(asyncio.CancelledError):
         async with auth.services.mailing.counted(quota):

@@ -1,4 +1,4 @@
-"""``python -m asgi_auth``: every command, every way in which it says no, and never a traceback."""
+"""``python -m asgi_auth``: every command and every error that it reports, without a traceback."""
 
 import asyncio
 import getpass
@@ -37,7 +37,7 @@ class nested:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current directory with an ``app.py``, which the next test does not see."""
+    """A current directory with an ``app.py`` that the next test does not see."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
@@ -51,7 +51,7 @@ def type_in(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 
 
 def created_user(folder: Path, field: str, value: str) -> Any:
-    """The user that a command made, read anew."""
+    """The user that a command created, read by a new Authentication."""
 
     async def find() -> Any:
         auth = make_auth(folder, clock=utc_now)
@@ -69,7 +69,7 @@ def created_user(folder: Path, field: str, value: str) -> Any:
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """--help ends with 0 and says what there is, and what module:auth means."""
+    """--help exits with 0 and lists the commands and what module:auth means."""
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
 
@@ -92,8 +92,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["create-user", "app:auth", "--password", "x"], "--password"),
     ],
 )
-def test_wrong_command_line_ends_with_2(capsys: pytest.CaptureFixture[str], argv: list[str], told: str) -> None:
-    """One line, and where to read more."""
+def test_invalid_command_line_exits_with_2(capsys: pytest.CaptureFixture[str], argv: list[str], told: str) -> None:
+    """The error is one line on standard error."""
     with pytest.raises(SystemExit) as ended:
         main(argv)
 
@@ -105,7 +105,7 @@ def test_wrong_command_line_ends_with_2(capsys: pytest.CaptureFixture[str], argv
 
 
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    """--version prints the name and the version, and ends with 0."""
+    """--version prints the name and the version, and exits with 0."""
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
 
@@ -113,10 +113,10 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     assert (ended.value.code, capsys.readouterr().out) == (0, f"asgi_auth {project['version']}\n")
 
 
-def test_copy_that_is_not_installed_has_every_command(
+def test_copy_that_is_not_installed_runs_commands(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the version is unknown there."""
+    """A copy without package metadata runs the commands; only its version is unknown."""
 
     def unknown(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
@@ -129,14 +129,14 @@ def test_copy_that_is_not_installed_has_every_command(
 
 
 def test_command_as_a_process() -> None:
-    """``python -m asgi_auth`` passes on the exit status."""
+    """``python -m asgi_auth`` exits with the status of the command."""
     ended = subprocess.run([sys.executable, "-m", "asgi_auth", "secret"], capture_output=True, check=False)
 
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
-def test_secret_is_one_that_is_accepted(capsys: pytest.CaptureFixture[str]) -> None:
-    """A fresh one each time, fit to sign with."""
+def test_secret_command_prints_a_valid_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each call prints a new secret that check_secret accepts."""
     assert [main(["secret"]), main(["secret"])] == [0, 0]
 
     first, second = capsys.readouterr().out.split()
@@ -158,10 +158,10 @@ def test_secret_is_one_that_is_accepted(capsys: pytest.CaptureFixture[str]) -> N
         (["migrate", "app:make_auth"], "app:make_auth is a function; name the Authentication, for example app:auth"),
     ],
 )
-def test_what_is_no_authentication_is_told(
+def test_invalid_module_auth_argument_is_reported(
     folder: Path, capsys: pytest.CaptureFixture[str], argv: list[str], told: str
 ) -> None:
-    """Whatever goes wrong while an application is imported is one line."""
+    """Every failure of the import of the application is one line."""
     (folder / "broken.py").write_text("secret = {}['AUTH_SECRET']", "utf-8")
     (folder / "short.py").write_text("from asgi_auth.protocol.keys import check_secret\ncheck_secret('abc')", "utf-8")
 
@@ -176,7 +176,7 @@ def test_what_is_no_authentication_is_told(
 
 
 def test_demo_is_for_this_machine_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Refused, with what to do; nothing was made."""
+    """The command refuses another host, says what to do, and creates nothing."""
     assert main(["demo", "--host", "0.0.0.0", "--directory", str(tmp_path / "demo")]) == 1  # noqa: S104  # refused
 
     answer = capsys.readouterr()
@@ -185,8 +185,8 @@ def test_demo_is_for_this_machine_only(tmp_path: Path, capsys: pytest.CaptureFix
     assert list(tmp_path.iterdir()) == []
 
 
-def test_demo_with_a_broken_database_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that is no database; the address of a demo that does not come up is not printed."""
+def test_demo_reports_a_broken_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If the file is not a database, the demo reports it and does not print its address."""
     (tmp_path / "demo.db").write_bytes(b"no database" * 100)
 
     assert main(["demo", "--port", "0", "--directory", str(tmp_path)]) == 1
@@ -199,7 +199,7 @@ def test_demo_with_a_broken_database_is_told(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Ctrl-C at whatever moment is no traceback."""
+    """Ctrl-C exits with 130 and prints no traceback."""
 
     def interrupted(**options: Any) -> None:
         raise KeyboardInterrupt
@@ -216,7 +216,7 @@ def test_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_create_user_reads_the_password_from_standard_input(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line, without what ends it; it is printed nowhere."""
+    """The password is the first line without its line end; the command does not print it."""
     type_in(monkeypatch, f"{PASSWORD}\r\nanother line\n".encode())
 
     assert main(["create-user", "app:auth", "--email", EMAIL, "--confirmed", "--password-stdin"]) == 0
@@ -229,7 +229,7 @@ def test_create_user_reads_the_password_from_standard_input(
 def test_create_user_asks_twice(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At a terminal; a user may have a name as well, and is not confirmed unless a user says so."""
+    """At a terminal the command asks; a user may have a username too, and is unconfirmed without --confirmed."""
     monkeypatch.setattr("asgi_auth.__main__.getpass", lambda prompt: PASSWORD)
 
     assert main(["create-user", "app:nested.auth", "--email", EMAIL, "--username", "alice"]) == 0
@@ -238,8 +238,10 @@ def test_create_user_asks_twice(
 
 
 @pytest.mark.usefixtures("folder")
-def test_create_user_refuses_two_passwords(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A slip of the finger creates nobody."""
+def test_create_user_refuses_two_different_passwords(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two different passwords create no user."""
     answers = iter([PASSWORD, f"{PASSWORD}x"])
     monkeypatch.setattr("asgi_auth.__main__.getpass", lambda prompt: next(answers))
 
@@ -248,10 +250,10 @@ def test_create_user_refuses_two_passwords(monkeypatch: pytest.MonkeyPatch, caps
 
 
 @pytest.mark.usefixtures("folder")
-def test_create_user_without_a_terminal_is_told(
+def test_create_user_without_a_terminal_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is asked where what is typed would be shown."""
+    """The command refuses to ask if the terminal would show the password, and names --password-stdin."""
 
     def shown(prompt: str) -> str:
         return str(warnings.warn("Can not control echo on the terminal.", getpass.GetPassWarning, stacklevel=2))
@@ -277,14 +279,14 @@ def test_create_user_without_a_terminal_is_told(
         ([], PASSWORD.encode(), "email: This field is required."),
     ],
 )
-def test_create_user_says_what_is_wrong(
+def test_create_user_names_the_invalid_field(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     password: bytes,
     told: str,
 ) -> None:
-    """The policy holds here, too."""
+    """The command checks the fields and the password policy."""
     type_in(monkeypatch, password)
 
     assert main(["create-user", "app:auth", "--password-stdin", *arguments]) == 1
@@ -295,8 +297,8 @@ def test_create_user_says_what_is_wrong(
 
 
 @pytest.mark.usefixtures("folder")
-def test_migrate_says_from_where_to_where(capsys: pytest.CaptureFixture[str]) -> None:
-    """0 is no schema at all; a second time nothing is left to do."""
+def test_migrate_prints_old_and_new_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    """Schema 0 means no schema; a second call changes nothing."""
     assert [main(["migrate", "app:auth"]), main(["migrate", "app:auth"])] == [0, 0]
 
     answer = capsys.readouterr()
@@ -307,17 +309,17 @@ def test_migrate_says_from_where_to_where(capsys: pytest.CaptureFixture[str]) ->
 
 
 def make_older(path: Path) -> None:
-    """What the release before the newest schema has left."""
+    """Turn the database into one of the release before the newest schema."""
     main(["migrate", "app:auth"])
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("ALTER TABLE asgi_auth_accounts DROP COLUMN proven_email")
     set_schema(path, 2)
 
 
-def test_migrate_says_to_make_a_backup_before_it_changes_anything(
+def test_migrate_advises_a_backup_before_it_changes_anything(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The note is there while the schema is still the old one; nothing is asked, so that a deployment goes on."""
+    """The note is printed before the schema changes; the command asks nothing, so that a deployment continues."""
     path = folder / "app.db"
     make_older(path)
     capsys.readouterr()
@@ -341,14 +343,14 @@ def test_migrate_says_to_make_a_backup_before_it_changes_anything(
     assert answer.err == told[0]
 
 
-def test_migrate_tells_no_address_of_a_database() -> None:
-    """The note for a database elsewhere has nothing of its password."""
+def test_migrate_prints_no_database_url() -> None:
+    """The note for a PostgreSQL database does not contain its password."""
     told = _advice(PostgresStore("postgresql://app:geheim@db.example.com/app"), 2, 3)
     assert told.endswith("make one first: as you do for this database (PostgreSQL: pg_dump)")
 
 
-def test_older_database_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever is refused is told of the backup, too, before they run the command."""
+def test_prune_refuses_an_older_schema(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names the backup and the migrate command."""
     make_older(folder / "app.db")
     capsys.readouterr()
     assert main(["prune", "app:auth"]) == 1
@@ -358,8 +360,8 @@ def test_older_database_is_told(folder: Path, capsys: pytest.CaptureFixture[str]
     )
 
 
-def test_prune_says_how_many_went(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A session that is over is a row that goes."""
+def test_prune_prints_the_number_of_deleted_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The row of an expired session is deleted and counted."""
 
     async def sign_up_long_ago() -> None:
         auth = make_auth(folder, clock=lambda: datetime.now(UTC) - timedelta(days=60))
@@ -372,8 +374,8 @@ def test_prune_says_how_many_went(folder: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "deleted 1 rows\n"
 
 
-def test_prune_tells_that_a_part_failed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The others were pruned; the exit status says that not all is well."""
+def test_prune_reports_that_a_part_failed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit status is 1 and the error names the database."""
     main(["migrate", "app:auth"])
     with closing(sqlite3.connect(folder / "app.db")) as connection, connection:
         connection.execute("ALTER TABLE asgi_auth_tokens RENAME TO gone")
@@ -382,8 +384,8 @@ def test_prune_tells_that_a_part_failed(folder: Path, capsys: pytest.CaptureFixt
     assert f"error: the database does not answer (sqlite: SQLITE_ERROR: {folder}/app.db)" in capsys.readouterr().err
 
 
-def test_prune_of_a_wrong_path_makes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A path that is wrong is named; it is not the place of a new database from which nothing could be deleted."""
+def test_prune_of_a_wrong_path_creates_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names the wrong path; the command creates no database there."""
     before = sorted(path.name for path in folder.iterdir())
     assert main(["prune", "app:auth"]) == 1
     answer = capsys.readouterr()
@@ -394,8 +396,8 @@ def test_prune_of_a_wrong_path_makes_nothing(folder: Path, capsys: pytest.Captur
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == before
 
 
-def test_database_of_tomorrow_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A schema that is not known is one line, for every command that opens it."""
+def test_database_with_an_unknown_schema_is_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command that opens the database reports an unknown schema in one line."""
     main(["migrate", "app:auth"])
     set_schema(folder / "app.db", 99)
     capsys.readouterr()
@@ -407,7 +409,7 @@ def test_database_of_tomorrow_is_told(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def set_schema(path: Path, version: int) -> None:
-    """Pretend that another version of the package made the database."""
+    """Pretend that another version of the package created the database."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE asgi_auth_schema SET version = ?", (version,))
 
@@ -415,8 +417,8 @@ def set_schema(path: Path, version: int) -> None:
 # --- doctor ----------------------------------------------------------------------------------------------------------
 
 
-def test_doctor_ends_with_0_if_nothing_is_unsafe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Advice alone is no failure; danger is."""
+def test_doctor_exits_with_0_if_nothing_is_unsafe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit status is 0 if there is only advice, and 1 if something is unsafe."""
     (folder / "good.py").write_text("from pathlib import Path\nfrom tests.test_doctor import good_auth\n"
                                     "auth = good_auth(Path(__file__).parent)\n", "utf-8")  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Who asks: cookies and bearer tokens, on http and websocket."""
+"""Middleware: the user of a cookie or a bearer token, on http and websocket."""
 
 import asyncio
 import logging
@@ -62,11 +62,11 @@ def _cookie(token: Any, name: str = "user_session") -> str:
     return f"{name}={token.cookie}"
 
 
-# --- who it is ------------------------------------------------------------------------------------------------------
+# --- the user of a request ------------------------------------------------------------------------------------------
 
 
 async def test_scope_of_a_cookie(auth: LocalAuthentication) -> None:
-    """The user object itself, Starlette's credentials, and a frozen state."""
+    """The scope contains the user object, Starlette's credentials and a frozen state."""
     user, token = await register(auth)
     seen: list[Scope] = []
 
@@ -89,7 +89,7 @@ async def _nothing(message: Message) -> None: ...
 
 
 async def test_anonymous(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """SE-11: without a credential there is no row, no cookie, no header, and a user that says so."""
+    """SE-11: without a credential the user is anonymous, and no row, cookie or header is written."""
     before = tables(tmp_path)
     answers = [await ask(site(auth), "GET", "/") for _ in range(20)]
 
@@ -100,7 +100,7 @@ async def test_anonymous(tmp_path: Path, auth: LocalAuthentication) -> None:
 
 
 async def test_bearer(auth: LocalAuthentication) -> None:
-    """A token in the Authorization header; no header of the answer comes from that."""
+    """A token in the Authorization header gives the user and adds no header to the answer."""
     user, token = await register(auth)
     answer = await ask(site(auth), "GET", "/", bearer=str(token))
 
@@ -122,10 +122,10 @@ async def test_bearer(auth: LocalAuthentication) -> None:
         ({"headers": {"authorization": "Basic eDp5"}, "cookie": "user_session=forged"}, "invalid_token"),
     ],
 )
-async def test_bad_credentials_are_nobody_with_the_reason(
+async def test_invalid_credential_gives_anonymous_user_with_the_reason(
     auth: LocalAuthentication, request_: dict[str, Any], error: str | None
 ) -> None:
-    """TK-19, SE-2, RP-5: anonymous, and guards can tell why; another scheme is none of ours."""
+    """TK-19, SE-2, RP-5: the user is anonymous and guards see the reason; another scheme is ignored."""
     answer = await ask(site(auth), "GET", "/", **request_)
 
     assert (answer.status, answer.json()) == (200, {"user": None, "scopes": [], "error": error})
@@ -134,7 +134,7 @@ async def test_bad_credentials_are_nobody_with_the_reason(
 async def test_reason_of_a_refused_credential_is_logged_at_debug(
     auth: LocalAuthentication, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """How old a token is; the credential itself is not in it."""
+    """The line says when the token expired and does not contain the credential."""
     caplog.set_level("DEBUG", "asgi_auth")
     _, token = await register(auth)
     auth.clock.advance(timedelta(days=8))
@@ -159,7 +159,7 @@ async def test_reason_of_a_refused_credential_is_logged_at_debug(
 async def test_page_of_another_origin_is_a_warning_on_a_local_instance(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, base_url: str, cookie: str, level: int, advice: str
 ) -> None:
-    """CF-1: there it is often the developer's own page, so that the line has the setting; elsewhere it is debug."""
+    """CF-1: a local instance warns and names the setting: the page is often the developer's. Elsewhere it is debug."""
     caplog.set_level("DEBUG", "asgi_auth")
     auth = make_auth(tmp_path, base_url=base_url)
     await ask(site(auth), "POST", "/", cookie=cookie, headers={"origin": "https://a.example"})
@@ -171,8 +171,8 @@ async def test_page_of_another_origin_is_a_warning_on_a_local_instance(
     assert caplog.record_tuples[-1] == ("asgi_auth", level, text)
 
 
-async def test_no_altered_cookie_opens_anything(auth: LocalAuthentication) -> None:
-    """SE-2: every byte of a good cookie changed, and that of another secret."""
+async def test_altered_cookie_is_rejected(auth: LocalAuthentication) -> None:
+    """SE-2: a change of any character of a valid cookie makes it invalid."""
     _, token = await register(auth)
     app, good = site(auth), token.cookie
     altered = [good[:at] + ("A" if good[at] != "A" else "B") + good[at + 1 :] for at in range(len(good))]
@@ -182,8 +182,8 @@ async def test_no_altered_cookie_opens_anything(auth: LocalAuthentication) -> No
         assert await seen_user(app, cookie=f"user_session={cookie}") is None
 
 
-async def test_a_foreign_key_opens_nothing(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """SE-2, TK-9: same store, another secret."""
+async def test_credential_of_another_secret_is_rejected(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """SE-2, TK-9: with another secret and the same store, cookie and token are invalid."""
     _, token = await register(auth)
     other = site(make_auth(tmp_path, secret=OTHER_SECRET, store=auth.store))
 
@@ -192,10 +192,10 @@ async def test_a_foreign_key_opens_nothing(tmp_path: Path, auth: LocalAuthentica
 
 
 @pytest.mark.parametrize("kind", ["cookie", "bearer"])
-async def test_foreign_signature_on_a_local_instance_is_told_once(
+async def test_foreign_signature_on_a_local_instance_is_a_warning_once(
     tmp_path: Path, auth: LocalAuthentication, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    """A secret that is made in code is another one in each worker; the warning says so."""
+    """The warning says that a secret made in code differs in each worker."""
     caplog.set_level("DEBUG", "asgi_auth")
     _, token = await register(auth)
     shown = {"cookie": _cookie(token)} if kind == "cookie" else {"bearer": str(token)}
@@ -211,10 +211,10 @@ async def test_foreign_signature_on_a_local_instance_is_told_once(
     assert "python -m asgi_auth secret" in told[0]
 
 
-async def test_foreign_signature_is_told_on_a_local_instance_only(
+async def test_foreign_signature_is_a_warning_on_a_local_instance_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On https anybody may send one; and a token for another kind of user is no sign of another secret."""
+    """On https any client may send one; a token for another kind of user does not mean another secret."""
     caplog.set_level("WARNING", "asgi_auth")
     public = [make_auth(tmp_path, base_url="https://a.example", secret=secret) for secret in (SECRET, OTHER_SECRET)]
     staff = make_auth(tmp_path, subject_name="admin")
@@ -229,8 +229,8 @@ async def test_foreign_signature_is_told_on_a_local_instance_only(
     assert caplog.messages == []
 
 
-async def test_doubled_cookies_are_none(auth: LocalAuthentication) -> None:
-    """SE-8: whichever comes first, in one header or in two."""
+async def test_doubled_cookies_are_rejected(auth: LocalAuthentication) -> None:
+    """SE-8: two session cookies give no user, in any order, in one header or in two."""
     (_, mine), (_, theirs) = await register(auth), await register(auth, OTHER_EMAIL)
     app = site(auth)
     for pair in ((mine, theirs), (theirs, mine), (mine, mine)):
@@ -240,7 +240,7 @@ async def test_doubled_cookies_are_none(auth: LocalAuthentication) -> None:
 
 
 async def test_one_identity_for_two_credentials(auth: LocalAuthentication) -> None:
-    """SE-13: the outer middleware wins if its credential is good; never a mixture."""
+    """SE-13: the outer middleware decides if its credential is valid; identities are never mixed."""
     (alice, cookie), (bob, bearer) = await register(auth), await register(auth, OTHER_EMAIL)
     session_first = site(auth)
     bearer_first = BearerUserMiddleware(SessionUserMiddleware(whoami, auth), auth)
@@ -252,8 +252,8 @@ async def test_one_identity_for_two_credentials(auth: LocalAuthentication) -> No
 
 
 @pytest.mark.parametrize("planted", ["admin", AnonymousUser(), None])
-async def test_what_was_in_scope_is_replaced(auth: LocalAuthentication, planted: object) -> None:
-    """SE-12: a user, credentials or a state that another user left there count for nothing."""
+async def test_earlier_values_in_scope_are_replaced(auth: LocalAuthentication, planted: object) -> None:
+    """SE-12: a user, credentials or a state that other code put into the scope are ignored."""
     user, token = await register(auth)
     app = site(auth)
     foreign = AuthState(user, token.session, "session", (), None, "another")
@@ -264,7 +264,7 @@ async def test_what_was_in_scope_is_replaced(auth: LocalAuthentication, planted:
 
 
 async def test_requests_do_not_mix(auth: LocalAuthentication) -> None:
-    """SE-12: 500 interleaved requests of two users, by cookie and by token, and of nobody."""
+    """SE-12: 500 concurrent requests, by cookie, by token and anonymous, each get their own user."""
     users = [await register(auth, email) for email in (EMAIL, OTHER_EMAIL)]
     app = site(auth)
     kinds: list[tuple[str | None, dict[str, Any]]] = [(None, {})]
@@ -277,7 +277,7 @@ async def test_requests_do_not_mix(auth: LocalAuthentication) -> None:
 
 
 async def test_requests_around_a_rotation(auth: LocalAuthentication) -> None:
-    """SE-14: while the browser signs in again, then out, slow requests neither lose the new nor revive the old."""
+    """SE-14: slow requests during sign-in and sign-out neither lose the new session nor revive the old one."""
     _, token = await register(auth)
     app, old = site(auth), _cookie(token)
     slow = [asyncio.ensure_future(seen_user(app, cookie=old)) for _ in range(20)]
@@ -292,7 +292,7 @@ async def test_requests_around_a_rotation(auth: LocalAuthentication) -> None:
 
 
 async def test_several_kinds_of_user(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """TK-23: same secret, store and origin; nested both ways, http and websocket, each accepts only its own."""
+    """TK-23: with the same secret, store and origin, each middleware accepts only its own kind of user."""
     staff = make_auth(tmp_path, subject_name="staff", store=auth.store)
     _, token = await register(auth)
     cookies = _cookie(token), _cookie(token, "staff_session")
@@ -337,10 +337,10 @@ FILE = ((b"content-type", b"text/css"), (b"etag", b'"a"'))
     ],
 )
 @pytest.mark.parametrize("good", [True, False])
-async def test_answer_that_the_cookie_decided_is_private(
+async def test_answer_that_depends_on_the_cookie_is_private(
     auth: LocalAuthentication, good: bool, app: ASGIApp, options: dict[str, str], cache_control: str
 ) -> None:
-    """SE-15: where a cookie of ours decided, even that it counts for nothing, nobody else is given the answer."""
+    """SE-15: an answer to a request with our cookie, valid or invalid, is not stored for others."""
     _, token = await register(auth)
     cookie = _cookie(token) if good else "user_session=forged"
     answer = await ask(SessionUserMiddleware(app, auth, **options), "GET", "/", cookie=cookie)
@@ -352,8 +352,8 @@ async def test_answer_that_the_cookie_decided_is_private(
     assert others["cache-control"] is None
 
 
-async def test_stored_file_is_validated_and_not_sent_again(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """SE-15: Starlette's files have validators; with the cookie a browser keeps them and gets 304 for its question."""
+async def test_cached_file_is_validated_and_not_sent_again(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """SE-15: a browser with the cookie caches Starlette's static files and gets 304 when it validates them."""
     (tmp_path / "site.css").write_text("p {}")
     _, token = await register(auth)
     app, cookie = SessionUserMiddleware(StaticFiles(directory=tmp_path), auth), _cookie(token)
@@ -365,14 +365,14 @@ async def test_stored_file_is_validated_and_not_sent_again(tmp_path: Path, auth:
 
 
 async def test_cache_control_of_the_middleware_is_checked(auth: LocalAuthentication) -> None:
-    """SE-15: a value with which a shared cache stores pages is refused when the application is made."""
+    """SE-15: the constructor refuses a value that lets a shared cache store pages."""
     for wrong in ("public", "private\r\nx: y", None):
         with pytest.raises(ConfigurationError, match="cache_control"):
             SessionUserMiddleware(whoami, auth, cache_control=wrong)  # type: ignore[arg-type]
 
 
 async def test_reading_sets_no_cookie(auth: LocalAuthentication) -> None:
-    """A cookie is set only when something changed; a bad one is left alone."""
+    """A request that changes nothing sets no cookie, even if its cookie is invalid."""
     _, token = await register(auth)
     for cookie in (_cookie(token), "user_session=forged"):
         assert (await ask(site(auth), "GET", "/", cookie=cookie))["set-cookie"] is None
@@ -399,7 +399,7 @@ async def test_reading_sets_no_cookie(auth: LocalAuthentication) -> None:
 async def test_cross_site_requests_get_no_authority(
     auth: LocalAuthentication, method: str, headers: Headers, is_known: bool
 ) -> None:
-    """CF-1, CF-2: the cookie of a request that another site sent counts for nothing, with the reason kept."""
+    """CF-1, CF-2: the cookie of a cross-site request is ignored, and the state keeps the reason."""
     _, token = await register(auth)
     answer = await ask(site(auth), method, "/", headers=headers, cookie=_cookie(token))
 
@@ -419,10 +419,10 @@ async def test_cross_site_requests_get_no_authority(
         (["http://LOCALHOST:8000"], DENIED),
     ],
 )
-async def test_a_handshake_with_the_cookie_needs_a_listed_origin(
+async def test_handshake_with_the_cookie_requires_a_listed_origin(
     tmp_path: Path, origins: list[str], verdict: list[Message]
 ) -> None:
-    """WS-1: browsers send the cookie and no Sec-Fetch-Site; a script with a bearer token needs no origin."""
+    """WS-1: a handshake with the cookie requires a listed Origin; one with a bearer token does not."""
     auth = make_auth(tmp_path, allowed_origins=["https://app.example.org"])
     async with auth.running():
         _, token = await register(auth)
@@ -436,10 +436,10 @@ async def test_a_handshake_with_the_cookie_needs_a_listed_origin(
 # --- a database that does not answer --------------------------------------------------------------------------------
 
 
-async def test_what_cannot_be_checked_is_503(
+async def test_credential_that_cannot_be_checked_is_503(
     tmp_path: Path, auth: LocalAuthentication, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """TK-14: without the table of sessions nobody is let in, the cookie stays, and whoever shows none is served."""
+    """TK-14: if the store fails, a credential gives 503, the cookie stays, and anonymous requests are served."""
     _, token = await register(auth)
     await execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
     app = site(auth)
@@ -458,8 +458,8 @@ async def test_what_cannot_be_checked_is_503(
     assert "a credential could not be checked" in caplog.text
 
 
-async def test_a_wrong_configuration_is_loud(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """A schema that nobody knows is an error of the application, not an anonymous user."""
+async def test_unknown_schema_raises_configuration_error(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """An unknown schema raises ConfigurationError; the request is not served as anonymous."""
     _, token = await register(auth)
     await auth.close()
     await execute(tmp_path, "UPDATE asgi_auth_schema SET version = 999")
@@ -471,7 +471,7 @@ async def test_a_wrong_configuration_is_loud(tmp_path: Path, auth: LocalAuthenti
 
 
 async def test_last_use_is_noted_once_a_minute(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """SE-7: after the answer; a session that is used does not go idle, one that is not does."""
+    """SE-7: last use is stored at most once a minute; a used session does not expire as idle, an unused one does."""
     user, token = await register(auth)
     app = site(auth)
 
@@ -490,10 +490,8 @@ async def test_last_use_is_noted_once_a_minute(tmp_path: Path, auth: LocalAuthen
 
 
 @pytest.mark.parametrize("purpose", [("sec-purpose", "prefetch;prerender"), ("purpose", "prefetch")])
-async def test_page_that_a_browser_asks_for_ahead_is_no_use(
-    auth: LocalAuthentication, purpose: tuple[str, str]
-) -> None:
-    """SE-7: a browser that prefetches a page of an open tab does not keep the session alive; the page is the user's."""
+async def test_prefetch_is_not_noted_as_a_use(auth: LocalAuthentication, purpose: tuple[str, str]) -> None:
+    """SE-7: a prefetch by the browser gets the user's page but does not keep the session alive."""
     user, token = await register(auth)
     auth.clock.advance(timedelta(hours=1))
     for credential in ({"cookie": _cookie(token)}, {"bearer": str(token)}):
@@ -503,10 +501,10 @@ async def test_page_that_a_browser_asks_for_ahead_is_no_use(
     assert session.last_seen_at == token.session.created_at
 
 
-async def test_a_last_use_that_cannot_be_noted_is_no_failure(
+async def test_request_succeeds_if_its_last_use_cannot_be_noted(
     auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The answer was given; the next request notes it."""
+    """The answer is sent; the failure is logged."""
     user, token = await register(auth)
     auth.clock.advance(timedelta(minutes=1))
     directory = Path(auth.store._file.path).parent  # type: ignore[attr-defined]
@@ -519,10 +517,10 @@ async def test_a_last_use_that_cannot_be_noted_is_no_failure(
     assert "a session's last use could not be noted" in caplog.text
 
 
-async def test_a_last_use_that_cannot_be_noted_replaces_no_exception(
+async def test_exception_propagates_if_the_last_use_cannot_be_noted(
     tmp_path: Path, auth: LocalAuthentication, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the application raised goes on, whatever becomes of the note."""
+    """The exception of the application propagates although the last use cannot be stored."""
     _, token = await register(auth)
     auth.clock.advance(timedelta(minutes=1))
 
@@ -535,10 +533,10 @@ async def test_a_last_use_that_cannot_be_noted_replaces_no_exception(
     assert "a session's last use could not be noted" in caplog.text
 
 
-async def test_a_store_that_fails_in_its_own_way_is_no_failure(
+async def test_request_succeeds_despite_an_unexpected_error_of_the_last_use(
     auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A defect in the note of a use is logged by its kind; the answer stays."""
+    """An unexpected exception while the last use is stored is logged by its type; the answer is sent."""
     user, token = await register(auth)
     auth.clock.advance(timedelta(minutes=1))
 
@@ -551,14 +549,14 @@ async def test_a_store_that_fails_in_its_own_way_is_no_failure(
 
 
 async def _last_use(auth: LocalAuthentication, user: User, token: AccessToken) -> timedelta:
-    """How long after its beginning the one session of *user* was used."""
+    """The time from creation to last use of the only session of *user*."""
     (session,) = await auth.sessions.list(user.id)
     return session.last_seen_at - token.session.created_at
 
 
 @pytest.mark.parametrize("kind", [SessionUserMiddleware, BearerUserMiddleware])
-async def test_use_that_ends_by_an_exception_is_noted(auth: LocalAuthentication, kind: Any) -> None:
-    """SE-7: a request that ends with 500 is a use, too; the exception goes on as it is."""
+async def test_request_that_ends_with_an_exception_is_noted_as_a_use(auth: LocalAuthentication, kind: Any) -> None:
+    """SE-7: a request that ends with 500 is a use too; the exception propagates unchanged."""
     user, token = await register(auth)
     auth.clock.advance(timedelta(minutes=1))
     defect = ZeroDivisionError()
@@ -573,8 +571,8 @@ async def test_use_that_ends_by_an_exception_is_noted(auth: LocalAuthentication,
     assert await _last_use(auth, user, token) == timedelta(minutes=1)
 
 
-async def test_websocket_that_ends_by_a_disconnect_is_a_use(auth: LocalAuthentication) -> None:
-    """SE-7: the usual loop of an endpoint ends with WebSocketDisconnect; under a real server."""
+async def test_websocket_that_ends_with_a_disconnect_is_noted_as_a_use(auth: LocalAuthentication) -> None:
+    """SE-7: under a real server, an endpoint that ends with WebSocketDisconnect is a use."""
     user, token = await register(auth)
     auth.clock.advance(timedelta(minutes=1))
 
@@ -622,8 +620,8 @@ async def _cut_off(auth: LocalAuthentication, token: AccessToken, *, by_scope: b
 
 
 @pytest.mark.parametrize("by_scope", [False, True], ids=["task", "scope"])
-async def test_use_that_is_cancelled_is_noted(auth: LocalAuthentication, by_scope: bool) -> None:
-    """SE-7: a server that stops cancels what is under way, and some do so when the client hangs up."""
+async def test_cancelled_request_is_noted_as_a_use(auth: LocalAuthentication, by_scope: bool) -> None:
+    """SE-7: a server cancels running requests when it stops, and some do so when the client disconnects."""
     user, token = await register(auth)
     auth.clock.advance(timedelta(minutes=1))
     await _cut_off(auth, token, by_scope=by_scope)
@@ -632,10 +630,10 @@ async def test_use_that_is_cancelled_is_noted(auth: LocalAuthentication, by_scop
 
 
 @pytest.mark.parametrize("by_scope", [False, True], ids=["task", "scope"])
-async def test_cancellation_waits_for_a_moment_only(
+async def test_cancellation_waits_only_briefly_for_the_store(
     auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, by_scope: bool
 ) -> None:
-    """FT-2: a database that does not answer holds up neither a stop nor an exception."""
+    """FT-2: a database that does not answer delays the cancellation only briefly."""
     _, token = await register(auth)
     auth.clock.advance(timedelta(minutes=1))
     monkeypatch.setattr(middleware, "_HELD_BACK", timedelta(milliseconds=10))
@@ -645,8 +643,8 @@ async def test_cancellation_waits_for_a_moment_only(
     assert "a session's last use could not be noted: TimeoutError" in caplog.messages
 
 
-async def test_cancelled_use_does_not_open_what_was_closed(tmp_path: Path) -> None:
-    """A server cancels requests while it closes the application: the file of the store is not opened once more."""
+async def test_cancelled_use_does_not_reopen_a_closed_store(tmp_path: Path) -> None:
+    """A request that is cancelled after the store was closed does not open its file again."""
     auth = make_auth(tmp_path)
     async with auth.running():
         user, token = await register(auth)
@@ -666,8 +664,8 @@ async def test_cancelled_use_does_not_open_what_was_closed(tmp_path: Path) -> No
 # --- without a middleware -------------------------------------------------------------------------------------------
 
 
-async def test_every_state_finds_what_the_middlewares_would(auth: LocalAuthentication) -> None:
-    """SE-16: the cookie first, then the bearer token, then the reason; what was found before the body is asked anew."""
+async def test_every_state_finds_the_same_user_as_the_middlewares(auth: LocalAuthentication) -> None:
+    """SE-16: the cookie is tried first, then the bearer token; a state that is already in the scope is not reused."""
     user, token = await register(auth)
     bearer = ("authorization", f"Bearer {token}")
     rows: list[tuple[list[tuple[str, str]], str | None, str | None]] = [
@@ -697,8 +695,8 @@ async def _application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("kind", [SessionUserMiddleware, BearerUserMiddleware])
-async def test_a_lifespan_opens_and_closes(tmp_path: Path, kind: Any) -> None:
-    """However many of them stand in one row."""
+async def test_lifespan_opens_and_closes_the_store(tmp_path: Path, kind: Any) -> None:
+    """Nested middlewares open the store once, before the application starts."""
     auth = make_auth(tmp_path)
     opened: list[bool] = []
 
@@ -712,8 +710,8 @@ async def test_a_lifespan_opens_and_closes(tmp_path: Path, kind: Any) -> None:
     assert await live(AuthPlug(auth, app=_application)) == [STARTED, STOPPED]
 
 
-async def test_a_lifespan_that_cannot_open_fails_the_start(tmp_path: Path) -> None:
-    """Loudly, and without the application: a server takes an exception for "no lifespan here"."""
+async def test_store_that_cannot_open_fails_the_startup(tmp_path: Path) -> None:
+    """The middleware sends startup.failed: a server takes an exception for a missing lifespan."""
     auth = make_auth(tmp_path / "missing")
     for app in (SessionUserMiddleware(_application, auth), AuthPlug(auth), AuthPlug(auth, app=_application)):
         (message,) = await live(app)
@@ -721,8 +719,8 @@ async def test_a_lifespan_that_cannot_open_fails_the_start(tmp_path: Path) -> No
         assert message["message"].startswith("asgi_auth: sqlite: ")
 
 
-async def test_a_lifespan_that_the_application_refuses_is_its_own(tmp_path: Path) -> None:
-    """An error of the application is not answered a second time, even if it is one of ours."""
+async def test_startup_error_of_the_application_propagates(tmp_path: Path) -> None:
+    """An error that the application raises after startup.failed propagates, even if it is one of our types."""
     auth = make_auth(tmp_path)
 
     async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
@@ -734,7 +732,7 @@ async def test_a_lifespan_that_the_application_refuses_is_its_own(tmp_path: Path
 
 
 async def test_other_scope_types_pass_through(tmp_path: Path) -> None:
-    """Whatever ASGI adds next is the application's business; a plug alone does nothing with it."""
+    """The application gets scopes of an unknown type; a plug without an application ignores them."""
     auth, seen = make_auth(tmp_path), []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -748,8 +746,8 @@ async def test_other_scope_types_pass_through(tmp_path: Path) -> None:
     assert seen == [{"type": "webtransport", "path": "/auth/sign_out"}] * 3
 
 
-async def test_the_plug_takes_no_websocket(auth: LocalAuthentication) -> None:
-    """WS-3: closed before it is accepted; one that is not the plug's goes to the application."""
+async def test_plug_refuses_websockets(auth: LocalAuthentication) -> None:
+    """WS-3: the plug closes a websocket to its own paths before it is accepted; others reach the application."""
     assert await shake(AuthPlug(auth), "/auth/password/sign_in") == [{"type": "websocket.close", "code": 1000}]
     _, token = await register(auth)
     headers = {**UPGRADE, "cookie": _cookie(token)}

@@ -1,4 +1,4 @@
-"""A plug or a middleware that is put together wrongly says which call is right."""
+"""A plug or a middleware with wrong arguments names the right call."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def auth(tmp_path: Path) -> LocalAuthentication:
-    """It is never opened."""
+    """An Authentication that no test opens."""
     return make_auth(tmp_path)
 
 
@@ -35,7 +35,7 @@ def auth(tmp_path: Path) -> LocalAuthentication:
     ],
 )
 def test_plug_takes_an_authentication_only(auth: LocalAuthentication, kind: Any, call: str) -> None:
-    """The store in its place, or the class of it, is refused with the right call."""
+    """A store, or the class Authentication, is refused; the error names the right call."""
     with pytest.raises(ConfigurationError, match=rf"^{kind.__name__}: .* an Authentication, not SQLiteStore: {call}"):
         kind(auth.store)
     with pytest.raises(ConfigurationError, match=rf"an Authentication, not the class Authentication: {call}"):
@@ -44,7 +44,7 @@ def test_plug_takes_an_authentication_only(auth: LocalAuthentication, kind: Any,
 
 @pytest.mark.parametrize("kind", [SessionUserMiddleware, BearerUserMiddleware])
 def test_middleware_takes_an_authentication_only(auth: LocalAuthentication, kind: Any) -> None:
-    """The two arguments in the wrong order are refused with the right call."""
+    """Arguments in the wrong order are refused; the error names the right call."""
     name = kind.__name__
     call = rf"write {name}\(app, auth\), or Middleware\({name}, auth=auth\)$"
     with pytest.raises(ConfigurationError, match=rf"^{name}: .* an Authentication, not Starlette: {call}"):
@@ -55,7 +55,7 @@ class SitePlug(AuthPlug):
     """A plug of an application."""
 
 
-PLUG: Any = AuthPlug  # which a type checker refuses to mount
+PLUG: Any = AuthPlug  # Any: a type checker refuses to mount a class
 SITE_PLUG: Any = SitePlug
 CONTROLLER: Any = AuthController
 APPLICATIONS: dict[str, Any] = {
@@ -70,8 +70,8 @@ APPLICATIONS["fastapi"].mount("/auth", PLUG)
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
-async def test_class_that_is_mounted_says_what_to_write(auth: LocalAuthentication, name: str) -> None:
-    """The application does not start; without a lifespan its first request fails."""
+async def test_mounted_class_is_refused_with_the_right_call(auth: LocalAuthentication, name: str) -> None:
+    """The application does not start; without a lifespan, its first request fails."""
     kind = {"subclass": "SitePlug", "controller": "AuthController"}.get(name, "AuthPlug")
     text = f"{kind}: the class is mounted, not an instance: write {kind}(auth), as in Mount('/auth', {kind}(auth))"
     application = APPLICATIONS[name]
@@ -83,14 +83,14 @@ async def test_class_that_is_mounted_says_what_to_write(auth: LocalAuthenticatio
     assert raised.value.reason == text
 
 
-def test_class_as_an_application_of_asgi_2_says_what_to_write() -> None:
-    """A server takes a class for an application of ASGI 2, and calls it with the scope alone."""
+def test_class_called_as_asgi_2_is_refused_with_the_right_call() -> None:
+    """A server takes a class for an ASGI 2 application and calls it with the scope alone."""
     with pytest.raises(ConfigurationError, match=r"write AuthPlug\(auth\)"):
         PLUG(make_scope("GET", "/"))
 
 
-async def test_class_with_arguments_of_its_own_is_made_as_ever(auth: LocalAuthentication) -> None:
-    """A subclass may take whatever it likes, and what wraps an application starts."""
+async def test_subclass_with_its_own_arguments_works(auth: LocalAuthentication) -> None:
+    """A subclass may have other parameters, and the lifespan of a plug completes."""
 
     class Own(AuthPlug):
         def __init__(self, options: dict[str, str], app: ASGIApp) -> None:

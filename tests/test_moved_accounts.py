@@ -1,7 +1,7 @@
-"""An address that was changed to and never proven does not carry the account (AC-1, AC-4).
+"""An unproven new address does not give its owner the account (AC-1, AC-4).
 
-A stranger moves a confirmed account to an address that is not theirs, and waits until its owner comes; or a thief moves
-the owner's account to the thief's address. Both leave the same rows, so that one rule has to be right for both.
+A stranger moves a confirmed account to the address of another person and waits for that person. Or a thief moves the
+owner's account to the thief's address. Both leave the same rows, so one rule must be right for both.
 """
 
 from collections.abc import Awaitable, Callable
@@ -39,7 +39,7 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 def moving(directory: Path, *more: Any, **options: Any) -> LocalAuthentication:
-    """Changed addresses are written at once, unproven; nobody has to prove one to sign in."""
+    """Changed addresses are stored at once, unproven; sign-in requires no proof."""
     return confirming(directory, confirm_on_update=False, add_ons=more, **{"required": False, **options})
 
 
@@ -50,14 +50,14 @@ async def proven(auth: LocalAuthentication, email: str) -> tuple[User, AccessTok
 
 
 async def moved(auth: LocalAuthentication, email: str, to: str) -> tuple[User, AccessToken]:
-    """A user whose confirmed account has changed to another address, from a session that lives on."""
+    """A user whose confirmed account was changed to another address from a session that stays valid."""
     user, token = await proven(auth, email)
     changed = await auth.accounts.change(user, {"email": to}, acting=token.session)
     return changed, token
 
 
 async def reset_mailed_to(auth: LocalAuthentication, email: str) -> None:
-    """Set ``NEW_PASSWORD`` with the link that a reset mails to this address."""
+    """Set ``NEW_PASSWORD`` with the reset link that is mailed to this address."""
     take(auth)
     await auth.strategy("password").reset_request({"email": email})
     await auth.strategy("password").reset(resetting(links(auth)["reset", email]))
@@ -73,7 +73,7 @@ async def addresses(auth: LocalAuthentication, *users: User) -> list[tuple[str |
 
 
 async def by_reset(auth: LocalAuthentication) -> None:
-    """The owner asks for a reset of the account that they believe to have."""
+    """The owner resets the password of an account that they believe to have."""
     with pytest.raises(InvalidTokenError) as caught:
         await reset_mailed_to(auth, OWNED)
     assert "was never confirmed" in caught.value.fields["email"]
@@ -81,7 +81,7 @@ async def by_reset(auth: LocalAuthentication) -> None:
 
 
 async def by_confirming(auth: LocalAuthentication) -> None:
-    """The owner opens the link that confirms the address, in a browser of their own."""
+    """The owner opens the confirmation link in their own browser."""
     auth.clock.advance(MINUTE)
     take(auth)
     await actions(auth).resend({"email": OWNED})
@@ -91,7 +91,7 @@ async def by_confirming(auth: LocalAuthentication) -> None:
 
 
 async def by_another_account(auth: LocalAuthentication) -> None:
-    """The owner has an account with another address, and changes it to this one by a link that waits for its proof."""
+    """The owner has an account with another address, and changes it to this one by a confirmation link."""
     keeping = confirming(Path(), options={"store": auth.store, "clock": auth.clock})
     user, token = await proven(keeping, THIRD)
     params = {"email": OWNED, "current_password": PASSWORD}
@@ -107,7 +107,7 @@ PROOFS = pytest.mark.parametrize("prove", [by_reset, by_confirming, by_another_a
 
 @PROOFS
 async def test_stranger_who_moved_to_an_address_loses_it_to_its_owner(tmp_path: Path, prove: Proof) -> None:
-    """AC-1: the owner's proof gives them the address and not the stranger's account, which no undo link takes back."""
+    """AC-1: the owner's proof gives them the address, not the stranger's account; no undo link takes it back."""
     auth = moving(tmp_path)
     stranger, token = await moved(auth, STRANGER, OWNED)
     undo = links(auth)["email_changed", STRANGER]
@@ -126,7 +126,7 @@ async def test_stranger_who_moved_to_an_address_loses_it_to_its_owner(tmp_path: 
 
 @PROOFS
 async def test_thief_who_moved_an_account_to_their_address_does_not_keep_it(tmp_path: Path, prove: Proof) -> None:
-    """AC-1: what proves the thief's mailbox gives the account back to the address that its owner proved."""
+    """AC-1: a proof of the thief's mailbox returns the account to the address that its owner proved."""
     auth = moving(tmp_path)
     owner, thief = await moved(auth, STRANGER, OWNED)  # the names are the other way round, the rows are the same
     await prove(auth)
@@ -139,7 +139,7 @@ async def test_thief_who_moved_an_account_to_their_address_does_not_keep_it(tmp_
 
 
 async def test_proof_from_a_session_of_the_account_keeps_the_address(tmp_path: Path) -> None:
-    """A user who opens the link of a change where they are signed in has proven the address; it is nobody's claim."""
+    """A user who opens the link while signed in proves the address; the confirmation is no claim."""
     events = Events()
     auth = moving(tmp_path, events)
     user, token = await moved(auth, EMAIL, OTHER_EMAIL)
@@ -150,14 +150,14 @@ async def test_proof_from_a_session_of_the_account_keeps_the_address(tmp_path: P
     assert await addresses(auth, user) == [(OTHER_EMAIL, True)]
     assert await is_alive(auth, token)
 
-    await reset_mailed_to(auth, OTHER_EMAIL)  # proven, so that it carries the account
-    await actions(auth).undo({"undo_token": mailed["email_changed", EMAIL]})  # which a thief could have done, too
+    await reset_mailed_to(auth, OTHER_EMAIL)  # proven, so a reset works
+    await actions(auth).undo({"undo_token": mailed["email_changed", EMAIL]})  # a thief could have confirmed it, too
     assert await addresses(auth, user) == [(EMAIL, True)]
     await auth.close()
 
 
 async def test_unproven_address_signs_in_by_password_until_it_is_freed(tmp_path: Path) -> None:
-    """The account is usable under its new address; once freed, under the earlier one, with the same password."""
+    """The user signs in with the new address; after it is freed, with the earlier one and the same password."""
     auth = moving(tmp_path)
     await moved(auth, EMAIL, OTHER_EMAIL)
     await sign_in(auth, OTHER_EMAIL)
@@ -169,8 +169,8 @@ async def test_unproven_address_signs_in_by_password_until_it_is_freed(tmp_path:
     await auth.close()
 
 
-async def test_address_by_address_the_proven_one_is_remembered(tmp_path: Path) -> None:
-    """However often an account moves on, or has no address for a while, it falls back to the one proven last."""
+async def test_account_falls_back_to_the_address_proven_last(tmp_path: Path) -> None:
+    """The fallback is the same after several changes and a time without an address."""
     auth = moving(tmp_path)
     user, _ = await moved(auth, EMAIL, OTHER_EMAIL)
     for email in (THIRD, None, OWNED):
@@ -181,8 +181,8 @@ async def test_address_by_address_the_proven_one_is_remembered(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("vouch", ["confirm", "change"])
-async def test_address_that_the_application_vouches_for_carries_the_account(tmp_path: Path, vouch: str) -> None:
-    """What the application confirms by itself is proven like any other."""
+async def test_address_that_the_application_confirms_is_proven(tmp_path: Path, vouch: str) -> None:
+    """A reset works for an address that the application confirmed."""
     auth = moving(tmp_path)
     user, _ = await moved(auth, EMAIL, OTHER_EMAIL)
     if vouch == "confirm":
@@ -195,8 +195,8 @@ async def test_address_that_the_application_vouches_for_carries_the_account(tmp_
     await auth.close()
 
 
-async def test_reset_of_a_moved_account_is_told_over_http(tmp_path: Path) -> None:
-    """The page and the problem details say what happened and what to do, and name no address."""
+async def test_refused_reset_of_a_moved_account_is_explained_over_http(tmp_path: Path) -> None:
+    """Page and problem details say that the address was never confirmed, and do not name the earlier one."""
     told = "was never confirmed"
     for headers in (PAGE, JSON):
         auth = moving(tmp_path, sender=MemorySender())
@@ -213,7 +213,7 @@ async def test_reset_of_a_moved_account_is_told_over_http(tmp_path: Path) -> Non
 
 
 async def test_two_proofs_at_once_free_the_address_once(tmp_path: Path) -> None:
-    """A link that another proof has overtaken frees nothing a second time."""
+    """A second proof after the first one does not free the address again."""
     events = Events()
     auth = moving(tmp_path, events)
     user, _ = await moved(auth, EMAIL, OTHER_EMAIL)
@@ -227,11 +227,11 @@ async def test_two_proofs_at_once_free_the_address_once(tmp_path: Path) -> None:
     await auth.close()
 
 
-# --- where the earlier address is -------------------------------------------------------------------------------------
+# --- the earlier address ----------------------------------------------------------------------------------------------
 
 
-async def test_earlier_address_that_another_has_proven_is_not_taken_back(tmp_path: Path) -> None:
-    """The account is left without an address; its user still has their sessions to sign in to, by an invitation say."""
+async def test_earlier_address_that_another_user_proved_is_not_restored(tmp_path: Path) -> None:
+    """The account then has no address, and the undo link is refused."""
     auth = moving(tmp_path)
     user, _ = await moved(auth, STRANGER, OWNED)
     undo = links(auth)["email_changed", STRANGER]
@@ -244,8 +244,8 @@ async def test_earlier_address_that_another_has_proven_is_not_taken_back(tmp_pat
     await auth.close()
 
 
-async def test_earlier_address_that_another_squats_is_taken_back(tmp_path: Path) -> None:
-    """Who has it without a proof loses it: one falls back in turn, one who never proved any has none."""
+async def test_earlier_address_that_another_user_did_not_prove_is_restored(tmp_path: Path) -> None:
+    """A user without a proof loses the address: they fall back to their own proven one, or have none."""
     auth = moving(tmp_path)
     user, _ = await moved(auth, STRANGER, OWNED)
     second, _ = await moved(auth, THIRD, STRANGER)
@@ -256,8 +256,8 @@ async def test_earlier_address_that_another_squats_is_taken_back(tmp_path: Path)
     await auth.close()
 
 
-async def test_accounts_that_have_each_others_address(tmp_path: Path) -> None:
-    """The row of those who fall back ends: the second, whose earlier address is the one being freed, has none."""
+async def test_fallbacks_of_accounts_with_each_others_address_end(tmp_path: Path) -> None:
+    """The second account has no address: its earlier address is the one that is freed."""
     auth = moving(tmp_path)
     first, _ = await moved(auth, STRANGER, THIRD)
     second, _ = await moved(auth, OWNED, STRANGER)
@@ -267,8 +267,8 @@ async def test_accounts_that_have_each_others_address(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_account_that_is_locked_keeps_its_address(tmp_path: Path) -> None:
-    """IN-4: who was locked out is not let in by a detour, and loses nothing while nobody may act for them."""
+async def test_disabled_account_keeps_its_address(tmp_path: Path) -> None:
+    """IN-4: an invitation cannot claim the address of a disabled account; the account keeps it."""
     sender = MemorySender()
     auth = moving(tmp_path, Invitation(sender=sender), sender=sender)
     user, _ = await moved(auth, STRANGER, OWNED)
@@ -282,7 +282,7 @@ async def test_account_that_is_locked_keeps_its_address(tmp_path: Path) -> None:
 
 
 async def sign_up_signed_in(auth: LocalAuthentication, email: str) -> User:
-    """Register where nobody has to confirm first."""
+    """Register and sign in; no confirmation is required."""
     user, _ = await auth.strategy("password").register(registration(email))
     assert isinstance(user, User)
     return user
@@ -293,7 +293,7 @@ async def sign_up_signed_in(auth: LocalAuthentication, email: str) -> User:
 
 @pytest.mark.parametrize("required", [False, True])
 async def test_invited_owner_gets_an_account_of_their_own(tmp_path: Path, required: bool) -> None:
-    """AC-1: the invitation proves the mailbox, so that the stranger who moved there loses the address, nothing more."""
+    """AC-1: the invitation proves the mailbox: the stranger who moved there loses the address and nothing more."""
     sender = MemorySender()
     auth = moving(tmp_path, Invitation(sender=sender), sender=sender, required=required)
     stranger, token = await moved(auth, STRANGER, OWNED)
@@ -314,17 +314,17 @@ async def test_invited_owner_gets_an_account_of_their_own(tmp_path: Path, requir
     await auth.close()
 
 
-# --- what outlives a change of the stamp ------------------------------------------------------------------------------
+# --- links that survive a change of the stamp -------------------------------------------------------------------------
 
 
-async def test_claim_ends_the_links_that_take_changes_back(tmp_path: Path) -> None:
-    """AC-1: who had an account before the owner of its mailbox claimed it cannot take it back by an older link."""
+async def test_claim_ends_the_undo_links(tmp_path: Path) -> None:
+    """AC-1: after the owner of the mailbox claimed the account, an older undo link is invalid."""
     auth = moving(tmp_path)
     stranger, _ = await moved(auth, STRANGER, OWNED)
     undo = links(auth)["email_changed", STRANGER]
     auth.clock.advance(HOUR)
     second, _ = await proven(auth, STRANGER)
-    await by_reset(auth)  # the stranger's first account has no address now, and none that it could fall back to
+    await by_reset(auth)  # now the stranger's first account has no address and no fallback
     await auth.accounts.change(stranger, {"email": OWNED})
     await reset_mailed_to(auth, OWNED)  # so that this is a claim
     await auth.accounts.delete(second.id)
@@ -372,8 +372,8 @@ async def wait_a_week(auth: LocalAuthentication, user: User) -> None:
         (wait_a_week, False),
     ],
 )
-async def test_link_that_takes_a_change_back_dies_by_little(tmp_path: Path, happens: Any, lives: bool) -> None:
-    """AC-5: whatever a thief may do with an account, its owner can take the change of the address back."""
+async def test_undo_link_ends_only_with_its_account_or_its_lifetime(tmp_path: Path, happens: Any, lives: bool) -> None:
+    """AC-5: after any act of a thief except a deletion, the owner can undo the change of the address for a week."""
     auth = moving(tmp_path)
     user, token = await moved(auth, EMAIL, OTHER_EMAIL)
     mailed = links(auth)

@@ -1,4 +1,4 @@
-"""Every server that people run this under: what the library relies on, and what ``docs/running.md`` says of each."""
+"""Every supported server: the behaviour that the library relies on and ``docs/running.md`` describes."""
 
 import os
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 @pytest.mark.parametrize("uds", [False, True], ids=["tcp", "unix"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_server_signs_people_in(kind: Kind, uds: bool, tmp_path: Path) -> None:
-    """Registering, asking who one is and signing in, on a loopback port and on a UNIX socket."""
+    """A client registers, reads its user and signs in, on a loopback port and on a UNIX socket."""
     async with (
         server_process(kind, "tests.served_apps:by_application", directory=tmp_path, uds=uds) as server,
         server.client() as client,
@@ -32,7 +32,7 @@ async def test_server_signs_people_in(kind: Kind, uds: bool, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_server_refuses_and_opens_websockets(kind: Kind, tmp_path: Path) -> None:
-    """WS-1: refused without a credential and by the cookie from another site; a bearer token and the cookie open it."""
+    """WS-1: no credential or another site's cookie is refused; a bearer token and our site's cookie are accepted."""
     async with (
         server_process(kind, "tests.served_apps:by_application", directory=tmp_path) as server,
         server.client() as client,
@@ -50,12 +50,12 @@ async def test_server_refuses_and_opens_websockets(kind: Kind, tmp_path: Path) -
 
 
 UNAVAILABLE: Mapping[Kind, int] = {"uvicorn": 503, "hypercorn": 503, "granian": 503, "gunicorn": 403, "daphne": 403}
-"""How such a handshake ends: 403 where the server sends no answer of the application's."""
+"""The status of such a handshake: 403 if the server does not send the application's answer."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_server_answers_a_websocket_whose_credential_cannot_be_checked(kind: Kind, tmp_path: Path) -> None:
-    """At once, whatever the server supports, and no server reports an error."""
+async def test_server_refuses_a_websocket_whose_credential_cannot_be_checked(kind: Kind, tmp_path: Path) -> None:
+    """The handshake is refused with the status that the server supports, and the server logs no traceback."""
     (tmp_path / "app.db").mkdir()
     (tmp_path / "other").mkdir()
     other = real_auth(tmp_path / "other")
@@ -73,7 +73,7 @@ async def test_server_answers_a_websocket_whose_credential_cannot_be_checked(kin
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "gunicorn"])
 async def test_stop_with_an_open_websocket_closes_the_store(kind: Kind, tmp_path: Path) -> None:
-    """The use of its session is noted before; gunicorn waits for the client, and then ends without the lifespan."""
+    """The session's last use is stored first. Gunicorn is left out: it waits for the client and skips the lifespan."""
     async with (
         server_process(kind, "tests.served_apps:staying", directory=tmp_path) as server,
         server.client() as client,

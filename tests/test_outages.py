@@ -1,4 +1,4 @@
-"""The log of an outage: a line a second with a count, however many requests fail, and one when it is over."""
+"""The log of an outage: one line a second with a count of the failures, and one line when it is over."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Seconds:
-    """A clock that the test turns."""
+    """A clock that the test sets."""
 
     now = 1000.0
 
@@ -33,7 +33,7 @@ class Seconds:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Seconds:
-    """The clock by which lines of the log are a second apart."""
+    """The clock that decides when the next line may be logged."""
     clock = Seconds()
     defaults = Telling.__init__.__kwdefaults__ or {}
     monkeypatch.setattr(Telling.__init__, "__kwdefaults__", {**defaults, "clock": clock})
@@ -42,18 +42,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Seconds:
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the library has written since the last time."""
+    """The lines of the library since the last call."""
     written = [record.getMessage() for record in caplog.records if record.name == "asgi_auth"]
     caplog.clear()
     return written
 
 
 @pytest.mark.slow
-async def test_outage_of_postgres_is_a_line_a_second(
+async def test_outage_of_postgres_is_one_line_a_second(
     clock: Seconds, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """FT-5: 200 requests of a stopped database, sign-ins among them, are one line; the next one counts the others."""
-    if not server().restarts:  # pragma: no cover  # only with a server of somebody else
+    """FT-5: 200 requests, sign-ins among them, while the database is down log one line; the next line counts them."""
+    if not server().restarts:  # pragma: no cover  # only with an external server
         pytest.skip("the server is not ours to restart")
     async with database() as dsn:
         auth = make_auth(tmp_path, store=PostgresStore(dsn))
@@ -77,7 +77,7 @@ async def test_outage_of_postgres_is_a_line_a_second(
                 [line] = lines(caplog)
                 counted = re.fullmatch(r"a credential .* \((\d+) more like it since the last such line\)", line)
                 assert counted is not None
-                assert int(counted[1]) >= 199  # notes of the failures, which failed as well, are counted, too
+                assert int(counted[1]) >= 199  # failed jobs that record the failures are counted, too
             finally:
                 await asyncio.to_thread(server().start)
             clock.now += 1
@@ -88,17 +88,17 @@ async def test_outage_of_postgres_is_a_line_a_second(
             assert lines(caplog) == []
 
 
-async def test_outage_that_flickers_is_not_over(
+async def test_outage_is_over_after_a_second_without_failures(
     clock: Seconds, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A check that works while others fail ends nothing: the line comes when none has failed for a second."""
+    """A successful check between failures does not end the outage; a second without failures does."""
     auth = impatient_auth(tmp_path)
     async with auth.running(), asking(auth) as client:
         _, token = await register(auth)
         client.cookies.set(auth.site.session_cookie, token.cookie)
         for _ in range(2):
             change(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
-            # In a task of its own: Python 3.11 does not trace the callers of a coroutine that has failed so.
+            # In its own task: Python 3.11 does not trace the callers of a coroutine that failed this way.
             [answer] = await asyncio.gather(client.get("/me"))
             assert answer.status_code == 503
             change(tmp_path, "ALTER TABLE gone RENAME TO asgi_auth_sessions")
@@ -110,10 +110,10 @@ async def test_outage_that_flickers_is_not_over(
         assert lines(caplog) == ["credentials are checked again: there were 2 failures in 1 seconds"]
 
 
-async def test_uses_that_cannot_be_noted_are_a_line_a_second(
+async def test_failed_notes_of_last_use_are_one_line_a_second(
     clock: Seconds, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A database that cannot be written fails no request of a session, and writes no line for each."""
+    """If the database cannot be written, requests of a session succeed and share one log line."""
     auth = impatient_auth(tmp_path)
     async with auth.running(), asking(auth) as client:
         _, token = await register(auth)
@@ -129,10 +129,8 @@ async def test_uses_that_cannot_be_noted_are_a_line_a_second(
         assert line.startswith("a session's last use could not be noted: ")
 
 
-async def test_jobs_that_fail_in_an_outage_are_a_line_a_second(
-    clock: Seconds, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What is left to do after the requests fails as they did, and is counted with them."""
+async def test_failed_jobs_are_one_line_a_second(clock: Seconds, caplog: pytest.LogCaptureFixture) -> None:
+    """Jobs that fail in an outage log one line a second with a count."""
 
     async def fail() -> None:
         raise StoreUnavailableError("postgres: TimeoutError")

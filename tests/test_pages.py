@@ -26,15 +26,15 @@ def draw(*fields: FormField, pages: Pages = PAGES, context: Context = HOME, **dr
 
 
 def policy(pages: Pages, context: Context = HOME) -> dict[str, str]:
-    """The Content-Security-Policy of a page: the sources by directive."""
+    """The Content-Security-Policy of a page: its sources by directive."""
     directives = pages.page("Hello", "", context).headers["Content-Security-Policy"].split("; ")
     parts = [directive.split(" ", 1) for directive in directives]
-    assert len({name for name, _ in parts}) == len(parts)  # of two of a name browsers obey the first
+    assert len({name for name, _ in parts}) == len(parts)  # browsers ignore a second directive of the same name
     return {name: sources for name, sources in parts}
 
 
 def hash_of_style(page: Page) -> str:
-    """The hash of what is between the style tags, as a browser computes it."""
+    """The hash of the content of the style element, as a browser computes it."""
     style = re.search(r"<style>(.*?)</style>", page.html, re.DOTALL)
     assert style is not None
     digest = hashlib.sha256(style[1].replace("\r\n", "\n").replace("\r", "\n").encode()).digest()
@@ -45,7 +45,7 @@ def hash_of_style(page: Page) -> str:
 
 
 def test_policy_allows_the_one_stylesheet_of_the_page() -> None:
-    """CF-8: the hash in the policy is that of what is between the style tags; nothing else may be loaded."""
+    """CF-8: the policy has the hash of the content of the style element; nothing else may be loaded."""
     page = PAGES.page("Done", "", HOME)
 
     assert page.headers["Content-Security-Policy"] == (
@@ -57,7 +57,7 @@ def test_policy_allows_the_one_stylesheet_of_the_page() -> None:
 @pytest.mark.parametrize("only_css", [False, True], ids=["added", "alone"])
 @pytest.mark.parametrize("css", ["", "h1 { color: red }\n", "a {}\r\nb {}\rc {}"], ids=["none", "lf", "crlf"])
 def test_policy_allows_the_stylesheet_of_the_application(css: str, only_css: bool) -> None:
-    """CF-8: also with the line ends of Windows, which browsers turn into others before they compute the hash."""
+    """CF-8: also with line ends of Windows: browsers normalise them before they compute the hash."""
     page = Pages(css=css, only_css=only_css).page("Done", "", HOME)
 
     assert f"style-src {hash_of_style(page)};" in page.headers["Content-Security-Policy"]
@@ -65,7 +65,7 @@ def test_policy_allows_the_stylesheet_of_the_application(css: str, only_css: boo
 
 
 def test_policy_lets_forms_lead_to_listed_origins() -> None:
-    """A redirect after a form is a step of the form; Chromium stops it where form-action does not list it."""
+    """Chromium blocks a redirect after a form whose origin is not in form-action."""
     context = HOME._replace(form_action=("https://a.example", "app:"))
 
     assert policy(PAGES, context)["form-action"] == "'self' https://a.example app:"
@@ -74,8 +74,8 @@ def test_policy_lets_forms_lead_to_listed_origins() -> None:
     )
 
 
-def test_policy_has_what_the_application_adds() -> None:
-    """CF-8: beside what the page needs itself; everything else stays forbidden."""
+def test_policy_has_the_sources_of_the_application() -> None:
+    """CF-8: the application's sources are added to those of the page; everything else stays forbidden."""
     given = policy(Pages(policy={"style-src": "'self'", "script-src-elem": "'self' https://cdn.example"}))
 
     assert given["style-src"].endswith("=' 'self'")
@@ -97,8 +97,8 @@ def test_policy_has_what_the_application_adds() -> None:
         ("img-src x", "'self'"),
     ],
 )
-def test_policy_takes_sources_alone(directive: str, sources: str) -> None:
-    """CF-8: nothing that ends a directive or the policy, and no second directive of a name that is there."""
+def test_policy_accepts_only_sources(directive: str, sources: str) -> None:
+    """CF-8: a value that ends a directive or the policy is refused, and so is a directive that the page sets."""
     with pytest.raises(ConfigurationError, match=rf"policy\['{directive}'\] must be sources"):
         Pages(policy={directive: sources})
 
@@ -112,7 +112,7 @@ def test_policy_takes_sources_alone(directive: str, sources: str) -> None:
     ],
 )
 def test_policy_allows_the_logo(logo: str, source: str) -> None:
-    """From where it is; without a logo no image is loaded."""
+    """img-src has the origin of the logo; without a logo no image is allowed."""
     pages = Pages(logo=logo)
 
     assert policy(pages)["img-src"] == source
@@ -138,26 +138,26 @@ def test_policy_allows_the_logo(logo: str, source: str) -> None:
         ("data:text/plain,x", "data:"),
     ],
 )
-def test_origin_of_is_what_a_policy_calls_the_place(url: str, origin: str) -> None:
-    """The origin or, where a scheme has no hosts, the scheme; nothing that would end the policy (CF-8)."""
+def test_origin_of_is_a_source_for_a_policy(url: str, origin: str) -> None:
+    """The origin, or the scheme if the scheme has no hosts; never text that would end the policy (CF-8)."""
     assert origin_of(url) == origin
 
 
-def test_no_page_is_kept_by_a_cache() -> None:
-    """TK-21, RD-4: nor is its type guessed."""
+def test_page_is_not_cached() -> None:
+    """TK-21, RD-4: caches store no page and browsers do not guess its type."""
     headers = PAGES.page("Done", "", HOME).headers
 
     assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
 
 
 @pytest.mark.parametrize(("holds_token", "referrer"), [(False, "same-origin"), (True, "strict-origin")])
-def test_page_tells_nobody_its_token(holds_token: bool, referrer: str) -> None:
-    """TK-21: the address of a page behind a mailed link is told to nobody, not even to our own server."""
+def test_referrer_policy_hides_the_token(holds_token: bool, referrer: str) -> None:
+    """TK-21: the Referer of a page with a token never contains its URL, not even to our own server."""
     assert PAGES.page("Done", "", HOME, holds_token=holds_token).headers["Referrer-Policy"] == referrer
 
 
 def test_page_escapes_its_texts() -> None:
-    """Title and name of the application are text; the content is HTML."""
+    """Title and name of the application are escaped; the content is HTML."""
     html = PAGES.page("1 < 2", "<b>c</b>", HOME).html
 
     assert "<title>1 &lt; 2 - App &amp; Co</title>" in html
@@ -165,20 +165,20 @@ def test_page_escapes_its_texts() -> None:
     assert '<header><a class="brand" href="/">App &amp; Co</a></header>' in html
 
 
-def test_page_has_its_own_header_if_it_is_given_one() -> None:
-    """Such as that of an application whose users are signed in; empty is one, too."""
+def test_page_uses_the_given_header() -> None:
+    """A given header replaces the default one; an empty header is a header, too."""
     assert "<header><nav></nav></header>" in PAGES.page("Hello", "", HOME, header="<nav></nav>").html
     assert "<header></header>" in PAGES.page("Hello", "", HOME, header="").html
 
 
-def test_wide_page_says_so() -> None:
-    """A class of the stylesheet."""
+def test_wide_page_has_its_class() -> None:
+    """A wide page has the class wide."""
     assert '<main class="wide">' in PAGES.page("Hello", "", HOME, wide=True).html
 
 
 @pytest.mark.parametrize(("status", "title"), [(200, "Hello - App"), (399, "Hello - App"), (400, "Error: Hello - App")])
-def test_page_tells_a_failure_first(status: int, title: str) -> None:
-    """A person who listens to pages hears the title before anything else."""
+def test_title_begins_with_the_error(status: int, title: str) -> None:
+    """The title of a page with an error begins with Error: screen readers read the title first."""
     page = PAGES.page("Hello", "", Context("App"), status=status)
 
     assert f"<title>{title}</title>" in page.html
@@ -186,13 +186,13 @@ def test_page_tells_a_failure_first(status: int, title: str) -> None:
 
 
 @pytest.mark.parametrize(("locale", "start"), [("de-AT", 'lang="de-AT" dir="ltr"'), ("ar", 'lang="ar" dir="rtl"')])
-def test_page_says_its_language(locale: str, start: str) -> None:
-    """And the direction that it is written in."""
+def test_page_has_language_and_direction(locale: str, start: str) -> None:
+    """The html element has lang and dir."""
     assert f"<html {start}>" in PAGES.page("Hello", "", Context("App", locale)).html
 
 
 def test_every_text_is_translated_once() -> None:
-    """Titles, texts, labels, buttons, links, problems; neither values nor names, which are the user's."""
+    """Titles, texts, labels, buttons, links and problems are translated once; values and names are not."""
     context = Context("App", "xx", lambda text: f"<{text}>")
     form = Form(title="Title", text="Text", fields=(NAME,), button="Go")
     drawn = Drawn(form, "/", values={"name": "v"}, problem="Bad", problems={"name": "Odd"})
@@ -209,7 +209,7 @@ def test_every_text_is_translated_once() -> None:
 
 
 def test_template_is_the_whole_page() -> None:
-    """Each part where the template has it; ``$$`` is a dollar sign."""
+    """Each part stands at its placeholder; ``$$`` is a dollar sign."""
     pages = Pages(template="$$5 [$lang|$dir|$title|$header|$content]$head", css="h1 {}", only_css=True, home="/start")
     html = pages.page("Hello", "<p>$title</p>", Context("App", "ar")).html
 
@@ -220,7 +220,7 @@ def test_template_is_the_whole_page() -> None:
 
 
 def test_template_may_have_a_header_of_its_own() -> None:
-    """The name of the application stands in most sites' headers anyway."""
+    """A template without $header has only its own header."""
     html = Pages(template=WHOLE.replace("$header", "<header>Mine</header>")).page("Hello", "", HOME).html
 
     assert "<header>Mine</header>" in html
@@ -234,34 +234,34 @@ def test_template_may_have_a_header_of_its_own() -> None:
         WHOLE.replace("$lang", ""),
         WHOLE.replace("$dir", ""),
         WHOLE.replace("$title", ""),
-        WHOLE.replace("$head", ""),  # and that of $header, which is then $er
+        WHOLE.replace("$head", ""),  # also turns $header into $er
         WHOLE.replace("$content", ""),
         f"{WHOLE} $other",
         f"{WHOLE} $",
     ],
 )
-def test_template_must_have_every_part(template: str) -> None:
-    """A page without its language, its stylesheet or its content is refused at start."""
+def test_template_without_a_required_part_is_refused(template: str) -> None:
+    """A template without language, direction, title, stylesheet or content is refused at start."""
     with pytest.raises(ConfigurationError, match=r"each of \$content, \$dir, \$head, \$lang, \$title"):
         Pages(template=template)
 
 
-def test_template_is_text() -> None:
-    """The name of a file is an easy mistake."""
+def test_template_must_be_text() -> None:
+    """A Path is refused, and the error says to read the file."""
     template: Any = Path("page.html")
 
     with pytest.raises(ConfigurationError, match="template must be text; read a file"):
         Pages(template=template)
 
 
-def test_css_ends_no_element() -> None:
-    """RD-4: a stylesheet that ends its element would be HTML from there on."""
+def test_css_must_not_end_its_element() -> None:
+    """RD-4: after ``</style>`` the rest of the stylesheet would be HTML."""
     with pytest.raises(ConfigurationError, match="css must not hold '</'"):
         Pages(css="</style>")
 
 
 def test_extra_head_is_in_the_head() -> None:
-    """As it is: it is HTML."""
+    """extra_head is HTML and not escaped."""
     assert "</style><meta name=x>\n</head>" in Pages(extra_head="<meta name=x>").page("Hello", "", HOME).html
 
 
@@ -269,7 +269,7 @@ def test_extra_head_is_in_the_head() -> None:
 
 
 def test_form_without_anything_is_a_button() -> None:
-    """No text, no field, no problem: what is left is one button."""
+    """A form without text, fields and problems is one button."""
     drawn = Drawn(Form(title="Hello", button="Go < on"), "/x?a&b")
 
     assert PAGES.form(drawn, HOME) == (
@@ -278,27 +278,27 @@ def test_form_without_anything_is_a_button() -> None:
     )
 
 
-def test_form_hides_what_it_is_given() -> None:
-    """The token of a mailed link and where to go afterwards, escaped; nothing else is hidden."""
+def test_form_has_the_given_hidden_values() -> None:
+    """Hidden values are escaped; a form without them has no hidden field."""
     assert '<input type="hidden" name="t" value="&lt;b&gt;">' in draw(NAME, hidden={"t": "<b>"})
     assert 'type="hidden"' not in draw(NAME)
 
 
-def test_form_says_first_what_is_wrong() -> None:
-    """It is read out at once."""
+def test_form_begins_with_the_problem() -> None:
+    """The problem has the role alert: screen readers read it at once."""
     html = PAGES.form(Drawn(Form(title="Hello", text="Please"), "/x", problem="This < that"), HOME)
 
     assert html.startswith('<p class="problem notice" role="alert">This &lt; that</p>\n<p>Please</p>\n<form')
 
 
 def test_form_draws_values_but_no_password() -> None:
-    """What is no text is left out, as is what was typed into a password field."""
+    """Values that are not text, and values of a password field, are left out."""
     assert 'value="&quot;&lt;b&gt;"' in draw(NAME, values={"name": '"<b>'})
     assert "value=" not in draw(NAME, SECRET, values={"name": 5, "secret": "abc"})
 
 
 def test_form_ties_the_message_to_its_field() -> None:
-    """By id, so that it is read out with the field; a message is text."""
+    """aria-describedby refers to the message, so that it is read out with the field; the message is escaped."""
     html = draw(NAME, problems={"name": "<b> is odd"}, prefix="2-")
 
     assert '<label for="2-name">Your name</label>\n<input id="2-name" name="name" type="text"' in html
@@ -308,7 +308,7 @@ def test_form_ties_the_message_to_its_field() -> None:
 
 
 def test_form_gives_the_focus_to_the_first_problem() -> None:
-    """In the order of the page; to one field only, and to none of a form without a problem."""
+    """The first field with a problem, in the order of the page, has autofocus; without a problem no field has it."""
     html = draw(NAME, SECRET, problems={"secret": "wrong", "name": "wrong"})
 
     assert html.count("autofocus") == 1
@@ -317,13 +317,13 @@ def test_form_gives_the_focus_to_the_first_problem() -> None:
 
 
 def test_field_is_required_unless_it_is_optional() -> None:
-    """For screen readers: the browser itself checks nothing (``novalidate``)."""
+    """The attribute is for screen readers: the browser itself checks nothing (``novalidate``)."""
     assert " required>" in draw(NAME)
     assert "required" not in draw(FormField(name="a", label="A", optional=True))
 
 
 def test_checkbox_stays_ticked_and_shows_its_problem() -> None:
-    """Its label is behind it; a box that must be ticked says so like any other field."""
+    """The label follows the box; a problem is shown like that of any other field."""
     box = FormField(name="terms", label="I agree", type="checkbox")
 
     assert draw(box, values={"terms": "on"}).splitlines()[1] == (
@@ -336,7 +336,7 @@ def test_checkbox_stays_ticked_and_shows_its_problem() -> None:
 
 
 def test_shown_field_is_not_sent() -> None:
-    """A password manager finds the user name; without a name of its own the field is not sent."""
+    """A password manager finds the user name; the field has no name, so it is not sent."""
     field = FormField(name="email", label="Address", autocomplete="username", shown="a&b@mail.example.org")
 
     assert draw(field, problems={"email": "wrong"}).splitlines()[1:3] == [
@@ -346,7 +346,7 @@ def test_shown_field_is_not_sent() -> None:
 
 
 def test_field_with_an_inputmode_is_sent_as_typed() -> None:
-    """AC-6: the domain of an address stays as it is typed, and no phone capitalises or corrects the rest."""
+    """AC-6: browsers send the address as it is typed; phones do not capitalise or correct it."""
     address = FormField(name="email", label="Address", autocomplete="username", inputmode="email")
     html = draw(address, NAME)
 
@@ -359,7 +359,7 @@ def test_field_with_an_inputmode_is_sent_as_typed() -> None:
 
 @pytest.mark.parametrize("kind", ["email", "EMAIL"])
 def test_field_refuses_the_type_that_rewrites_addresses(kind: str) -> None:
-    """AC-6: Chromium sends ``faß.example`` of such a field as ``fass.example``."""
+    """AC-6: Chromium sends ``faß.example`` as ``fass.example`` if the type is email."""
     with pytest.raises(ConfigurationError, match=r"type of the field 'mail' must not be 'email'.*inputmode='email'"):
         FormField(name="mail", label="Address", type=kind)
 
@@ -368,7 +368,7 @@ def test_field_refuses_the_type_that_rewrites_addresses(kind: str) -> None:
 
 
 def test_view_has_its_text_its_forms_and_its_links() -> None:
-    """In this order; a form without a title has no heading."""
+    """Text, forms and links follow in this order; a form without a title has no heading."""
     first, second = Drawn(Form(title="One"), "/1"), Drawn(Form(title=""), "/2", look="plain")
     html = PAGES.view(View({}, text="Look", links={"/y": "There"}), [first, second], HOME)
 
@@ -385,7 +385,7 @@ def test_view_has_its_text_its_forms_and_its_links() -> None:
 
 
 def test_links_and_button_escape() -> None:
-    """Addresses and texts are text."""
+    """Links and buttons escape URLs and texts."""
     assert PAGES.links({"/?a&b": "a & b"}, HOME) == (
         '<ul class="links"><li><a href="/?a&amp;b">a &amp; b</a></li></ul>'
     )
@@ -403,12 +403,12 @@ def test_links_and_button_escape() -> None:
     ],
 )
 def test_message_has_a_role(kind: Any, html: str) -> None:
-    """So that it is read out at once, a problem before anything else."""
+    """A notice is a status and a problem an alert, so that screen readers read them at once."""
     assert PAGES.message("a < b", HOME, kind=kind) == html
 
 
-def test_a_part_can_be_overridden() -> None:
-    """Every place that has the part has it then."""
+def test_part_can_be_overridden() -> None:
+    """A subclass replaces a part wherever a page uses it."""
 
     class Own(Pages):
         def button(self, text: str, context: Context, *, look: str = "plain", unseen: str = "") -> str:
@@ -430,7 +430,7 @@ def test_a_part_can_be_overridden() -> None:
 
 
 def evil_parts(evil: str) -> dict[str, Callable[[], str]]:
-    """Every part, with *evil* wherever a text can be."""
+    """Every part, with *evil* in each place for a text."""
     context = Context(evil, evil)
     field = FormField(name=evil, label=evil, type=evil, inputmode=evil, autocomplete=evil)
     form = Form(title=evil, text=evil, token=evil, fields=(field,), button=evil)
@@ -454,7 +454,7 @@ def evil_parts(evil: str) -> dict[str, Callable[[], str]]:
 
 @pytest.mark.parametrize("part", evil_parts(""))
 def test_everything_is_escaped(part: str) -> None:
-    """RD-4: titles, texts, labels, names, values and messages, wherever they come from."""
+    """RD-4: every part escapes titles, texts, labels, names, values and messages."""
     html = evil_parts("<script>alert('x')</script>\"onload=\"")[part]()
 
     assert "alert(" in html

@@ -1,4 +1,4 @@
-"""Which passwords there are, and which may be set."""
+"""Normalisation of passwords, and the policy for new ones."""
 
 import random
 import re
@@ -24,7 +24,7 @@ CONTEXT = ["alice.smith@example.com", "Alice O'Smith"]
 NFC, NFD = "caf\u00e9 au lait, deux", "cafe\u0301 au lait, deux"
 
 
-def test_normalise_password_makes_one_of_canonical_equals() -> None:
+def test_normalise_password_unifies_canonical_equivalents() -> None:
     """PW-5: NFC and NFD of a password are the same bytes."""
     assert normalise_password(NFD) == normalise_password(NFC) == b"caf\xc3\xa9 au lait, deux"
 
@@ -36,7 +36,7 @@ def test_normalise_password_changes_nothing_else(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "abc\0def", "\ud800 high", "low \udc00", "\ud83d\ude00"])
-def test_normalise_password_refuses_what_no_password_is(text: str) -> None:
+def test_normalise_password_refuses_invalid_text(text: str) -> None:
     """PW-4, PW-5: empty, NUL and surrogates are refused with a message for the user."""
     with pytest.raises(ValueError, match=r"password.*\.$") as caught:
         normalise_password(text)
@@ -47,14 +47,14 @@ def test_normalise_password_refuses_what_no_password_is(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "size"), [("a" * 1024, 1024), ("\U0001f600" * 256, 1024), ("\u03b9\u0308\u0301" * 512, 1024)]
 )
-def test_normalise_password_takes_1024_bytes_of_the_normal_form(text: str, size: int) -> None:
-    """PW-2, PW-3: the limit is on the bytes of the NFC, however the keyboard composes."""
+def test_normalise_password_accepts_1024_bytes_of_the_normal_form(text: str, size: int) -> None:
+    """PW-2, PW-3: the limit counts the bytes of the NFC form, not those of the input."""
     assert len(normalise_password(text)) == size
 
 
 @pytest.mark.parametrize("text", ["a" * 1025, "\U0001f600" * 257, "a" * 2**20, "\u0301\u0316" * 2**19])
-def test_normalise_password_refuses_more_without_work(text: str) -> None:
-    """PW-3: longer is refused, in no time."""
+def test_normalise_password_refuses_longer_text_quickly(text: str) -> None:
+    """PW-3: a longer password is refused in less than 0.1 s."""
 
     def refuse() -> None:
         with pytest.raises(ValueError, match="too long"):
@@ -67,7 +67,7 @@ def test_normalise_password_refuses_more_without_work(text: str) -> None:
 @example("\ud800")
 @example("\U0010ffff" * 257)
 def test_normalise_password_raises_nothing_but_value_error(text: str) -> None:
-    """Any text is a password of at most 1,024 bytes, stable under normalisation, or a ValueError."""
+    """Any text gives at most 1,024 bytes that are stable under normalisation, or a ValueError."""
     with suppress(ValueError):
         password = normalise_password(text)
         assert 0 < len(password) <= 1024
@@ -78,7 +78,7 @@ def test_normalise_password_raises_nothing_but_value_error(text: str) -> None:
 
 
 def refusal(password: str, context: Sequence[str] = (), policy: PasswordPolicy | None = None) -> str | None:
-    """What the user is told; None if the password passes."""
+    """The message for the user, or None if the policy accepts the password."""
     try:
         (policy or PasswordPolicy()).check_password(password, context)
     except ValueError as error:
@@ -91,12 +91,12 @@ def refusal(password: str, context: Sequence[str] = (), policy: PasswordPolicy |
     "alphabet", ["kx%vq)Zw", "\U0001f600\U0001f9ea\U0001f40d\U0001f680\U0001f4a1\U0001f511\U0001f355\U0001f9ed"]
 )
 def test_policy_counts_code_points(alphabet: str, length: int, passes: bool) -> None:
-    """PW-1: eight code points are enough, whatever their bytes; seven are not. Strength is another question."""
+    """PW-1: eight code points of any size are long enough; seven are not."""
     assert (refusal(alphabet[:length], policy=PasswordPolicy(minimum_strength=0)) is None) is passes
 
 
 def test_policy_says_how_long_a_password_must_be() -> None:
-    """PW-1: another minimum is kept to, and named."""
+    """PW-1: a configured minimum applies, and the message names it."""
     policy = PasswordPolicy(minimum_length=15)
 
     assert refusal("kx%vq)Zw72#mQp", policy=policy) == "Use at least 15 characters."
@@ -105,13 +105,13 @@ def test_policy_says_how_long_a_password_must_be() -> None:
 
 @pytest.mark.parametrize("password", ["password", "Passw0rd!", "qwertyuiop", "12345678", "aaaaaaaaaaaa", "iloveyou1"])
 def test_policy_refuses_common_passwords(password: str) -> None:
-    """PW-7: common passwords and patterns are refused, and the user is told why."""
+    """PW-7: common passwords and patterns are refused with a reason."""
     assert re.fullmatch(r"This password is easy to guess\. .+\.", refusal(password) or "")
 
 
 @pytest.mark.parametrize("password", ["abcdefgh" * 128, "tulip" * 12, "p4ss!" * 20 + "p4", "winter2024!" * 60])
 def test_policy_refuses_repetitions_of_any_length(password: str) -> None:
-    """PW-7: a password that repeats something weak is weak, also where the last round is cut."""
+    """PW-7: a repeated weak text is weak, even if the last repetition is incomplete."""
     assert "easy to guess" in (refusal(password) or "")
 
 
@@ -125,8 +125,8 @@ def test_policy_refuses_repetitions_of_any_length(password: str) -> None:
         " x y pass phrase z ",
     ],
 )
-def test_policy_asks_for_no_composition(password: str) -> None:
-    """PW-6: long lower-case words pass, at any length."""
+def test_policy_requires_no_composition(password: str) -> None:
+    """PW-6: long passwords of lower-case words pass."""
     assert refusal(password, CONTEXT) is None
 
 
@@ -146,7 +146,7 @@ def test_policy_asks_for_no_composition(password: str) -> None:
     ],
 )
 def test_policy_refuses_the_users_own_values(password: str) -> None:
-    """PW-7: a password of parts of the address, the name or the application's name is refused."""
+    """PW-7: a password made of parts of the address, the name or the application's name is refused."""
     message = refusal(password, ["Acme Corp", *CONTEXT])
 
     assert message == "This is too close to your own details or to the name of this service."
@@ -154,29 +154,29 @@ def test_policy_refuses_the_users_own_values(password: str) -> None:
 
 @pytest.mark.parametrize("password", ["alice and a green tulip", "smithy of the northern sea", "Acme7%kx%vq)Zw"])
 def test_policy_allows_own_words_among_others(password: str) -> None:
-    """PW-7: what is left without the user's words must be long enough by itself, and then is."""
+    """PW-7: a password passes if it is long enough without the user's own words."""
     assert refusal(password, ["Acme Corp", *CONTEXT]) is None
 
 
 def test_policy_scores_with_the_users_own_values() -> None:
-    """PW-7: a word of the user's own is weak for them, disguised or not, and strong for others."""
+    """PW-7: the user's own word makes a password weak for them, disguised or not, but not for others."""
     assert refusal("zyp0grax1") is None
     assert "easy to guess" in (refusal("zyp0grax1", ["Zypograx"]) or "")
 
 
 def test_policy_ignores_short_parts_of_values() -> None:
-    """PW-7: parts of less than four characters say nothing."""
+    """PW-7: parts with less than four characters are ignored."""
     assert refusal("kx%vq)Zw7", ["k x", "vq)@zw7.io", ""]) is None
 
 
 @pytest.mark.parametrize("password", ["Mycoltd2024", "2024 My-Co-Ltd"])
 def test_policy_refuses_a_name_of_short_words(password: str) -> None:
-    """PW-7: a name whose words are short counts as a whole, however it is joined."""
+    """PW-7: a name of short words is compared as a whole, with or without separators."""
     assert "your own details" in (refusal(password, ["My Co Ltd", "my-co-ltd"]) or "")
 
 
-def test_policy_asks_the_application_last() -> None:
-    """The application's own check sees only what passed, and its ValueError refuses."""
+def test_policy_calls_the_applications_check_last() -> None:
+    """The application's check sees only passwords that passed; its ValueError refuses them."""
     asked: list[str] = []
 
     def check(password: str) -> str:
@@ -192,8 +192,8 @@ def test_policy_asks_the_application_last() -> None:
     assert asked == [GOOD + "!", GOOD]
 
 
-def test_policy_gives_back_an_async_check() -> None:
-    """A check that a user has yet to await; a password that is refused before is not asked about."""
+def test_policy_returns_an_awaitable_check() -> None:
+    """check_password returns the awaitable of an async check; a refused password is not passed to it."""
     future: Future[None] = Future(loop=new_event_loop())
     future.get_loop().close()
     policy = PasswordPolicy(check=lambda password: future)
@@ -203,8 +203,8 @@ def test_policy_gives_back_an_async_check() -> None:
 
 
 @pytest.mark.parametrize(("strength", "passes"), [(0, True), (4, False)])
-def test_policy_has_another_strength(strength: int, passes: bool) -> None:
-    """The least score is an option."""
+def test_policy_strength_is_an_option(strength: int, passes: bool) -> None:
+    """minimum_strength sets the lowest accepted score."""
     assert (refusal("password", policy=PasswordPolicy(minimum_strength=strength)) is None) is passes
 
 
@@ -218,7 +218,7 @@ def test_policy_has_another_strength(strength: int, passes: bool) -> None:
     ],
 )
 def test_policy_refuses_options_out_of_range(options: dict[str, int], name: str) -> None:
-    """PW-1: less than eight characters cannot be configured; nor can more than everybody may use."""
+    """PW-1: a minimum under 8 or over 64 characters, or a strength that is no score, is refused."""
     with pytest.raises(ConfigurationError, match=name):
         PasswordPolicy(
             minimum_length=options.get("minimum_length", 8), minimum_strength=options.get("minimum_strength", 3)
@@ -226,7 +226,7 @@ def test_policy_refuses_options_out_of_range(options: dict[str, int], name: str)
 
 
 def noise(alphabet: str) -> str:
-    """1,024 characters of *alphabet*, each of them at least once at the start, the same in every run."""
+    """1,024 characters of *alphabet*: first each of them once, then random ones, equal in every run."""
     return (alphabet + "".join(random.Random(1).choices(alphabet, k=1024)))[:1024]  # noqa: S311  # a test's input
 
 
@@ -246,7 +246,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("password", HOSTILE.values(), ids=HOSTILE.keys())
 def test_policy_is_bounded(password: str) -> None:
-    """DO-5: 1,024 characters of anything, with a hostile context, take less than 50 ms."""
+    """DO-5: the check of any 1,024 characters with a hostile context takes less than 50 ms."""
     letters = string.ascii_lowercase
     context = [
         " ".join(f"{first}a{second}b{third}" for second in letters for third in letters) for first in letters * 4
@@ -264,7 +264,7 @@ def test_policy_is_bounded(password: str) -> None:
 @example(GOOD, ["\ud800abcd"])
 @example("\u0130" * 9, ["\u0130" * 4, "\u1e9e" * 4])
 def test_policy_raises_nothing_but_value_error(password: str, context: list[str]) -> None:
-    """Whatever is entered and known, the answer is a ValueError or none."""
+    """Any password with any context is accepted or raises ValueError."""
     message = refusal(password, context)
 
     assert message is None or message.endswith(".")

@@ -1,4 +1,4 @@
-"""How passwords are hashed and verified, with equal work. Which ones there may be is in test_password_policy.py."""
+"""Hashing and verification of passwords, with equal work. The policy is tested in test_password_policy.py."""
 
 import re
 import time
@@ -43,13 +43,13 @@ def pool() -> Iterator[HashingPool]:
 
 @pytest.fixture
 def passwords(pool: HashingPool) -> Passwords:
-    """The service, at a cost for tests."""
+    """The service with a low cost for tests."""
     return Passwords(hasher=CHEAP, policy=PasswordPolicy(), app_name="Acme Corp", pool=pool)
 
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The costs of the bcrypts that are asked for; none is done, none matches."""
+    """The costs of the calls of bcrypt; a stub replaces bcrypt, and no password matches."""
     costs: list[int] = []
 
     def hashpw(password: bytes, salt: bytes) -> bytes:
@@ -66,7 +66,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def plain(cost: int) -> str:
-    """The form of a hash of another system."""
+    """Text in the format of another system's hash."""
     return f"$2b${cost:02}${'.' * 53}"
 
 
@@ -74,7 +74,7 @@ def plain(cost: int) -> str:
 
 
 def test_bcrypt_stores_a_marked_hash_of_the_default_cost() -> None:
-    """PW-8: by default a hash costs 12, bears our marker, has a salt of its own and nothing of the password."""
+    """PW-8: by default a hash has cost 12, our marker and its own salt, and does not contain the password."""
     one, other = Bcrypt().hash(b"secret words"), Bcrypt().hash(b"secret words")
 
     assert re.fullmatch(r"\{asgi_auth-1\}\$2[by]\$12\$[./A-Za-z0-9]{53}", one)
@@ -84,7 +84,7 @@ def test_bcrypt_stores_a_marked_hash_of_the_default_cost() -> None:
 
 
 def test_bcrypt_verifies_a_hash_of_every_earlier_release() -> None:
-    """PW-4: the label is part of what is stored: a changed one would lock everybody out."""
+    """PW-4: a change of the label of the digest would make every stored hash invalid."""
     stored = "{asgi_auth-1}$2b$04$KYTLZpe28R9qFt2NnhrU7.lIS/D1WtbI3OlnJBOngagzhCgRIHJ8K"
 
     assert CHEAP.verify(b"correct horse battery", stored)
@@ -93,7 +93,7 @@ def test_bcrypt_verifies_a_hash_of_every_earlier_release() -> None:
 
 @pytest.mark.parametrize(("password", "stored"), VECTORS)
 def test_bcrypt_verifies_published_vectors(password: bytes, stored: str) -> None:
-    """Hashes of other systems verify as they are, and ask to be hashed again."""
+    """Hashes of other systems are verified, and need a rehash."""
     hasher = Bcrypt(cost=4, pepper=(K1,))
 
     assert hasher.verify(password, stored)
@@ -104,7 +104,7 @@ def test_bcrypt_verifies_published_vectors(password: bytes, stored: str) -> None
 
 @pytest.mark.parametrize("head", ["a" * 72, "\U0001f600" * 18])
 def test_bcrypt_verifies_the_whole_password(head: str) -> None:
-    """PW-2: what comes after 72 bytes counts."""
+    """PW-2: bytes after the 72nd are compared, too."""
     stored = CHEAP.hash((head + "X").encode())
 
     assert [CHEAP.verify((head + tail).encode(), stored) for tail in ("X", "Y", "", "XX")] == [True] + [False] * 3
@@ -112,7 +112,7 @@ def test_bcrypt_verifies_the_whole_password(head: str) -> None:
 
 @pytest.mark.parametrize("tail", [b"X", b"Y", b"\0", b"\0Y"])
 def test_bcrypt_never_verifies_a_prefix_with_a_plain_hash(tail: bytes) -> None:
-    """PW-2, PW-4: over 72 bytes, or with NUL, nothing matches a plain hash: bcrypt would compare a prefix."""
+    """PW-2, PW-4: a password over 72 bytes or with NUL matches no plain hash: bcrypt would compare a prefix."""
     head = b"a" * 72
     stored = bcrypt.hashpw(head, bcrypt.gensalt(4)).decode()
 
@@ -121,13 +121,13 @@ def test_bcrypt_never_verifies_a_prefix_with_a_plain_hash(tail: bytes) -> None:
 
 
 @pytest.mark.parametrize(("known", "shown"), [(b"a", b"a\0a"), (b"no password", b"n" * 73)])
-def test_bcrypt_never_takes_two_passwords_for_one(known: bytes, shown: bytes) -> None:
-    """PW-4: neither the rounds of bcrypt's key nor the stand-in for an impossible password match a plain hash."""
+def test_bcrypt_never_accepts_an_equivalent_password(known: bytes, shown: bytes) -> None:
+    """PW-4: a repeated key of bcrypt, or the stand-in for an impossible password, matches no plain hash."""
     assert not CHEAP.verify(shown, bcrypt.hashpw(known, bcrypt.gensalt(4)).decode())
 
 
-def test_bcrypt_is_not_shucked_by_a_bare_hash() -> None:
-    """PW-4: what is given to bcrypt is not what another system may have leaked, nor what a plain hash takes."""
+def test_marked_hash_without_its_marker_does_not_verify() -> None:
+    """PW-4: bcrypt gets a labelled digest, so that a leaked hash of another system does not help (shucking)."""
     stored = CHEAP.hash(b"words")
 
     assert not CHEAP.verify(b"words", stored.removeprefix("{asgi_auth-1}"))
@@ -150,8 +150,8 @@ def test_bcrypt_is_not_shucked_by_a_bare_hash() -> None:
         "\ud800",
     ],
 )
-def test_bcrypt_does_no_work_for_what_is_no_hash(stored: str, work: list[int]) -> None:
-    """PW-10: malformed, unknown and absurd stored values are a plain failure without work."""
+def test_bcrypt_does_no_work_for_an_invalid_hash(stored: str, work: list[int]) -> None:
+    """PW-10: malformed, unknown and absurd stored values do not verify and cause no work."""
     assert not CHEAP.verify(b"x", stored)
     assert not CHEAP.can_verify(stored)
     assert CHEAP.cost_of(stored) is None
@@ -161,44 +161,44 @@ def test_bcrypt_does_no_work_for_what_is_no_hash(stored: str, work: list[int]) -
 
 @given(st.from_regex(r"(\{asgi_auth-1(:[0-9a-f]{16})?\})?\$2[abxy]\$0[0-9]\$[./A-Za-z0-9]{52,54}") | st.text())
 def test_bcrypt_verify_never_raises(stored: str) -> None:
-    """PW-10: whatever is stored, a wrong password is False."""
+    """PW-10: a wrong password gives False for any stored text."""
     assert CHEAP.verify(b"x", stored.replace("$09$", "$04$").replace("$08$", "$04$")) is False
 
 
 @pytest.mark.parametrize("cost", [3, 16, 31, -1])
 def test_bcrypt_refuses_costs_out_of_range(cost: int) -> None:
-    """A cost under 4 or over 15 is a ConfigurationError that names the parameter."""
+    """ConfigurationError if the cost is under 4 or over 15; the message names the parameter."""
     with pytest.raises(ConfigurationError, match="cost"):
         Bcrypt(cost=cost)
 
 
 def test_bcrypt_is_weak_under_ten() -> None:
-    """PW-8: costs under 10 are for tests."""
+    """PW-8: a cost under 10 is weak; it is for tests."""
     assert [Bcrypt(cost=cost).weak for cost in (4, 9, 10, 15)] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(("cost", "expected"), [(4, False), (5, True)])
 def test_bcrypt_needs_rehash_for_another_cost(cost: int, expected: bool) -> None:
-    """PW-9: a hash of another cost than the configured one is to be made again."""
+    """PW-9: a hash with another cost than the configured one needs a rehash."""
     assert Bcrypt(cost=cost).needs_rehash(CHEAP.hash(b"words")) is expected
 
 
 @pytest.mark.parametrize("pepper", [K1[:31], (K1, b""), "1" * 32, [K1, K2.hex() + "\n"], "", None])
 def test_bcrypt_refuses_weak_peppers(pepper: Any) -> None:
-    """A key that is short, easy to guess, or has a line end, is a ConfigurationError as for a secret."""
+    """ConfigurationError if a key is short, easy to guess or has a line end, as for a secret."""
     with pytest.raises(ConfigurationError, match=r"^pepper "):
         Bcrypt(pepper=pepper)
 
 
 @pytest.mark.parametrize("pepper", [K2.hex(), [K2.hex()], (K2.hex().encode(),)], ids=["text", "list", "bytes"])
 def test_bcrypt_keeps_peppers_as_bytes(pepper: Any) -> None:
-    """One key or several, text or bytes: as a secret is given."""
+    """A pepper is one key or several, text or bytes, like a secret."""
     assert Bcrypt(pepper=pepper) == Bcrypt(pepper=(K2.hex().encode(),))
     assert Bcrypt(pepper=[]) == Bcrypt()
 
 
 def test_bcrypt_rotates_peppers() -> None:
-    """PW-4: (none), [K1], [K2, K1], [K2]: a hash lives as long as its key, and an older one is made again."""
+    """PW-4: (none), [K1], [K2, K1], [K2]: a hash verifies while its key is known; an older key needs a rehash."""
     steps = [Bcrypt(cost=4, pepper=pepper) for pepper in ((), (K1,), (K2, K1), (K2,))]
     hashes = [hasher.hash(b"words") for hasher in steps]
 
@@ -219,7 +219,7 @@ def test_bcrypt_rotates_peppers() -> None:
 
 
 def test_bcrypt_peppers_the_digest() -> None:
-    """A stored hash names its pepper, and does not verify under the name of another or of none."""
+    """A stored hash names its pepper, and does not verify with the name of another pepper or of none."""
     stored = Bcrypt(cost=4, pepper=(K1,)).hash(b"words")
     other = Bcrypt(cost=4, pepper=(K2,)).hash(b"words")
     marker, bare = stored[:30], stored[30:]
@@ -235,7 +235,7 @@ def test_bcrypt_peppers_the_digest() -> None:
 
 
 def test_bcrypt_shows_no_pepper() -> None:
-    """A pepper is not in the repr."""
+    """The repr does not contain the pepper."""
     assert repr(Bcrypt(pepper=(K1,))) == "Bcrypt(cost=12)"
 
 
@@ -244,7 +244,7 @@ def test_bcrypt_shows_no_pepper() -> None:
 
 @pytest.mark.anyio
 async def test_set_and_verify_agree(passwords: Passwords) -> None:
-    """PW-5: what was set in NFC verifies in NFD, and nothing else does."""
+    """PW-5: a password that was set in NFC verifies in NFD; other passwords do not verify."""
     stored = await passwords.set(NFC, context=CONTEXT, client="192.0.2.1")
 
     assert await passwords.verify(NFD, stored, client="192.0.2.1") == (True, None)
@@ -255,7 +255,7 @@ async def test_set_and_verify_agree(passwords: Passwords) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("password", ["", "short", "Acme Corp 2024", "alice.smith@ex", "password1", "abcdefgh\0ijkl"])
 async def test_set_refuses_by_the_policy_before_hashing(passwords: Passwords, work: list[int], password: str) -> None:
-    """PW-7: with the application's name and the user's values as context, before any hash."""
+    """PW-7: the policy knows the application's name and the user's values, and refuses before any hash."""
     with pytest.raises(ValueError, match=r"\.$"):
         await passwords.set(password, context=CONTEXT, client=None)
 
@@ -263,8 +263,8 @@ async def test_set_refuses_by_the_policy_before_hashing(passwords: Passwords, wo
 
 
 @pytest.mark.anyio
-async def test_verify_asks_no_policy(passwords: Passwords) -> None:
-    """PW-7: a password from before the policy still signs in."""
+async def test_verify_does_not_apply_the_policy(passwords: Passwords) -> None:
+    """PW-7: a password that is older than the policy still verifies."""
     assert (await passwords.verify("123", CHEAP.hash(b"123"), client=None)).valid
 
 
@@ -274,7 +274,7 @@ async def test_verify_asks_no_policy(passwords: Passwords) -> None:
 async def test_verify_refuses_impossible_passwords_before_hashing(
     passwords: Passwords, work: list[int], password: str, known: bool
 ) -> None:
-    """PW-3: what nobody can have set is refused alike for known and unknown, without work."""
+    """PW-3: a password that cannot be set is refused without work, for known and unknown users alike."""
     with pytest.raises(ValueError, match="password"):
         await passwords.verify(password, plain(4) if known else None, client=None)
 
@@ -283,7 +283,7 @@ async def test_verify_refuses_impossible_passwords_before_hashing(
 
 @pytest.mark.anyio
 async def test_verify_replaces_an_older_hash(pool: HashingPool) -> None:
-    """PW-9: a valid password of an older hash comes with a new hash, which needs none."""
+    """PW-9: a valid password with an older hash gives a new hash, which needs no rehash."""
     passwords = Passwords(hasher=Bcrypt(cost=5), policy=PasswordPolicy(), app_name="", pool=pool)
     for older in (CHEAP.hash(b"words"), bcrypt.hashpw(b"words", bcrypt.gensalt(4)).decode()):
         valid, replacement = await passwords.verify("words", older, client=None)
@@ -296,14 +296,14 @@ async def test_verify_replaces_an_older_hash(pool: HashingPool) -> None:
 
 
 def test_verified_shows_no_hash() -> None:
-    """The repr of an answer holds no hash."""
+    """The repr of the result does not contain the hash."""
     assert repr(Verified(True, "$2b$…")) == "Verified(valid=True)"
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("stored", [None, *PLANTS])
-async def test_verify_is_a_plain_failure_for_planted_hashes(pool: HashingPool, stored: str | None) -> None:
-    """PW-10: absent, malformed and absurd hashes fail with the work of one hash, at the real cost."""
+async def test_verify_fails_for_absent_and_invalid_hashes(pool: HashingPool, stored: str | None) -> None:
+    """PW-10: with an absent, malformed or absurd hash, verify fails with the work of one real hash."""
     passwords = Passwords(hasher=Bcrypt(), policy=PasswordPolicy(), app_name="Acme", pool=pool)
     began = time.process_time()
 
@@ -332,7 +332,7 @@ async def test_verify_is_a_plain_failure_for_planted_hashes(pool: HashingPool, s
 async def test_verify_does_equal_work_for_every_failure(
     pool: HashingPool, work: list[int], stored: str | None, costs: list[int], password: str
 ) -> None:
-    """EN-2: unknown, malformed, cheap or with a pepper that is gone: always the work of the dearest hash."""
+    """EN-2: an unknown, malformed or cheap hash, or one with an unknown pepper, costs as much as the dearest one."""
     passwords = Passwords(hasher=Bcrypt(cost=6), policy=PasswordPolicy(), app_name="", pool=pool)
     passwords.note_cost(10)
 
@@ -344,7 +344,7 @@ async def test_verify_does_equal_work_for_every_failure(
 
 @pytest.mark.anyio
 async def test_verify_learns_the_dearest_cost(pool: HashingPool, work: list[int]) -> None:
-    """EN-2: unknown users cost what the dearest hash costs that is known, up to 15; never less than a new one."""
+    """EN-2: an unknown user costs as much as the dearest known hash, up to 15, and never less than a new one."""
     passwords = Passwords(hasher=Bcrypt(cost=6), policy=PasswordPolicy(), app_name="", pool=pool)
     seen = [passwords.dearest]
     for cost in (5, 8, 7, 16):
@@ -359,7 +359,7 @@ async def test_verify_learns_the_dearest_cost(pool: HashingPool, work: list[int]
 
 @pytest.mark.anyio
 async def test_verify_takes_equal_time_for_every_failure(pool: HashingPool) -> None:
-    """EN-2: the processor's time for an unknown user and for an older hash is that for a hash of the dearest cost."""
+    """EN-2: an unknown user and an older hash take the CPU time of a hash with the dearest cost."""
     passwords = Passwords(hasher=Bcrypt(cost=8), policy=PasswordPolicy(), app_name="", pool=pool)
     cases = [Bcrypt(cost=8).hash(b"words"), Bcrypt(cost=5).hash(b"words"), None]
     times: list[list[float]] = [[], [], []]
@@ -375,8 +375,8 @@ async def test_verify_takes_equal_time_for_every_failure(pool: HashingPool) -> N
 
 
 @pytest.mark.anyio
-async def test_service_is_refused_by_a_full_pool(monkeypatch: pytest.MonkeyPatch, passwords: Passwords) -> None:
-    """DO-2: OverloadedError of the pool reaches the caller of both verbs, and says whose work it was."""
+async def test_full_pool_raises_overloaded_error(monkeypatch: pytest.MonkeyPatch, passwords: Passwords) -> None:
+    """DO-2: set and verify raise the pool's OverloadedError, and pass the client as the key."""
     keys: list[str | None] = []
 
     async def refuse(self: HashingPool, key: str | None, function: object) -> None:
@@ -393,8 +393,8 @@ async def test_service_is_refused_by_a_full_pool(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("mark", ["\u0301", "\u0344", "\u0f73"], ids=ascii)
-def test_password_has_no_long_run_of_marks(mark: str) -> None:
-    """DO-4: 30 combining marks in a row are normalised, 31 are refused: sorting them takes the square of the time."""
+def test_password_with_a_long_run_of_marks_is_refused(mark: str) -> None:
+    """DO-4: 30 combining marks in a row are accepted, 31 are refused: the time to sort them is quadratic."""
     assert normalise_password(f"a{mark * 30}b{mark * 30}")
     with pytest.raises(ValueError, match="cannot be used"):
         normalise_password(f"a{mark * 31}")

@@ -1,4 +1,4 @@
-"""AC-1: fields that a stranger gave do not survive the claim of the owner, on tables of ours and on own models."""
+"""AC-1: a stranger's fields do not survive the owner's claim, on the library's tables and on own models."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -27,11 +27,11 @@ MINUTE = timedelta(minutes=1)
 
 
 class Base(DeclarativeBase):
-    """Its own metadata."""
+    """The base of the model, with its own metadata."""
 
 
 class Person(UserMixin, Base):
-    """One field may be empty, one has a default, one has to be given."""
+    """A user with an optional field, a field with a default, and a required field."""
 
     __tablename__ = "people"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -42,12 +42,12 @@ class Person(UserMixin, Base):
 
     @property
     def data(self) -> dict[str, Any]:
-        """As a ``User`` has it."""
+        """The extra fields, as in ``User.data``."""
         return {"nickname": self.nickname, "plan": self.plan, "town": self.town}
 
 
 def build(directory: Path, **options: Any) -> LocalAuthentication:
-    """Addresses are proven, people are invited, and a registration may bring three fields."""
+    """An Authentication with confirmation, invitations and three fields in the registration."""
     sender = MemorySender()
     password = Password(register_fields=("nickname", "town", "plan"), resettable=Resettable(sender=sender))
     add_ons = [Confirmation(sender=sender), Invitation(sender=sender)]
@@ -56,7 +56,7 @@ def build(directory: Path, **options: Any) -> LocalAuthentication:
 
 @pytest.fixture(params=["sqlite", "own_model"])
 async def auth(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """On a table of the library's, and on one of the application's."""
+    """An Authentication on the library's table, and one on the application's table."""
     async with engines("sqlite", tmp_path) as made:
         options: dict[str, Any] = {}
         if request.param == "own_model":
@@ -69,12 +69,12 @@ async def auth(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 
 def owns_its_table(auth: LocalAuthentication) -> bool:
-    """Whether fields that were left out are not there at all."""
+    """Whether the store is the library's own, which does not store missing fields."""
     return not isinstance(auth.store, SQLAlchemyStore)
 
 
 async def register(auth: LocalAuthentication, password: str = PASSWORD, **fields: str) -> None:
-    """Register the address; a later registration is a minute later, so that its mail is sent."""
+    """Register the address and advance the clock by a minute, so that the next mail is sent."""
     await auth.strategy("password").register({**registration(password=password), **fields})
     auth.clock.advance(MINUTE)
 
@@ -85,7 +85,7 @@ async def fields_of(auth: LocalAuthentication) -> dict[str, Any]:
 
 
 async def test_invited_owner_keeps_only_what_they_gave(auth: LocalAuthentication) -> None:
-    """AC-1: a claim by a registration has the fields of that registration, and the defaults of a new user."""
+    """AC-1: after a claim by registration, the user has the fields of that registration and the defaults."""
     await register(auth, "a password of mallory's", **PLANTED)
     await auth.add_on("invitation").invite(APPLICATION, EMAIL)
     shown = {"invitation_token": links(auth)["invitation", EMAIL]}
@@ -94,8 +94,8 @@ async def test_invited_owner_keeps_only_what_they_gave(auth: LocalAuthentication
     await sign_in(auth)
 
 
-async def test_invited_owner_has_to_give_what_may_not_be_empty(tmp_path: Path) -> None:
-    """A column without a default is a field of the form: 422, and nothing is claimed or accepted."""
+async def test_invited_owner_must_give_required_fields(tmp_path: Path) -> None:
+    """ValidationError if a required field is missing; nothing is claimed and the invitation stays valid."""
     async with engines("sqlite", tmp_path) as made:
         await make(made(), Person)
         auth = build(tmp_path, store=SQLAlchemyStore(made(), Person))
@@ -112,7 +112,7 @@ async def test_invited_owner_has_to_give_what_may_not_be_empty(tmp_path: Path) -
 
 @pytest.mark.parametrize("proof", ["confirm", "reset"])
 @pytest.mark.parametrize("rivals", [False, True])
-async def test_fields_go_with_the_password_of_who_may_be_a_stranger(
+async def test_claim_by_mail_clears_fields_of_rival_registrations(
     auth: LocalAuthentication, proof: str, rivals: bool
 ) -> None:
     """AC-1: a claim by mail keeps the fields, unless the address was registered more than once."""
@@ -133,5 +133,5 @@ async def test_fields_go_with_the_password_of_who_may_be_a_stranger(
         assert await fields_of(auth) == PLANTED
     elif owns_its_table(auth):
         assert await fields_of(auth) == {}
-    else:  # what may not be empty stays, or nobody could ever claim such an account
+    else:  # required columns keep their value, or no one could claim such an account
         assert await fields_of(auth) == {"nickname": None, "plan": "free", "town": "Moscow"}

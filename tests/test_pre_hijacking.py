@@ -1,6 +1,6 @@
-"""AC-1: the five classes of pre-hijacking (Sudhodanan and Paverd, 2022): what a stranger plants the owner never gets.
+"""AC-1: the five classes of pre-hijacking (Sudhodanan and Paverd, 2022). Nothing that a stranger planted survives.
 
-A stranger makes an account for an address that is not theirs, and waits until its owner comes.
+A stranger creates an account for the address of another person and waits for that person.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ MINUTE = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claiming:
-    """A provider that verifies nothing: it says of its users whatever they like."""
+    """A provider that verifies nothing: it passes on any address that its users claim."""
 
     name: str = "claiming"
 
@@ -56,20 +56,20 @@ class Claiming:
 
 
 class ClaimingActions:
-    """Registers, or signs in to what has the address: the latter is what no strategy must do."""
+    """Actions that register a user, or sign in an existing one."""
 
     def __init__(self, name: str, services: Services[Any]) -> None:
         self._name, self._services = name, services
         self.phases: list[Phase] = []
 
     async def come(self, email: str) -> SignedIn | None:
-        """A user whom the provider calls by this address."""
+        """Register a user whose address the provider claims."""
         draft = Draft(act="create", strategy=self._name, fields={"email": email}, provided=True)
         found = await self._services.registrations.register(draft, password=None)
         return None if found is None else self._signed_in(found, registered=True)
 
     async def link(self, user: Any) -> SignedIn:
-        """A user who was here before."""
+        """Sign in a user who exists."""
         found = await self._services.accounts.get(self._services.accounts.user_id(user))
         assert found is not None
         return self._signed_in(found, registered=False)
@@ -81,7 +81,7 @@ class ClaimingActions:
 
 @pytest.fixture(params=[True, False], ids=["required", "not required"])
 async def auth(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication with a password strategy and a provider, where a proof is required and where it is not."""
+    """An Authentication with a password strategy and a provider, with and without a required proof."""
     auth = confirming(tmp_path, required=request.param, also=(Claiming(),))
     yield auth
     await auth.close()
@@ -89,23 +89,23 @@ async def auth(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 @pytest.fixture
 async def strict(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """One where a proof is required."""
+    """An Authentication with a required proof."""
     auth = confirming(tmp_path, also=(Claiming(),))
     yield auth
     await auth.close()
 
 
 async def reset(auth: LocalAuthentication, email: str = EMAIL) -> None:
-    """The owner asks for a new password, and sets it."""
+    """The owner requests a reset and sets a new password."""
     await auth.strategy("password").reset_request({"email": email})
     await auth.strategy("password").reset(resetting(mailed_token(auth)))
 
 
-# --- classic: a password that is waiting ---------------------------------------------------------------------------
+# --- classic: a planted password -----------------------------------------------------------------------------------
 
 
 async def test_planted_password_does_not_survive_a_reset(auth: LocalAuthentication) -> None:
-    """Classic: the owner resets; only their password opens, and the stranger's link is dead."""
+    """Classic: after the owner's reset only the owner's password is valid."""
     await auth.strategy("password").register(registration(password=PLANTED))
     await reset(auth)
     assert await valid_passwords(auth, PLANTED, NEW_PASSWORD) == [NEW_PASSWORD]
@@ -118,9 +118,9 @@ async def test_planted_password_does_not_survive_a_reset(auth: LocalAuthenticati
 async def test_planted_password_does_not_survive_a_registration(
     strict: LocalAuthentication, order: str, clicked: str, apart: timedelta
 ) -> None:
-    """Classic: the owner registers as well, before or after, and clicks a link: neither password opens, a reset does.
+    """Classic: the owner registers too, before or after, and clicks a link: both passwords are invalid, a reset works.
 
-    Nobody can tell from a link whose registration it is about, so that whichever is clicked must not be a stranger's.
+    A link does not show whose registration it confirms, so neither link may confirm the stranger's password.
     """
     passwords = [PLANTED, PASSWORD] if order == "stranger first" else [PASSWORD, PLANTED]
     linked = []
@@ -142,8 +142,8 @@ async def test_planted_password_does_not_survive_a_registration(
     await sign_in(strict, password=NEW_PASSWORD)
 
 
-async def test_planted_password_does_not_survive_a_registration_that_nobody_waits_for(tmp_path: Path) -> None:
-    """Classic: the owner registers as well, and their connection is lost before there is an answer."""
+async def test_planted_password_does_not_survive_a_cancelled_registration(tmp_path: Path) -> None:
+    """Classic: the owner registers too, and their connection is lost before the answer."""
     lingering, sender = Lingering(), MemorySender()
     auth = confirming(tmp_path, sender=sender, options={"add_ons": [lingering, Confirmation(sender=sender)]})
     await auth.strategy("password").register(registration(password=PLANTED))
@@ -160,7 +160,7 @@ async def test_planted_password_does_not_survive_a_registration_that_nobody_wait
 
 
 async def test_planted_password_does_not_survive_a_new_secret(tmp_path: Path) -> None:
-    """Classic: the application changes its secret between the registration of the owner and their proof."""
+    """Classic: the application changes its secret between the owner's registration and their proof."""
     auth = confirming(tmp_path)
     for password in (PLANTED, PASSWORD):
         await auth.strategy("password").register(registration(password=password))
@@ -173,9 +173,9 @@ async def test_planted_password_does_not_survive_a_new_secret(tmp_path: Path) ->
 
 
 async def test_planted_password_does_not_survive_a_refused_registration(tmp_path: Path) -> None:
-    """Classic: where a proof is not required the owner is told that there is an account; its password goes as well.
+    """Classic: without a required proof the owner is told that the account exists; its password is removed too.
 
-    Nobody is mailed again; who tries twice with the same password keeps it.
+    No second mail is sent. A user who registers twice with the same password keeps it.
     """
     auth = confirming(tmp_path, required=False)
     for passwords, left in (([PLANTED, PASSWORD], []), ([PASSWORD, PASSWORD], [PASSWORD])):
@@ -190,8 +190,8 @@ async def test_planted_password_does_not_survive_a_refused_registration(tmp_path
     await auth.close()
 
 
-async def test_strangers_cannot_use_up_the_mails(strict: LocalAuthentication) -> None:
-    """Classic: a stranger who keeps the owner's mail from being sent gets nothing by the mails that were sent."""
+async def test_stranger_who_uses_up_the_mails_gains_nothing(strict: LocalAuthentication) -> None:
+    """Classic: a stranger uses up the mails of the address; the mails that were sent validate no password."""
     linked = []
     for _ in range(9):
         await strict.strategy("password").register(registration(password=PLANTED))
@@ -205,7 +205,7 @@ async def test_strangers_cannot_use_up_the_mails(strict: LocalAuthentication) ->
 
 
 async def test_registration_without_a_password_is_a_rival(strict: LocalAuthentication) -> None:
-    """Classic-federated: the owner comes by a provider; the password that was planted goes with the first proof."""
+    """Classic-federated: the owner registers by a provider; the first proof removes the planted password."""
     await sign_up(strict, password=PLANTED)
     strict.clock.advance(MINUTE)
     assert await strict.strategy("claiming").come(EMAIL) is None
@@ -216,8 +216,8 @@ async def test_registration_without_a_password_is_a_rival(strict: LocalAuthentic
 # --- classic-federated and non-verifying provider ------------------------------------------------------------------
 
 
-async def test_word_of_a_provider_opens_no_account(auth: LocalAuthentication) -> None:
-    """Non-verifying provider: who claims an address there neither gets into its account nor adds anything to it."""
+async def test_claim_of_a_provider_opens_no_account(auth: LocalAuthentication) -> None:
+    """Non-verifying provider: a user who claims an address there cannot sign in to its account or change it."""
     if (await auth.strategy("password").register(registration())).token is None:
         await confirm(auth, links(auth)[FIRST])
     before = await found_of(auth)
@@ -226,8 +226,8 @@ async def test_word_of_a_provider_opens_no_account(auth: LocalAuthentication) ->
     assert await found_of(auth) == before
 
 
-async def test_account_that_a_provider_made_is_an_empty_shell(strict: LocalAuthentication) -> None:
-    """Non-verifying provider: a stranger who came by it first is not let in, neither before nor after the owner."""
+async def test_provider_cannot_sign_in_to_the_account_that_it_created(strict: LocalAuthentication) -> None:
+    """Non-verifying provider: a stranger who registered by it first cannot sign in; the owner's reset works."""
     result = await strict.strategy("claiming").come(EMAIL)
     assert result.token is None
     with pytest.raises(AuthenticationFailedError):
@@ -241,7 +241,7 @@ async def test_account_that_a_provider_made_is_an_empty_shell(strict: LocalAuthe
 
 @pytest.mark.parametrize("by", ["reset", "confirm"])
 async def test_planted_session_ends(tmp_path: Path, by: str) -> None:
-    """Unexpired session: whatever the stranger is signed in with ends with the first proof: cookie, bearer, token."""
+    """Unexpired session: the first proof ends the stranger's cookie, bearer token and sign-in token."""
     auth = confirming(tmp_path, required=False)
     _, planted = await auth.strategy("password").register(registration(password=PLANTED))
     _, token = await auth.strategy("password").sign_in({"email": EMAIL, "password": PLANTED}, token_type="sign_in")
@@ -260,7 +260,7 @@ async def test_planted_session_ends(tmp_path: Path, by: str) -> None:
 
 
 async def test_planted_extra_field_waits_for_its_own_proof(tmp_path: Path) -> None:
-    """Trojan identifier: a number that the stranger can be reached by is not in the row, and its link dies."""
+    """Trojan identifier: the stranger's phone number is not stored with the user, and its link becomes invalid."""
     auth = confirming(tmp_path, monitor_fields=("email", "phone"))
     user = await sign_up(auth, password=PLANTED, phone="+1 555 0666")
     planted = links(auth)["phone_change", "+1 555 0666"]
@@ -272,7 +272,7 @@ async def test_planted_extra_field_waits_for_its_own_proof(tmp_path: Path) -> No
 
 
 async def test_planted_user_name_opens_nothing(tmp_path: Path) -> None:
-    """Trojan identifier: a user name that the stranger chose stays, but neither it nor its password opens anything."""
+    """Trojan identifier: the stranger's user name stays, but the stranger's password is invalid."""
     auth = confirming(tmp_path)
     await auth.accounts.create({"email": EMAIL, "username": "stranger"}, password=PLANTED)
     take(auth)
@@ -287,8 +287,8 @@ async def test_planted_user_name_opens_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["reset", "confirm"])
-async def test_planted_change_of_address_dies(tmp_path: Path, by: str) -> None:
-    """Unexpired e-mail change: the link that would move the account to the stranger's mailbox dies with the proof."""
+async def test_planted_change_of_address_ends(tmp_path: Path, by: str) -> None:
+    """Unexpired e-mail change: the proof ends the link that would move the account to the stranger's mailbox."""
     auth = confirming(tmp_path, required=False)
     user, token = await auth.strategy("password").register(registration(password=PLANTED))
     first = links(auth)[FIRST]
@@ -306,8 +306,8 @@ async def test_planted_change_of_address_dies(tmp_path: Path, by: str) -> None:
     await auth.close()
 
 
-async def test_change_to_the_address_of_another_user_waits_for_them(strict: LocalAuthentication) -> None:
-    """Unexpired e-mail change, turned round: until its owner clicks, an address is theirs to register."""
+async def test_pending_change_does_not_reserve_the_address(strict: LocalAuthentication) -> None:
+    """Unexpired e-mail change, reversed: the owner can register while another user's change is pending."""
     user, token = await confirmed(strict, OTHER_EMAIL)
     params = {"email": EMAIL, "current_password": PASSWORD}
     await actions(strict).change_email(user, params, session=token.session)
@@ -318,11 +318,11 @@ async def test_change_to_the_address_of_another_user_waits_for_them(strict: Loca
         await confirm(strict, planted)
 
 
-# --- what the proof does not open ----------------------------------------------------------------------------------
+# --- second registrations ------------------------------------------------------------------------------------------
 
 
-async def test_fields_of_a_rival_registration_are_not_taken(strict: LocalAuthentication) -> None:
-    """A second registration writes nothing: its fields are as unproven as those of the first."""
+async def test_fields_of_a_rival_registration_are_not_stored(strict: LocalAuthentication) -> None:
+    """A second registration does not change the fields: they are as unproven as the first ones."""
     await sign_up(strict, nickname="owner")
     await strict.strategy("password").register(
         {**registration(password=PLANTED), "nickname": "stranger"}, client=Client(label="stranger")
@@ -330,8 +330,8 @@ async def test_fields_of_a_rival_registration_are_not_taken(strict: LocalAuthent
     assert dict((await found_of(strict)).user.data) == {"nickname": "owner"}
 
 
-async def test_weak_password_of_a_rival_is_told_alike(strict: LocalAuthentication) -> None:
-    """What is refused of a new address is refused of a taken one, and counts for nothing."""
+async def test_weak_password_is_refused_alike_for_a_taken_address(strict: LocalAuthentication) -> None:
+    """A weak password is refused for new and taken addresses, and is not counted as a rival registration."""
     await sign_up(strict)
     for email in (EMAIL, OTHER_EMAIL):
         with pytest.raises(ValidationError):

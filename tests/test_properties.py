@@ -1,4 +1,4 @@
-"""Whatever a client sends: an answer under 500, hardened, and nobody signed in who was not."""
+"""Any request gets a hardened answer with a status under 500, and signs in no user without valid credentials."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ forms = st.lists(st.tuples(st.sampled_from(FIELDS), values), max_size=6)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Answer]]:
-    """Serves one request of one site, whose loop and database last for the module."""
+    """Serve one request of a site whose loop and database exist for the whole module."""
     auth = make_auth(Path(tmp_path_factory.mktemp("properties")))
     app = site(auth, AuthPlug(auth, app=whoami))
 
@@ -78,7 +78,7 @@ def test_any_request(
     headers: list[tuple[bytes, bytes]],
     body: bytes,
 ) -> None:
-    """Any method, path, query, headers and body, byte by byte."""
+    """Any method, path, query, headers and body give a hardened answer and start no session."""
     scope = make_scope(method, raw_path.decode("utf-8", "replace"), query=query, raw_path=raw_path)
     scope["headers"] = [(b"host", b"localhost"), *headers]
     answer = run(scope, body)
@@ -90,7 +90,7 @@ def test_any_request(
 @settings(max_examples=400)
 @given(st.sampled_from(PHASES), json_bodies)
 def test_any_json(run: Callable[..., Answer], phase: str, params: dict[str, Any]) -> None:
-    """Any values in any field."""
+    """Any JSON values in any field give a hardened answer; sign-in succeeds only with the right credentials."""
     body = json.dumps(params).encode("utf-8", "surrogatepass")
     answer = run(make_scope("POST", f"/auth/password/{phase}", {"content-type": "application/json"}), body)
 
@@ -104,7 +104,7 @@ def test_any_json(run: Callable[..., Answer], phase: str, params: dict[str, Any]
 @example("sign_in", [("email", "a"), ("email", "b")], "*/*")
 @example("sign_in", [("email", "a")], "*/*")
 def test_any_form(run: Callable[..., Answer], phase: str, pairs: list[tuple[str, str]], accept: str) -> None:
-    """Any fields in any order, some of them twice."""
+    """Any fields in any order give a hardened answer; a repeated field is 400."""
     body = urlencode(pairs, errors="replace").encode()
     answer = run(make_scope("POST", f"/auth/password/{phase}", {"content-type": FORM_TYPE, "accept": accept}), body)
 

@@ -1,4 +1,4 @@
-"""Behind a real nginx: who the client is, and where the application is (``docs/proxies.md``)."""
+"""Behind a real nginx: the address of the client and the path of the application (``docs/proxies.md``)."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ SIGN_IN = "/auth/password/sign_in"
 SIGN_IN_BELOW = f"/app{SIGN_IN}"
 Browser = httpx.AsyncClient
 ROOM = 1 + 32
-"""One password that is hashed, and as many as may wait."""
+"""One password that is being hashed, and the number that may wait."""
 
 SET_HEADERS = {
     "x-forwarded-for": "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
@@ -46,13 +46,13 @@ SET_HEADERS = {
 
 
 def client_at(address: str, url: str) -> Browser:
-    """A client with that address, which waits until the server is up."""
+    """A client with that address."""
     transport = httpx.AsyncHTTPTransport(local_address=address)
     return Browser(base_url=url, timeout=PATIENCE, transport=transport)
 
 
 class Recorder:
-    """An application, and the headers of the last request that it got."""
+    """An application that records the headers of its last request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -67,7 +67,7 @@ class Recorder:
 
 @pytest.mark.parametrize("header", SET_HEADERS)
 async def test_stranger_cannot_choose_an_address_by_either_header(tmp_path: Path, header: Any) -> None:
-    """HT-2: nginx sets one header, and passes the other one through as the client has written it."""
+    """HT-2: nginx sets one header and passes the other one on unchanged; the client cannot forge its address."""
     auth = real_auth(tmp_path, trusted_proxies=["unix"], forwarded_header=header, add_ons=[events := Events()])
     app = Recorder(application(auth))
     forged = {"x-forwarded-for": "203.0.113.7", "forwarded": "for=203.0.113.8"}
@@ -86,8 +86,8 @@ async def test_stranger_cannot_choose_an_address_by_either_header(tmp_path: Path
 
 
 @pytest.mark.parametrize("header", SET_HEADERS)
-async def test_client_with_an_ipv6_address(tmp_path: Path, header: Any) -> None:
-    """HT-2: as the docs have nginx write it, with brackets and quotation marks in Forwarded."""
+async def test_ipv6_address_of_the_client_is_read(tmp_path: Path, header: Any) -> None:
+    """HT-2: an IPv6 address is read from the header that the docs let nginx set; Forwarded has brackets and quotes."""
     auth = real_auth(tmp_path, trusted_proxies=["unix"], forwarded_header=header, add_ons=[events := Events()])
     pretend = "set_real_ip_from 127.0.0.0/8; real_ip_header X-Test;"
     proxied = f"{pretend} location / {{ proxy_pass http://unix:{tmp_path}/server.sock; {SET_HEADERS[header]} }}"
@@ -102,10 +102,10 @@ async def test_client_with_an_ipv6_address(tmp_path: Path, header: Any) -> None:
     assert failed.client.address == "2001:db8::7"
 
 
-async def test_one_flood_through_a_socket_leaves_others_their_turn(
+async def test_flood_through_a_socket_does_not_starve_other_clients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HT-2, DO-1: with sixty connections of a stranger behind the same nginx, another client gets all its eight."""
+    """HT-2, DO-1: during 60 sign-ins of a stranger behind the same nginx, all eight of another client succeed."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
     auth = real_auth(tmp_path, trusted_proxies=["unix"], hasher=(hasher := GatedBcrypt()))
     for address in (EMAIL, OTHER_EMAIL):
@@ -131,7 +131,7 @@ async def test_one_flood_through_a_socket_leaves_others_their_turn(
     assert stranger_statuses.count(200) == ROOM - 8
 
 
-# --- where the application is
+# --- the path of the application
 
 ROOT_PATH: dict[Kind, str] = {kind: "--root-path=/app" for kind in KINDS} | {"granian": "--url-path-prefix=/app"}
 STRIPS = "location /app/ { proxy_pass http://unix:{socket}:/; {header} }"
@@ -140,7 +140,7 @@ KEEPS = "location /app/ { proxy_pass http://unix:{socket}; {header} }"
 
 @asynccontextmanager
 async def proxied(kind: Kind, app: str, *options: str, directory: Path) -> AsyncIterator[tuple[Running, list[Browser]]]:
-    """A server on a UNIX socket, and two browsers: one for which nginx strips the prefix, one for which it keeps it."""
+    """A server on a UNIX socket and two browsers: nginx strips the prefix for one and keeps it for the other."""
     places = {"{socket}": f"{directory}/server.sock", "{header}": SET_HEADERS["x-forwarded-for"]}
     blocks = [STRIPS, KEEPS]
     for place, value in places.items():
@@ -154,7 +154,7 @@ async def proxied(kind: Kind, app: str, *options: str, directory: Path) -> Async
 
 
 async def visit(browser: Browser, server: Running, email: str) -> dict[str, Any]:
-    """Go through everything that has a path in it."""
+    """Visit everything that contains a path and return what the browser saw."""
     seen: dict[str, Any] = {"address": (await browser.get("/app/address")).text}
     seen["guard"] = location(await browser.get("/app/me?tab=1"))
     await browser.post("/app/auth/password/register", data=registration(email))
@@ -178,7 +178,7 @@ def location(answer: httpx.Response) -> str:
 
 
 async def mailed_link(server: Running, email: str) -> SplitResult:
-    """The link in the newest mail to that address, which the server has printed."""
+    """The link in the newest mail to that address; the server prints its mail."""
 
     def links() -> list[str]:
         printed = server.printed()
@@ -205,8 +205,8 @@ LOST = {"guard": "/app/sign_in?return_to=%2Fme%3Ftab%3D1", "return_to": "/me?tab
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_server_that_is_told_the_prefix(kind: Kind, tmp_path: Path) -> None:
-    """RD-1: all paths are right whether nginx strips the prefix or keeps it; but uvicorn adds it to what has it."""
+async def test_paths_are_right_if_the_server_knows_the_prefix(kind: Kind, tmp_path: Path) -> None:
+    """RD-1: all paths are right whether nginx strips the prefix or keeps it; uvicorn adds a kept prefix twice."""
     async with proxied(kind, "at_the_root", ROOT_PATH[kind], directory=tmp_path) as (server, (stripped, kept)):
         assert await visit(stripped, server, EMAIL) == RIGHT
         if kind == "uvicorn":
@@ -220,8 +220,8 @@ async def test_server_that_is_told_the_prefix(kind: Kind, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_server_that_is_not_told_the_prefix(kind: Kind, tmp_path: Path) -> None:
-    """RD-1: an application below the prefix needs no word of it; one from which nginx hides it says what is missing."""
+async def test_paths_are_right_below_a_prefix_unless_nginx_strips_it(kind: Kind, tmp_path: Path) -> None:
+    """RD-1: an application below the prefix needs no setting; if nginx strips it, the log names the missing one."""
     async with proxied(kind, "in_both_places", directory=tmp_path) as (server, (stripped, kept)):
         assert await visit(kept, server, OTHER_EMAIL) == {**RIGHT, "me": OTHER_EMAIL}
         assert "root_path" not in server.printed()

@@ -1,4 +1,4 @@
-"""TK-8: every token has one purpose; whoever takes it elsewhere, or a part of it, gets nowhere."""
+"""TK-8: every token has one purpose; elsewhere the token and its parts are rejected."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ KINDS = ("cookie", "bearer", "sign_in", "pending", "first", "change", "undo", "r
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication with everything that takes a token."""
+    """An Authentication with every consumer of tokens."""
     sender = MemorySender()
     by_mail = Confirmation(sender=sender, required=False, confirm_on_update=False)
     by_phone = Confirmation(sender=sender, required=False, monitor_fields=("phone",), name="by_phone")
@@ -49,7 +49,7 @@ async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
 
 
 async def issue_all(auth: LocalAuthentication) -> Mapping[str, str]:
-    """One live token of each kind, all of one user, but for the one that proves the first address of another."""
+    """One live token of each kind: one proves the first address of another user, all others belong to one user."""
     user = await auth.accounts.create({"email": OTHER_EMAIL}, password=PASSWORD, confirmed=True)
     user = await auth.accounts.change(user, {"email": EMAIL})
     await auth.accounts.confirm(user.id)
@@ -77,7 +77,7 @@ async def issue_all(auth: LocalAuthentication) -> Mapping[str, str]:
 
 
 def consumers(auth: LocalAuthentication) -> Mapping[str, Callable[[str], Awaitable[Any]]]:
-    """Whatever takes a token, by the kind that it takes."""
+    """Every consumer of tokens, by the kind that it accepts."""
     password, code = auth.strategy("password"), auth.strategy("code")
     by_mail, by_phone = auth.add_on("confirmation"), auth.add_on("by_phone")
     new = {"password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
@@ -94,7 +94,7 @@ def consumers(auth: LocalAuthentication) -> Mapping[str, Callable[[str], Awaitab
 
 
 def parts_of(token: str) -> list[str]:
-    """What a user could make of a token without knowing another: hashes, beginnings, ends, parts."""
+    """Values that a user could derive from a token: hashes, parts, extensions and changes."""
     digest = hashlib.sha256(token.encode()).digest()
     hashes = [digest.hex(), base64.urlsafe_b64encode(digest).rstrip(b"=").decode(), digest.decode("latin-1")]
     cut = [token[:-1], token[1:], token[:43], token[-43:], token[: len(token) // 2]]
@@ -104,8 +104,8 @@ def parts_of(token: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_only_the_diagonal_works(auth: LocalAuthentication, kind: str) -> None:
-    """TK-8, TK-9, TK-22: each kind of token is refused by every other consumer, and not spent by it."""
+async def test_token_is_accepted_only_by_its_own_consumer(auth: LocalAuthentication, kind: str) -> None:
+    """TK-8, TK-9, TK-22: every other consumer refuses the token and does not consume it."""
     tokens = await issue_all(auth)
     secret = tokens["cookie"].partition(".")[0]
     for consumer, consume in consumers(auth).items():
@@ -118,8 +118,8 @@ async def test_only_the_diagonal_works(auth: LocalAuthentication, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_no_part_of_a_token_works(auth: LocalAuthentication, kind: str) -> None:
-    """TK-8, TK-17: neither the hash that the store keeps nor a part or change of a token is taken by any consumer."""
+async def test_part_of_a_token_is_rejected(auth: LocalAuthentication, kind: str) -> None:
+    """TK-8, TK-17: no consumer accepts the stored hash, a part or a changed form of a token."""
     tokens = await issue_all(auth)
     for part in parts_of(tokens[kind]):
         for consume in consumers(auth).values():
@@ -129,8 +129,8 @@ async def test_no_part_of_a_token_works(auth: LocalAuthentication, kind: str) ->
     await consumers(auth)[kind](tokens[kind])
 
 
-async def test_single_purpose_tokens_are_not_taken_under_other_names(auth: LocalAuthentication) -> None:
-    """TK-8: purposes are compared whole, empty and similar names included."""
+async def test_token_is_rejected_for_a_similar_purpose(auth: LocalAuthentication) -> None:
+    """TK-8: purposes are compared exactly; empty and similar names do not match."""
     tokens = await issue_all(auth)
     for purpose in ("", "Reset", "reset ", "res", "%", "_eset", "access", "session_cookie"):
         for token in tokens.values():

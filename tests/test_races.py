@@ -1,4 +1,4 @@
-"""Races, over separate connections: several workers on one database, in this process and in processes of their own."""
+"""Races over separate connections: several workers on one database, in this process and in other processes."""
 
 import asyncio
 from collections import Counter
@@ -37,7 +37,7 @@ Shared = OnSQLite | OnPostgres
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shared]:
-    """An empty database that workers share, of each kind."""
+    """An empty database that workers share: SQLite and PostgreSQL."""
     if request.param == "sqlite":
         yield OnSQLite(tmp_path)
         return
@@ -48,7 +48,7 @@ async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 async def race(
     auths: list[LocalAuthentication], act: Callable[[LocalAuthentication, int], Awaitable[Any]], count: int = AT_ONCE
 ) -> tuple[list[Any], Counter[type]]:
-    """Do *act* so many times at once: what the winners got, and with which errors how many lost."""
+    """Run *act* *count* times at once; return the results of the winners and the errors of the others, counted."""
     answers = await together(act(auths[number % len(auths)], number) for number in range(count))
     lost = [answer for answer in answers if isinstance(answer, Exception)]
     return [answer for answer in answers if answer not in lost], Counter(map(type, lost))
@@ -58,7 +58,7 @@ async def race(
 
 
 async def test_race_of_resets_is_won_once(shared: Shared) -> None:
-    """TK-11: of 50 resets with one token one is done, and its password is the only one."""
+    """TK-11: of 50 resets with one token one succeeds, and only its password is valid."""
     async with workers(shared) as auths:
         await register(auths[0])
         token = await reset_token(auths[0])
@@ -76,7 +76,7 @@ async def test_race_of_resets_is_won_once(shared: Shared) -> None:
 
 
 async def test_race_of_sign_in_tokens_is_won_once(shared: Shared) -> None:
-    """TK-11: one sign-in token makes one session, however many redeem it at once."""
+    """TK-11: 50 requests redeem one sign-in token at once; one session is created."""
     async with workers(shared) as auths:
         user, _ = await register(auths[0])
         _, token = await auths[0].strategy("password").sign_in(credentials(), token_type="sign_in")
@@ -88,7 +88,7 @@ async def test_race_of_sign_in_tokens_is_won_once(shared: Shared) -> None:
 
 
 async def test_race_of_registrations_is_won_once(shared: Shared) -> None:
-    """AC-9: of 50 registrations of one address, however it is spelled, one makes a user."""
+    """AC-9: of 50 registrations of one address in several spellings, one creates a user."""
     async with workers(shared) as auths:
         spellings = [EMAIL, EMAIL.upper(), f" {EMAIL}", EMAIL.title()]
         won, lost = await race(auths, lambda auth, number: register(auth, spellings[number % 4]))
@@ -97,7 +97,7 @@ async def test_race_of_registrations_is_won_once(shared: Shared) -> None:
 
 
 async def test_race_of_password_changes_is_won_once(shared: Shared) -> None:
-    """Of changes that began with the same account one is done; the others say that it changed in the meantime."""
+    """Of ten changes that began with the same account one succeeds; the others raise InvalidTokenError."""
     async with workers(shared) as auths:
         user, _ = await register(auths[0])
         found = await auths[0].accounts.get(user.id)
@@ -113,8 +113,8 @@ async def test_race_of_password_changes_is_won_once(shared: Shared) -> None:
         assert await valid_passwords(auths[1], *tried) == [f"{NEW_PASSWORD} {won[0]}"]
 
 
-async def test_race_of_disabling_and_enabling_is_won_once(shared: Shared) -> None:
-    """Of many that disable, enable or delete a user at once, one did; a session from before the lock stays dead."""
+async def test_race_of_disabling_enabling_or_deleting_is_won_once(shared: Shared) -> None:
+    """Of ten calls that disable, enable or delete a user at once, one returns True; the old session stays invalid."""
     async with workers(shared) as auths:
         user, token = await register(auths[0])
         for act in ("disable", "enable", "delete"):
@@ -123,8 +123,8 @@ async def test_race_of_disabling_and_enabling_is_won_once(shared: Shared) -> Non
             assert await shown(auths[1], token) == ["-", "-"]
 
 
-async def test_enabling_overtaken_by_another_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two that enable a locked user at once one did, also where the database lets both look before they write."""
+async def test_enabling_returns_false_if_another_call_was_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two calls that enable a user one returns True, even if both read the account before either writes."""
     async with database() as dsn, workers(OnPostgres(dsn), 2) as (one, other):
         user, _ = await register(one)
         await one.accounts.disable(user.id)
@@ -140,7 +140,7 @@ async def test_enabling_overtaken_by_another_is_told(monkeypatch: pytest.MonkeyP
 
 
 async def test_race_of_disabling_against_enabling_leaves_no_session(shared: Shared) -> None:
-    """SE-6: whoever of both comes last, what was signed in before is not any more."""
+    """SE-6: an earlier session is invalid afterwards, whichever call is last."""
     async with workers(shared) as auths:
         user, token = await register(auths[0])
         acts = ("disable", "enable")
@@ -154,9 +154,9 @@ async def test_race_of_disabling_against_enabling_leaves_no_session(shared: Shar
 
 @pytest.mark.slow
 async def test_race_over_http_is_won_once(tmp_path: Path) -> None:
-    """TK-11, AC-9, SE-14: two processes, 50 requests at once: one success, 49 refusals, nothing else.
+    """TK-11, AC-9, SE-14: of 50 requests at once to two processes one succeeds and 49 are refused.
 
-    RL-5, RL-7: both together tell one client twenty times that an address is taken.
+    RL-5, RL-7: together they tell one client 20 times that an address is taken.
     """
     auth = real_auth(tmp_path)
     async with (
@@ -184,23 +184,23 @@ async def test_race_over_http_is_won_once(tmp_path: Path) -> None:
 
 
 async def post_at_once(servers: list[Served], phase: str, data: dict[str, str]) -> Counter[int]:
-    """The statuses of 50 equal requests, half of them to each server."""
+    """The statuses of 50 equal requests, half of which go to each server."""
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(server.client()) for server in servers]
         posts = (client.post(f"/auth/password/{phase}", data=data) for client in clients * (AT_ONCE // 2))
         return Counter(answer.status_code for answer in await asyncio.gather(*posts))
 
 
-# --- what ended stays ended ------------------------------------------------------------------------------------------
+# --- ended sessions stay ended ---------------------------------------------------------------------------------------
 
 
 async def test_race_of_requests_with_sign_out_revives_nothing(shared: Shared) -> None:
-    """SE-14: requests that note their time while a user signs out are the user or nobody; afterwards, nobody."""
+    """SE-14: requests during a sign-out are signed in or anonymous; after it, the session is invalid everywhere."""
     clock = FakeClock()
     async with workers(shared, 2, clock=clock) as auths:
         for _ in range(5):
             token = await auths[0].sign_in(await existing_user(auths[0]))
-            clock.advance(timedelta(minutes=2))  # so that every request has a time to note
+            clock.advance(timedelta(minutes=2))  # so that every request notes its time
             asking = [shown(auths[number % 2], token) for number in range(10)]
             ending = asyncio.create_task(auths[1].sessions.revoke_cookie(token.cookie))
             answers = await asyncio.gather(*asking)
@@ -210,13 +210,13 @@ async def test_race_of_requests_with_sign_out_revives_nothing(shared: Shared) ->
 
 
 async def test_race_of_touch_with_revoke_revives_nothing(shared: Shared) -> None:
-    """A session that is used, or handed a new stamp, while it is revoked is over; what acts by it then is refused."""
+    """A session that is used, or gets a new stamp, while it is revoked stays revoked."""
     clock = FakeClock()
     async with workers(shared, 2, clock=clock) as (one, other):
         user = await existing_user(one)
 
         async def log_out_the_others(acting: Session) -> None:
-            with suppress(InvalidTokenError):  # it was over first
+            with suppress(InvalidTokenError):  # it was revoked first
                 await one.sessions.revoke_all(user.id, except_=acting)
 
         for round_ in range(10):
@@ -230,7 +230,7 @@ async def test_race_of_touch_with_revoke_revives_nothing(shared: Shared) -> None
 
 
 async def test_race_of_delete_with_sign_in_leaves_no_row(shared: Shared) -> None:
-    """Sign-ins while their user is deleted succeed or are refused; nothing that they got opens anything."""
+    """Sign-ins while their user is deleted succeed or are refused; every token that they got is invalid."""
     async with workers(shared) as auths:
         for _ in range(3):
             user, _token = await register(auths[0])
@@ -248,6 +248,6 @@ async def test_race_of_delete_with_sign_in_leaves_no_row(shared: Shared) -> None
 
 
 async def existing_user(auth: LocalAuthentication) -> User:
-    """Alice, made when she is first asked for."""
+    """Alice; the first call creates her."""
     found: Found[User] | None = await auth.accounts.find("email", EMAIL)
     return found.user if found else await auth.accounts.create({"email": EMAIL}, password=PASSWORD)

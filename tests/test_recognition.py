@@ -1,4 +1,4 @@
-"""Who sends a request: recognisers of a strategy beside the library's own, and the scopes of each."""
+"""The user of a request: recognisers of strategies and add-ons beside the library's own, and their scopes."""
 
 import json
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -58,7 +58,7 @@ class Keys:
 
 
 class ApiKeys(Hook):
-    """An add-on with a recogniser, and with phases that say who asks."""
+    """An add-on with a recogniser and with phases that return the user."""
 
     name = "api_keys"
 
@@ -93,7 +93,7 @@ KEY = {"x-api-key": f"key-{EMAIL}", **JSON}
 
 
 async def test_api_key_has_only_its_scopes(tmp_path: Path) -> None:
-    """AK-6: a key opens what asks for one of its scopes, and neither "signed in" nor what needs a session."""
+    """AK-6: a key passes a guard for one of its scopes, but not a guard for "signed in" or for a session."""
     auth = make_auth(tmp_path, add_ons=[ApiKeys()])
     user, token = await register(auth)
     app = site(auth)
@@ -115,8 +115,8 @@ async def test_api_key_has_only_its_scopes(tmp_path: Path) -> None:
     assert seen.json() == {"user": user.id, "scopes": ["orders:read", "orders:write"], "error": None}
 
 
-async def test_signed_in_means_recognised(tmp_path: Path) -> None:
-    """A user without a session is signed in; the plug, too, knows who asks, and what needs a session refuses."""
+async def test_user_of_a_recogniser_is_signed_in(tmp_path: Path) -> None:
+    """A user without a session is signed in, for the plug as well; a phase that requires a session refuses."""
     auth = make_auth(tmp_path, add_ons=[ApiKeys(scopes=None)])
     user, token = await register(auth)
     states: list[Any] = []
@@ -138,7 +138,7 @@ async def test_signed_in_means_recognised(tmp_path: Path) -> None:
 
 
 async def test_rejected_key_is_anonymous(tmp_path: Path) -> None:
-    """RP-5: unknown and doubled keys are anonymous, with the reason; one that cannot be checked is 503."""
+    """RP-5: an unknown or doubled key gives the anonymous user and the reason; a key that cannot be checked is 503."""
     auth = make_auth(tmp_path, add_ons=[ApiKeys()])
     await register(auth)
     app = BearerUserMiddleware(whoami, auth)
@@ -169,7 +169,7 @@ async def later(user: Any) -> Iterable[str]:
 
 @pytest.mark.parametrize("scopes", [plain, later])
 async def test_application_adds_scopes(tmp_path: Path, scopes: Any) -> None:
-    """A user has them by cookie and by token; a key is cut to those that its user has now, and none is added to it."""
+    """A user has them by cookie and token; a key keeps only scopes that its user has now, and gets no others."""
     auth = make_auth(tmp_path, add_ons=[ApiKeys()], scopes=scopes)
     _, token = await register(auth)
     app = site(auth)
@@ -185,7 +185,7 @@ async def test_application_adds_scopes(tmp_path: Path, scopes: Any) -> None:
 
 
 async def test_key_cannot_have_a_scope_of_the_library(tmp_path: Path) -> None:
-    """AK-6: a key that was given "authenticated" is not signed in all the same."""
+    """AK-6: a key with the scope "authenticated" is still not signed in."""
     auth = make_auth(tmp_path, add_ons=[ApiKeys(scopes=["authenticated", "session", "user", "orders:read"])])
     await register(auth)
     answer = await ask(site(auth), "GET", "/signed_in", headers=KEY)
@@ -195,8 +195,8 @@ async def test_key_cannot_have_a_scope_of_the_library(tmp_path: Path) -> None:
     assert (answer.status, read.json()["scopes"]) == (403, ["orders:read"])
 
 
-async def test_scopes_that_raise_let_nobody_in(tmp_path: Path) -> None:
-    """A broken function of the application is an error, not a request without scopes."""
+async def test_exception_of_the_scopes_function_propagates(tmp_path: Path) -> None:
+    """If the application's function raises, the request fails; it is not served without scopes."""
 
     def broken(user: Any) -> Awaitable[Iterable[str]]:
         raise LookupError("roles")
@@ -209,7 +209,7 @@ async def test_scopes_that_raise_let_nobody_in(tmp_path: Path) -> None:
 
 
 def test_two_recognisers_of_one_method_are_refused(tmp_path: Path) -> None:
-    """``AuthState.method`` names one."""
+    """ConfigurationError if two recognisers have one method: ``AuthState.method`` names a single one."""
 
     class Twice(ApiKeys):
         name = "twice"
@@ -221,8 +221,8 @@ def test_two_recognisers_of_one_method_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scopes", "error"), [(lambda user: None, TypeError), (lambda user: "orders:read", TypeError)], ids=["none", "text"]
 )
-async def test_scopes_that_are_no_list_let_nobody_in(tmp_path: Path, scopes: Any, error: type[Exception]) -> None:
-    """A function that falls through, or returns one text, is an error; a key does not keep what it was given."""
+async def test_scopes_that_are_no_list_raise_type_error(tmp_path: Path, scopes: Any, error: type[Exception]) -> None:
+    """TypeError if the function returns None or a single str, with a key and with a token."""
     auth = make_auth(tmp_path, add_ons=[ApiKeys()], scopes=scopes)
     _, token = await register(auth)
     for shown in ({"headers": KEY}, {"bearer": str(token)}):
@@ -232,7 +232,7 @@ async def test_scopes_that_are_no_list_let_nobody_in(tmp_path: Path, scopes: Any
 
 
 async def test_application_cannot_give_a_scope_of_the_library(tmp_path: Path) -> None:
-    """``require("session")`` says how a user is signed in, whatever the application calls its own scopes."""
+    """Scopes of the library that the application returns are ignored: ``require("session")`` means a session."""
     auth = make_auth(tmp_path, scopes=lambda user: ["session", "authenticated", "orders:read"])
     _, token = await register(auth)
     answer = await ask(site(auth), "GET", "/read", bearer=str(token))
@@ -241,7 +241,7 @@ async def test_application_cannot_give_a_scope_of_the_library(tmp_path: Path) ->
 
 
 async def test_refusal_of_a_recogniser_is_answered_by_the_guard(tmp_path: Path) -> None:
-    """AK-7: a key that was tried too often is anonymous; the guard answers with 429."""
+    """AK-7: a rate-limited key gives the anonymous user; the guard answers with 429."""
     auth = make_auth(tmp_path, add_ons=[ApiKeys()])
     answer = await ask(site(auth), "GET", "/read", headers={"x-api-key": "key-often", **JSON})
     seen = await ask(BearerUserMiddleware(whoami, auth), "GET", "/", headers={"x-api-key": "key-often"})
@@ -253,7 +253,7 @@ async def test_refusal_of_a_recogniser_is_answered_by_the_guard(tmp_path: Path) 
 
 @pytest.mark.parametrize("method", ["", "authenticated", "user", "session", "API key", None])
 def test_method_of_a_recogniser_is_checked(tmp_path: Path, method: Any) -> None:
-    """It is a scope and a name in the log: none of the library's, and lower case."""
+    """The method is a scope and a name in the log: it must be lower case and no scope of the library."""
 
     class Odd(ApiKeys):
         def bind(self, services: Services[Any]) -> "Odd":
@@ -267,8 +267,8 @@ def test_method_of_a_recogniser_is_checked(tmp_path: Path, method: Any) -> None:
         make_auth(tmp_path, add_ons=[Odd()])
 
 
-def test_plain_load_of_a_recogniser_is_refused(tmp_path: Path) -> None:
-    """It is awaited at every request."""
+def test_load_of_a_recogniser_must_be_async(tmp_path: Path) -> None:
+    """ConfigurationError if load is no async function: the library awaits it at every request."""
 
     class Plain(Keys):
         def load(self, credential: str, /, *, now: datetime) -> Recognised:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""TK-16, TK-9: a secret is replaced in three steps, and nothing durable depends on it."""
+"""TK-16, TK-9: a secret is replaced in three steps; mail tokens and passwords do not depend on it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +40,7 @@ async def sign_in(auth: LocalAuthentication, password: str = PASSWORD) -> Access
 
 
 async def test_rotation_takes_three_steps(tmp_path: Path) -> None:
-    """TK-16: what was issued at step two lives at three; what the first key alone signed is dead there."""
+    """TK-16: sessions of step two are valid at step three; those that only the first key signed are not."""
     clock = FakeClock()
     first, second, third = (step(tmp_path, secret, clock) for secret in STEPS)
     await register(first)
@@ -60,7 +60,7 @@ async def test_rotation_takes_three_steps(tmp_path: Path) -> None:
 
 
 async def test_each_step_signs_with_the_newest_key(tmp_path: Path) -> None:
-    """TK-9: itsdangerous wants the newest key last, we take it first: after step two the old key signs nothing."""
+    """TK-9: the newest key is the first of our list (the last one in itsdangerous): at step two it signs."""
     clock = FakeClock()
     both, old = step(tmp_path, STEPS[1], clock), step(tmp_path, SECRET, clock)
     await register(both)
@@ -73,7 +73,7 @@ async def test_each_step_signs_with_the_newest_key(tmp_path: Path) -> None:
 
 
 async def test_mail_tokens_and_passwords_do_not_depend_on_the_secret(tmp_path: Path) -> None:
-    """TK-16: dropping a leaked secret altogether signs people out and costs nothing else."""
+    """TK-16: removing a leaked secret at once signs users out and has no other effect."""
     clock = FakeClock()
     before, after = step(tmp_path, SECRET, clock), step(tmp_path, THIRD_SECRET, clock)
     _, token = await register(before)
@@ -91,8 +91,8 @@ async def test_mail_tokens_and_passwords_do_not_depend_on_the_secret(tmp_path: P
         await auth.close()
 
 
-async def test_pepper_is_a_list_of_its_own(tmp_path: Path) -> None:
-    """PW-8: a pepper is rotated beside the secret: old hashes verify while their key is known, and are re-hashed."""
+async def test_pepper_is_rotated_apart_from_the_secret(tmp_path: Path) -> None:
+    """PW-8: peppers are rotated apart from the secret: old hashes verify while their key is known, and are rehashed."""
     clock = FakeClock()
     peppers: tuple[Any, ...] = (OTHER_SECRET, [THIRD_SECRET, OTHER_SECRET], THIRD_SECRET)
     first, second, third = (make_auth(tmp_path, hasher=Bcrypt(cost=4, pepper=key), clock=clock) for key in peppers)

@@ -1,4 +1,4 @@
-"""Where secrets must not be: logs, reprs, texts of errors, and as they are in the database."""
+"""No secret is in a log, a repr or the text of an error, and none is in plain text in the database."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ NEW = {"password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
 
 
 class _Scenario:
-    """A life of an account over HTTP and without, which remembers every secret that was ever issued or typed."""
+    """The life of an account, over HTTP and without; it records every secret that was issued or entered."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.secrets, self.stored, self.errors = directory, set[str](), set[str](), list[AuthError]()
@@ -76,7 +76,7 @@ class _Scenario:
         self.errors.append(caught.value)
 
     async def run(self) -> None:
-        """Everything once, right and wrong."""
+        """Run every act once with valid and once with invalid values."""
         async with self.auth.running():
             await self._without_http()
             await self._over_http()
@@ -184,7 +184,7 @@ def _found(secrets: Iterable[str], text: str) -> list[str]:
 
 
 def _files(directory: Path) -> str:
-    """Database, write-ahead log and shared memory, byte for byte."""
+    """The bytes of database, write-ahead log and shared memory."""
     return "".join(path.read_bytes().decode("latin-1") for path in directory.iterdir())
 
 
@@ -194,8 +194,8 @@ def _chain(error: BaseException | None) -> Iterable[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-async def test_nothing_secret_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """AU-2, PW-8, TK-17: every logger at DEBUG, every callback of the loop logged, and nothing secret is in it."""
+async def test_no_secret_is_in_logs_reprs_or_errors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """AU-2, PW-8, TK-17: with all loggers at DEBUG and a loop in debug mode, no secret is logged or shown."""
     caplog.set_level(logging.DEBUG)
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
@@ -210,7 +210,7 @@ async def test_nothing_secret_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
     assert min(loggers["asgi_auth"], loggers["aiosqlite"], loggers["asyncio"]) > 5
 
     for record in caplog.records:
-        # A local instance alone shows the traceback of a sender's bug: tests/test_services.py.
+        # Only a local instance logs the traceback of a defect in a sender: tests/test_mailing.py.
         shown = "" if record.msg == "a %s message could not be sent: %s" else record.exc_text
         assert not _found(secrets, f"{record.getMessage()} {record.args!r} {shown}"), record
     for shown in scenario.objects:
@@ -224,8 +224,8 @@ async def test_nothing_secret_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
     assert PASSWORD not in str(tables(tmp_path))
 
 
-async def test_a_password_in_the_wrong_field_is_kept_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """AU-4: typed where the address belongs; neither in the database nor in the log."""
+async def test_password_in_the_wrong_field_is_not_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """AU-4: a password that was entered as the address is neither in the database nor in the log."""
     caplog.set_level(logging.DEBUG)
     auth = make_auth(tmp_path)
     async with auth.running():
@@ -237,8 +237,8 @@ async def test_a_password_in_the_wrong_field_is_kept_nowhere(tmp_path: Path, cap
             assert typed not in caplog.text
 
 
-async def test_passwords_are_kept_as_bcrypt_hashes(tmp_path: Path) -> None:
-    """PW-8: at cost 12 by default, with a salt of its own each."""
+async def test_passwords_are_stored_as_bcrypt_hashes(tmp_path: Path) -> None:
+    """PW-8: each hash has the default cost 12 and its own salt."""
     auth = make_auth(tmp_path, hasher=Bcrypt())
     async with auth.running():
         for email in (EMAIL, OTHER_EMAIL):
@@ -251,8 +251,8 @@ async def test_passwords_are_kept_as_bcrypt_hashes(tmp_path: Path) -> None:
         assert re.fullmatch(r"\{asgi_auth-1\}\$2b\$12\$[./A-Za-z0-9]{53}", stored)
 
 
-async def test_tokens_are_random_and_kept_as_hashes(tmp_path: Path) -> None:
-    """TK-17: 1,000 tokens: all different from their first character on, 256 bits each, none of them in the file."""
+async def test_tokens_are_random_and_stored_as_hashes(tmp_path: Path) -> None:
+    """TK-17: 1,000 tokens have 256 random bits each; the database contains none of them."""
     auth = make_auth(tmp_path)
     async with auth.running():
         user = await auth.accounts.create({"email": EMAIL})
@@ -277,7 +277,7 @@ async def test_tokens_are_random_and_kept_as_hashes(tmp_path: Path) -> None:
 
 
 class _Kept(Hook):
-    """An audit log that keeps all that it is told."""
+    """An audit log that keeps every draft and event."""
 
     name = "kept"
 
@@ -297,8 +297,8 @@ class _Kept(Hook):
         self.events.append((event.name, repr(asdict(event))))
 
 
-async def test_no_hook_is_told_a_password_and_no_event_a_token(tmp_path: Path) -> None:
-    """AU-4: whoever keeps every field of every event keeps no secret; nor does a draft have the passwords."""
+async def test_hooks_get_no_password_and_events_no_token(tmp_path: Path) -> None:
+    """AU-4: no field of an event contains a secret, and no draft contains a password."""
     kept, mails = _Kept(), MemorySender()
     auth = make_auth(
         tmp_path,

@@ -1,4 +1,4 @@
-"""Senders: what is taken for one, and how it is called."""
+"""Senders: the accepted kinds, and how each is called."""
 
 import threading
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ OPTS = {"purpose": "reset", "address": "alice@example.com"}
 
 
 class Calls:
-    """Ways to write a sender; each notes its arguments and whether it ran beside the event loop."""
+    """Several kinds of senders; each records its arguments and if it ran in a thread."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
@@ -29,7 +29,7 @@ class Calls:
         self.in_thread = threading.current_thread() is not threading.main_thread()
 
     def two(self, user: Any, token: str | None) -> None:
-        """A plain function that wants no options."""
+        """A plain function without options."""
         self.three(user, token, {})
 
     async def async_three(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
@@ -37,11 +37,11 @@ class Calls:
         self.three(user, token, opts)
 
     async def async_two(self, user: Any, token: str | None) -> None:
-        """An async function that wants no options."""
+        """An async function without options."""
         self.three(user, token, {})
 
     def any_number(self, *arguments: Any) -> None:
-        """A function that takes whatever comes."""
+        """A function with any number of arguments."""
         self.three(*arguments)
 
 
@@ -49,27 +49,27 @@ class Plain(Calls):
     """An object whose ``send`` is not async."""
 
     def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
-        """As a blocking mail library has it."""
+        """Send as a blocking mail library does."""
         self.three(user, token, opts)
 
 
 class Short(Calls):
-    """An object whose ``send`` wants no options."""
+    """An object whose ``send`` has no options."""
 
     async def send(self, user: Any, token: str | None) -> None:
-        """Two arguments."""
+        """Send with two arguments."""
         self.three(user, token, {})
 
 
 class AsyncCallable(Calls):
-    """An object that is called like an async function."""
+    """An object with an async ``__call__``."""
 
     async def __call__(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
         self.three(user, token, opts)
 
 
-def test_sender_is_itself() -> None:
-    """What is a sender already is not wrapped."""
+def test_sender_is_not_wrapped() -> None:
+    """as_sender returns a sender unchanged."""
     sender = MemorySender()
 
     assert as_sender(sender, parameter="sender", threads=THREADS) is sender
@@ -86,8 +86,8 @@ def test_sender_is_itself() -> None:
         ("any_number", OPTS, True),
     ],
 )
-async def test_function_is_called_with_what_it_takes(name: str, opts: dict[str, str], in_thread: bool) -> None:
-    """A function of two or three arguments does; a plain one runs in a thread, an async one on the loop."""
+async def test_function_gets_the_arguments_that_it_accepts(name: str, opts: dict[str, str], in_thread: bool) -> None:
+    """A function gets two or three arguments; a plain one runs in a thread, an async one on the loop."""
     calls = Calls()
 
     await as_sender(getattr(calls, name), parameter="sender", threads=THREADS).send("alice", "secret", OPTS)
@@ -100,8 +100,8 @@ async def test_function_is_called_with_what_it_takes(name: str, opts: dict[str, 
 @pytest.mark.parametrize(
     ("sender", "opts", "in_thread"), [(Plain(), OPTS, True), (Short(), {}, False), (AsyncCallable(), OPTS, False)]
 )
-async def test_object_is_called_with_what_it_takes(sender: Any, opts: dict[str, str], in_thread: bool) -> None:
-    """An object may have a plain ``send``, a ``send`` of two arguments, or be called itself."""
+async def test_object_gets_the_arguments_that_it_accepts(sender: Any, opts: dict[str, str], in_thread: bool) -> None:
+    """An object may have a plain ``send``, a ``send`` with two arguments, or an async ``__call__``."""
     await as_sender(sender, parameter="sender", threads=THREADS).send("alice", None, OPTS)
 
     assert sender.seen == [("alice", None, opts)]
@@ -124,8 +124,8 @@ async def test_partial_and_lambda_are_functions() -> None:
 
 
 @pytest.mark.anyio
-async def test_failure_of_a_function_is_the_senders() -> None:
-    """What a function raises in its thread is raised by ``send``."""
+async def test_exception_of_a_function_propagates() -> None:
+    """``send`` raises the exception that a function raises in its thread."""
 
     def fail(user: Any, token: str | None) -> None:
         raise LookupError("no such mailbox")
@@ -148,14 +148,14 @@ async def test_failure_of_a_function_is_the_senders() -> None:
     ],
     ids=["none", "text", "object", "class", "no arguments", "one", "four", "built-in"],
 )
-def test_anything_else_is_refused_by_name(wrong: Any) -> None:
-    """What is no sender is found at start, and the error names the option."""
+def test_value_that_is_no_sender_is_refused(wrong: Any) -> None:
+    """ConfigurationError names the option whose value is not a sender."""
     with pytest.raises(ConfigurationError, match=r"^resettable\.sender: .* is no sender"):
         as_sender(wrong, parameter="resettable.sender", threads=THREADS)
 
 
-def test_wrapped_function_says_what_it_is() -> None:
-    """The repr leads to the function."""
+def test_repr_of_a_wrapped_function_names_it() -> None:
+    """The repr contains the function, and the wrapper is a Sender."""
     sender = as_sender(print, parameter="sender", threads=THREADS)
 
     assert repr(sender) == "as_sender(<built-in function print>)"

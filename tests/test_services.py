@@ -1,4 +1,4 @@
-"""asgi_auth.services: what strategies and add-ons are given."""
+"""asgi_auth.services: the services that strategies and add-ons get."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 def test_url_of_a_phase_comes_from_the_configuration(tmp_path: Path) -> None:
-    """HT-1: an address is made of base_url, mount_path and names; what is in its query is quoted."""
+    """HT-1: a URL consists of base_url, mount_path and names; values in its query are quoted."""
     services = make_auth(tmp_path, mount_path="/account/auth").services
     assert services.url("password", "reset") == "http://localhost:8000/account/auth/password/reset"
     assert (
@@ -20,7 +20,7 @@ def test_url_of_a_phase_comes_from_the_configuration(tmp_path: Path) -> None:
 
 
 async def test_values_are_the_fields_of_a_user(tmp_path: Path) -> None:
-    """Fields are read by logical name, whatever the user class is."""
+    """values returns the fields of a user by logical name."""
     auth = make_auth(tmp_path)
     user = await auth.accounts.create({"email": EMAIL, "plan": "gold"})
     assert auth.services.values(user) == {"email": EMAIL, "username": None, "plan": "gold"}

@@ -1,4 +1,4 @@
-"""asgi_auth.sessions: who is signed in where, and for how long."""
+"""asgi_auth.sessions: creation, lifetime and end of sessions."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -41,13 +41,13 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def events() -> Events:
-    """What happened in the test."""
+    """The events of the test."""
     return Events()
 
 
 @pytest.fixture
 async def auth(tmp_path: Path, events: Events) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication whose events are kept."""
+    """An Authentication with a hook that records its events."""
     auth = make_auth(tmp_path, add_ons=[events])
     yield auth
     await auth.close()
@@ -78,13 +78,13 @@ def test_options_are_positive_durations(name: str, value: Any) -> None:
     ],
 )
 def test_options_must_not_contradict_each_other(options: dict[str, timedelta], message: str) -> None:
-    """A session cannot idle longer than it lives, nor be touched too late to live on."""
+    """idle_lifetime must not exceed lifetime, and touch_interval must be less than idle_lifetime."""
     with pytest.raises(ConfigurationError, match=message):
         SessionOptions(**options)
 
 
 def test_options_have_the_documented_defaults() -> None:
-    """12 hours idle, 7 days in all, 30 days remembered, written once a minute, 10 minutes for a second factor."""
+    """12 hours idle, 7 days in all, 30 days remembered, stored once a minute, 10 minutes for a second factor."""
     assert SessionOptions() == SessionOptions(
         idle_lifetime=timedelta(hours=12),
         lifetime=timedelta(days=7),
@@ -97,8 +97,8 @@ def test_options_have_the_documented_defaults() -> None:
 # --- minting ---------------------------------------------------------------------------------------------------------
 
 
-async def test_mint_keeps_what_is_known_of_the_sign_in(auth: LocalAuthentication, events: Events) -> None:
-    """A session has its user, clocks, factors and the label of the client; the event says the same."""
+async def test_mint_stores_the_details_of_the_sign_in(auth: LocalAuthentication, events: Events) -> None:
+    """A session has its user, times, factors and the client's label; the event has the same values."""
     user = await auth.accounts.create({"email": EMAIL})
     client = Client(address="192.0.2.1", label="Browser/1.0")
     events.take()
@@ -115,8 +115,8 @@ async def test_mint_keeps_what_is_known_of_the_sign_in(auth: LocalAuthentication
     assert event.activity == (None, "sign_in")
 
 
-async def test_mint_makes_a_secret_of_its_own_each_time(auth: LocalAuthentication) -> None:
-    """SE-1: every sign-in has its own cookie and id, and ends the session that the browser had."""
+async def test_mint_creates_a_new_secret_each_time(auth: LocalAuthentication) -> None:
+    """SE-1: every sign-in has its own cookie and id, and ends the earlier session of the browser."""
     user = await auth.accounts.create({"email": EMAIL})
     first = await auth.sign_in(user)
     other_device = await auth.sign_in(user)
@@ -127,7 +127,7 @@ async def test_mint_makes_a_secret_of_its_own_each_time(auth: LocalAuthenticatio
 
 
 async def test_mint_ends_the_earlier_session_of_the_browser(auth: LocalAuthentication, events: Events) -> None:
-    """SE-1: signing in where another user was signed in leaves only the new session and tells of both."""
+    """SE-1: a sign-in over another user's session ends that session and leaves an event for both."""
     alice = await auth.accounts.create({"email": EMAIL})
     bob = await auth.accounts.create({"email": OTHER_EMAIL})
     first = await auth.sign_in(alice)
@@ -144,7 +144,7 @@ async def test_mint_ends_the_earlier_session_of_the_browser(auth: LocalAuthentic
 
 
 async def test_mint_refuses_a_disabled_account(auth: LocalAuthentication) -> None:
-    """AC-3: a locked user is not admitted, whatever the factor."""
+    """AC-3: a disabled user cannot sign in."""
     user = await auth.accounts.create({"email": EMAIL})
     await auth.accounts.disable(user.id)
     with pytest.raises(AuthenticationFailedError) as refused:
@@ -152,8 +152,8 @@ async def test_mint_refuses_a_disabled_account(auth: LocalAuthentication) -> Non
     assert refused.value.reason == "the account is disabled"
 
 
-async def test_mint_from_an_old_proof_makes_a_dead_session(auth: LocalAuthentication) -> None:
-    """SE-16: a proof that began before the stamp changed has no effect, by cookie or bearer."""
+async def test_session_from_an_old_proof_is_invalid(auth: LocalAuthentication) -> None:
+    """SE-16: a proof from before a change of the stamp gives no valid cookie or bearer token."""
     user = await auth.accounts.create({"email": EMAIL})
     for change in (auth.sessions.revoke_all, auth.accounts.disable, auth.accounts.enable, auth.accounts.delete):
         proof = await proof_of(auth)
@@ -162,8 +162,8 @@ async def test_mint_from_an_old_proof_makes_a_dead_session(auth: LocalAuthentica
         assert token is None or not await is_alive(auth, token)
 
 
-async def test_mint_rolls_back_when_the_token_is_spent(auth: LocalAuthentication) -> None:
-    """Spending the token and keeping the session are one transaction."""
+async def test_mint_rolls_back_if_the_token_was_consumed(auth: LocalAuthentication) -> None:
+    """The token is consumed and the session stored in one transaction."""
     user = await auth.accounts.create({"email": EMAIL})
 
     async def spend(work: Work[Any]) -> None:
@@ -178,7 +178,7 @@ async def test_mint_rolls_back_when_the_token_is_spent(auth: LocalAuthentication
 
 
 class Gate(Hook):
-    """Asks for a code unless it was proven."""
+    """Requires a code unless it was proven."""
 
     name = "gate"
 
@@ -186,8 +186,8 @@ class Gate(Hook):
         return None if "code" in attempt.proof.factors else FactorRequired(("code", "recovery"))
 
 
-async def test_mint_pends_while_a_factor_is_missing(tmp_path: Path) -> None:
-    """A sign-in that owes a factor has no session: a token of ten minutes stands for it, and the shown one is spent."""
+async def test_mint_requires_a_missing_factor(tmp_path: Path) -> None:
+    """A sign-in without a required factor gets a token of ten minutes and no session; its own token is consumed."""
     events = Events()
     auth = make_auth(tmp_path, add_ons=[Gate(), events])
     user = await auth.accounts.create({"email": EMAIL})
@@ -216,7 +216,7 @@ async def test_mint_pends_while_a_factor_is_missing(tmp_path: Path) -> None:
 
 
 async def test_pending_keeps_every_factor_in_its_order(tmp_path: Path) -> None:
-    """A sign-in of three factors waits twice; each time what was proven so far is known, with its time."""
+    """A sign-in with three factors is pending twice; each time the proven factors and their times are known."""
     auth = make_auth(tmp_path, add_ons=[Gate(), Third()])
     user = await auth.accounts.create({"email": EMAIL})
     with pytest.raises(FactorRequiredError) as first:
@@ -233,20 +233,20 @@ async def test_pending_keeps_every_factor_in_its_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", [None, "", "x", "A" * 43])
-async def test_pending_without_a_live_token(auth: LocalAuthentication, token: str | None) -> None:
-    """TK-8: nothing waits under a token that is none."""
+async def test_pending_refuses_an_invalid_token(auth: LocalAuthentication, token: str | None) -> None:
+    """TK-8: pending raises InvalidTokenError for a missing, malformed or unknown token."""
     with pytest.raises(InvalidTokenError):
         await auth.sessions.pending(token)
 
 
-async def test_pending_of_a_user_who_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AC-3: whoever is deleted while the sign-in waits finds nothing to finish."""
+async def test_pending_refuses_a_deleted_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AC-3: a user who was deleted while the sign-in was pending cannot finish it."""
     auth = make_auth(tmp_path, add_ons=[Gate()])
     user = await auth.accounts.create({"email": EMAIL})
     with pytest.raises(FactorRequiredError) as caught:
         await auth.sessions.mint(SignedIn(user, await proof_of(auth)), Client())
     with monkeypatch.context() as patch:
-        patch.setattr(auth.services.store.users, "get", _nobody)  # deleted between the two looks
+        patch.setattr(auth.services.store.users, "get", _nobody)  # deleted between the two look-ups
         with pytest.raises(InvalidTokenError, match="the user of the pending sign-in is gone"):
             await auth.sessions.pending(caught.value.pending_token)
     await auth.accounts.delete(user.id)
@@ -263,7 +263,7 @@ CLOSED = Gatekeeper(AuthenticationFailedError("closed"))
 
 @pytest.mark.parametrize("add_ons", [[Gate(), CLOSED], [CLOSED, Gate()]], ids=["factor_first", "refusal_first"])
 async def test_refusal_wins_over_a_missing_factor(tmp_path: Path, add_ons: list[Hook]) -> None:
-    """AC-3: every gate is asked, so that nobody is told that the first factor was right who may not come in."""
+    """AC-3: every gate is asked, so a refused user does not learn that the first factor was right."""
     auth = make_auth(tmp_path, add_ons=add_ons)
     user = await auth.accounts.create({"email": EMAIL})
     with pytest.raises(AuthenticationFailedError, match="closed"):
@@ -272,7 +272,7 @@ async def test_refusal_wins_over_a_missing_factor(tmp_path: Path, add_ons: list[
 
 
 class Third(Hook):
-    """Asks for a key unless it was proven."""
+    """Requires a key unless it was proven."""
 
     name = "third"
 
@@ -280,8 +280,8 @@ class Third(Hook):
         return None if "key" in attempt.proof.factors else FactorRequired(("key",))
 
 
-async def test_pending_sign_in_without_a_token_to_spend(tmp_path: Path) -> None:
-    """A password shows no token; its pending sign-in dies with a change of the account like everything else."""
+async def test_pending_sign_in_ends_with_a_change_of_the_account(tmp_path: Path) -> None:
+    """A pending sign-in by password ends with revoke_all."""
     auth = make_auth(tmp_path, add_ons=[Gate()])
     user = await auth.accounts.create({"email": EMAIL})
     with pytest.raises(FactorRequiredError) as caught:
@@ -295,8 +295,8 @@ async def test_pending_sign_in_without_a_token_to_spend(tmp_path: Path) -> None:
 # --- the cookie ------------------------------------------------------------------------------------------------------
 
 
-async def test_cookie_with_a_bit_flipped_opens_nothing(auth: LocalAuthentication) -> None:
-    """SE-2: whichever bit of whichever byte of a good cookie is flipped, it is refused."""
+async def test_cookie_with_a_flipped_bit_is_rejected(auth: LocalAuthentication) -> None:
+    """SE-2: a valid cookie with any single bit flipped is rejected."""
     _, token = await register(auth)
     await auth.sessions.load(token.cookie)
     flipped = 0
@@ -315,8 +315,8 @@ def _signed(secret: str, key: str, subject_name: str = "user", use: str = "sessi
     return Signer(derive_key(key.encode(), use, subject_name), **settings).sign(secret).decode()
 
 
-async def test_cookie_that_we_did_not_sign_opens_nothing(auth: LocalAuthentication) -> None:
-    """SE-2, TK-9: the live secret signed with any other key, salt or method is refused before the store is asked."""
+async def test_cookie_with_another_signature_is_rejected(auth: LocalAuthentication) -> None:
+    """SE-2, TK-9: a valid secret that is signed with another key, salt or method is refused before any query."""
     _, token = await register(auth)
     secret = token.cookie.partition(".")[0]
     assert _signed(secret, SECRET) == token.cookie
@@ -346,8 +346,8 @@ async def test_cookie_that_we_did_not_sign_opens_nothing(auth: LocalAuthenticati
         assert await auth.sessions.revoke_cookie(cookie) is False
 
 
-async def test_cookie_of_an_unknown_secret_opens_nothing(auth: LocalAuthentication) -> None:
-    """SE-2: even one that we signed is never adopted if the store does not know it."""
+async def test_cookie_of_an_unknown_secret_is_rejected(auth: LocalAuthentication) -> None:
+    """SE-2: a cookie that we signed is rejected if the store does not know its secret."""
     await register(auth)
     cookie = _signed("A" * 43, SECRET)
     assert auth.sessions.cookie_hash(cookie) == hash_token("A" * 43)
@@ -355,8 +355,8 @@ async def test_cookie_of_an_unknown_secret_opens_nothing(auth: LocalAuthenticati
         await auth.sessions.load(cookie)
 
 
-async def test_credentials_are_of_no_use_in_another_place(auth: LocalAuthentication) -> None:
-    """TK-9: neither a bearer token nor a mail token is a cookie, and a cookie or its secret is no bearer token."""
+async def test_credential_is_rejected_in_another_place(auth: LocalAuthentication) -> None:
+    """TK-9: bearer and mail tokens are rejected as cookies; cookies and their secrets as bearer tokens."""
     _, token = await register(auth)
     await auth.strategy("password").reset_request({"email": EMAIL})
     mailed = mailed_token(auth)
@@ -369,7 +369,7 @@ async def test_credentials_are_of_no_use_in_another_place(auth: LocalAuthenticat
 
 
 async def test_remembered_cookies_are_bounded(auth: LocalAuthentication) -> None:
-    """At most 4,096 signatures are remembered, and only of cookies that we signed."""
+    """At most 4,096 verified signatures are remembered, and no invalid one."""
     for number in range(4097):
         auth.sessions.cookie_hash(auth.sessions._sign(f"{number:042}A"))
     assert len(auth.sessions._verified) == 4096
@@ -379,7 +379,7 @@ async def test_remembered_cookies_are_bounded(auth: LocalAuthentication) -> None
 
 
 async def test_bearer_of_another_user_is_refused(auth: LocalAuthentication) -> None:
-    """The user of a bearer token must be that of its session: it is compared, never trusted."""
+    """The user of a bearer token must be the user of its session."""
     _, token = await register(auth)
     other, _ = await register(auth, OTHER_EMAIL)
     session = token.session
@@ -400,15 +400,17 @@ async def _alive_after(auth: LocalAuthentication, token: AccessToken, by: timede
 
 
 @pytest.mark.parametrize(("seconds", "alive"), [(-1, True), (0, False), (1, False)])
-async def test_session_ends_when_idle(auth: LocalAuthentication, seconds: int, alive: bool) -> None:
-    """SE-7: after twelve hours without use a session is over."""
+async def test_session_ends_after_twelve_hours_without_use(
+    auth: LocalAuthentication, seconds: int, alive: bool
+) -> None:
+    """SE-7: after twelve hours without use a session is invalid."""
     _, token = await register(auth)
     assert await _alive_after(auth, token, timedelta(hours=12, seconds=seconds)) is alive
 
 
 @pytest.mark.parametrize(("seconds", "alive"), [(-1, True), (0, False), (1, False)])
-async def test_session_ends_however_busy(auth: LocalAuthentication, seconds: int, alive: bool) -> None:
-    """SE-7: used every six hours, a session is over after seven days."""
+async def test_session_ends_after_seven_days_in_use(auth: LocalAuthentication, seconds: int, alive: bool) -> None:
+    """SE-7: a session that is used every six hours is invalid after seven days."""
     _, token = await register(auth)
     for _ in range(27):
         auth.clock.advance(timedelta(hours=6))
@@ -422,7 +424,7 @@ async def test_session_ends_however_busy(auth: LocalAuthentication, seconds: int
 async def test_remembered_session_ends_after_thirty_days(
     auth: LocalAuthentication, seconds: int, alive: bool, busy: bool
 ) -> None:
-    """SE-7: a remembered session lives for thirty days, idle or not."""
+    """SE-7: a remembered session is valid for thirty days, idle or not."""
     user = await auth.accounts.create({"email": EMAIL})
     token = await auth.sign_in(user, remember=True)
     if busy:
@@ -440,7 +442,7 @@ async def test_remembered_session_ends_after_thirty_days(
 
 
 async def test_options_set_the_lifetimes(tmp_path: Path) -> None:
-    """The lifetimes are those of the options."""
+    """SessionOptions set idle and absolute lifetime."""
     options = SessionOptions(idle_lifetime=timedelta(minutes=15), lifetime=timedelta(hours=8))
     auth = make_auth(tmp_path, session=options)
     _, token = await register(auth)
@@ -451,7 +453,7 @@ async def test_options_set_the_lifetimes(tmp_path: Path) -> None:
 
 
 async def test_session_is_touched_once_a_minute(auth: LocalAuthentication) -> None:
-    """A use is worth a write once a minute, and moves the idle clock."""
+    """A use is stored at most once a minute, and restarts the idle lifetime."""
     _, token = await register(auth)
     due = []
     for seconds in (59, 1, 1):
@@ -465,8 +467,8 @@ async def test_session_is_touched_once_a_minute(auth: LocalAuthentication) -> No
     assert not auth.sessions.touch_due(session, auth.clock())
 
 
-async def test_revoked_session_is_over_at_once(auth: LocalAuthentication, events: Events) -> None:
-    """SE-4: sign-out ends the session on the server; cookie and bearer token are dead, and touching revives nothing."""
+async def test_revoked_session_is_invalid_at_once(auth: LocalAuthentication, events: Events) -> None:
+    """SE-4: revoke_cookie makes cookie and bearer token invalid; touch does not make them valid again."""
     user, token = await register(auth)
     events.take()
     client = Client(address="192.0.2.1")
@@ -481,7 +483,7 @@ async def test_revoked_session_is_over_at_once(auth: LocalAuthentication, events
 
 
 async def test_session_is_revoked_by_its_own_user_only(auth: LocalAuthentication, events: Events) -> None:
-    """With a user, only that user's session is ended, and only one call ends it."""
+    """revoke with a user ends only a session of that user; only the first call returns True."""
     alice, token = await register(auth)
     bob, _ = await register(auth, OTHER_EMAIL)
     events.take()
@@ -496,7 +498,7 @@ async def test_session_is_revoked_by_its_own_user_only(auth: LocalAuthentication
 
 
 async def test_revoke_all_ends_the_sessions_of_one_user(auth: LocalAuthentication) -> None:
-    """SE-6: log-out-everywhere ends all of this user's and nobody else's, mail tokens included."""
+    """SE-6: revoke_all ends the user's sessions and mail tokens, and no session of other users."""
     alice, first = await register(auth)
     second = await auth.sign_in(alice)
     _, other = await register(auth, OTHER_EMAIL)
@@ -508,8 +510,8 @@ async def test_revoke_all_ends_the_sessions_of_one_user(auth: LocalAuthenticatio
     assert await is_alive(auth, await auth.sign_in(alice))
 
 
-async def test_revoke_all_may_leave_the_acting_session(auth: LocalAuthentication) -> None:
-    """SE-6: everywhere but here, and only if here is that user's."""
+async def test_revoke_all_can_keep_the_acting_session(auth: LocalAuthentication) -> None:
+    """SE-6: revoke_all keeps the session in except_, but only if it belongs to the user."""
     alice, first = await register(auth)
     second = await auth.sign_in(alice)
     _, other = await register(auth, OTHER_EMAIL)
@@ -519,8 +521,8 @@ async def test_revoke_all_may_leave_the_acting_session(auth: LocalAuthentication
     assert [await is_alive(auth, token) for token in (first, second, other)] == [False, False, True]
 
 
-async def test_renew_stamp_needs_what_is_expected(auth: LocalAuthentication, events: Events) -> None:
-    """The stamp is renewed only if the account is still as expected; else nothing happens."""
+async def test_renew_stamp_requires_the_expected_account(auth: LocalAuthentication, events: Events) -> None:
+    """renew_stamp changes the stamp only if the account still has the expected values; else it returns None."""
     user, token = await register(auth)
     events.take()
     account = (await found_of(auth)).account
@@ -539,8 +541,8 @@ async def test_renew_stamp_needs_what_is_expected(auth: LocalAuthentication, eve
     assert not await is_alive(auth, token)
 
 
-async def test_a_rise_in_privilege_replaces_a_session(auth: LocalAuthentication, events: Events) -> None:
-    """SE-1, SE-5: a rise in privilege is a new cookie and id; the old cookie and its bearer tokens are dead."""
+async def test_new_factor_replaces_the_session(auth: LocalAuthentication, events: Events) -> None:
+    """SE-1, SE-5: a new factor gives a new cookie and id; the old cookie and its bearer tokens are invalid."""
     user, old = await register(auth)
     other_device = await auth.sign_in(user)
     events.take()
@@ -556,8 +558,8 @@ async def test_a_rise_in_privilege_replaces_a_session(auth: LocalAuthentication,
     assert revoked.session_id == old.session.id
 
 
-async def test_a_rise_in_privilege_by_cookie_tells_once(auth: LocalAuthentication, events: Events) -> None:
-    """Where the browser shows the session that is replaced, it is ended once and told of once."""
+async def test_replaced_session_of_the_browser_is_one_event(auth: LocalAuthentication, events: Events) -> None:
+    """If the browser shows the session that is replaced, it is revoked once, with one event."""
     user = await auth.accounts.create({"email": EMAIL})
     old = await auth.sign_in(user, remember=True)
     events.take()
@@ -567,8 +569,8 @@ async def test_a_rise_in_privilege_by_cookie_tells_once(auth: LocalAuthenticatio
     assert [event.name for event in events.take()] == ["sessions.revoked", "sign_in.succeeded"]
 
 
-async def test_list_has_the_live_sessions_of_one_user(auth: LocalAuthentication) -> None:
-    """The list shows what is alive, last seen first."""
+async def test_list_has_the_valid_sessions_of_one_user(auth: LocalAuthentication) -> None:
+    """The list has the valid sessions of the user, the last used one first."""
     alice, first = await register(auth)
     await register(auth, OTHER_EMAIL)
     auth.clock.advance(timedelta(minutes=1))
@@ -583,7 +585,7 @@ async def test_list_has_the_live_sessions_of_one_user(auth: LocalAuthentication)
 
 @pytest.mark.parametrize(("seconds", "fresh"), [(599, True), (600, True), (601, False)])
 async def test_session_is_fresh_for_a_while(auth: LocalAuthentication, seconds: int, fresh: bool) -> None:
-    """A session is fresh for as long as is asked after its newest factor."""
+    """A session is fresh until the given time after its newest factor."""
     _, token = await register(auth)
     auth.clock.advance(timedelta(seconds=seconds))
     assert auth.sessions.is_fresh(token.session, timedelta(seconds=600)) is fresh
@@ -593,14 +595,14 @@ async def test_session_is_fresh_for_a_while(auth: LocalAuthentication, seconds: 
     ("factor", "seconds", "fresh"), [("password", 600, True), ("password", 601, False), ("totp", 0, False)]
 )
 async def test_session_is_fresh_by_a_factor(auth: LocalAuthentication, factor: str, seconds: int, fresh: bool) -> None:
-    """With a factor, only the proof of that factor counts."""
+    """is_fresh with a factor looks only at the proof of that factor."""
     _, token = await register(auth)
     auth.clock.advance(timedelta(seconds=seconds))
     assert auth.sessions.is_fresh(token.session, timedelta(seconds=600), factor) is fresh
 
 
 async def test_session_without_a_proof_of_its_own_is_never_fresh(auth: LocalAuthentication) -> None:
-    """SE-10: a remembered session is never fresh, nor one in which nothing was proven."""
+    """SE-10: a remembered session is never fresh, and neither is a session without a proof."""
     user = await auth.accounts.create({"email": EMAIL})
     remembered = (await auth.sign_in(user, remember=True)).session
     fields = {name: getattr(remembered, name) for name in remembered.__slots__}
@@ -609,8 +611,8 @@ async def test_session_without_a_proof_of_its_own_is_never_fresh(auth: LocalAuth
     assert not auth.sessions.is_fresh(unproven, timedelta(days=1))
 
 
-async def test_prune_deletes_what_is_over(auth: LocalAuthentication) -> None:
-    """Sessions that are over are deleted, live ones stay."""
+async def test_prune_deletes_ended_sessions(auth: LocalAuthentication) -> None:
+    """prune deletes revoked sessions and keeps valid ones."""
     user, token = await register(auth)
     for _ in range(3):
         ended = await auth.sign_in(user)
@@ -621,7 +623,7 @@ async def test_prune_deletes_what_is_over(auth: LocalAuthentication) -> None:
 
 
 async def test_loaded_user_is_the_one_of_the_session(auth: LocalAuthentication) -> None:
-    """The user comes with the session, as they are now."""
+    """load and load_bearer return the current user of the session."""
     user, token = await register(auth)
     loaded = await auth.sessions.load(token.cookie)
     assert isinstance(loaded.user, User)

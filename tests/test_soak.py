@@ -1,7 +1,7 @@
-"""A soak: mixed traffic on workers that are killed and a database that is restarted; nothing is lost, nothing leaks.
+"""A soak test: mixed traffic, killed workers and a restarted database; no data is lost and no resources leak.
 
-``tox -e soak`` is the long one. ``ASGI_AUTH_SOAK_SECONDS`` says for how long, for each database;
-``ASGI_AUTH_SOAK_SEED`` repeats the acts of a run, though not the moments at which the machine gets round to them.
+``tox -e soak`` is the long run. ``ASGI_AUTH_SOAK_SECONDS`` is its time for each database. ``ASGI_AUTH_SOAK_SEED``
+repeats the acts of a run, but not their exact times.
 """
 
 import asyncio
@@ -27,29 +27,29 @@ SECONDS = float(os.environ.get("ASGI_AUTH_SOAK_SECONDS", "3"))
 SEED = int(
     os.environ.get("ASGI_AUTH_SOAK_SEED", "20260401" if SECONDS < 60 else random.SystemRandom().randrange(10**9))
 )
-"""The same acts in every short run, others in every long one."""
+"""Short runs have the same acts, long runs new ones."""
 PEOPLE = 8
-"""At once, each of them one act after the other."""
+"""The people act at the same time; each does one act after the other."""
 MEMORY = 10 * 1024
-"""Kilobytes that a worker may use more at the end than when it was warm. What it remembers of credentials takes half of
-that once it is full, which is after 8,000 sign-ins; a leak of a kilobyte for each request would be more in a minute."""
+"""Kilobytes by which the memory of a warm worker may grow. A full cache of credentials (after 8,000 sign-ins) takes
+half of that. A leak of a kilobyte for each request would be more in a minute."""
 FILES = 8
-"""How many more files: connections of a person who opens one more."""
+"""How many more files a worker may have open: a person may open one more connection."""
 
 EXPECTED = re.compile(
-    r"(INFO: .*"  # uvicorn: started, a websocket came or went
+    r"(INFO: .*"  # uvicorn: start, a websocket opened or closed
     r"|hasher: passwords are hashed too cheaply for real accounts"
     r"|(password\.\w+|None\.sign_out): postgres: \w+"  # 503
     r"|a credential could not be checked: postgres: \w+"  # 503
     r"|a (job failed|session's last use could not be noted): postgres: \w+"
     r"|(pruning \w+|upkeep) failed: postgres: \w+"
-    r"|ERROR: +ASGI callable returned without completing handshake\."  # uvicorn, of one that was refused with 503
+    r"|ERROR: +ASGI callable returned without completing handshake\."  # uvicorn: a handshake refused with 503
     r"|the session cache is off, every look-up asks the database: .*"
     r"|a password could not be re-hashed: postgres: \w+"
     r"|credentials are checked again: there were \d+ failures in \d+ seconds"
     r")( \(\d+ more like it since the last such line\))?"
 )
-"""What the workers may say; on SQLite nothing about the database."""
+"""The lines that workers may log; lines about the database appear only with PostgreSQL."""
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ EXPECTED = re.compile(
     not sys.platform.startswith("linux"), reason="only Linux shows the memory and files of a process so"
 )
 async def test_soak_loses_nothing_and_leaks_nothing(shared: OnSQLite | OnPostgres, tmp_path: Path) -> None:
-    """FT-2, FT-5: what was answered holds at every worker, the worst answer is 503 in time, nothing piles up."""
+    """FT-2, FT-5: an answered act holds at every worker, the worst answer is a 503 in time, and memory stays flat."""
     print(f"seed {SEED}, {SECONDS:.0f} s")  # noqa: T201  # shown if it fails, and with -s
     chance = random.Random(SEED)  # noqa: S311  # no secret
     site = Site(tmp_path, shared.store(), chance, shared.lag.total_seconds())
@@ -82,8 +82,8 @@ async def test_soak_loses_nothing_and_leaks_nothing(shared: OnSQLite | OnPostgre
 
 
 @pytest.mark.anyio
-async def test_insist_asks_until_it_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that went with its worker is asked again, and so is one that the database kept from being answered."""
+async def test_insist_repeats_a_request_until_it_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """insist repeats a request that was lost with its worker or was answered with 503."""
     monkeypatch.setattr("tests.soak.BACKOFF", 0)
     answers: list[httpx.Response | Exception] = [
         httpx.Response(200),
@@ -106,7 +106,7 @@ async def test_insist_asks_until_it_is_answered(tmp_path: Path, monkeypatch: pyt
 
 
 def check_workers(site: Site) -> None:
-    """Every answer came in time; what a worker uses stays the same once it is warm."""
+    """Every answer came in time; memory and files of a warm worker stay the same."""
     assert site.slowest < BOUND
     for worker in site.workers:
         assert worker.memory[-1] <= worker.memory[1] + MEMORY
@@ -114,7 +114,7 @@ def check_workers(site: Site) -> None:
 
 
 async def check_database(place: OnSQLite | OnPostgres, people: list[Person]) -> None:
-    """Everybody is there once; what pruning leaves is alive; in a month nothing is left but people."""
+    """Each user exists once; sessions that survive pruning are valid; after a month only users are left."""
     await check_rows(place)
     assert await place.count_rows("users") == len(people)
     clock = FakeClock(utc_now())
@@ -132,4 +132,4 @@ async def check_database(place: OnSQLite | OnPostgres, people: list[Person]) -> 
 LEFT = """
 SELECT s.id FROM asgi_auth_sessions s LEFT JOIN asgi_auth_accounts a ON a.user_id = s.user_id AND a.stamp = s.stamp
 WHERE a.user_id IS NULL OR s.revoked_at IS NOT NULL"""
-"""Sessions that are dead and still there after pruning."""
+"""Invalid sessions that are still stored after pruning."""

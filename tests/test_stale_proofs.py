@@ -1,6 +1,6 @@
-"""A proof never outlives its effect: what was under way when an account changed comes to nothing (SE-16, PW-9).
+"""A proof is invalid once its account has changed, even for acts that were already running (SE-16, PW-9).
 
-Two workers share a file. The one's sign-in is held up inside a hash, a gate or its transaction; the other commits.
+Two workers share a file. One worker's sign-in is stopped in a hash, a gate or its transaction while the other commits.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ from tests.workers import count_rows, reset_token, resetting, shown, valid_passw
 
 pytestmark = pytest.mark.anyio
 
-# --- what commits meanwhile ------------------------------------------------------------------------------------------
+# --- acts that commit meanwhile --------------------------------------------------------------------------------------
 
 
 async def reset_it(auth: LocalAuthentication, user: User) -> None:
@@ -81,12 +81,12 @@ EFFECTS = pytest.mark.parametrize(
 Effect = Callable[[LocalAuthentication, User], Coroutine[Any, Any, None]]
 
 
-# --- sign-ins under way ----------------------------------------------------------------------------------------------
+# --- running sign-ins ------------------------------------------------------------------------------------------------
 
 
 @EFFECTS
-async def test_sign_in_in_flight_dies(tmp_path: Path, effect: Effect, valid: list[str]) -> None:
-    """SE-16: what a sign-in gets whose hash was under way is dead, also once a lock is taken away."""
+async def test_session_of_a_running_sign_in_is_invalid(tmp_path: Path, effect: Effect, valid: list[str]) -> None:
+    """SE-16: a sign-in whose hash was running gets an invalid session, also after the user is enabled again."""
     hasher = GatedBcrypt()
     async with workers(tmp_path, 1, hasher=hasher) as (one,), workers(tmp_path, 1) as (other,):
         user, _ = await register(other)
@@ -104,8 +104,8 @@ async def test_sign_in_in_flight_dies(tmp_path: Path, effect: Effect, valid: lis
 
 
 @EFFECTS
-async def test_sign_in_token_dies(tmp_path: Path, effect: Effect, valid: list[str]) -> None:
-    """SE-16: a sign-in token that was issued before, or by a sign-in in flight, is dead; so is an older reset link."""
+async def test_earlier_tokens_are_invalid(tmp_path: Path, effect: Effect, valid: list[str]) -> None:
+    """SE-16: sign-in tokens from before, or from a running sign-in, are invalid, and so is an older reset link."""
     hasher = GatedBcrypt()
     async with workers(tmp_path, 1, hasher=hasher) as (one,), workers(tmp_path, 1) as (other,):
         user, _ = await register(other)
@@ -128,7 +128,7 @@ async def test_sign_in_token_dies(tmp_path: Path, effect: Effect, valid: list[st
 
 
 async def link_of(auth: LocalAuthentication) -> str:
-    """A reset token of Alice's that no mail carried."""
+    """A reset token for Alice that was not mailed."""
     found = await auth.accounts.find("email", EMAIL)
     assert found is not None
     lifetime, factor = timedelta(hours=1), {"factor": "password"}
@@ -136,7 +136,7 @@ async def link_of(auth: LocalAuthentication) -> str:
 
 
 class Porter(Hook):
-    """Lets a sign-in wait: in ``admit``, or in ``within`` while its transaction is open."""
+    """Makes a sign-in wait in ``admit``, or in ``within`` while its transaction is open."""
 
     name = "porter"
 
@@ -145,11 +145,11 @@ class Porter(Hook):
         self.arrived, self.opened = asyncio.Event(), asyncio.Event()
 
     async def admit(self, attempt: Attempt) -> None:
-        """Everything is proven, nothing is written."""
+        """Wait: everything is proven and nothing is stored."""
         await self._wait("admit")
 
     async def within(self, event: Event, work: Work[Any]) -> None:
-        """The session is inserted, and not committed."""
+        """Wait: the session is inserted and not committed."""
         if isinstance(event, SignInSucceeded):
             await self._wait("within")
 
@@ -160,8 +160,8 @@ class Porter(Hook):
 
 
 @EFFECTS
-async def test_sign_in_token_is_not_redeemed_after_the_effect(tmp_path: Path, effect: Effect, valid: list[str]) -> None:
-    """SE-16: a sign-in token that was looked at before, and would be consumed after, makes no session."""
+async def test_running_sign_in_by_token_creates_no_session(tmp_path: Path, effect: Effect, valid: list[str]) -> None:
+    """SE-16: a sign-in token that was checked before the effect and consumed after it creates no session."""
     porter = Porter("admit")
     async with workers(tmp_path, 1, add_ons=[porter]) as (one,), workers(tmp_path, 1) as (other,):
         user, _ = await register(other)
@@ -176,8 +176,8 @@ async def test_sign_in_token_is_not_redeemed_after_the_effect(tmp_path: Path, ef
         assert count_rows(tmp_path, "sessions") == rows
 
 
-async def test_session_minted_beside_an_open_change_dies(tmp_path: Path) -> None:
-    """SE-16: a sign-in that read the account while the change was not committed yet gets a session that is dead."""
+async def test_session_created_beside_an_open_change_is_invalid(tmp_path: Path) -> None:
+    """SE-16: a sign-in that read the account before the change was committed gets an invalid session."""
     porter = Porter("admit")
     async with workers(tmp_path, 1, add_ons=[porter]) as (one,), workers(tmp_path, 1) as (other,):
         user, _ = await register(other)
@@ -191,8 +191,10 @@ async def test_session_minted_beside_an_open_change_dies(tmp_path: Path) -> None
 
 
 @EFFECTS
-async def test_session_in_an_open_transaction_dies(tmp_path: Path, effect: Effect, valid: list[str]) -> None:
-    """SE-16: a session that is inserted but not committed when the effect is asked for is dead after it."""
+async def test_session_in_an_open_transaction_is_invalid_afterwards(
+    tmp_path: Path, effect: Effect, valid: list[str]
+) -> None:
+    """SE-16: a session that is inserted but not committed when the effect begins is invalid after it."""
     porter = Porter("within")
     async with workers(tmp_path, 1, add_ons=[porter]) as (one,), workers(tmp_path, 1) as (other,):
         user, _ = await register(other)
@@ -208,14 +210,14 @@ async def test_session_in_an_open_transaction_dies(tmp_path: Path, effect: Effec
 
 
 def begin_at_once(directory: Path) -> None:
-    """Write without waiting for anybody."""
+    """Begin a write without waiting for the lock."""
     with closing(sqlite3.connect(directory / "app.db", timeout=0)) as connection:
         connection.execute("BEGIN IMMEDIATE")
 
 
 @pytest.mark.parametrize("method", ["verify", "hash"])
-async def test_rehash_never_brings_an_old_password_back(tmp_path: Path, method: str) -> None:
-    """PW-9: a sign-in that would re-hash its password while a reset commits changes nothing."""
+async def test_rehash_never_restores_an_old_password(tmp_path: Path, method: str) -> None:
+    """PW-9: a sign-in that rehashes its password while a reset commits does not change the password."""
     hasher = GatedBcrypt()
     async with (
         workers(tmp_path, 1, hasher=Bcrypt(cost=5)) as (earlier,),
@@ -240,7 +242,7 @@ async def test_rehash_never_brings_an_old_password_back(tmp_path: Path, method: 
 
 
 async def test_acting_session_survives_its_own_change(tmp_path: Path) -> None:
-    """SE-5: whoever changes the password, or logs out everywhere but here, stays signed in; the others do not."""
+    """SE-5: after set_password and revoke_all with an acting session, that session is valid and others are not."""
     async with workers(tmp_path, 2) as (one, other):
         user, acting = await register(one)
         found = await one.accounts.get(user.id)
@@ -255,7 +257,7 @@ async def test_acting_session_survives_its_own_change(tmp_path: Path) -> None:
 
 
 async def sign_out_that_session(auth: LocalAuthentication, user: User) -> None:
-    """End the sessions one by one, which leaves the stamp as it is."""
+    """End the sessions one by one; the stamp stays the same."""
     for session in await auth.sessions.list(user.id):
         assert await auth.sessions.revoke(session.id)
 
@@ -266,12 +268,12 @@ async def change_address(auth: LocalAuthentication, user: User, thief: Session) 
 
 
 async def change_a_field(auth: LocalAuthentication, user: User, thief: Session) -> None:
-    """Write a field that is no identity, so that no stamp changes."""
+    """Change a field that is no identity; the stamp stays the same."""
     await auth.accounts.change(user, {"nickname": "thief"}, acting=thief)
 
 
 async def set_password(auth: LocalAuthentication, user: User, thief: Session) -> None:
-    """Set a password as the documentation has it: the account is read when the form has arrived."""
+    """Set a password as in the documentation: the account is read after the form has arrived."""
     found = await auth.accounts.get(user.id)
     assert found is not None
     await auth.accounts.set_password(found, "the password of a thief", acting=thief)
@@ -283,7 +285,7 @@ async def log_out_the_others(auth: LocalAuthentication, user: User, thief: Sessi
 
 
 async def replace(auth: LocalAuthentication, user: User, thief: Session) -> None:
-    """Put a new session in place of the acting one."""
+    """Replace the acting session by a new one."""
     found = await auth.accounts.get(user.id)
     assert found is not None
     proof = Proof(account=found.account, factor="application", at=auth.clock())
@@ -292,7 +294,7 @@ async def replace(auth: LocalAuthentication, user: User, thief: Session) -> None
 
 
 async def reauthenticate(auth: LocalAuthentication, user: User, thief: Session) -> None:
-    """Prove whichever password is right by now: it is the session that does not count any more."""
+    """Prove both passwords: neither works, as the session is invalid."""
     for password in (PASSWORD, NEW_PASSWORD):
         with pytest.raises(AuthenticationFailedError):
             await auth.strategy("password").reauthenticate({"password": password}, session=thief)
@@ -307,7 +309,7 @@ Act = Callable[[LocalAuthentication, User, Session], Coroutine[Any, Any, None]]
 )
 @pytest.mark.parametrize("effect", [reset_it, log_out_everywhere, sign_out_that_session])
 async def test_acting_session_that_ended_changes_nothing(tmp_path: Path, effect: Effect, act: Act) -> None:
-    """SE-16: a request whose session was alive when its headers came, and is over when its body does, is refused."""
+    """SE-16: a request whose session ends between its headers and its body is refused."""
     async with workers(tmp_path, 2) as (one, other):
         user, thief = await register(one)
         await effect(other, user)
@@ -320,8 +322,8 @@ async def test_acting_session_that_ended_changes_nothing(tmp_path: Path, effect:
 
 
 @pytest.mark.parametrize("path", ["/change_password", "/auth/password/reauthenticate"])
-async def test_held_request_loses_against_the_owners_reset(tmp_path: Path, path: str) -> None:
-    """SE-16: a thief holds the body back until the owner has reset the password; the endpoint is the one of docs/."""
+async def test_held_request_is_refused_after_the_owners_reset(tmp_path: Path, path: str) -> None:
+    """SE-16: a thief sends the body after the owner's reset; the endpoint is that of docs/, or the plug's."""
     async with workers(tmp_path, 2) as (auth, other):
         user, thief = await register(auth)
 
@@ -339,7 +341,7 @@ async def test_held_request_loses_against_the_owners_reset(tmp_path: Path, path:
 
         async def held_back(scope: Scope, receive: Receive, send: Send) -> None:
             async def reset_first() -> Message:
-                # In a context of its own, as in another worker: what is left to do here waits for the answer.
+                # In its own context, as in another worker: jobs of this context wait for the answer.
                 await asyncio.create_task(reset_it(other, user), context=contextvars.Context())
                 return await receive()
 
@@ -351,8 +353,8 @@ async def test_held_request_loses_against_the_owners_reset(tmp_path: Path, path:
         assert await valid_passwords(other, PASSWORD, NEW_PASSWORD) == [NEW_PASSWORD]
 
 
-async def test_acting_session_that_ends_within_the_change_is_refused(tmp_path: Path) -> None:
-    """SE-16: a session that ends between the look at it and the handing over of the stamp takes the change along."""
+async def test_acting_session_that_ends_within_the_change_rolls_it_back(tmp_path: Path) -> None:
+    """SE-16: a session that ends between its look-up and the update of its stamp rolls the change back."""
     async with workers(tmp_path, 1) as (auth,):
         user, acting = await register(auth)
         before = await auth.accounts.get(user.id)
@@ -377,7 +379,7 @@ async def test_acting_session_that_ends_within_the_change_is_refused(tmp_path: P
 
 
 async def test_acting_session_of_an_administrator_changes_another(tmp_path: Path) -> None:
-    """The session of another user is no proof about this account, and is left alone."""
+    """An acting session of another user permits the change and stays valid."""
     async with workers(tmp_path, 1) as (auth,):
         user, token = await register(auth)
         _, acting = await register(auth, OTHER_EMAIL)

@@ -1,4 +1,4 @@
-"""Whatever a stranger sends is refused before much work is done on it; ``tox -e bench`` measures how long it takes."""
+"""Hostile requests are refused before they cause much work; ``tox -e bench`` measures the time."""
 
 import cProfile
 from pathlib import Path
@@ -12,19 +12,19 @@ from tests.support import BASE_URL, make_auth, register
 pytestmark = pytest.mark.anyio
 
 CALLS = 20_000
-"""Of functions, for one request with all that is around it: some two milliseconds of a slow machine."""
+"""Calls of functions for one request and everything around it: about two milliseconds on a slow machine."""
 
 
 async def _work(app: ASGIApp, request: Hostile) -> tuple[int, int]:
-    """How many functions the answer takes on the thread of the event loop, and its status."""
+    """The number of function calls for the answer on the thread of the event loop, and its status."""
     scope, profile = request.scope(), cProfile.Profile()
     with profile:
         status = await request.meet(app, scope)
     return sum(entry.callcount for entry in profile.getstats()), status
 
 
-async def test_the_same_requests_are_served_for_a_user(tmp_path: Path) -> None:
-    """Without what makes them hostile they get through, so that everything that reads requests is in place."""
+async def test_harmless_requests_are_served_for_a_user(tmp_path: Path) -> None:
+    """Harmless requests are served: the target runs everything that reads requests."""
     auth = make_auth(tmp_path)
     async with auth.running():
         _, token = await register(auth)
@@ -35,7 +35,7 @@ async def test_the_same_requests_are_served_for_a_user(tmp_path: Path) -> None:
 
 
 async def test_hostile_requests_are_refused_before_the_work(tmp_path: Path) -> None:
-    """DO-4: no header, path, query, body or value makes the event loop work for long, in the plug or around it."""
+    """DO-4: no header, path, query, body or value causes long work on the event loop, in the plug or around it."""
     auth = make_auth(tmp_path, trusted_proxies=["10.0.0.0/8", "192.168.0.0/16", "fd00::/8"])
     async with auth.running():
         app = target(auth)

@@ -1,4 +1,4 @@
-"""What tests wait with and measure with, where other programs keep the machine busy."""
+"""The helpers that tests use to wait and to measure on a busy machine."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from tests.timing import TRIES, are_alike, measured, ratios_to
 pytestmark = pytest.mark.anyio
 
 
-async def test_eventually_asks_until_it_is_told_so() -> None:
-    """The condition is asked again as long as it does not hold."""
+async def test_eventually_asks_until_the_condition_holds() -> None:
+    """The condition is called again until it is true."""
     answers = [True, False, False]
 
     async def condition() -> bool:
@@ -20,14 +20,14 @@ async def test_eventually_asks_until_it_is_told_so() -> None:
 
 
 async def test_until_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A condition that never holds is a TimeoutError."""
+    """TimeoutError if the condition never becomes true."""
     monkeypatch.setattr("tests.support.PATIENCE", 0.0)
     with pytest.raises(TimeoutError):
         await until(lambda: False)
 
 
 def test_ratios_are_those_of_the_medians() -> None:
-    """One outlier changes nothing."""
+    """One outlier does not change the ratio."""
     assert ratios_to("new", {"new": [1.0, 9.0, 2.0], "taken": [3.0, 3.0, 0.0]}) == {"new": 1.0, "taken": 1.5}
 
 
@@ -35,12 +35,12 @@ def test_ratios_are_those_of_the_medians() -> None:
     ("ratio", "alike"), [(0.84, False), (0.85, True), (1.0, True), (1.18, True), (1.19, False)], ids=str
 )
 def test_ratios_are_alike_within_bounds(ratio: float, alike: bool) -> None:
-    """EN-2: from 0.85 to 1.18."""
+    """EN-2: ratios from 0.85 to 1.18 are alike."""
     assert are_alike({"new": 1.0, "taken": ratio}) is alike
 
 
-async def test_measured_is_the_first_that_is_alike() -> None:
-    """A difference that another measurement does not show came from the machine."""
+async def test_measured_returns_the_first_alike_measurement() -> None:
+    """A difference that a later measurement does not show was caused by the machine."""
     found = [1.0, 2.0, 3.0]
 
     async def measure() -> dict[str, float]:
@@ -49,8 +49,8 @@ async def test_measured_is_the_first_that_is_alike() -> None:
     assert await measured(measure) == {"taken": 1.0}
 
 
-async def test_measured_is_the_last_if_none_is_alike() -> None:
-    """A difference that every measurement shows is told."""
+async def test_measured_returns_the_last_if_none_is_alike() -> None:
+    """A difference that every measurement shows is returned."""
     found = [float(number) for number in range(2, 9)]
 
     async def measure() -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How often a client may be told by registering that an identity is taken, and what it is told from then on."""
+"""The limit of answers that reveal a taken identity at registration, and the answers after it is used up."""
 
 import asyncio
 from collections import Counter
@@ -44,17 +44,17 @@ async def enter(
 
 
 async def statuses(auth: LocalAuthentication, emails: Sequence[str], **options: Any) -> list[int]:
-    """The answers to one registration after the other."""
+    """The statuses of one registration after the other."""
     return [(await enter(auth, email, **options)).status for email in emails]
 
 
 def free(number: int) -> str:
-    """An address that nobody has."""
+    """An address without an account."""
     return f"new{number}@mail.example.org"
 
 
 def counted(directory: Path) -> int:
-    """How many sources the database knows of."""
+    """The number of sources that the database has counted."""
     return sum("identity_taken" in row for row in tables(directory)["asgi_auth_counters"])
 
 
@@ -70,7 +70,7 @@ def _without_address(answer: Answer, email: str) -> tuple[object, ...]:
 async def test_used_up_answers_are_refused_alike(tmp_path: Path, headers: Headers) -> None:
     """EN-4, RL-2: 429 with Retry-After, the same for a taken and a free address until the window ends.
 
-    It is the same to the byte, but for the address that was sent, which a form drawn again has in its field.
+    The answers are equal to the byte, except for the submitted address in the field of the form.
     """
     auth = make_auth(tmp_path, limits=TWICE)
     async with auth.running():
@@ -89,7 +89,7 @@ async def test_used_up_answers_are_refused_alike(tmp_path: Path, headers: Header
 
 
 async def test_answers_are_counted_by_source(tmp_path: Path) -> None:
-    """EN-4: another address is another client, but all of a /64 are one; signing in has nothing to do with it."""
+    """EN-4: another address is another client, but a /64 is one client; sign-ins are not limited by this."""
     auth = make_auth(tmp_path, limits=ONCE)
     async with auth.running():
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
@@ -102,7 +102,7 @@ async def test_answers_are_counted_by_source(tmp_path: Path) -> None:
 
 
 async def test_used_up_answers_are_refused_before_hashing(tmp_path: Path) -> None:
-    """RL-2: what is refused costs no hash, and a weak password is not looked at either."""
+    """RL-2: a refused registration causes no hash and no check of the password."""
     hasher = GatedBcrypt()
     auth = make_auth(tmp_path, limits=ONCE, hasher=hasher)
     async with auth.running():
@@ -116,8 +116,8 @@ async def test_used_up_answers_are_refused_before_hashing(tmp_path: Path) -> Non
         assert len(hasher.gate.calls) == hashed
 
 
-async def test_answers_that_are_used_up_meanwhile_are_refused_alike(tmp_path: Path) -> None:
-    """EN-4: whoever waits for a hash while others use up what may be told learns no more than who comes later."""
+async def test_waiting_registrations_are_refused_alike_once_answers_are_used_up(tmp_path: Path) -> None:
+    """EN-4: a registration that waits for its hash while the limit is used up gets the same answer as a later one."""
     hasher = GatedBcrypt()
     auth = make_auth(tmp_path, limits=ONCE, hasher=hasher)
     async with auth.running():
@@ -132,11 +132,11 @@ async def test_answers_that_are_used_up_meanwhile_are_refused_alike(tmp_path: Pa
         assert answers[0].status == 429
 
 
-# --- what counts
+# --- counted answers
 
 
-async def test_honest_registrations_leave_no_trace(tmp_path: Path) -> None:
-    """A registration that is done, or refused for another reason, is not counted; nor is the application's own."""
+async def test_other_registrations_are_not_counted(tmp_path: Path) -> None:
+    """Registrations that succeed, fail for another reason or come from the application are not counted."""
     auth = make_auth(tmp_path, limits=ONCE)
     async with auth.running():
         assert await statuses(auth, [*map(free, range(5)), "nobody", ""]) == [200] * 5 + [422] * 2
@@ -144,13 +144,13 @@ async def test_honest_registrations_leave_no_trace(tmp_path: Path) -> None:
         for _ in range(3):
             with pytest.raises(IdentityTakenError):
                 await auth.accounts.create({"email": free(0)})
-            with pytest.raises(IdentityTakenError):  # in the application's own process: there is no client
+            with pytest.raises(IdentityTakenError):  # a call of the application has no client
                 await auth.strategy("password").register(registration(free(0)))
         assert counted(tmp_path) == 0
 
 
 async def test_concealed_answers_are_not_counted(tmp_path: Path) -> None:
-    """EN-4: where nobody is told that an address is taken, there is nothing to count; a name is told, and is."""
+    """EN-4: answers that conceal a taken address are not counted; an answer that reveals a taken user name is."""
     strategies = [Password(identity_field="username", register_fields=["email"])]
     auth = confirming(tmp_path, options={"strategies": strategies, "limits": ONCE})
     async with auth.running():
@@ -163,8 +163,8 @@ async def test_concealed_answers_are_not_counted(tmp_path: Path) -> None:
         assert [(await enter(auth, free(0), name)).status for name in names] == [429, 429]
 
 
-async def test_invited_people_are_not_counted(tmp_path: Path) -> None:
-    """EN-4: whoever holds an invitation knows of its address, and is let in whoever else shares their network."""
+async def test_invited_users_are_not_counted(tmp_path: Path) -> None:
+    """EN-4: registrations with an invitation are not counted, and work when the limit of the network is used up."""
     auth = make_inviting(tmp_path, limits=ONCE)
     async with auth.running():
         taken, invited = await invite(auth), await invite(auth, OTHER_EMAIL)
@@ -177,8 +177,8 @@ async def test_invited_people_are_not_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
-async def test_answer_is_counted_though_nobody_waits_for_it(tmp_path: Path, again: bool) -> None:
-    """EN-4: whoever hangs up, knowing how long a registration takes, is counted like everybody else."""
+async def test_answer_to_a_cancelled_request_is_counted(tmp_path: Path, again: bool) -> None:
+    """EN-4: a client that disconnects before the answer is counted."""
     lingering = Lingering()
     auth = make_auth(tmp_path, add_ons=[lingering])
     async with auth.running():
@@ -198,19 +198,19 @@ async def test_answer_is_counted_though_nobody_waits_for_it(tmp_path: Path, agai
 async def test_refused_registrations_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The operator sees that people are kept from registering; whom, the log does not say."""
+    """The log has one line a second about refused registrations, without the client's address."""
     auth = make_auth(tmp_path, limits=ONCE)
     monkeypatch.setattr(auth.services.telling, "_clock", lambda: 0.0)
     async with auth.running():
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
         assert await statuses(auth, [EMAIL, free(0), free(1)]) == [422, 429, 429]
-    # Not twice within a second: a line for each would let a stranger fill the disk.
+    # One line a second: with a line for each refusal a stranger could fill the disk.
     assert caplog.messages.count("password.register refused: too many: identity_taken") == 1
     assert HERE not in caplog.text
 
 
-async def test_restart_forgives_nothing(tmp_path: Path) -> None:
-    """RL-7: what was counted is in the database, and of the source nothing but a keyed hash."""
+async def test_counts_survive_a_restart(tmp_path: Path) -> None:
+    """RL-7: the database has the counts, and only a keyed hash of each source."""
     for expected in ([422, 422], [429]):
         auth = make_auth(tmp_path, limits=TWICE)
         async with auth.running():
@@ -225,8 +225,8 @@ async def test_restart_forgives_nothing(tmp_path: Path) -> None:
 # --- races
 
 
-async def test_race_is_told_no_more_than_it_may_be(shared: OnSQLite | OnPostgres) -> None:
-    """RL-5, RL-7: of 100 registrations of a taken address at once, at five workers, twenty are told, and 80 are not."""
+async def test_race_reveals_no_more_than_the_limit(shared: OnSQLite | OnPostgres) -> None:
+    """RL-5, RL-7: of 100 registrations of a taken address at once at five workers, 20 learn that it is taken."""
     async with workers(shared) as auths:
         await auths[0].accounts.create({"email": EMAIL}, password=PASSWORD)
         answers = await asyncio.gather(*(enter(auths[number % 5], headers=JSON) for number in range(100)))
@@ -235,8 +235,8 @@ async def test_race_is_told_no_more_than_it_may_be(shared: OnSQLite | OnPostgres
         assert await shared.count_rows("users") == 1
 
 
-async def test_office_registers_at_once(shared: OnSQLite | OnPostgres) -> None:
-    """RL-5: however many of one source register at once with addresses of their own, none is taken for a spy."""
+async def test_registrations_of_free_addresses_from_one_source_succeed(shared: OnSQLite | OnPostgres) -> None:
+    """RL-5: 60 registrations of free addresses from one source at once succeed, and none is counted."""
     async with workers(shared, limits=ONCE) as auths:
         answers = await asyncio.gather(*(enter(auths[number % 5], free(number)) for number in range(60)))
         assert {answer.status for answer in answers} == {200}
@@ -246,8 +246,8 @@ async def test_office_registers_at_once(shared: OnSQLite | OnPostgres) -> None:
 # --- failures
 
 
-async def test_counters_that_do_not_answer_let_nobody_register(tmp_path: Path) -> None:
-    """FT-1: what cannot be counted is not told: 503, for a taken and a free address."""
+async def test_registration_is_503_if_counters_fail(tmp_path: Path) -> None:
+    """FT-1: without counters a registration is 503, for a taken and a free address alike."""
     auth = make_auth(tmp_path)
     async with auth.running():
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
@@ -258,7 +258,7 @@ async def test_counters_that_do_not_answer_let_nobody_register(tmp_path: Path) -
 
 
 class Breaking(Hook):
-    """Takes the counters away at the last moment."""
+    """Drops the table of counters at the last moment."""
 
     name = "breaking"
 
@@ -271,7 +271,7 @@ class Breaking(Hook):
 
 
 async def test_answer_that_cannot_be_counted_is_not_given(tmp_path: Path) -> None:
-    """FT-1: even if it was known already."""
+    """FT-1: the answer is 503 if counting fails after the address was found to be taken."""
     auth = make_auth(tmp_path, add_ons=[Breaking(tmp_path)])
     async with auth.running():
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD)

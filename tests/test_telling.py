@@ -1,4 +1,4 @@
-"""At most one line a second of each kind, and a count of the others."""
+"""Telling: at most one line a second of each kind, and a count of the others."""
 
 import logging
 from datetime import timedelta
@@ -9,7 +9,7 @@ from asgi_auth.runtime.telling import Telling
 
 
 class Seconds:
-    """A clock that the test turns."""
+    """A clock that the test sets."""
 
     now = 1000.0
 
@@ -18,14 +18,14 @@ class Seconds:
 
 
 def test_first_line_of_a_kind_is_written_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The first line is as the caller wrote it, with the caller's level, in the library's log."""
+    """The first line has the caller's text and level, and is in the library's log."""
     Telling().tell(logging.ERROR, "outage", "%s does not answer", "the store")
     assert caplog.record_tuples == [("asgi_auth", logging.ERROR, "the store does not answer")]
 
 
 @pytest.mark.parametrize(("passed", "lines"), [(0.0, 1), (0.999, 1), (1.0, 2)])
 def test_next_line_of_a_kind_waits_for_a_second(passed: float, lines: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Before, at and after the second."""
+    """A second line is written only after a second."""
     clock = Seconds()
     telling = Telling(clock=clock)
     telling.tell(logging.ERROR, "outage", "down")
@@ -34,8 +34,8 @@ def test_next_line_of_a_kind_waits_for_a_second(passed: float, lines: int, caplo
     assert caplog.messages == ["down"] * lines
 
 
-def test_line_says_how_many_were_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    """A count is told once, with the next line that is written."""
+def test_line_counts_the_omitted_ones(caplog: pytest.LogCaptureFixture) -> None:
+    """The count is written once, with the next line."""
     clock = Seconds()
     telling = Telling(clock=clock)
     for number in range(43):
@@ -47,7 +47,7 @@ def test_line_says_how_many_were_left_out(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_kinds_are_counted_apart(caplog: pytest.LogCaptureFixture) -> None:
-    """A line of one kind holds back none of another."""
+    """A line of one kind does not delay a line of another."""
     telling = Telling(clock=Seconds())
     telling.tell(logging.ERROR, "outage", "down")
     telling.tell(logging.WARNING, "origin", "refused")
@@ -55,7 +55,7 @@ def test_kinds_are_counted_apart(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_interval_can_be_chosen(caplog: pytest.LogCaptureFixture) -> None:
-    """The least time between two lines is an option."""
+    """The minimum time between two lines is an option."""
     clock = Seconds()
     telling = Telling(clock=clock, every=timedelta(minutes=1))
     for _ in range(60):
@@ -66,7 +66,7 @@ def test_interval_can_be_chosen(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_number_of_kinds_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """Beyond the bound the kind with the oldest line is forgotten, so that its next line counts as the first."""
+    """Over the limit the kind with the oldest line is forgotten; its next line is a first one."""
     telling = Telling(clock=Seconds(), kinds=2)
     for key in ("one", "two", "three", "one", "three"):
         telling.tell(logging.WARNING, key, key)
@@ -74,7 +74,7 @@ def test_number_of_kinds_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_count_of_a_forgotten_kind_is_written(caplog: pytest.LogCaptureFixture) -> None:
-    """No line is left out without being counted somewhere."""
+    """When a kind is forgotten, its count of omitted lines is written."""
     telling = Telling(clock=Seconds(), kinds=1)
     for key in ("one", "one", "one", "two"):
         telling.tell(logging.WARNING, key, "%s happened", key)
@@ -82,10 +82,8 @@ def test_count_of_a_forgotten_kind_is_written(caplog: pytest.LogCaptureFixture) 
 
 
 @pytest.mark.parametrize(("passed", "ended"), [(0.999, False), (1.0, True)])
-def test_kind_is_over_when_it_has_not_happened_for_a_second(
-    passed: float, ended: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The last line counts all of them, told or not, from the first to now; afterwards there is nothing to end."""
+def test_kind_ends_after_a_second_without_a_line(passed: float, ended: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The last line counts all lines since the first, written or not; a second end writes nothing."""
     clock = Seconds()
     telling = Telling(clock=clock)
     for _ in range(3):
@@ -103,8 +101,8 @@ def test_kind_is_over_when_it_has_not_happened_for_a_second(
     assert len(caplog.messages) == 1
 
 
-def test_kind_that_was_over_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
-    """The next line of it is written at once, and counts from one."""
+def test_ended_kind_begins_again(caplog: pytest.LogCaptureFixture) -> None:
+    """The next line of an ended kind is written at once, and the count begins at one."""
     clock = Seconds()
     telling = Telling(clock=clock)
     for _ in range(2):

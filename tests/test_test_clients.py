@@ -1,4 +1,4 @@
-"""Test clients that ask an https application over http: the cookie stays away, and the log says why."""
+"""Test clients that call an https application over http: they do not send the cookie, and the log says why."""
 
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,12 +26,12 @@ WARNING = (
 )
 
 Seen = list[str | None]
-"""Who ``/me`` says is there, after each of two sign-ins."""
+"""The address that ``/me`` returns after each of two sign-ins."""
 Visit = Callable[[LocalAuthentication, str], Awaitable[Seen]]
 
 
 async def visit(client: Any) -> Seen:
-    """Sign in twice with a client of httpx's interface."""
+    """Sign in twice with a client that has httpx's interface."""
     seen = []
     for _ in range(2):
         assert (await client.post(SIGN_IN, data=credentials())).status_code == 200
@@ -67,12 +67,12 @@ CLIENTS = {
     "litestar": (by_litestar, "http://testserver.local"),
     "httpx": (by_httpx, "http://test"),
 }
-"""Each with its default address, which is for httpx that of its documentation."""
+"""Each client with its default URL; for httpx the one in its documentation."""
 
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """A user has an account."""
+    """An Authentication on https with one user."""
     auth = make_auth(tmp_path, base_url=HTTPS)
     async with auth.running():
         await register(auth)
@@ -80,10 +80,10 @@ async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
 
 
 @pytest.mark.parametrize(("sign_in", "url"), CLIENTS.values(), ids=CLIENTS)
-async def test_client_on_http_is_told_why_its_cookie_is_gone(
+async def test_warning_explains_the_missing_cookie_on_http(
     auth: LocalAuthentication, caplog: pytest.LogCaptureFixture, sign_in: Visit, url: str
 ) -> None:
-    """With its default address no client sends the Secure cookie back; one warning names the address to give."""
+    """With its default URL no client sends the Secure cookie; one warning names the right URL."""
     assert await sign_in(auth, url) == [None, None]
     assert caplog.messages.count(WARNING) == 1
 
@@ -92,7 +92,7 @@ async def test_client_on_http_is_told_why_its_cookie_is_gone(
 async def test_client_on_https_sends_its_cookie(
     auth: LocalAuthentication, caplog: pytest.LogCaptureFixture, sign_in: Visit
 ) -> None:
-    """With the public address every client sends the cookie back, and the log is silent."""
+    """With the public URL every client sends the cookie, and there is no warning."""
     assert await sign_in(auth, HTTPS) == [EMAIL, EMAIL]
     assert WARNING not in caplog.messages
 
@@ -104,10 +104,10 @@ async def test_client_on_https_sends_its_cookie(
         pytest.param("http://test", {"Accept": "application/json"}, id="script-gets-a-token"),
     ],
 )
-async def test_nobody_else_is_told(
+async def test_proxy_and_script_get_no_warning(
     auth: LocalAuthentication, caplog: pytest.LogCaptureFixture, url: str, headers: dict[str, str]
 ) -> None:
-    """A request over http with the public host is that of a proxy; a script has no use for the cookie."""
+    """A request over http with the public host comes from a proxy; a script does not use the cookie."""
     transport = httpx.ASGITransport(AuthPlug(auth))
     async with httpx.AsyncClient(transport=transport, base_url=url, headers=headers) as client:
         answer = await client.post(SIGN_IN.removeprefix("/auth"), data=credentials())
@@ -116,7 +116,7 @@ async def test_nobody_else_is_told(
     assert WARNING not in caplog.messages
 
 
-def test_scheme_is_http_where_the_server_does_not_say() -> None:
-    """The key is optional in ASGI, and an answer must not fail for want of it."""
+def test_missing_scheme_is_http() -> None:
+    """The key is optional in ASGI; without it the scheme is http and the answer does not fail."""
     assert is_insecure_test({"type": "http", "headers": [], "client": ("testclient", 50000)})
     assert not is_insecure_test({"type": "http", "headers": [], "client": ("192.0.2.1", 50000)})

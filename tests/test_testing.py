@@ -1,4 +1,4 @@
-"""asgi_auth.testing: what it offers to an application's own tests."""
+"""asgi_auth.testing: helpers for the tests of an application."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -9,7 +9,7 @@ from asgi_auth.testing import FakeClock
 
 
 def test_clock_stands_still_until_it_is_moved() -> None:
-    """The clock tells the same instant, in UTC, until it is advanced."""
+    """The clock returns the same instant, in UTC, until it is advanced."""
     clock = FakeClock(datetime(2030, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))))
     assert clock() == clock() == datetime(2030, 1, 1, tzinfo=UTC)
     assert clock().tzinfo is UTC
@@ -19,8 +19,8 @@ def test_clock_stands_still_until_it_is_moved() -> None:
     assert clock() == datetime(2029, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
-def test_testing_has_what_it_names() -> None:
-    """Every public name is there, and no other."""
+def test_testing_has_its_public_names() -> None:
+    """Every name in __all__ exists; another name is an AttributeError."""
     assert testing.__all__ == sorted(testing.__all__)
     assert all(getattr(testing, name) for name in testing.__all__)
     with pytest.raises(AttributeError, match="Nothing"):

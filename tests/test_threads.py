@@ -1,4 +1,4 @@
-"""Threads of plain senders: apart from asyncio's own, bounded, and in nobody's way when a sender hangs."""
+"""Threads of plain senders: apart from those of asyncio, limited, and harmless when a sender hangs."""
 
 import asyncio
 import subprocess
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.anyio
 
 
 class Hanging:
-    """A plain sender that returns when it is told to."""
+    """A plain sender that returns only after the test releases it."""
 
     def __init__(self) -> None:
         self.entered: list[Any] = []
         self.released = threading.Event()
 
     def send(self, user: Any, token: str | None = None) -> None:
-        """Not yet."""
+        """Wait for the release."""
         self.entered.append(user)
         assert self.released.wait(PATIENCE)
 
@@ -50,11 +50,11 @@ async def _no_threads_left() -> None:
     await until(lambda: not [thread for thread in threading.enumerate() if thread.name == "asgi_auth-sender"])
 
 
-async def test_senders_that_hang_hold_up_no_name_look_up(tmp_path: Path) -> None:
-    """FT-2: asyncio looks up names in threads of its own, which twelve hanging senders must not fill."""
+async def test_hanging_senders_do_not_delay_name_look_ups(tmp_path: Path) -> None:
+    """FT-2: asyncio looks up names in its own threads; twelve hanging senders do not occupy them."""
     auth = make_auth(tmp_path)
     loop = asyncio.get_running_loop()
-    # It has a few more threads than the machine has cores, 32 at most; with one, a single sender in it would be enough.
+    # By default it has a few more threads than cores, 32 at most. With one thread, a single sender would block it.
     loop.set_default_executor(ThreadPoolExecutor(1))
     with hanging() as plain:
         sender = auth.services.mailing.sender(plain.send, parameter="mailer")
@@ -72,10 +72,10 @@ async def test_senders_that_hang_hold_up_no_name_look_up(tmp_path: Path) -> None
     await _no_threads_left()
 
 
-async def test_sender_behind_hanging_ones_fails_in_time_and_is_forgotten(
+async def test_sender_behind_hanging_ones_times_out_and_is_not_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """FT-2: with every thread occupied the next one waits for the time limit, is logged, and is never called."""
+    """FT-2: if every thread is occupied, the next sender times out, is logged, and is never called."""
     events = Events()
     auth = make_auth(tmp_path, add_ons=[events])
     async with auth.running():
@@ -95,8 +95,8 @@ async def test_sender_behind_hanging_ones_fails_in_time_and_is_forgotten(
     await _no_threads_left()
 
 
-async def test_calls_run_in_turn() -> None:
-    """What waits is run in its order, and one that was cancelled not at all."""
+async def test_calls_run_in_order() -> None:
+    """Waiting calls run in their order; a cancelled call does not run."""
     threads = SenderThreads(1)
     seen: list[int] = []
     with hanging() as plain:
@@ -112,7 +112,7 @@ async def test_calls_run_in_turn() -> None:
 
 
 async def test_cancelled_call_keeps_its_thread_until_it_returns() -> None:
-    """Nobody can stop a thread: its result is thrown away, and it then takes the next call."""
+    """A thread cannot be stopped: its result is discarded, and then it runs the next call."""
     threads = SenderThreads(1)
     with hanging() as plain:
         first = asyncio.ensure_future(threads.run(plain.send, 0))
@@ -127,7 +127,7 @@ async def test_cancelled_call_keeps_its_thread_until_it_returns() -> None:
 
 
 async def test_call_sees_the_context_of_its_caller() -> None:
-    """As in ``asyncio.to_thread``: a request id in the log of a sender."""
+    """Context variables, such as a request id, are visible in the thread, as in ``asyncio.to_thread``."""
     variable = ContextVar("variable", default="")
     variable.set("here")
     assert await SenderThreads().run(variable.get) == "here"
@@ -150,8 +150,8 @@ def _raiser(error: BaseException) -> Callable[[], None]:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-async def test_failure_of_a_call_is_the_callers(error: BaseException, kind: type[Exception], text: str) -> None:
-    """What would end the process, or look like a cancellation, is contained; the thread goes on."""
+async def test_exception_of_a_call_reaches_its_caller(error: BaseException, kind: type[Exception], text: str) -> None:
+    """SystemExit and CancelledError of a sender become a SenderError; the thread runs the next call."""
     threads = SenderThreads(1)
     with pytest.raises(kind, match=text):
         await threads.run(_raiser(error))
@@ -159,7 +159,7 @@ async def test_failure_of_a_call_is_the_callers(error: BaseException, kind: type
 
 
 async def test_thread_that_cannot_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system has none left: that mail fails, and the place is free again."""
+    """If the system cannot start a thread, that call fails, and the next one gets its place."""
     threads = SenderThreads(1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", lambda thread: _raiser(RuntimeError("can't start new thread"))())
@@ -169,7 +169,7 @@ async def test_thread_that_cannot_be_started_is_an_error(monkeypatch: pytest.Mon
 
 
 def test_call_may_outlive_its_event_loop() -> None:
-    """Its result goes nowhere, and the thread serves the next loop."""
+    """The result is discarded, and the thread serves the next loop."""
     threads = SenderThreads(1)
 
     async def abandon(plain: Hanging) -> None:
@@ -204,7 +204,7 @@ asyncio.run(main())
 
 
 def test_script_whose_sender_hangs_ends(tmp_path: Path) -> None:
-    """No thread outlives the interpreter, not even one that waits for ever."""
+    """A script ends although a thread of a sender waits for ever."""
     command: Sequence[str] = [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (ended.returncode, ended.stdout) == (0, "False\n")

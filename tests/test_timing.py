@@ -1,4 +1,4 @@
-"""Whoever measures refused sign-ins learns nothing: they all take the same time (EN-2)."""
+"""All refused sign-ins take the same time, so that a client cannot learn from it (EN-2)."""
 
 import time
 from pathlib import Path
@@ -14,15 +14,15 @@ from tests.support import OTHER_EMAIL, PASSWORD, credentials, make_auth
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 COST = 9
-"""Dear enough, at some 30 ms, that what else is done hardly counts."""
+"""A hash takes about 30 ms, so that the other work hardly matters."""
 ROUNDS = 24
 
 
 async def test_refused_sign_ins_take_the_same_time(tmp_path: Path) -> None:
-    """EN-2: wrong, unknown, without a password, with an older or a disabled hash: within 0.85 and 1.18 of each other.
+    """EN-2: wrong, unknown, without a password, older hash, disabled: ratios of the times are between 0.85 and 1.18.
 
-    All cases take turns. The time of the processor is compared, which nobody else on this machine adds to; the clock on
-    the wall only tells that no case waits for something.
+    All cases take turns. The test compares CPU time, to which other programs add nothing; the wall clock only shows
+    that no case waits.
     """
     auth = make_auth(tmp_path, hasher=Bcrypt(cost=COST))
     older = make_auth(tmp_path, hasher=Bcrypt(cost=5))

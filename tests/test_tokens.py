@@ -1,4 +1,4 @@
-"""asgi_auth.tokens: access tokens are only what we signed, single-purpose tokens only what the store knows."""
+"""asgi_auth.tokens: an access token must be signed by us, a single-purpose token must be in the store."""
 
 import base64
 import hashlib
@@ -53,13 +53,13 @@ SESSION = Session(
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock of the test's own."""
+    """The clock of the test."""
     return FakeClock(NOW)
 
 
 @pytest.fixture
 def tokens(tmp_path: Path, clock: FakeClock) -> Tokens[User]:
-    """Tokens of a store that is never opened: access tokens need none."""
+    """Tokens with a store that is never opened: access tokens do not use it."""
     return make_tokens(SQLiteStore(tmp_path / "unused.db").scope("user"), clock)
 
 
@@ -77,14 +77,14 @@ def encode(part: bytes) -> str:
 def sign(
     header: dict[str, Any] | bytes, payload: dict[str, Any] | bytes, key: bytes = KEY, digest: str = "sha256"
 ) -> str:
-    """A JWT made by hand, so that anything can be signed."""
+    """A JWT with any header and payload, signed by hand."""
     parts = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, payload)]
     message = ".".join(map(encode, parts))
     return f"{message}.{encode(hmac.digest(key, message.encode(), digest))}"
 
 
 def forge(**changes: Any) -> str:
-    """A validly signed token whose claims are altered; None removes one."""
+    """A token with a valid signature and changed claims; None removes a claim."""
     claims = {name: value for name, value in {**CLAIMS, **changes}.items() if value is not None}
     return sign(HEADER, claims)
 
@@ -97,11 +97,11 @@ def refuses(tokens: Tokens[User], token: str) -> bool:
     return False
 
 
-# --- what passes -----------------------------------------------------------------------------------------------------
+# --- valid tokens ----------------------------------------------------------------------------------------------------
 
 
 def test_access_token_has_exactly_the_documented_claims(tokens: Tokens[User]) -> None:
-    """TK-18: an access token holds ids, times and its purpose, nothing about the person, and fits in 4 KiB."""
+    """TK-18: an access token has ids, times and its purpose, no personal data, and fits in 4 KiB."""
     token, expires_at = tokens.issue_access(SESSION)
     assert len(token) < 1024
     assert jwt.get_unverified_header(token) == HEADER
@@ -112,17 +112,15 @@ def test_access_token_has_exactly_the_documented_claims(tokens: Tokens[User]) ->
     assert tokens.verify_access(token)[:2] == ("s1", "u1")
 
 
-def test_access_token_made_by_hand_passes(tokens: Tokens[User]) -> None:
-    """The forgeries below differ from what passes in the one thing that they are about."""
+def test_access_token_made_by_hand_is_valid(tokens: Tokens[User]) -> None:
+    """The unchanged token of forge is valid, so each forgery below fails only for its change."""
     assert tokens.verify_access(forge()) == ("s1", "u1", EPOCH, EPOCH + 3600)
     assert tokens.verify_access(sign({"alg": "HS256", "kid": KID}, CLAIMS)) == ("s1", "u1", EPOCH, EPOCH + 3600)
     assert tokens.verify_access(forge(extra="ignored")).session_id == "s1"
 
 
-def test_access_token_ends_with_its_session_and_after_a_week_at_the_latest(
-    tokens: Tokens[User], clock: FakeClock
-) -> None:
-    """A bearer token never outlives its session, nor seven days, whatever its session does."""
+def test_access_token_ends_with_its_session_and_after_seven_days(tokens: Tokens[User], clock: FakeClock) -> None:
+    """A bearer token ends with its session, and after seven days at the latest."""
     clock.advance(timedelta(days=3, microseconds=250))
     assert tokens.issue_access(SESSION)[1] == NOW + timedelta(days=7)
     long = Session(**{**_fields(SESSION), "expires_at": NOW + timedelta(days=30)})
@@ -134,18 +132,18 @@ def _fields(session: Session) -> dict[str, Any]:
 
 
 def test_access_tokens_are_unique(tokens: Tokens[User]) -> None:
-    """Two tokens of one session and one second differ: each has a jti of its own."""
+    """Two tokens of one session in one second differ: each has its own jti."""
     assert len({tokens.issue_access(SESSION)[0] for _ in range(100)}) == 100
 
 
-# --- what does not ---------------------------------------------------------------------------------------------------
+# --- invalid tokens --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "alg", ["none", "None", "NONE", "nOnE", "", None, "HS384", "HS512", "RS256", "hs256", 1, ["HS256"]], ids=repr
 )
 def test_access_token_has_one_algorithm(tokens: Tokens[User], alg: object) -> None:
-    """TK-1, TK-2: HS256 and nothing else, with or without a signature, in any spelling."""
+    """TK-1, TK-2: only HS256 is accepted; other algorithms are refused with and without a signature."""
     header = {"kid": KID, **({} if alg is None else {"alg": alg})}
     signed = sign(header, CLAIMS)
     assert refuses(tokens, signed)
@@ -155,7 +153,7 @@ def test_access_token_has_one_algorithm(tokens: Tokens[User], alg: object) -> No
 
 @pytest.mark.parametrize("digest", ["sha384", "sha512"])
 def test_access_token_of_another_hash_is_refused(tokens: Tokens[User], digest: str) -> None:
-    """TK-1: a signature of another length or by another hash is none."""
+    """TK-1: a signature with another hash or another length is refused."""
     header = {**HEADER, "alg": {"sha384": "HS384", "sha512": "HS512"}[digest]}
     assert refuses(tokens, sign(header, CLAIMS, digest=digest))
     assert refuses(tokens, sign(HEADER, CLAIMS, digest=digest))
@@ -186,7 +184,7 @@ def test_access_token_of_another_hash_is_refused(tokens: Tokens[User], digest: s
 )
 @pytest.mark.parametrize("key", [KEY, b"", b"\x00" * 32])
 def test_access_token_with_another_kid_is_refused(tokens: Tokens[User], kid: object, key: bytes) -> None:
-    """TK-3: kid only chooses among our own keys, whatever it looks like and whatever signed it."""
+    """TK-3: kid only selects one of our own keys; any other kid is refused, whichever key signed."""
     header = {"alg": "HS256", **({} if kid is None else {"kid": kid})}
     assert refuses(tokens, sign(header, CLAIMS, key=key))
 
@@ -211,12 +209,12 @@ def test_access_token_with_another_kid_is_refused(tokens: Tokens[User], kid: obj
     ids=str,
 )
 def test_access_token_with_foreign_header_is_refused(tokens: Tokens[User], header: dict[str, Any]) -> None:
-    """TK-3, TK-4: a header parameter that we do not write is refused, though the signature is right."""
+    """TK-3, TK-4: a header parameter that we do not write is refused, even with a valid signature."""
     assert refuses(tokens, sign({**HEADER, **header}, CLAIMS))
 
 
-def test_access_token_needs_our_key(tokens: Tokens[User]) -> None:
-    """TK-9: neither the secret itself nor a key of another use, kind of user or application signs."""
+def test_access_token_requires_our_key(tokens: Tokens[User]) -> None:
+    """TK-9: a token signed with the secret itself, or a key of another use, kind of user or application, is refused."""
     others = [
         SECRET.encode(),
         derive_key(SECRET.encode(), "session_cookie", "user"),
@@ -229,16 +227,16 @@ def test_access_token_needs_our_key(tokens: Tokens[User]) -> None:
 
 
 @pytest.mark.parametrize("claim", list(CLAIMS))
-def test_access_token_needs_every_claim(tokens: Tokens[User], claim: str) -> None:
-    """TK-6: each claim is required; null is none."""
+def test_access_token_requires_every_claim(tokens: Tokens[User], claim: str) -> None:
+    """TK-6: each claim is required and must not be null."""
     assert refuses(tokens, forge(**{claim: None}))
     assert refuses(tokens, sign(HEADER, {**CLAIMS, claim: None}))
 
 
 @pytest.mark.parametrize("claim", ["iss", "aud", "sub", "sid", "jti", "purpose"])
 @pytest.mark.parametrize("value", [0, 1, -1, 1.5, True, False, [], ["x"], {}, {"x": 1}], ids=repr)
-def test_access_token_claims_that_are_text(tokens: Tokens[User], claim: str, value: object) -> None:
-    """TK-6: a claim that is text must be text."""
+def test_access_token_text_claims_must_be_text(tokens: Tokens[User], claim: str, value: object) -> None:
+    """TK-6: a text claim of another type is refused."""
     assert refuses(tokens, forge(**{claim: value}))
     assert refuses(tokens, forge(**{claim: [CLAIMS[claim]]}))
 
@@ -264,14 +262,14 @@ def test_access_token_claims_that_are_text(tokens: Tokens[User], claim: str, val
     ],
     ids=repr,
 )
-def test_access_token_claims_that_are_times(tokens: Tokens[User], claim: str, value: object) -> None:
-    """TK-6: a time is a whole number of seconds before the year 10000, not text, not a fraction, not a truth value."""
+def test_access_token_times_must_be_integers(tokens: Tokens[User], claim: str, value: object) -> None:
+    """TK-6: a time is a whole number of seconds before the year 10000; text, fractions and booleans are refused."""
     assert refuses(tokens, forge(**{claim: value}))
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1" * 400, "1" * 2900, "1893459600.0", "1893459600e0"])
-def test_access_token_times_that_json_reads_oddly(tokens: Tokens[User], number: str) -> None:
-    """TK-6: numbers that are no sound integers in JSON are refused, without an error of Python's own."""
+def test_access_token_times_with_extreme_json_numbers_are_refused(tokens: Tokens[User], number: str) -> None:
+    """TK-6: JSON numbers that are no valid integers are refused with InvalidTokenError, not an error of Python."""
     payload = json.dumps({**CLAIMS, "exp": 0}).replace('"exp": 0', f'"exp": {number}').encode()
     assert refuses(tokens, sign(HEADER, payload))
 
@@ -303,7 +301,7 @@ def test_access_token_times_that_json_reads_oddly(tokens: Tokens[User], number: 
     ],
 )
 def test_access_token_of_another_application_is_refused(tokens: Tokens[User], claim: str, value: object) -> None:
-    """TK-7, TK-8: issuer, audience, kind of user and purpose are compared whole."""
+    """TK-7, TK-8: issuer, audience, kind of user and purpose are compared exactly."""
     assert refuses(tokens, forge(**{claim: value}))
 
 
@@ -358,21 +356,21 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("token", MALFORMED, ids=range(len(MALFORMED)))
-def test_access_token_malformed_is_refused(tokens: Tokens[User], token: str) -> None:
-    """TK-5, TK-13: a token has one serialisation, and whatever is none is refused without a fuss."""
+def test_malformed_access_token_is_refused(tokens: Tokens[User], token: str) -> None:
+    """TK-5, TK-13: a token has one serialisation; any other text is refused with InvalidTokenError."""
     tokens.verify_access(GOOD)
     assert refuses(tokens, token)
 
 
 def test_access_token_has_one_spelling_of_its_signature(tokens: Tokens[User]) -> None:
-    """TK-13: the bits of the last character that carry nothing must be zero, as base64 allows but does not demand."""
+    """TK-13: the unused bits of the last base64 character must be zero."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     accepted = [char for char in alphabet if not refuses(tokens, GOOD[:-1] + char)]
     assert accepted == [GOOD[-1]]
 
 
 def test_access_token_of_4096_bytes_is_the_longest(tokens: Tokens[User]) -> None:
-    """TK-18: longer ones are refused before anything is decoded."""
+    """TK-18: a longer token is refused."""
     sizes = {len(token): token for token in (forge(extra="x" * count) for count in range(2650, 2800))}
     longest = max(size for size in sizes if size <= 4096)
     shortest = min(size for size in sizes if size > 4096)
@@ -382,7 +380,7 @@ def test_access_token_of_4096_bytes_is_the_longest(tokens: Tokens[User]) -> None
 
 @given(st.text(max_size=200))
 def test_access_token_verification_never_crashes_on_text(text: str) -> None:
-    """TK-5: whatever is sent is refused, not a failure of ours."""
+    """TK-5: any text is refused with InvalidTokenError."""
     tokens = make_tokens(SQLiteStore("unused.db").scope("user"), FakeClock(NOW))
     assert refuses(tokens, text)
     assert refuses(tokens, f"{HEAD}.{encode(text.encode('utf-8', 'replace'))}.{SIGNATURE}")
@@ -393,7 +391,7 @@ def test_access_token_verification_never_crashes_on_text(text: str) -> None:
 
 @pytest.mark.parametrize(("seconds", "refused"), [(3599, False), (3600, True), (3601, True)])
 def test_access_token_ends_at_exp(tokens: Tokens[User], clock: FakeClock, seconds: int, refused: bool) -> None:
-    """A token is live until the second before exp, whether it was seen before or not (RFC 7519 section 4.1.4)."""
+    """A token is valid until the second before exp, remembered or not (RFC 7519 section 4.1.4)."""
     seen = forge(jti="seen")
     tokens.verify_access(seen)
     clock.advance(timedelta(seconds=seconds))
@@ -404,12 +402,12 @@ def test_access_token_ends_at_exp(tokens: Tokens[User], clock: FakeClock, second
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
 @pytest.mark.parametrize(("ahead", "refused"), [(29, False), (30, False), (31, True)])
 def test_access_token_from_the_future_is_refused(tokens: Tokens[User], claim: str, ahead: int, refused: bool) -> None:
-    """Clocks may differ by thirty seconds, no more (RFC 7519 section 4.1.5)."""
+    """nbf and iat may be at most 30 seconds ahead of the clock (RFC 7519 section 4.1.5)."""
     assert refuses(tokens, forge(**{claim: EPOCH + ahead})) is refused
 
 
-def test_reason_says_how_far_the_times_are_apart(tokens: Tokens[User], clock: FakeClock) -> None:
-    """The log tells a clock that is wrong from a token that is old; the client is told neither."""
+def test_reason_names_the_time_difference(tokens: Tokens[User], clock: FakeClock) -> None:
+    """The reason in the log separates a wrong clock from an expired token; the client's title is the same."""
     ahead, ended = forge(iat=EPOCH + 31, nbf=EPOCH), forge(exp=EPOCH)
     with pytest.raises(InvalidTokenError) as not_yet:
         tokens.verify_access(ahead)
@@ -423,17 +421,17 @@ def test_reason_says_how_far_the_times_are_apart(tokens: Tokens[User], clock: Fa
 
 
 def test_access_token_times_are_checked_at_every_use(tokens: Tokens[User], clock: FakeClock) -> None:
-    """A clock that is set back makes a remembered token one from the future."""
+    """A remembered token is refused after the clock was set back by more than 30 seconds."""
     tokens.verify_access(GOOD)
     clock.advance(timedelta(seconds=-31))
     assert refuses(tokens, GOOD)
 
 
-# --- remembered ------------------------------------------------------------------------------------------------------
+# --- remembered tokens -----------------------------------------------------------------------------------------------
 
 
 def test_remembered_tokens_are_bounded(tokens: Tokens[User]) -> None:
-    """At most 4,096 tokens are remembered; the oldest goes first."""
+    """At most 4,096 tokens are remembered; the oldest is forgotten first."""
     issued = [tokens.issue_access(SESSION)[0] for _ in range(4097)]
     for token in issued:
         tokens.verify_access(token)
@@ -443,15 +441,15 @@ def test_remembered_tokens_are_bounded(tokens: Tokens[User]) -> None:
 
 
 def test_refused_tokens_are_not_remembered(tokens: Tokens[User], clock: FakeClock) -> None:
-    """Only what passed every check, its times included, is remembered."""
+    """Only a token that passed every check, including its times, is remembered."""
     assert refuses(tokens, forge(exp=EPOCH))
     assert refuses(tokens, forge(nbf=EPOCH + 100))
     assert refuses(tokens, GOOD[:-1])
     assert not tokens._verified
 
 
-def test_remembered_token_with_one_byte_changed_never_hits(tokens: Tokens[User]) -> None:
-    """The memory is asked with a hash over the whole token: no altered one profits from the good one."""
+def test_changed_copy_of_a_remembered_token_is_refused(tokens: Tokens[User]) -> None:
+    """Look-ups use a hash of the whole token, so a changed copy of a remembered token is refused."""
     tokens.verify_access(GOOD)
     for position in range(len(GOOD)):
         for bit in (1, 2, 128):
@@ -464,7 +462,7 @@ def test_remembered_token_with_one_byte_changed_never_hits(tokens: Tokens[User])
 
 
 def test_access_token_rotation_takes_three_steps(tmp_path: Path, clock: FakeClock) -> None:
-    """TK-16: what was issued while both keys were known outlives the older; what that one signed does not."""
+    """TK-16: a token that was issued while both keys were known is valid without the older key; an older one is not."""
     store = SQLiteStore(tmp_path / "unused.db").scope("user")
     steps = [make_tokens(store, clock, *secrets) for secrets in ((SECRET,), (OTHER_SECRET, SECRET), (OTHER_SECRET,))]
     first, second, _third = (step.issue_access(SESSION)[0] for step in steps)
@@ -475,8 +473,8 @@ def test_access_token_rotation_takes_three_steps(tmp_path: Path, clock: FakeCloc
 # --- single-purpose tokens -------------------------------------------------------------------------------------------
 
 
-async def test_tokens_are_random_and_kept_as_hashes(auth: LocalAuthentication, tmp_path: Path) -> None:
-    """TK-17: a thousand tokens are unique, have 256 bits and no common beginning; the file holds none of them."""
+async def test_tokens_are_random_and_stored_as_hashes(auth: LocalAuthentication, tmp_path: Path) -> None:
+    """TK-17: 1,000 tokens are unique, have 256 bits and no common prefix; the database has hashes, not tokens."""
     user, _ = await register(auth)
     found = await auth.accounts.get(user.id)
     assert found is not None
@@ -493,12 +491,12 @@ async def test_tokens_are_random_and_kept_as_hashes(auth: LocalAuthentication, t
 
 
 def _read_all(directory: Path) -> bytes:
-    """The database, its log included."""
+    """The bytes of the database and its log."""
     return b"".join(path.read_bytes() for path in directory.glob("app.db*"))
 
 
-async def test_token_serves_one_purpose_once(auth: LocalAuthentication) -> None:
-    """TK-8, TK-10: looking changes nothing; consuming takes it away; another purpose finds nothing."""
+async def test_token_is_valid_once_for_one_purpose(auth: LocalAuthentication) -> None:
+    """TK-8, TK-10: peek does not change a token, consume ends it, and another purpose does not find it."""
     user, _ = await register(auth)
     found = await auth.accounts.get(user.id)
     assert found is not None
@@ -518,8 +516,8 @@ async def test_token_serves_one_purpose_once(auth: LocalAuthentication) -> None:
         await auth.tokens.peek("reset", issued.token)
 
 
-async def test_token_may_be_for_nobody_yet(auth: LocalAuthentication) -> None:
-    """A token without a user has no stamp, and retiring what is older than it does nothing."""
+async def test_token_without_a_user_has_no_stamp(auth: LocalAuthentication) -> None:
+    """A token without a user has no stamp, and retire_older does nothing for it."""
     older = await auth.tokens.issue("invitation", account=None, lifetime=timedelta(days=7))
     newer = await auth.tokens.issue("invitation", account=None, lifetime=timedelta(days=7))
     await auth.tokens.retire_older(newer.record)
@@ -528,7 +526,7 @@ async def test_token_may_be_for_nobody_yet(auth: LocalAuthentication) -> None:
 
 
 async def test_newer_token_retires_the_older_of_its_purpose(auth: LocalAuthentication) -> None:
-    """TK-12: older tokens of the same purpose and user go, others stay."""
+    """TK-12: retire_older ends older tokens of the same purpose and user; other tokens stay valid."""
     user, _ = await register(auth)
     found = await auth.accounts.get(user.id)
     assert found is not None
@@ -543,7 +541,7 @@ async def test_newer_token_retires_the_older_of_its_purpose(auth: LocalAuthentic
 
 @pytest.mark.parametrize(("seconds", "live"), [(59, True), (60, False), (61, False)])
 async def test_token_ends_with_its_lifetime(auth: LocalAuthentication, seconds: int, live: bool) -> None:
-    """A token is live until the last second of its lifetime, for looking and for consuming alike."""
+    """A token is valid until the last second of its lifetime, for peek and consume alike."""
     issued = await auth.tokens.issue("invitation", account=None, lifetime=timedelta(seconds=60))
     auth.clock.advance(timedelta(seconds=seconds))
     for act in (_peek, _consume):
@@ -567,10 +565,10 @@ async def _consume(auth: LocalAuthentication, token: str) -> None:
 @pytest.mark.parametrize(
     "token", ["", "x", "A" * 42, "A" * 44, "é" * 43, "A" * 42 + "B", "A" * 42 + "=", "\ud800" * 43]
 )
-async def test_garbage_is_refused_before_the_store_is_asked(
+async def test_malformed_token_is_refused_without_a_query(
     auth: LocalAuthentication, token: str, tmp_path: Path
 ) -> None:
-    """What cannot be a token costs no query: the store is not even opened for it."""
+    """A malformed token causes no query: peek does not open the store."""
     with pytest.raises(InvalidTokenError):
         await auth.tokens.peek("reset", token)
     assert not (tmp_path / "app.db").exists()
@@ -579,8 +577,8 @@ async def test_garbage_is_refused_before_the_store_is_asked(
             await auth.tokens.consume(work, "reset", token)
 
 
-async def test_token_with_a_byte_changed_is_another(auth: LocalAuthentication) -> None:
-    """A token altered anywhere, cut or lengthened is not live."""
+async def test_changed_token_is_refused(auth: LocalAuthentication) -> None:
+    """A token that was changed in any character, shortened or extended is refused."""
     issued = await auth.tokens.issue("invitation", account=None, lifetime=timedelta(hours=1))
     token = issued.token
     changed = [token[:i] + chr(ord(token[i]) ^ 1) + token[i + 1 :] for i in range(43)]
@@ -598,12 +596,12 @@ def test_stamps_are_random() -> None:
 
 
 def test_subject_is_the_uri_form_of_a_user(tokens: Tokens[User]) -> None:
-    """A user in a token is written as ``user?id=…``."""
+    """The subject of a user is ``user?id=…``."""
     assert tokens.subject("u1") == "user?id=u1"
 
 
-async def test_token_is_dead_once_its_account_has_another_stamp(auth: LocalAuthentication) -> None:
-    """TK-12: what copied the old stamp dies with it, and so does what was made from a proof older than that."""
+async def test_token_is_invalid_once_its_account_has_another_stamp(auth: LocalAuthentication) -> None:
+    """TK-12: tokens with the old stamp are invalid, even if they were issued after the change from an older look-up."""
     user, _ = await register(auth)
     found = await auth.accounts.get(user.id)
     assert found is not None
@@ -615,8 +613,8 @@ async def test_token_is_dead_once_its_account_has_another_stamp(auth: LocalAuthe
             await auth.tokens.peek("reset", issued.token)
 
 
-def test_nothing_of_an_account_is_in_a_token(tokens: Tokens[User]) -> None:
-    """The token itself is random; whom it is for is known to the record alone."""
+def test_token_contains_nothing_of_the_account(tokens: Tokens[User]) -> None:
+    """The token is random; only its record has the user and the stamp."""
     account = Account(user_id="u1", stamp=b"s" * 16)
     issued = tokens.make("reset", account=account, lifetime=timedelta(hours=1))
     assert issued.record.token_hash == hashlib.sha256(issued.token.encode()).digest()

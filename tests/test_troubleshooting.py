@@ -8,9 +8,9 @@ import pytest
 import asgi_auth
 
 PAGE = (Path(__file__).parent.parent / "docs" / "troubleshooting.md").read_text("utf-8")
-PACKAGE = Path(asgi_auth.__file__).parent  # of the wheel, where that is tested
+PACKAGE = Path(asgi_auth.__file__).parent  # in the tests of the wheel: of the wheel
 CODE = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))))
-"""With the parts of a text that stands on several lines put together."""
+"""The code, with texts that span several lines joined."""
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,6 @@ CODE = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text("utf-8") for path in
     ],
 )
 def test_troubleshooting_has_the_messages_of_the_code(text: str) -> None:
-    """A message that changes in the code has to change on the page."""
+    """The page and the code contain the same message."""
     assert text in CODE
     assert text in PAGE

@@ -1,4 +1,4 @@
-"""asgi_auth.runtime.turns: lines that are served in turn, and who has to leave when there is no room."""
+"""asgi_auth.runtime.turns: queues that are served in turn, and the items that leave when the queues are full."""
 
 from collections import deque
 
@@ -9,12 +9,12 @@ from asgi_auth.runtime.turns import Turns
 
 
 def drained(turns: Turns[str | None, str]) -> list[str | None]:
-    """Who waits, in the order of their turns."""
+    """Take every waiting item, in order."""
     return [turns.take() for _ in range(len(turns))]
 
 
 def test_lines_are_served_in_turn() -> None:
-    """However many wait behind one key, the next key is served after one of them; None is a key like any other."""
+    """The keys are served in turn, one item each; None is a key like any other."""
     turns = Turns[str | None, str](10)
     for key, item in [("a", "a1"), ("a", "a2"), ("a", "a3"), (None, "n1"), ("b", "b1"), (None, "n2")]:
         assert turns.put(key, item) is None
@@ -22,8 +22,8 @@ def test_lines_are_served_in_turn() -> None:
     assert len(turns) == 0
 
 
-def test_nobody_to_take() -> None:
-    """There is no turn where nobody waits, or nobody who is ready: who is not is passed over, and keeps the place."""
+def test_take_skips_items_that_are_not_ready() -> None:
+    """take returns None if no item waits or is ready; an item that is not ready keeps its place."""
     turns = Turns[str | None, str](10)
     assert turns.take() is None
     for item in ("a1", "a2", "b1"):
@@ -33,8 +33,8 @@ def test_nobody_to_take() -> None:
     assert drained(turns) == ["b1", "a1"]
 
 
-def test_everybody_leaves() -> None:
-    """Who waits is told, and there is room again."""
+def test_clear_returns_every_item() -> None:
+    """clear returns the waiting items and makes room."""
     turns = Turns[str | None, str](2)
     turns.put("a", "a1")
     turns.put(None, "n1")
@@ -43,18 +43,18 @@ def test_everybody_leaves() -> None:
 
 
 def test_longest_line_makes_room() -> None:
-    """The newest item of the longest line leaves for one of a shorter line; its own next one is refused."""
+    """The newest item of the longest line leaves for an item of a shorter line; a new item of its own is refused."""
     turns = Turns[str | None, str](3)
     for item in ("a1", "a2", "a3"):
         assert turns.put("a", item) is None
     assert turns.put("a", "a4") == "a4"
     assert turns.put("b", "b1") == "a3"
-    assert turns.put("b", "b2") == "b2"  # it would have as many then
+    assert turns.put("b", "b2") == "b2"  # its line would be as long as the longest
     assert drained(turns) == ["a1", "b1", "a2"]
 
 
-def test_of_several_longest_lines_the_last_one_makes_room() -> None:
-    """Who is served next has waited longest."""
+def test_last_of_several_longest_lines_makes_room() -> None:
+    """The line whose turn is last loses its newest item: the others have waited longer."""
     turns = Turns[str | None, str](4)
     for item in ("a1", "a2", "b1", "b2"):
         assert turns.put(item[0], item) is None
@@ -62,20 +62,20 @@ def test_of_several_longest_lines_the_last_one_makes_room() -> None:
     assert drained(turns) == ["a1", "b1", "c1", "a2"]
 
 
-def test_no_room_at_all() -> None:
-    """Where nobody may wait, nobody does."""
+def test_without_room_every_item_is_refused() -> None:
+    """With a size of 0, put refuses every item."""
     assert Turns[str | None, str](0).put("a", "a1") == "a1"
 
 
-def test_key_has_its_share() -> None:
-    """Beyond its share an item of a key is refused, although there is room."""
+def test_share_limits_the_items_of_a_key() -> None:
+    """An item over the share of its key is refused, although there is room."""
     turns = Turns[str | None, str](10, share=2)
     assert [turns.put("a", item) for item in ("a1", "a2", "a3")] == [None, None, "a3"]
     assert turns.put("b", "b1") is None
 
 
-def test_item_may_be_removed() -> None:
-    """An item that left is not served, and its place is free; removing another changes nothing."""
+def test_item_can_be_removed() -> None:
+    """A removed item is not served, and its place is free; removing an unknown item changes nothing."""
     turns = Turns[str | None, str](2)
     turns.put("a", "a1")
     turns.put("a", "a2")
@@ -89,7 +89,7 @@ def test_item_may_be_removed() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "take", "remove"]), st.sampled_from("abc")), max_size=60))
 def test_turns_never_lose_an_item(acts: list[tuple[str, str]]) -> None:
-    """Whoever was put in waits, was served, removed or told to leave; within the bounds, and each line in its order."""
+    """Each item waits, was served, was removed or was returned; sizes stay in bounds, and lines keep their order."""
     turns, waiting, number = Turns[str, tuple[str, int]](4, share=3), dict[str, deque[tuple[str, int]]](), 0
     for act, key in acts:
         line = waiting.setdefault(key, deque())

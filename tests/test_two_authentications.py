@@ -1,4 +1,4 @@
-"""TK-23: two Authentications take nothing of each other: same secret, file, origin, addresses and user ids."""
+"""TK-23: two Authentications with equal secret, file, origin, addresses and user ids accept nothing of each other."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -40,7 +40,7 @@ USER_ID = "5b2f7a1e-93f4-4c53-8f0e-1d2c3b4a5968"
 
 
 class Side(NamedTuple):
-    """One kind of user, and what its only member holds."""
+    """One kind of user, and the credentials of its only user."""
 
     auth: LocalAuthentication
     token: AccessToken
@@ -74,7 +74,7 @@ async def make_side(directory: Path, store: SQLiteStore, subject_name: str) -> S
 
 @pytest.fixture
 async def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Side, Side]]:
-    """Users and admins in one file, with one secret and one origin; both have the same id."""
+    """A user and an admin in one file, with one secret, one origin and the same id."""
     monkeypatch.setattr("asgi_auth.registration.uuid4", lambda: UUID(USER_ID))
     store = SQLiteStore(tmp_path / "app.db")
     yield await make_side(tmp_path, store, "user"), await make_side(tmp_path, store, "admin")
@@ -90,7 +90,7 @@ def nested(outer: LocalAuthentication, inner: LocalAuthentication) -> ASGIApp:
 
 
 def shown(side: Side, *, name: str) -> dict[str, list[tuple[str, str]]]:
-    """Every credential of a side that a request can carry, cookies under *name*; the origin is everybody's."""
+    """Headers for every credential of a side, with cookies under *name*."""
     secret = side.token.cookie.partition(".")[0]
     cookies = {"cookie": side.token.cookie, "secret": secret, "jwt as cookie": str(side.token), "reset": side.reset}
     bearers = {"bearer": str(side.token), "cookie as bearer": side.token.cookie, "sign_in": side.sign_in}
@@ -104,8 +104,8 @@ OWN = {"cookie in cookie", "bearer in header"}
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["admins inside", "users inside"])
-async def test_only_the_diagonal_is_let_in(sides: tuple[Side, Side], order: tuple[int, int]) -> None:
-    """TK-23: http and websocket: the inner one sees its own credentials only, under whatever cookie name."""
+async def test_middleware_accepts_only_its_own_credentials(sides: tuple[Side, Side], order: tuple[int, int]) -> None:
+    """TK-23: on http and websocket the inner Authentication accepts only its own credentials, with any cookie name."""
     outer, inner = (sides[index] for index in order)
     app = nested(outer.auth, inner.auth)
     origin = ("origin", BASE_URL)
@@ -125,8 +125,8 @@ async def test_only_the_diagonal_is_let_in(sides: tuple[Side, Side], order: tupl
                 assert sent[0]["type"] == ("websocket.accept" if own else "websocket.close"), (kind, name)
 
 
-async def test_both_credentials_at_once_are_one_identity_each(sides: tuple[Side, Side]) -> None:
-    """TK-23, SE-13: with the cookies of both, each middleware sees its own user, and never a mixture."""
+async def test_cookies_of_both_give_each_its_own_user(sides: tuple[Side, Side]) -> None:
+    """TK-23, SE-13: with the cookies of both, each middleware gives its own user; identities are never mixed."""
     headers = [("cookie", "; ".join(f"{side.auth.site.session_cookie}={side.token.cookie}" for side in sides))]
     for outer, inner in (sides, sides[::-1]):
         answer = await ask(nested(outer.auth, inner.auth), "GET", "/", headers=headers)
@@ -137,8 +137,8 @@ async def test_both_credentials_at_once_are_one_identity_each(sides: tuple[Side,
         }
 
 
-async def test_keys_are_of_one_kind_of_user(sides: tuple[Side, Side]) -> None:
-    """TK-9, TK-23: what the one's key signs is refused for its signature, whatever it says."""
+async def test_key_is_valid_for_one_kind_of_user(sides: tuple[Side, Side]) -> None:
+    """TK-9, TK-23: cookies and tokens that are signed with the other one's key are refused."""
     for one, other in (sides, sides[::-1]):
         with pytest.raises(InvalidTokenError, match="bad signature"):
             one.auth.sessions.cookie_hash(other.token.cookie)
@@ -151,8 +151,8 @@ async def test_keys_are_of_one_kind_of_user(sides: tuple[Side, Side]) -> None:
         assert one.auth.tokens.verify_access(str(one.token)).session_id == one.token.session.id
 
 
-async def test_only_the_diagonal_is_redeemed(sides: tuple[Side, Side]) -> None:
-    """TK-23: no token of the one is taken by an action of the other, and trying spends nothing."""
+async def test_tokens_are_redeemed_only_by_their_own_side(sides: tuple[Side, Side]) -> None:
+    """TK-23: actions of one side refuse tokens of the other and do not consume them."""
     new = {"password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
 
     async def redeem(auth: LocalAuthentication, side: Side) -> list[Any]:
@@ -180,8 +180,8 @@ async def test_only_the_diagonal_is_redeemed(sides: tuple[Side, Side]) -> None:
         assert await redeem(side.auth, side) == ["taken"] * 5
 
 
-async def test_acts_on_one_kind_of_user_leave_the_other_alone(sides: tuple[Side, Side]) -> None:
-    """TK-23: with the same user id, no act of the one reaches users, accounts, sessions or tokens of the other."""
+async def test_acts_on_one_kind_of_user_do_not_change_the_other(sides: tuple[Side, Side]) -> None:
+    """TK-23: acts of one side do not change users, accounts, sessions or tokens of the other, despite equal ids."""
     users, admins = sides
     auth = users.auth
     assert await auth.sessions.revoke(admins.token.session.id) is False
@@ -210,8 +210,8 @@ async def test_acts_on_one_kind_of_user_leave_the_other_alone(sides: tuple[Side,
         await auth.strategy("password").sign_in(credentials())
 
 
-async def test_names_and_addresses_are_taken_for_one_kind_of_user(sides: tuple[Side, Side]) -> None:
-    """TK-23: the same address is one user of each kind, with an account and a password of its own."""
+async def test_address_is_one_user_of_each_kind(sides: tuple[Side, Side]) -> None:
+    """TK-23: one address is one user of each kind, with its own account and password."""
     users, admins = sides
     await users.auth.accounts.set_password(await found_of(users.auth), NEW_PASSWORD)
     await admins.auth.strategy("password").sign_in(credentials(password=PASSWORD))
@@ -220,8 +220,8 @@ async def test_names_and_addresses_are_taken_for_one_kind_of_user(sides: tuple[S
     assert (await found_of(users.auth)).account.stamp != (await found_of(admins.auth)).account.stamp
 
 
-async def test_mounted_side_by_side_each_serves_its_own(sides: tuple[Side, Side]) -> None:
-    """TK-23: the cookie names differ, so that one sign-out leaves the other signed in."""
+async def test_cookie_names_and_subjects_differ(sides: tuple[Side, Side]) -> None:
+    """TK-23: names of cookies and subjects of tokens contain the kind of user."""
     assert [side.auth.site.session_cookie for side in sides] == ["user_session", "admin_session"]
     assert [side.auth.site.cookie("pending") for side in sides] == ["user_pending", "admin_pending"]
     assert [side.auth.tokens.subject(USER_ID) for side in sides] == [f"user?id={USER_ID}", f"admin?id={USER_ID}"]

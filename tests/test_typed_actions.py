@@ -1,4 +1,4 @@
-"""auth.actions(…): the verbs with their types. What mypy must refuse is marked; an unused mark is an error to it."""
+"""auth.actions(…): actions with types. ``type: ignore`` marks errors that mypy must report; unused marks fail."""
 
 import inspect
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_actions_are_typed_and_finished(tmp_path: Path) -> None:
-    """The verbs of the very objects that the application has given; a type checker knows them, and no others."""
+    """actions returns the verbs of an object that the application passed; a type checker knows exactly these."""
     password, sender = Password(), MemorySender()
     confirmation, invitation = Confirmation(sender=sender, required=False), Invitation(sender=sender)
     auth = make_auth(tmp_path, strategies=[password], add_ons=[confirmation, invitation])
@@ -41,7 +41,7 @@ async def test_actions_are_typed_and_finished(tmp_path: Path) -> None:
 
 
 async def test_actions_of_another_object_are_refused(tmp_path: Path) -> None:
-    """One that is equal, even, for it says nothing of which is meant."""
+    """ConfigurationError for another object, even an equal one."""
     auth = make_auth(tmp_path, strategies=[Password()])
     with pytest.raises(ConfigurationError, match="pass the same object"):
         auth.actions(Password())
@@ -53,7 +53,7 @@ async def test_actions_of_another_object_are_refused(tmp_path: Path) -> None:
     [(PasswordVerbs, PasswordActions), (ConfirmationVerbs, ConfirmationActions), (InvitationVerbs, InvitationActions)],
 )
 def test_verbs_are_those_of_the_actions(verbs: Any, actions: Any) -> None:
-    """Name by name, and each with the same parameters."""
+    """The verbs have the same names and parameters as the actions."""
     hooks = set(vars(Hook))
     assert _signatures(verbs) == {name: each for name, each in _signatures(actions).items() if name not in hooks}
 

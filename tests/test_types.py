@@ -44,8 +44,8 @@ def test_empty_is_an_empty_hashable_mapping() -> None:
         EMPTY["missing"]
 
 
-def test_frozen_dict_is_a_dict_that_nobody_alters() -> None:
-    """It reads, compares, goes through JSON and pickle and copies as a dict, and refuses every change."""
+def test_frozen_dict_is_a_read_only_dict() -> None:
+    """A FrozenDict compares, works with JSON and pickle and copies like a dict, and refuses every change."""
     frozen = FrozenDict(name="Ada")
     assert frozen == {"name": "Ada"}
     assert json.dumps(frozen) == '{"name": "Ada"}'
@@ -57,7 +57,7 @@ def test_frozen_dict_is_a_dict_that_nobody_alters() -> None:
         lambda: frozen.setdefault("role", "admin"),
         lambda: operator.setitem(frozen, "name", "Eve"),
         lambda: operator.delitem(frozen, "name"),
-        lambda: operator.ior(frozen, {"name": "Eve"}),  # type: ignore[no-untyped-call]  # as typeshed has it
+        lambda: operator.ior(frozen, {"name": "Eve"}),  # type: ignore[no-untyped-call]  # typeshed has no types for it
         frozen.popitem,
         frozen.clear,
     ):
@@ -74,15 +74,15 @@ def test_frozen_dict_is_a_dict_that_nobody_alters() -> None:
         (User(id="7", created_at=NOW), "7"),
     ],
 )
-def test_user_has_what_starlette_reads(user: User, name: str) -> None:
-    """A user is authenticated, is called by address, name or id, and is identified by the id."""
+def test_user_has_the_attributes_of_starlette(user: User, name: str) -> None:
+    """A user is authenticated; display_name is the address, the user name or the id; identity is the id."""
     assert user.is_authenticated is True
     assert user.display_name == name
     assert user.identity == "7"
 
 
-def test_user_mixin_needs_only_an_id() -> None:
-    """An application's own class gets all of it from its id, whatever type that has."""
+def test_user_mixin_requires_only_an_id() -> None:
+    """An application's own class gets these attributes from its id, which may have any type."""
 
     class Member(UserMixin):
         id = 12
@@ -90,8 +90,8 @@ def test_user_mixin_needs_only_an_id() -> None:
     assert (Member().identity, Member().display_name, Member().is_authenticated) == ("12", "12", True)
 
 
-def test_anonymous_user_is_nobody() -> None:
-    """Whoever is not signed in has the same attributes, all empty."""
+def test_anonymous_user_has_empty_attributes() -> None:
+    """The anonymous user has the attributes of a user, all of them empty."""
     nobody = AnonymousUser()
     assert nobody.is_authenticated is False
     assert (nobody.display_name, nobody.identity, nobody.id, nobody.email, nobody.username) == (
@@ -105,7 +105,7 @@ def test_anonymous_user_is_nobody() -> None:
 
 
 def test_only_the_anonymous_user_is_false() -> None:
-    """``if not request.user`` finds whoever is not signed in, and a user with nothing but an id is true."""
+    """``if not request.user`` is true only for the anonymous user; a user with any id is true."""
 
     class Member(UserMixin):
         id = 0
@@ -114,7 +114,7 @@ def test_only_the_anonymous_user_is_false() -> None:
 
 
 def test_access_token_is_text_that_carries_its_session() -> None:
-    """The access token is the JWT as text; cookie, session and end are attributes."""
+    """The access token is the JWT as text; cookie, session and expiry are attributes."""
     token = AccessToken("a.b.c", cookie="cookie-value", session=SESSION, expires_at=NOW)
     assert token == "a.b.c"
     assert (token.cookie, token.session, token.expires_at) == ("cookie-value", SESSION, NOW)
@@ -157,20 +157,20 @@ def test_access_token_is_text_that_carries_its_session() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_repr_hides_secrets(value: object) -> None:
-    """What is secret, or may be, is not in the repr."""
+    """The repr contains no secret and no value that may be one."""
     assert "hidden" not in repr(value)
     assert "stamp" not in repr(value)
 
 
 def test_proof_has_every_factor_with_its_time() -> None:
-    """The factors of a proof are those proven before, and its own."""
+    """The factors of a proof are the earlier ones and its own."""
     earlier = datetime(2029, 12, 31, tzinfo=UTC)
     proof = Proof(account=ACCOUNT, factor="code", at=NOW, earlier={"password": earlier})
     assert proof.factors == {"password": earlier, "code": NOW}
 
 
 def test_state_of_a_request_is_anonymous_by_default() -> None:
-    """Unless a phase asks, nobody is known to be signed in."""
+    """The default state of a request is anonymous."""
     state = PhaseRequest().state
     assert isinstance(state, AuthState)
     assert state.user.is_authenticated is False

@@ -1,4 +1,4 @@
-"""What is done in the background: pruning. Its parts do not stop each other, and it distrusts a clock that jumps."""
+"""Upkeep in the background: pruning. A failed part does not stop the others, and a jump of the clock stops pruning."""
 
 import asyncio
 from datetime import timedelta
@@ -23,36 +23,36 @@ DAY = timedelta(days=1)
 
 
 class Tidy(Hook):
-    """An add-on with rows of its own."""
+    """An add-on with its own rows."""
 
     def __init__(self, name: str = "tidy") -> None:
         self.name, self.calls = name, 0
 
     async def prune(self, *, now: Any, limit: int) -> int:
-        """Nothing is left."""
+        """Count the call and delete no row."""
         self.calls += 1
         return 0
 
 
 class Hand:
-    """Stands in for ``elapsed``."""
+    """A replacement for ``elapsed``."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
 
     def __call__(self) -> float:
-        """Where it was put."""
+        """The time that the test has set."""
         return self.seconds
 
     def pass_with(self, clock: FakeClock, by: timedelta) -> None:
-        """Let time pass, as both clocks see it."""
+        """Advance both clocks."""
         self.seconds += by.total_seconds()
         clock.advance(by)
 
 
 @pytest.fixture
 def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
-    """The time that has passed, in the test's hands; pruning never pauses."""
+    """The elapsed time, set by the test; pruning never pauses."""
     hand = Hand()
     monkeypatch.setattr(upkeep, "elapsed", hand)
     monkeypatch.setattr(upkeep, "PRUNE_INTERVAL", timedelta(0))
@@ -71,7 +71,7 @@ async def _with_expired_rows(auth: LocalAuthentication) -> None:
 
 
 def _break(auth: LocalAuthentication, part: str, patch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Have one part raise *error* when it is pruned."""
+    """Let one part raise *error* when it is pruned."""
 
     async def prune(**_: Any) -> int:
         raise error
@@ -84,10 +84,10 @@ PARTS = ["sessions", "tokens", "counters", "'tidy'"]
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_one_part_that_fails_stops_no_other(
+async def test_failed_part_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, part: str
 ) -> None:
-    """Every other part is pruned; who called is told at the end, and the log has the part and the kind of the error."""
+    """Every other part is pruned; then prune raises, and the log names the part and the type of the error."""
     hooks = [Tidy(), Tidy("last")]
     auth = make_auth(tmp_path, add_ons=hooks, base_url="https://app.example.org")
     async with auth.running():
@@ -103,10 +103,10 @@ async def test_one_part_that_fails_stops_no_other(
     assert (record.message, record.exc_info) == (f"pruning {part} failed: ZeroDivisionError", None)
 
 
-async def test_part_that_hangs_stops_no_other(
+async def test_hanging_part_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is cancelled after a minute, and named in the log; a time limit of its own is an error like any other."""
+    """A hanging part is cancelled and named in the log; a TimeoutError of a part is an error like any other."""
     auth, last, cancelled = make_auth(tmp_path, base_url="https://app.example.org"), Tidy("last"), list[str]()
 
     async def hang(**_: Any) -> int:
@@ -131,7 +131,7 @@ async def test_part_that_hangs_stops_no_other(
 
 
 async def test_first_failure_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several; each is in the log."""
+    """prune raises the first of several failures."""
     auth = make_auth(tmp_path, add_ons=[Tidy()])
     async with auth.running():
         _break(auth, "'tidy'", monkeypatch, KeyError())
@@ -141,10 +141,10 @@ async def test_first_failure_is_raised(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a defect"), StoreUnavailableError("locked")])
-async def test_pruning_goes_on_after_a_failure(
+async def test_pruning_continues_after_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hand: Hand, error: Exception
 ) -> None:
-    """The next round comes whatever was raised; a local instance shows the traceback of a defect."""
+    """The next round runs after any exception; a local instance logs the traceback of a defect."""
     hook = Tidy()
     auth = make_auth(tmp_path, add_ons=[hook])
     _break(auth, "sessions", monkeypatch, error)
@@ -156,10 +156,10 @@ async def test_pruning_goes_on_after_a_failure(
     assert (record.exc_info is None) is locked
 
 
-async def test_upkeep_goes_on_after_a_failure(
+async def test_upkeep_continues_after_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hand: Hand
 ) -> None:
-    """What is done beside pruning may fail, too."""
+    """A failure of the work beside pruning is logged, and upkeep continues."""
     tries: list[str] = []
     auth = make_auth(tmp_path)
 
@@ -179,7 +179,7 @@ async def test_upkeep_goes_on_after_a_failure(
 async def test_clock_that_jumps_ahead_deletes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, hand: Hand
 ) -> None:
-    """A clock that was eight days ahead for a while ends no session; when eight days have passed, they are over."""
+    """A clock that was eight days ahead for a while deletes no session; after eight real days it is deleted."""
     hook = Tidy()
     auth = make_auth(tmp_path, add_ons=[hook])
 
@@ -207,16 +207,16 @@ async def test_clock_that_jumps_ahead_deletes_nothing(
             await auth.sessions.load(token.cookie)
 
 
-async def test_prune_by_hand_asks_no_clock(tmp_path: Path, hand: Hand) -> None:
-    """Whoever calls it says that now is the time."""
+async def test_prune_by_hand_ignores_clock_jumps(tmp_path: Path, hand: Hand) -> None:
+    """prune deletes rows without the check for jumps of the clock."""
     auth = make_auth(tmp_path)
     async with auth.running():
         await _with_expired_rows(auth)
         assert await auth.prune() == 3
 
 
-def test_largest_step_is_believed(hand: Hand) -> None:
-    """Up to a quarter of an hour is a correction; what is more is told, and back is always right."""
+def test_step_up_to_the_largest_is_accepted(hand: Hand) -> None:
+    """A step of up to 15 minutes is a correction, a larger one a jump ahead; a step back is always accepted."""
     for step, ahead in ((LARGEST_STEP, False), (LARGEST_STEP + SECOND, True), (-DAY, False)):
         clock = FakeClock()
         watch = ClockWatch(clock)
@@ -224,8 +224,8 @@ def test_largest_step_is_believed(hand: Hand) -> None:
         assert watch.ahead() == (step if ahead else timedelta(0))
 
 
-def test_clock_is_believed_after_a_day(hand: Hand) -> None:
-    """A machine that was started without the time, or slept: a day after the last jump its clock is right."""
+def test_clock_is_accepted_after_a_day(hand: Hand) -> None:
+    """A clock is accepted a day after its last jump: the machine may have started without the time, or slept."""
     clock = FakeClock()
     watch = ClockWatch(clock)
     hand.pass_with(clock, 30 * DAY)
@@ -234,7 +234,7 @@ def test_clock_is_believed_after_a_day(hand: Hand) -> None:
     assert watch.ahead() == 8 * DAY
     hand.pass_with(clock, SETTLED_AFTER - SECOND)
     assert watch.ahead() == 8 * DAY
-    clock.advance(DAY)  # it is not settled yet
+    clock.advance(DAY)  # a jump before the day is over
     assert watch.ahead() == 9 * DAY
     hand.pass_with(clock, SETTLED_AFTER - SECOND)
     assert watch.ahead() == 9 * DAY
@@ -245,7 +245,7 @@ def test_clock_is_believed_after_a_day(hand: Hand) -> None:
 
 
 def test_small_steps_add_up(hand: Hand) -> None:
-    """A clock that is set ahead again and again is found out, too."""
+    """Several small steps ahead are a jump."""
     clock = FakeClock()
     watch = ClockWatch(clock)
     hand.pass_with(clock, 2 * DAY)
@@ -257,8 +257,8 @@ def test_small_steps_add_up(hand: Hand) -> None:
     assert ahead[-1] is True
 
 
-def test_clock_set_back_and_ahead_again_is_not_believed(hand: Hand) -> None:
-    """What was taken for right once is a jump when it comes back."""
+def test_clock_set_back_and_ahead_again_is_a_jump(hand: Hand) -> None:
+    """After a step back, the return to the earlier time is a jump."""
     clock = FakeClock()
     watch = ClockWatch(clock)
     clock.advance(-8 * DAY)
@@ -267,7 +267,7 @@ def test_clock_set_back_and_ahead_again_is_not_believed(hand: Hand) -> None:
     assert watch.ahead() == 8 * DAY
 
 
-def test_elapsed_time_goes_on() -> None:
-    """And never back."""
+def test_elapsed_time_never_decreases() -> None:
+    """elapsed never decreases."""
     first = elapsed()
     assert first <= elapsed()

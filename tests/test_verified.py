@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from asgi_auth.verified import LIMIT, VerifiedCredentials
 
 
-def test_oldest_goes_first() -> None:
-    """There are never more than the limit; a credential that was not kept, or has gone, has no value."""
+def test_oldest_credential_is_forgotten_first() -> None:
+    """At most LIMIT credentials are remembered; an unknown or forgotten one has no value."""
     remembered = VerifiedCredentials[int]()
     for number in range(LIMIT + 1):
         remembered.keep(str(number), number)
@@ -15,15 +15,15 @@ def test_oldest_goes_first() -> None:
     assert [remembered.get(each) for each in ("0", "1", str(LIMIT), "other")] == [None, 1, LIMIT, None]
 
 
-def test_text_that_is_no_utf8_is_remembered() -> None:
-    """A header may hold anything."""
+def test_text_that_is_not_utf8_is_remembered() -> None:
+    """A header may contain any bytes."""
     remembered = VerifiedCredentials[int]()
     remembered.keep("\udcff", 1)
     assert remembered.get("\udcff") == 1
 
 
 def test_threads_share_a_memory() -> None:
-    """Loops in several threads may forget at once; none of them fails."""
+    """Event loops in several threads may add and forget credentials at once; no call fails."""
     remembered, start = VerifiedCredentials[int](), threading.Barrier(8)
     for number in range(LIMIT):
         remembered.keep(str(number), number)

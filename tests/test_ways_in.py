@@ -1,4 +1,4 @@
-"""Which ways in a user has, by all strategies and add-ons."""
+"""The ways to sign in that a user has, from all strategies and add-ons."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,7 +22,7 @@ SINCE = datetime.fromisoformat("2024-05-01T00:00:00+00:00")
 
 
 class Silent(Hook):
-    """Has no ways in of its own."""
+    """A hook without ways in."""
 
     name = "silent"
 
@@ -38,7 +38,7 @@ class Keys(Hook):
 
 
 async def test_user_with_a_password_has_one_way_in(auth: LocalAuthentication) -> None:
-    """It is there once it is set, for a disabled user as well, and named by object or by id."""
+    """The way exists once the password is set, also for a disabled user; ways_in takes the user or the id."""
     user = await auth.accounts.create({"email": EMAIL})
     assert await auth.accounts.ways_in(user) == []
     await auth.accounts.set_password(await found_of(auth), NEW_PASSWORD)
@@ -46,8 +46,8 @@ async def test_user_with_a_password_has_one_way_in(auth: LocalAuthentication) ->
     assert await auth.accounts.ways_in(user) == await auth.accounts.ways_in(user.id) == [BY_PASSWORD]
 
 
-async def test_password_is_a_way_in_only_together_with_what_it_is_asked_with(tmp_path: Path) -> None:
-    """A strategy by user name needs one; a strategy that signs nobody in is no way."""
+async def test_password_is_a_way_in_only_with_the_identity_of_its_strategy(tmp_path: Path) -> None:
+    """A strategy by user name requires a user name; a strategy without sign-in is no way."""
     strategies = [
         Password(name="by_name", identity_field="username"),
         Password(name="by_mail"),
@@ -63,7 +63,7 @@ async def test_password_is_a_way_in_only_together_with_what_it_is_asked_with(tmp
 
 
 async def test_every_hook_names_its_ways_in_one_transaction(tmp_path: Path) -> None:
-    """Strategies first, then add-ons, in their order; one that says nothing has none."""
+    """Strategies come first, then add-ons, in their order; a hook without the method has no ways."""
     auth = make_auth(tmp_path, add_ons=[Silent(), Keys()])
     user = await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
     ways = await auth.accounts.ways_in(user)
@@ -75,8 +75,8 @@ async def test_every_hook_names_its_ways_in_one_transaction(tmp_path: Path) -> N
     await auth.close()
 
 
-async def test_user_who_is_gone_has_no_way_in(tmp_path: Path) -> None:
-    """Nobody is asked about them."""
+async def test_deleted_user_has_no_way_in(tmp_path: Path) -> None:
+    """ways_in returns an empty list for a deleted user."""
     auth = make_auth(tmp_path, add_ons=[Keys()])
     user = await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
     await auth.accounts.delete(user)

@@ -1,4 +1,4 @@
-"""Two worker processes of one server on one database: what one does, the other knows at the next request."""
+"""Two worker processes of one server on one database: a change by one is visible to the other's next request."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def make_app() -> ASGIApp:  # pragma: no cover - the workers run it, and a signal ends them
-    """What every worker serves; each answer says which one it was."""
+    """The application of every worker; each answer has the worker's process id."""
     resettable = Resettable(sender=ConsoleSender())
     auth = Authentication(
         store=store_of_all(),
@@ -55,7 +55,7 @@ async def two_workers(directory: Path) -> AsyncIterator[tuple[Served, httpx.Asyn
     ):
         workers = dict[str, httpx.AsyncClient]()
         async with asyncio.timeout(PATIENCE):
-            while len(workers) < 2:  # the kernel chooses who answers; a connection stays with its worker
+            while len(workers) < 2:  # the kernel selects the worker; a connection stays with it
                 client = await stack.enter_async_context(served.client())
                 response = await client.get("/me")
                 workers.setdefault(response.headers["Worker"], client)
@@ -64,7 +64,7 @@ async def two_workers(directory: Path) -> AsyncIterator[tuple[Served, httpx.Asyn
 
 
 async def who(client: httpx.AsyncClient, **headers: str) -> str | None:
-    """Whom a worker takes a user with these headers for."""
+    """The address of the user that a worker recognises by these headers."""
     response = await client.get("/me", headers=headers)
     email: str | None = response.json()["email"]
     return email
@@ -75,8 +75,8 @@ def cookie_of(response: httpx.Response) -> str:
     return str(response.headers["Set-Cookie"]).partition(";")[0]
 
 
-async def test_workers_share_one_truth(shared: OnSQLite | OnPostgres, tmp_path: Path) -> None:
-    """FT-5: signing in, signing out and a reset at one worker hold at the other from the next request on."""
+async def test_workers_share_their_state(shared: OnSQLite | OnPostgres, tmp_path: Path) -> None:
+    """FT-5: a sign-in, a sign-out or a reset at one worker is in force at the other's next request."""
     async with two_workers(tmp_path) as (served, one, other):
         registered = await one.post("/auth/password/register", data=registration())
         cookie = cookie_of(registered)
@@ -95,7 +95,7 @@ async def test_workers_share_one_truth(shared: OnSQLite | OnPostgres, tmp_path: 
 
 
 async def reset_by_mail(served: Served, one: httpx.AsyncClient, other: httpx.AsyncClient) -> None:
-    """A link that one worker has mailed is good at the other, once; it ends what the first one knew."""
+    """A reset link that one worker mailed works once at the other, and ends the session at the first."""
     cookie = cookie_of(await one.post("/auth/password/sign_in", data=credentials()))
     assert await who(one, Cookie=cookie) == EMAIL
     await one.post("/auth/password/reset_request", data={"email": EMAIL})

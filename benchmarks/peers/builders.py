@@ -1,4 +1,4 @@
-"""Who takes part."""
+"""The peers of the comparison."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ from benchmarks.peers.peer import Builder, Database
 
 
 def builders(database: Database) -> Iterator[Builder]:
-    """All that can use *database*: only SQLite is read on the loop's thread, only PostgreSQL's look-ups are cached.
+    """All peers that can use *database*: inline reads are for SQLite only, cached look-ups for PostgreSQL only.
 
-    This library comes first, and a process that asks for no other imports no other.
+    This library comes first. A process that needs only this library does not import the others.
     """
     yield from (ours.build, ours.CACHED if database.postgres else ours.INLINE, ours.build_own_model)
     from benchmarks.peers import fastapi_users_app, litestar_jwt, starlette_sessions

@@ -1,4 +1,4 @@
-"""Every peer beside the others, in one run."""
+"""Measures every peer in one run."""
 
 import tempfile
 from collections import defaultdict
@@ -19,13 +19,13 @@ SAMPLES = ("asgi_auth, cookie", "Litestar JWTAuth, bearer", "fastapi-users JWT, 
 
 
 def framework(name: str) -> str:
-    """The framework that carries the peer."""
+    """The framework of the peer."""
     return next(value for key, value in FRAMEWORKS.items() if name.startswith(key))
 
 
 @dataclass
 class Results:
-    """By the name of the database, then by that of the peer, or for ``bare`` of the framework."""
+    """Results by name of the database and of the peer; those of ``bare`` by name of the framework."""
 
     added: dict[str, Added] = field(default_factory=dict)
     loads: dict[str, dict[str, Load]] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Results:
 
 
 async def measure(*, rounds: int, turns: int, seconds: float, storm_seconds: float) -> Results:
-    """Everything on SQLite, then everything on PostgreSQL where there is one."""
+    """Measure everything on SQLite, then on PostgreSQL if there is a server."""
     results = Results()
     with tempfile.TemporaryDirectory() as directory:
         sqlite = Database(str(Path(directory) / "peers.db"))
@@ -51,7 +51,7 @@ async def measure(*, rounds: int, turns: int, seconds: float, storm_seconds: flo
 
 
 async def _measure_loads(results: Results, title: str, database: Database, turns: int, seconds: float) -> None:
-    """Everybody in turn, several times: whatever else the machine does hits all of them alike."""
+    """Measure the peers in turn, several times, so that other programs on the machine slow all of them alike."""
     names = [(name, False) for name in results.added[title].among_others if name != in_process.FLOOR]
     names += [(name, True) for name in SAMPLES]
     loads = defaultdict[tuple[str, bool], list[Load]](list)

@@ -1,4 +1,4 @@
-"""SQLAlchemy's engine on either database, for whoever uses SQLAlchemy."""
+"""SQLAlchemy's engine on either database, for the peers that use SQLAlchemy."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,8 +11,8 @@ from benchmarks.peers.peer import Database
 
 @asynccontextmanager
 async def engine_on(database: Database) -> AsyncIterator[AsyncEngine]:
-    """The engine, as it is by default."""
-    if database.postgres:  # the driver reads the address: SQLAlchemy does not know all that may be in it
+    """The engine with default options."""
+    if database.postgres:  # asyncpg parses the address: SQLAlchemy does not know all its parameters
         engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(database.address))
     else:
         engine = create_async_engine(f"sqlite+aiosqlite:///{database.address}")

@@ -1,6 +1,6 @@
-"""fastapi-users with its SQLAlchemy adapter, put together as its documentation does.
+"""fastapi-users with its SQLAlchemy adapter, set up as in its documentation.
 
-Not ``from __future__ import annotations``: FastAPI reads the annotations of functions made inside functions.
+This module does not use ``from __future__ import annotations``: FastAPI reads the annotations of nested functions.
 """
 
 import uuid
@@ -39,14 +39,14 @@ class AccessToken(SQLAlchemyBaseAccessTokenTableUUID, Base):
 
 
 class Manager(UUIDIDMixin, BaseUserManager[Member, uuid.UUID]):
-    """The documentation's, without mail."""
+    """The manager of the documentation, without mail."""
 
     reset_password_token_secret = SECRET
     verification_token_secret = SECRET
 
 
 def backends(session: Any) -> tuple[Any, Any]:
-    """JWT in a header, and a token of the database in a cookie."""
+    """A JWT in a header, and a token of the database in a cookie."""
 
     def jwt_strategy() -> Any:
         return JWTStrategy(secret=SECRET, lifetime_seconds=LIFETIME)
@@ -64,7 +64,7 @@ def backends(session: Any) -> tuple[Any, Any]:
 
 
 def application(sessions: Any, *, number: int) -> Any:
-    """One application for each strategy: where both are in one, a credential is tried with both."""
+    """The application of one strategy: an application with both would try each credential with both."""
 
     async def session() -> Any:
         async with sessions() as opened:
@@ -94,7 +94,7 @@ def application(sessions: Any, *, number: int) -> Any:
 
 
 def bare() -> FastAPI:
-    """The same route for everybody."""
+    """The same route without authentication."""
     router = APIRouter()
 
     @router.get("/me", response_class=PlainTextResponse)
@@ -107,7 +107,7 @@ def bare() -> FastAPI:
 
 
 async def credentials(sessions: Any) -> tuple[str, str]:
-    """The user, made at the first call; a token of each strategy."""
+    """A token of each strategy for the user; the first call creates the user."""
     async with sessions() as session:
         manager = Manager(SQLAlchemyUserDatabase(session, Member))
         user = await manager.user_db.get_by_email(EMAIL)

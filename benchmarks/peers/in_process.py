@@ -1,4 +1,4 @@
-"""What each peer adds to a request of its own framework, in process."""
+"""The cost of each peer for a request of its framework, in process."""
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -12,11 +12,11 @@ from benchmarks.timing import Variant, in_turn
 
 FLOOR = "bare look-up"
 CALLS_BEFORE = 5
-"""How many calls of the same come first where an application is measured by itself."""
+"""How many untimed calls come first when an application is measured by itself."""
 
 
 def call(app: Any, credential: tuple[str, str]) -> Variant:
-    """One request of a browser's size; the wrong answer ends the benchmark."""
+    """One request with the headers of a browser; a wrong answer ends the benchmark."""
     headers = [*BROWSER_HEADERS, (credential[0].encode(), credential[1].encode())]
 
     async def send(message: Any) -> None:
@@ -38,16 +38,16 @@ def call(app: Any, credential: tuple[str, str]) -> Variant:
 
 
 class Added(NamedTuple):
-    """Microseconds that each adds to the bare route of its framework; the floor is a whole look-up."""
+    """Microseconds that each peer adds to the bare route of its framework; the floor is a whole look-up."""
 
     by_itself: dict[str, float]
-    """Called several times in a row, as in a process that runs nothing else."""
+    """Called several times in a row, as in a process that runs only this application."""
     among_others: dict[str, float]
-    """Called once and then another: whatever it needs has left the processor's caches by the next time."""
+    """Called once before another variant: by its next call, the processor's caches have other code and data."""
 
 
 async def measure(database: Database, *, rounds: int) -> Added:
-    """What each peer costs, both ways."""
+    """The cost of each peer, by itself and among others."""
     async with AsyncExitStack() as stack:
         ask = await stack.enter_async_context(look_up(database, pooled=False))
         key = await stack.enter_async_context(secret_hash(database))
@@ -58,7 +58,7 @@ async def measure(database: Database, *, rounds: int) -> Added:
 
         async def added(rounds: int, before: int) -> dict[str, float]:
             times = await _measure(peers, lambda: ask(key), rounds, before)
-            # Apart, as it is held to no ratio: what takes long leaves the caches cold for whoever comes next.
+            # A separate run, as there is no ratio for it: a slow variant leaves the caches cold for the next one.
             return times | await _measure(own_model, lambda: ask(key), rounds, before) | {FLOOR: times[FLOOR]}
 
         return Added(await added(rounds // CALLS_BEFORE, CALLS_BEFORE), await added(rounds, 0))
@@ -74,5 +74,5 @@ async def _measure(peers: Mapping[str, Peer], floor: Variant, rounds: int, befor
 
 
 def _bare(peer: Peer) -> str:
-    """One for all of the same framework: each application is called once in a round."""
+    """The name of the bare route of a framework: peers of one framework share it."""
     return f"bare {id(peer.bare)}"

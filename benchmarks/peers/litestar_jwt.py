@@ -1,4 +1,4 @@
-"""Litestar's JWTAuth, with the look-up that this library does."""
+"""Litestar's JWTAuth with the look-up of this library."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,19 +15,19 @@ from benchmarks.peers.peer import Database, Peer, look_up
 
 @get("/me", media_type=MediaType.TEXT)
 async def bare() -> str:
-    """Answer everybody."""
+    """Answer every client."""
     return "pong"
 
 
 @get("/ping", media_type=MediaType.TEXT, exclude_from_auth=True)
 async def ping() -> str:
-    """Answer everybody."""
+    """Answer every client."""
     return "pong"
 
 
 @get("/me", media_type=MediaType.TEXT)
 async def me(request: Request[str, Token, Any]) -> str:
-    """Answer users."""
+    """Answer signed-in users."""
     return "pong" if request.user == EMAIL else ""
 
 

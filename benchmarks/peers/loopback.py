@@ -1,4 +1,4 @@
-"""Requests a second, and how long others wait during a storm of sign-ins, over loopback with one worker."""
+"""Requests a second, and the wait of other requests during a storm of sign-ins, over loopback with one worker."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from benchmarks.storm import connect, during
 from benchmarks.timing import percentile
 
 CONNECTIONS = 8
-# A sign-in with the hasher that each has by default.
+# A sign-in with the default hasher of each.
 SIGN_INS: dict[str, tuple[str, dict[str, str] | bytes]] = {
     "asgi_auth, cookie": ("/auth/password/sign_in", {"email": EMAIL, "password": PASSWORD}),
     "fastapi-users JWT, bearer": ("/auth/login", urlencode({"username": EMAIL, "password": PASSWORD}).encode()),
@@ -25,7 +25,7 @@ SIGN_INS: dict[str, tuple[str, dict[str, str] | bytes]] = {
 
 @dataclass(frozen=True)
 class Load:
-    """What the clients saw: requests a second, and the 99th percentile in milliseconds."""
+    """The results of the clients: requests a second, and the 99th percentile in milliseconds."""
 
     rate: float
     p99: float
@@ -33,7 +33,7 @@ class Load:
 
 @asynccontextmanager
 async def served(name: str, database: Database, *, bare: bool = False) -> AsyncIterator[tuple[int, tuple[str, str]]]:
-    """The peer in a process of its own; its port and the credential."""
+    """Run the peer in its own process; yield its port and the credential."""
     command = [sys.executable, "-m", "benchmarks.peers.serve", name, database.address, *["--bare"] * bare]
     server = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:
@@ -47,7 +47,7 @@ async def served(name: str, database: Database, *, bare: bool = False) -> AsyncI
 
 
 async def load(name: str, database: Database, *, seconds: float, bare: bool = False) -> Load:
-    """``/me`` from all connections at once, as fast as it is answered; the first tenth of the time is not counted."""
+    """Request ``/me`` on all connections without a pause; the first tenth of the time is not counted."""
     async with served(name, database, bare=bare) as (port, credential):
         head, waits = "{}: {}\r\n".format(*credential), list[float]()
         began = time.perf_counter()
@@ -67,6 +67,6 @@ async def load(name: str, database: Database, *, seconds: float, bare: bool = Fa
 
 
 async def storm(name: str, database: Database, *, seconds: float) -> tuple[list[float], Counter[int]]:
-    """The waits of ``/ping`` in milliseconds, and the answers to the sign-ins."""
+    """The waits of ``/ping`` in milliseconds, and the statuses of the sign-ins."""
     async with served(name, database) as (port, _):
         return await during(port, *SIGN_INS[name], seconds)

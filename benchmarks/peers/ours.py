@@ -25,13 +25,13 @@ CACHED_FOR = timedelta(seconds=10)
 
 
 async def ping(request: Request) -> Response:
-    """Answer everybody."""
+    """Answer every client."""
     return PlainTextResponse("pong")
 
 
 @require()
 async def me(request: Request) -> Response:
-    """Answer users."""
+    """Answer signed-in users."""
     return PlainTextResponse("pong" if request.user.email == EMAIL else "")
 
 
@@ -39,13 +39,13 @@ BARE = Starlette(routes=[Route("/me", ping)])
 
 
 def usual_store(database: Database) -> Store[Any]:
-    """The store for this database, as it is by default."""
+    """The store for this database with default options."""
     return PostgresStore(database.address) if database.postgres else SQLiteStore(database.address)
 
 
 @asynccontextmanager
 async def served(name: str, store: Store[Any]) -> AsyncIterator[Mapping[str, Peer]]:
-    """Both credentials open the same application."""
+    """One application as two peers: with the cookie and with the bearer token."""
     auth = make_auth(store)
     app = Starlette(
         routes=[Route("/me", me), Route("/ping", ping), Mount("/auth", AuthPlug(auth))],
@@ -58,7 +58,7 @@ async def served(name: str, store: Store[Any]) -> AsyncIterator[Mapping[str, Pee
 
 @asynccontextmanager
 async def build(database: Database, *, option: str = "") -> AsyncIterator[Mapping[str, Peer]]:
-    """The store as it is by default, or with the *option* that has to do with reading."""
+    """The store with default options, or with an *option* for reading."""
     stores: dict[str, Callable[[Database], Store[Any]]] = {
         "": usual_store,
         "inline_reads": lambda database: SQLiteStore(database.address, inline_reads=True),
@@ -83,7 +83,7 @@ async def build_own_model(database: Database) -> AsyncIterator[Mapping[str, Peer
 
 @asynccontextmanager
 async def secret_hash(database: Database) -> AsyncIterator[bytes]:
-    """A session in the same tables, for those that look it up by themselves."""
+    """The hash of a session's secret in the same tables, for peers that look it up themselves."""
     auth = make_auth(usual_store(database))
     async with auth.running():
         yield auth.sessions.cookie_hash((await sign_in(auth)).cookie)

@@ -1,4 +1,4 @@
-"""A user model of an application's own, for ``SQLAlchemyStore``."""
+"""An application's own user model, for ``SQLAlchemyStore``."""
 
 from uuid import UUID, uuid4
 

@@ -1,4 +1,4 @@
-"""What every peer offers: the same route with and without authentication, the same user, the same database."""
+"""The interface of a peer: the same route with and without authentication, the same user, the same database."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,19 +16,19 @@ Ask = Callable[[bytes], Any]  # an awaitable of the row that belongs to the hash
 
 @dataclass(frozen=True)
 class Database:
-    """One database for everybody: a file of SQLite, or the address of a PostgreSQL."""
+    """One database for all peers: a SQLite file, or the address of a PostgreSQL server."""
 
     address: str
 
     @property
     def postgres(self) -> bool:
-        """Whether it is a PostgreSQL."""
+        """Whether the database is PostgreSQL."""
         return self.address.startswith("postgresql://")
 
 
 @dataclass(frozen=True)
 class Peer:
-    """An application with ``/me`` for users and ``/ping`` for all, and one with the same ``/me`` for all."""
+    """An application with ``/me`` for users and ``/ping`` for all, and one with ``/me`` without authentication."""
 
     app: Any
     bare: Any

@@ -37,7 +37,7 @@ WIDTH, LABEL, ROW = 760, 250, 20
 
 
 def page(results: Results) -> str:
-    """Markdown."""
+    """The page in Markdown."""
     return "\n".join(_lines(results)) + "\n"
 
 
@@ -88,7 +88,7 @@ def _ratios(times: Mapping[str, float], name: str) -> list[str]:
 
 
 def _share(results: Results, title: str, name: str) -> float:
-    """Its requests a second, of those of the same route without authentication."""
+    """The peer's requests a second, divided by those of the same route without authentication."""
     return results.loads[title][name].rate / results.bare[title][framework(name)].rate
 
 
@@ -96,7 +96,7 @@ def _share(results: Results, title: str, name: str) -> float:
 
 
 class Promise(NamedTuple):
-    """One ratio that must hold, and what it was in this run."""
+    """One ratio that must hold, and its value in this run."""
 
     what: str
     demanded: str
@@ -105,12 +105,12 @@ class Promise(NamedTuple):
 
 
 TIMES = {"SQLite": {"asgi_auth": 8, "asgi_auth, inline_reads": 25}, "PostgreSQL": {"asgi_auth": 5}}
-"""How many times the cost of this library fastapi-users' JWT path must cost, at least."""
+"""The cost of fastapi-users' JWT path divided by that of this library: at least this."""
 CACHED = "asgi_auth, cached"
 
 
 def promises(results: Results) -> Iterator[Promise]:
-    """Every ratio to the peers that is promised; SQLAlchemyStore is measured, and held to none."""
+    """Every promised ratio to the peers; there is none for SQLAlchemyStore."""
     for title, added in results.added.items():
         for kind in ("cookie", "bearer"):
             for start, times in TIMES[title].items():
@@ -164,7 +164,7 @@ def _panel(heading: str, values: Mapping[str, float], top: int) -> str:
 
 
 def write(results: Results) -> None:
-    """Both files, over those of the last run."""
+    """Write both files; this replaces those of the last run."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "peers.md").write_text(page(results), encoding="utf-8")
     (RESULTS / "peers.svg").write_text(plot(results), encoding="utf-8")

@@ -1,6 +1,6 @@
 """Serve one peer with one uvicorn worker: ``python -m benchmarks.peers.serve NAME DATABASE [--bare]``.
 
-Prints its port and the user's credential as one line of JSON when it listens.
+When the server listens, it prints its port and the user's credential as one line of JSON.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from benchmarks.peers.peer import Database
 
 
 async def main(name: str, database: Database, *, bare: bool) -> None:
-    """Find the peer and serve it until the process is told to end."""
+    """Find the peer and serve it until the process is stopped."""
     for build in builders(database):
         async with build(database) as peers:
             if name not in peers:
@@ -23,7 +23,7 @@ async def main(name: str, database: Database, *, bare: bool) -> None:
             peer = peers[name]
             app = peer.bare if bare else peer.app
             config = uvicorn.Config(app, lifespan="off", log_level="warning", access_log=False)
-            # The protocol is named as uvicorn's own sockets name it: without it asyncio leaves Nagle's delay on.
+            # The socket names the protocol, like those of uvicorn: without it asyncio leaves Nagle's delay on.
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
                 listening.bind(("127.0.0.1", 0))
                 listening.listen(128)

@@ -1,4 +1,4 @@
-"""Starlette's SessionMiddleware and AuthenticationMiddleware, with the look-up that this library does."""
+"""Starlette's SessionMiddleware and AuthenticationMiddleware with the look-up of this library."""
 
 import base64
 import json
@@ -21,13 +21,13 @@ from benchmarks.peers.peer import Ask, Database, Peer, look_up
 
 
 class SessionBackend(AuthenticationBackend):
-    """Asks the database who has the session."""
+    """Loads the user of the session from the database."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
-        """The user, if the session is in the table."""
+        """The user, or None if the session is not in the table."""
         key = conn.session.get("key")
         row = await self._ask(bytes.fromhex(key)) if key else None
         return (AuthCredentials(["authenticated"]), SimpleUser(row[11])) if row else None
@@ -35,13 +35,13 @@ class SessionBackend(AuthenticationBackend):
 
 @requires("authenticated")
 async def me(request: Request) -> Response:
-    """Answer users."""
+    """Answer signed-in users."""
     return PlainTextResponse("pong" if request.user.username == EMAIL else "")
 
 
 @asynccontextmanager
 async def build(database: Database) -> AsyncIterator[Mapping[str, Peer]]:
-    """The cookie is what the middleware itself would have set at a sign-in."""
+    """Yield the peer; its cookie is the one that the middleware would set at a sign-in."""
     async with look_up(database) as ask, secret_hash(database) as key:
         middleware = [
             Middleware(SessionMiddleware, secret_key=SECRET),
