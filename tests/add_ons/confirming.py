@@ -1,4 +1,4 @@
-"""What tests of confirmation need: an Authentication with the add-on, and the links of its mails."""
+"""Helpers for the tests of confirmation: an Authentication with the add-on, and the links of its mails."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def confirming(
     options: Any = None,
     **confirmation: Any,
 ) -> LocalAuthentication:
-    """An ``Authentication`` with ``Confirmation(**confirmation)``; *options* are those of ``Authentication``."""
+    """Return an ``Authentication`` with ``Confirmation(**confirmation)``; it also gets *options*."""
     sender = sender or MemorySender()
     password = Password(register_fields=register_fields, resettable=Resettable(sender=sender))
     parts = {
@@ -36,24 +36,24 @@ def confirming(
 
 
 def actions(auth: LocalAuthentication) -> Any:
-    """Those of the add-on."""
+    """Return the actions of the add-on."""
     return auth.add_on("confirmation")
 
 
 def mails(auth: LocalAuthentication) -> list[tuple[str, str]]:
-    """Purpose and address of every mail since the last time, sorted: notices and links do not wait for each other."""
+    """Take every new mail; return purpose and address of each, sorted, since their order is not fixed."""
     return sorted((opts["purpose"], opts["address"]) for _, _, opts in take(auth))
 
 
 def take(auth: LocalAuthentication) -> list[tuple[Any, str | None, Any]]:
-    """Every mail since the last time."""
+    """Return every mail since the last call and clear the mailbox."""
     taken = list(auth.sender.messages)
     auth.sender.messages.clear()
     return taken
 
 
 def links(auth: LocalAuthentication) -> dict[tuple[str, str], str]:
-    """The tokens of the links that were mailed since the last time, by purpose and address; the newest of each."""
+    """Take every new mail; return the newest token of each purpose and address."""
     found = {}
     for _, token, opts in take(auth):
         if token is not None:
@@ -64,14 +64,14 @@ def links(auth: LocalAuthentication) -> dict[tuple[str, str], str]:
 
 
 async def sign_up(auth: LocalAuthentication, email: str = EMAIL, password: str = PASSWORD, **fields: Any) -> Any:
-    """Register; nobody is signed in."""
+    """Register; the answer signs nobody in."""
     user, token = await auth.strategy("password").register({**registration(email, password), **fields})
     assert token is None
     return user
 
 
 async def confirm(auth: LocalAuthentication, token: str, **options: Any) -> Any:
-    """Follow the link."""
+    """Confirm with the token of a link."""
     return await actions(auth).confirm({"confirmation_token": token}, **options)
 
 
@@ -82,14 +82,14 @@ async def sign_in(auth: LocalAuthentication, email: str = EMAIL, password: str =
 
 
 async def confirmed(auth: LocalAuthentication, email: str = EMAIL, **fields: Any) -> tuple[User, AccessToken]:
-    """Register, confirm, sign in; the mail of it is taken."""
+    """Register, confirm and sign in; clear the mails of these steps."""
     await sign_up(auth, email, **fields)
     await confirm(auth, links(auth)["confirmation", email])
     return await sign_in(auth, email)
 
 
 async def change_email(auth: LocalAuthentication, signed_in: tuple[User, AccessToken], email: str) -> Any:
-    """Ask for another address."""
+    """Request a change of the address."""
     user, token = signed_in
     params = {"email": email, "current_password": PASSWORD}
     return await actions(auth).change_email(user, params, session=token.session)

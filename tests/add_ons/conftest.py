@@ -1,4 +1,4 @@
-"""What tests of invitations share."""
+"""Fixtures for the tests of invitations."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,13 +13,13 @@ from tests.support import LocalAuthentication
 
 @pytest.fixture
 def roles() -> Roles:
-    """What was granted."""
+    """A record of what was granted."""
     return Roles()
 
 
 @pytest.fixture
 async def auth(tmp_path: Path, roles: Roles) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication whose admin may invite, and that proves addresses."""
+    """An Authentication whose admin may invite, with ``Confirmation``."""
     sender = MemorySender()
     auth = make_inviting(tmp_path, roles=roles, sender=sender, hooks=[Confirmation(sender=sender)])
     yield auth

@@ -1,4 +1,4 @@
-"""What tests of invitations need: an application that invites, and a strategy whose identities come from elsewhere."""
+"""Helpers for the tests of invitations: an application that invites, and a strategy with an outside provider."""
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ ROLE = FrozenDict({"role": "editor"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """Sign in with an account elsewhere, which is created here when it comes for the first time."""
+    """Sign in with an account of an outside provider; the first sign-in creates the user here."""
 
     name: str = "provider"
 
@@ -33,14 +33,14 @@ class Provider:
 
 
 class ProviderActions:
-    """``subject`` is who they are, ``address`` what the provider says of their mailbox; both would come from it."""
+    """``subject`` identifies the user, ``address`` is the user's mailbox; a real provider would send both."""
 
     def __init__(self, name: str, services: Services[Any]) -> None:
         self._name, self._services = name, services
         self.phases: Sequence[Phase] = (Phase(name="callback", handle=self._callback_phase),)
 
     async def callback(self, params: Mapping[str, Any], *, client: Client = Client()) -> SignedIn | Accepted:
-        """Whoever the provider names; a new user if nobody is called so yet."""
+        """Return the user that the provider names; create the user if there is none."""
         texts = read_texts(params, required=["subject"], optional=["address"])
         accounts, began = self._services.accounts, self._services.clock()
         found = await accounts.find("username", texts["subject"])
@@ -67,7 +67,7 @@ class ProviderActions:
 
 
 class Proving(Hook):
-    """Lets nobody in whose address is unproven; keeps what was put off."""
+    """Reject users whose address is unconfirmed; keep the pending fields of each draft."""
 
     name = "proving"
     proves_addresses = True
@@ -86,7 +86,7 @@ class Proving(Hook):
 
 
 class Roles:
-    """A ``grant`` that keeps what it was told; raises what it is told to."""
+    """A ``grant`` that records its calls; it raises ``refusal`` instead if that is set."""
 
     def __init__(self) -> None:
         self.granted: list[tuple[str, dict[str, Any]]] = []
@@ -99,7 +99,7 @@ class Roles:
 
 
 def by_staff(inviter: Any, address: str, grant: Mapping[str, Any]) -> bool:
-    """A policy: the admin may invite, but no owner."""
+    """A policy: the admin may invite, but may not grant the role of an owner."""
     return inviter.email == ADMIN and grant.get("role") != "owner"
 
 
@@ -115,12 +115,12 @@ def make_inviting(
     """An ``Authentication`` with ``Invitation``, the password strategy and ``Provider``.
 
     Args:
-        directory: Where ``app.db`` is.
-        roles: What the invitations grant is kept here.
+        directory: The directory of ``app.db``.
+        roles: Records what the invitations grant.
         invitation: Options of ``Invitation``.
-        hooks: Add-ons before it.
-        sender: Where mail goes.
-        options: Of ``Authentication``.
+        hooks: Add-ons that precede ``Invitation``.
+        sender: Sends every mail.
+        options: Options of ``Authentication``.
     """
     sender = sender or MemorySender()
     chosen = {"sender": sender, "may_invite": by_staff, "grant": roles or Roles(), **invitation}
@@ -131,44 +131,44 @@ def make_inviting(
 
 
 async def admin_of(auth: LocalAuthentication) -> User:
-    """The admin, who is created if need be."""
+    """Return the admin; create the account if there is none."""
     found = await auth.accounts.find("email", ADMIN)
     return found.user if found else await auth.accounts.create({"email": ADMIN}, password=PASSWORD, confirmed=True)
 
 
 async def member_of(auth: LocalAuthentication, email: str = EMAIL, *, confirmed: bool = True) -> User:
-    """A user with an account of their own."""
+    """Create a user with a password."""
     return await auth.accounts.create({"email": email}, password=PASSWORD, confirmed=confirmed)
 
 
 async def invite(auth: LocalAuthentication, email: str = EMAIL, **options: Any) -> str:
-    """Have the admin invite *email*: the token of the mail."""
+    """Let the admin invite *email* and return the token of the mail."""
     await auth.add_on("invitation").invite(await admin_of(auth), email, **options)
     return newest_token(auth)
 
 
 def newest_token(auth: LocalAuthentication) -> str:
-    """The token of the newest invitation's mail."""
+    """Return the token of the newest invitation's mail."""
     return mailed_token(auth, parameter="invitation_token")
 
 
 async def invitations(auth: LocalAuthentication) -> Sequence[InvitationRecord]:
-    """Every invitation, the newest first, as it is kept."""
+    """Return every stored invitation, newest first."""
     return await auth.services.store.invitations.list()
 
 
 async def states(auth: LocalAuthentication) -> list[str]:
-    """The state of every invitation, the newest first."""
+    """Return the state of every invitation, newest first."""
     return [each.status for each in await invitations(auth)]
 
 
 def joining(token: str, password: str = PASSWORD, **more: str) -> dict[str, str]:
-    """The parameters of a registration with an invitation."""
+    """Return the parameters of a registration with an invitation."""
     return {"invitation_token": token, "password": password, "password_confirmation": password, **more}
 
 
 async def refused(act: Awaitable[Any]) -> AuthError | None:
-    """With which error *act* is refused; None if it is not."""
+    """Return the error that *act* raises; None if it succeeds."""
     try:
         await act
     except AuthError as error:

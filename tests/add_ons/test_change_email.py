@@ -1,4 +1,4 @@
-"""A change of address: who may ask, what waits, who is told, what takes it back."""
+"""A change of address: permission, pending changes, notices and undo."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -62,14 +62,14 @@ UNDO = ("email_changed", EMAIL)
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication with the defaults of the add-on, and one that listens."""
+    """An Authentication with the defaults of the add-on and a listener for events."""
     auth = confirming(tmp_path, add_ons=(Events(),))
     yield auth
     await auth.close()
 
 
 async def changed(auth: LocalAuthentication, signed_in: Any, email: str = NEW_EMAIL) -> str:
-    """Change the address and confirm the new one in the same browser; the undo token."""
+    """Change the address, confirm the new one in the same session and return the undo token."""
     user, token = signed_in
     found = await auth.accounts.get(user.id)
     assert found is not None
@@ -88,7 +88,7 @@ async def undo(auth: LocalAuthentication, token: str) -> Any:
 
 
 async def test_change_waits_until_it_is_confirmed(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """AC-5: the old address stays in force and is told; the new one gets the link; the user's row has none of it."""
+    """AC-5: the old address stays in force and gets a notice; the new one gets the link; the row has only the old."""
     user, token = await confirmed(auth)
     result = await change_email(auth, (user, token), NEW_EMAIL)
     assert (result.user.email, result.token) == (EMAIL, None)
@@ -107,7 +107,7 @@ async def test_change_waits_until_it_is_confirmed(tmp_path: Path, auth: LocalAut
 
 
 async def test_confirmed_change_takes_effect(auth: LocalAuthentication) -> None:
-    """AC-5: the new address is in force, confirmed; only the confirming session lives on; the old one may undo it."""
+    """AC-5: the new address is in force; only the confirming session survives; the old one gets an undo link."""
     user, here = await confirmed(auth)
     _, there = await sign_in(auth)
     auth.clock.advance(MINUTE)
@@ -136,8 +136,8 @@ async def test_confirmed_change_takes_effect(auth: LocalAuthentication) -> None:
         await confirm(auth, token)
 
 
-async def test_change_may_be_confirmed_elsewhere(tmp_path: Path) -> None:
-    """In another browser the link does the same; with the option it signs in there."""
+async def test_change_can_be_confirmed_in_another_browser(tmp_path: Path) -> None:
+    """The link works in another browser too; with ``sign_in`` it signs the user in there."""
     auth = confirming(tmp_path, sign_in=True)
     await sign_up(auth)
     user, here = await confirm(auth, links(auth)["confirmation", EMAIL])
@@ -149,7 +149,7 @@ async def test_change_may_be_confirmed_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("late", "live"), [(-SECOND, True), (timedelta(0), False), (SECOND, False)])
 async def test_pending_change_ends_after_its_lifetime(auth: LocalAuthentication, late: timedelta, live: bool) -> None:
-    """Three days, to the second; then nothing waits any more."""
+    """A change is pending for exactly three days; then it has expired."""
     signed_in = await confirmed(auth)
     await change_email(auth, signed_in, NEW_EMAIL)
     token = links(auth)[CHANGE]
@@ -163,7 +163,7 @@ async def test_pending_change_ends_after_its_lifetime(auth: LocalAuthentication,
 
 
 async def test_session_must_be_fresh(auth: LocalAuthentication) -> None:
-    """AC-5: a quarter of an hour after the sign-in it is refused, until the password is proven again."""
+    """AC-5: more than 15 minutes after the sign-in a change is rejected, until the user gives the password again."""
     user, token = await confirmed(auth)
     auth.clock.advance(15 * MINUTE)
     await change_email(auth, (user, token), NEW_EMAIL)
@@ -175,8 +175,8 @@ async def test_session_must_be_fresh(auth: LocalAuthentication) -> None:
     assert await actions(auth).pending(user) == {"email": THIRD_EMAIL}
 
 
-async def test_current_password_is_asked_for(auth: LocalAuthentication) -> None:
-    """AC-5: without the right one nothing waits and nobody is told."""
+async def test_current_password_is_required(auth: LocalAuthentication) -> None:
+    """AC-5: with a wrong password no change is pending and no mail is sent."""
     user, token = await confirmed(auth)
     for password in (NEW_PASSWORD, "", None, 3, "\ud800", "x" * 1025):
         params = {"email": NEW_EMAIL, "current_password": password}
@@ -187,7 +187,7 @@ async def test_current_password_is_asked_for(auth: LocalAuthentication) -> None:
 
 
 async def test_guesses_at_the_password_are_limited(auth: LocalAuthentication) -> None:
-    """RL-6: ten wrong ones an hour, in every session of the account; right ones do not count."""
+    """RL-6: an account has ten wrong passwords an hour, over all its sessions; correct ones are not counted."""
     signed_in = await confirmed(auth)
     for _ in range(12):
         await change_email(auth, signed_in, NEW_EMAIL)
@@ -201,8 +201,8 @@ async def test_guesses_at_the_password_are_limited(auth: LocalAuthentication) ->
     assert refused.value.headers == {"Retry-After": "3600"}
 
 
-async def test_user_without_a_password_needs_a_fresh_session_alone(auth: LocalAuthentication) -> None:
-    """There is nothing else to ask for."""
+async def test_user_without_password_needs_only_a_fresh_session(auth: LocalAuthentication) -> None:
+    """Such a user has no password to give."""
     user = await auth.accounts.create({"email": EMAIL}, confirmed=True)
     token = await auth.sign_in(user)
     await actions(auth).change_email(user, {"email": NEW_EMAIL}, session=token.session)
@@ -210,8 +210,8 @@ async def test_user_without_a_password_needs_a_fresh_session_alone(auth: LocalAu
 
 
 @pytest.mark.parametrize("email", ["nobody", "", None, 3, "a@b@c.example", "a@x.example,b@x.example"])
-async def test_address_must_be_one(auth: LocalAuthentication, email: Any) -> None:
-    """AC-7: refused before anything is asked."""
+async def test_invalid_address_is_rejected(auth: LocalAuthentication, email: Any) -> None:
+    """AC-7: an invalid address is rejected before a change is pending."""
     user, token = await confirmed(auth)
     with pytest.raises(ValidationError) as refused:
         await actions(auth).change_email(user, {"email": email, "current_password": PASSWORD}, session=token.session)
@@ -219,7 +219,7 @@ async def test_address_must_be_one(auth: LocalAuthentication, email: Any) -> Non
 
 
 async def test_same_address_is_no_change(auth: LocalAuthentication) -> None:
-    """Nothing waits, nobody is mailed."""
+    """No change is pending and no mail is sent."""
     signed_in = await confirmed(auth)
     await change_email(auth, signed_in, f" {EMAIL} ")
     assert (await actions(auth).pending(signed_in[0]), mails(auth)) == (None, [])
@@ -227,16 +227,16 @@ async def test_same_address_is_no_change(auth: LocalAuthentication) -> None:
 
 
 async def test_other_spelling_is_a_change(auth: LocalAuthentication) -> None:
-    """AC-6: mail goes to what was typed, so that is what has to be proven; the key is one's own already."""
+    """AC-6: mail uses the spelling as typed, so that spelling needs a confirmation; the user owns its key already."""
     signed_in = await confirmed(auth)
-    auth.clock.advance(MINUTE)  # the key has had a link just now
+    auth.clock.advance(MINUTE)  # a link for this key was just mailed
     await change_email(auth, signed_in, EMAIL.upper())
     [(_, address)] = [mail for mail in mails(auth) if mail[0] == "email_change"]
     assert address.startswith("ALICE@")
 
 
-async def test_taken_address_is_not_told(auth: LocalAuthentication) -> None:
-    """EN-4: the answer, what waits and the notice to oneself are the same; its owner is told, and no link exists."""
+async def test_taken_address_is_not_revealed(auth: LocalAuthentication) -> None:
+    """EN-4: answer, pending change and own notice are the same; the address's owner is told; no link is issued."""
     await confirmed(auth, OTHER_EMAIL)
     signed_in = await confirmed(auth)
     free = await change_email(auth, signed_in, NEW_EMAIL)
@@ -255,8 +255,8 @@ async def test_taken_address_is_not_told(auth: LocalAuthentication) -> None:
         await confirm(auth, old)
 
 
-async def test_address_that_is_taken_meanwhile(auth: LocalAuthentication) -> None:
-    """Whoever confirms later is told, since the mailbox is theirs; nothing changes, nothing is consumed."""
+async def test_address_taken_meanwhile_is_rejected(auth: LocalAuthentication) -> None:
+    """The user is told, since the mailbox is theirs; nothing changes and the link is not consumed."""
     signed_in = await confirmed(auth)
     await change_email(auth, signed_in, NEW_EMAIL)
     token = links(auth)[CHANGE]
@@ -269,7 +269,7 @@ async def test_address_that_is_taken_meanwhile(auth: LocalAuthentication) -> Non
 
 
 async def test_newer_change_replaces_the_older(auth: LocalAuthentication) -> None:
-    """Once its link is out; only the newest can be confirmed."""
+    """As soon as the newer link is sent, only that link can be confirmed."""
     signed_in = await confirmed(auth)
     await change_email(auth, signed_in, NEW_EMAIL)
     old = links(auth)[CHANGE]
@@ -281,8 +281,8 @@ async def test_newer_change_replaces_the_older(auth: LocalAuthentication) -> Non
 
 
 @pytest.mark.parametrize("act", ["reset", "set_password", "revoke_all", "disable"])
-async def test_pending_change_dies(auth: LocalAuthentication, act: str) -> None:
-    """AC-5: with a reset, and with whatever else ends sessions."""
+async def test_pending_change_ends_with_the_sessions(auth: LocalAuthentication, act: str) -> None:
+    """AC-5: a reset ends a pending change, and so does every other act that ends the user's sessions."""
     user, token = await confirmed(auth)
     await change_email(auth, (user, token), NEW_EMAIL)
     linked = links(auth)[CHANGE]
@@ -300,8 +300,10 @@ async def test_pending_change_dies(auth: LocalAuthentication, act: str) -> None:
         await confirm(auth, linked)
 
 
-async def test_change_in_a_session_that_ended(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SE-16: what a session asks for after a reset counts for nothing, also if the reset came while it asked."""
+async def test_ended_session_cannot_request_a_change(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SE-16: a request of an ended session is rejected, also if the session ends during the request."""
     user, token = await confirmed(auth)
     params: Mapping[str, Any] = {"email": NEW_EMAIL, "current_password": PASSWORD}
     verify = auth.services.passwords.verify
@@ -315,7 +317,7 @@ async def test_change_in_a_session_that_ended(auth: LocalAuthentication, monkeyp
         patched.setattr(auth.services.passwords, "verify", then_log_out)
         with pytest.raises(InvalidTokenError):
             await actions(auth).change_email(user, params, session=token.session)
-    for password in (PASSWORD, NEW_PASSWORD):  # nor can it guess any more
+    for password in (PASSWORD, NEW_PASSWORD):  # the session cannot guess passwords either
         with pytest.raises(InvalidTokenError):
             await actions(auth).change_email(user, {**params, "current_password": password}, session=token.session)
     await auth.accounts.delete(user.id)
@@ -324,8 +326,10 @@ async def test_change_in_a_session_that_ended(auth: LocalAuthentication, monkeyp
     assert await actions(auth).pending(user) is None
 
 
-async def test_change_while_everybody_is_signed_out(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SE-16: a new stamp between the look at the account and the change of it: nothing is written."""
+async def test_concurrent_sign_out_prevents_the_change(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SE-16: nothing is written if the stamp changes after the account was read and before it is changed."""
     user, token = await confirmed(auth)
     renew = auth.sessions.renew_stamp
 
@@ -339,10 +343,8 @@ async def test_change_while_everybody_is_signed_out(auth: LocalAuthentication, m
     assert await auth.accounts.find("username", "alice") is None
 
 
-async def test_change_that_another_one_overtakes_writes_nothing(
-    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SE-16: where the guarded statement finds another stamp, the whole change is rolled back."""
+async def test_overtaken_change_writes_nothing(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SE-16: if the guarded statement finds another stamp, the whole change is rolled back."""
     user, _ = await confirmed(auth)
 
     async def overtaken(*args: Any, **options: Any) -> None:
@@ -355,7 +357,7 @@ async def test_change_that_another_one_overtakes_writes_nothing(
 
 
 async def test_cancelled_change_is_gone(auth: LocalAuthentication) -> None:
-    """Its link is dead; there is nothing to resend."""
+    """Its link is invalid, and a resend sends nothing."""
     user, token = await confirmed(auth)
     await change_email(auth, (user, token), NEW_EMAIL)
     linked = links(auth)[CHANGE]
@@ -369,7 +371,7 @@ async def test_cancelled_change_is_gone(auth: LocalAuthentication) -> None:
 
 
 async def test_pending_change_can_be_resent(auth: LocalAuthentication) -> None:
-    """A new link in place of the old one, to the new address, after a minute; the one in force is not told again."""
+    """After a minute a new link replaces the old one; the address in force gets no second notice."""
     user, token = await confirmed(auth)
     await change_email(auth, (user, token), NEW_EMAIL)
     old = links(auth)[CHANGE]
@@ -387,15 +389,15 @@ async def test_pending_change_can_be_resent(auth: LocalAuthentication) -> None:
 
 
 async def test_every_spelling_of_an_address_shares_its_mails(auth: LocalAuthentication) -> None:
-    """RL-4: upper case is not another address to be mailed to again."""
+    """RL-4: spellings in other cases share the mail limit of the address."""
     signed_in = await confirmed(auth)
     for spelling in (NEW_EMAIL, NEW_EMAIL.upper(), NEW_EMAIL.title()):
         await change_email(auth, signed_in, spelling)
     assert [mail for mail in mails(auth) if mail[0] == "email_change"] == [CHANGE]
 
 
-async def test_resent_change_dies_with_what_ends_the_first(auth: LocalAuthentication) -> None:
-    """AC-5, SE-16: a link that is being resent while everybody is signed out does not outlive that."""
+async def test_sign_out_during_a_resend_invalidates_the_new_link(auth: LocalAuthentication) -> None:
+    """AC-5, SE-16: if all sessions end while a link is being resent, the new link is invalid too."""
     user, token = await confirmed(auth)
     await change_email(auth, (user, token), NEW_EMAIL)
     hook: Any = auth.services.hooks[1]
@@ -408,8 +410,8 @@ async def test_resent_change_dies_with_what_ends_the_first(auth: LocalAuthentica
         await confirm(auth, links(auth)[CHANGE])
 
 
-async def test_failed_link_leaves_the_older_change(tmp_path: Path) -> None:
-    """A mail that was not taken retires nothing."""
+async def test_failed_mail_keeps_the_older_link(tmp_path: Path) -> None:
+    """If the mail with the newer link cannot be sent, the older link stays valid."""
     sent: list[tuple[str | None, Any]] = []
 
     async def send(user: Any, token: str | None, opts: Any) -> None:
@@ -431,7 +433,7 @@ async def test_failed_link_leaves_the_older_change(tmp_path: Path) -> None:
 
 
 async def test_change_by_the_application_waits_too(auth: LocalAuthentication) -> None:
-    """``accounts.change`` keeps the address back; the other fields are written."""
+    """``accounts.change`` makes the address pending and writes the other fields."""
     user, token = await confirmed(auth)
     same = await auth.accounts.change(user, {"email": NEW_EMAIL, "nickname": "al"}, acting=token.session)
     assert (same.email, dict(same.data)) == (EMAIL, {"nickname": "al"})
@@ -443,15 +445,15 @@ async def test_change_by_the_application_waits_too(auth: LocalAuthentication) ->
 
 
 async def test_application_may_vouch_for_a_change(auth: LocalAuthentication) -> None:
-    """Then it is in force at once, confirmed, and nobody can take it back: it may be that mailbox that was lost."""
+    """The address is in force at once, confirmed and without an undo link: the user may have lost the old mailbox."""
     user, _ = await confirmed(auth)
     changed = await auth.accounts.change(user, {"email": NEW_EMAIL}, confirmed=True)
     assert (changed.email, changed.confirmed_at) == (NEW_EMAIL, auth.clock())
     assert mails(auth) == []
 
 
-async def test_believed_strategy_changes_at_once(tmp_path: Path) -> None:
-    """The earlier address is told, and may undo it."""
+async def test_auto_confirmed_strategy_changes_the_address_at_once(tmp_path: Path) -> None:
+    """The earlier address gets an undo link."""
     auth = confirming(tmp_path, auto_confirm=("provider",))
     user, _ = await confirmed(auth)
     changed = await auth.accounts.change(user, {"email": NEW_EMAIL}, strategy="provider")
@@ -460,8 +462,8 @@ async def test_believed_strategy_changes_at_once(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_address_that_is_taken_away(auth: LocalAuthentication) -> None:
-    """It goes at once, the owner may undo it."""
+async def test_removed_address_can_be_restored(auth: LocalAuthentication) -> None:
+    """The address is removed at once; its owner can undo the removal."""
     user, _ = await confirmed(auth)
     await auth.accounts.change(user, {"email": None, "username": "alice"})
     found = await auth.accounts.find("username", "alice")
@@ -470,8 +472,8 @@ async def test_address_that_is_taken_away(auth: LocalAuthentication) -> None:
     assert (await undo(auth, links(auth)[UNDO])).user.email == EMAIL
 
 
-async def test_changes_that_do_not_wait(tmp_path: Path) -> None:
-    """Without confirmation on update it is written at once, unproven, and asked about; the old one may undo it."""
+async def test_change_is_immediate_without_confirm_on_update(tmp_path: Path) -> None:
+    """The new address is stored at once, unconfirmed, and gets a confirmation link; the old one gets an undo link."""
     auth = confirming(tmp_path, confirm_on_update=False)
     user, _ = await confirmed(auth)
     changed = await auth.accounts.change(user, {"email": NEW_EMAIL})
@@ -480,8 +482,8 @@ async def test_changes_that_do_not_wait(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_unproven_address_has_no_say(tmp_path: Path) -> None:
-    """Whoever mistyped the address and corrects it does not hand the account to whoever reads the wrong mailbox."""
+async def test_unconfirmed_address_gets_no_undo_link(tmp_path: Path) -> None:
+    """A user who corrects a mistyped address does not give the account to the reader of the wrong mailbox."""
     auth = confirming(tmp_path, required=False)
     user, token = await register(auth)
     take(auth)
@@ -501,8 +503,8 @@ async def test_unproven_address_has_no_say(tmp_path: Path) -> None:
 # --- extra fields ----------------------------------------------------------------------------------------------------
 
 
-async def test_extra_field_waits_likewise(tmp_path: Path) -> None:
-    """Each field by a link of its own; sessions stay, since nobody is found by it; no undo."""
+async def test_extra_field_waits_for_confirmation(tmp_path: Path) -> None:
+    """Each field has its own link; a phone does not identify a user, so sessions survive and there is no undo."""
     auth = confirming(tmp_path, monitor_fields=("email", "phone"))
     user, token = await confirmed(auth)
     await auth.accounts.change(user, {"email": NEW_EMAIL, "phone": "+1 555 0100"}, acting=token.session)
@@ -519,11 +521,11 @@ async def test_extra_field_waits_likewise(tmp_path: Path) -> None:
     await auth.close()
 
 
-# --- what another hook keeps back ------------------------------------------------------------------------------------
+# --- addresses that another hook makes pending -----------------------------------------------------------------------
 
 
 class Keeping(Hook):
-    """Keeps an address back, as an invitation does where a provider names another one."""
+    """Makes an address pending, as an invitation does if a provider names another address."""
 
     name = "keeping"
 
@@ -534,8 +536,8 @@ class Keeping(Hook):
 
 
 @pytest.mark.parametrize("before", [True, False])
-async def test_bound_link_is_for_its_user_signed_in(tmp_path: Path, before: bool) -> None:
-    """Whoever reads the mail can complete it only in the browser that it is about."""
+async def test_bound_link_requires_a_session_of_its_user(tmp_path: Path, before: bool) -> None:
+    """The link is rejected without a session of its user, also for a reader of the mail."""
     also = {"add_ons": (Keeping(),)} if not before else {"also": (KeepingStrategy(),)}
     auth = confirming(tmp_path, required=False, **also)
     _, token = await auth.strategy("password").register(registration())
@@ -555,8 +557,8 @@ async def test_bound_link_is_for_its_user_signed_in(tmp_path: Path, before: bool
     await auth.close()
 
 
-async def test_who_has_no_address_yet_may_complete_it(tmp_path: Path) -> None:
-    """Signed in although nothing is proven: nothing is claimed either, and only so can the bound link be used."""
+async def test_user_without_address_can_sign_in_to_confirm_a_pending_one(tmp_path: Path) -> None:
+    """The user has no address to confirm first, and the bound link requires a session, so the sign-in is allowed."""
     auth = confirming(tmp_path, add_ons=(Keeping(),))
     user = await auth.accounts.create({"username": "alice"}, password=PASSWORD)
     bare = await auth.accounts.create({"username": "bare"}, password=PASSWORD)
@@ -582,8 +584,8 @@ async def test_who_has_no_address_yet_may_complete_it(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_what_waits_by_itself_opens_nothing(tmp_path: Path) -> None:
-    """Neither an address that only waits nor an unproven one beside what another hook keeps back lets anybody in."""
+async def test_pending_address_alone_allows_no_sign_in(tmp_path: Path) -> None:
+    """A user with only a pending change, or with an unconfirmed address beside a pending one, cannot sign in."""
     auth = confirming(tmp_path, add_ons=(Keeping(),))
     bare = await auth.accounts.create({"username": "bare"}, password=PASSWORD)
     await auth.accounts.change(bare, {"email": NEW_EMAIL})
@@ -596,7 +598,7 @@ async def test_what_waits_by_itself_opens_nothing(tmp_path: Path) -> None:
 
 
 class KeepingStrategy:
-    """The same, asked before the add-on."""
+    """A strategy with the same hook, which runs before the add-on."""
 
     name = "keeping"
 
@@ -609,7 +611,7 @@ class KeepingStrategy:
 
 
 async def test_undo_gives_the_account_back(auth: LocalAuthentication) -> None:
-    """AC-5: the old address is in force, confirmed; nobody is signed in; password and the thief's mails are gone."""
+    """AC-5: the old address is in force, confirmed; sessions and password end; the thief's links are invalid."""
     user, token = await confirmed(auth)
     back = await changed(auth, (user, token))
     await auth.strategy("password").reset_request({"email": NEW_EMAIL})
@@ -639,7 +641,7 @@ async def test_undo_gives_the_account_back(auth: LocalAuthentication) -> None:
 
 
 async def test_undo_outlives_a_reset_and_later_changes(auth: LocalAuthentication) -> None:
-    """The thief sets a password, changes the address once more: the owner's link still works, and the thief's dies."""
+    """The owner's link survives the thief's reset and second change; its use invalidates the thief's link."""
     user, token = await confirmed(auth)
     owners = await changed(auth, (user, token))
     thiefs = await changed(auth, (user, token), THIRD_EMAIL)
@@ -650,8 +652,8 @@ async def test_undo_outlives_a_reset_and_later_changes(auth: LocalAuthentication
         await undo(auth, thiefs)
 
 
-async def test_undo_of_a_thief_leaves_that_of_the_owner(auth: LocalAuthentication) -> None:
-    """Who takes a later change back does not take the link from whoever had the address before."""
+async def test_undo_by_the_thief_keeps_the_owners_link(auth: LocalAuthentication) -> None:
+    """The undo of a later change keeps the undo link of an earlier owner valid."""
     user, token = await confirmed(auth)
     owners = await changed(auth, (user, token))
     thiefs = await changed(auth, (user, token), THIRD_EMAIL)
@@ -667,7 +669,7 @@ async def test_undo_of_a_thief_leaves_that_of_the_owner(auth: LocalAuthenticatio
 
 
 async def test_undo_notice_has_no_quota(auth: LocalAuthentication) -> None:
-    """A thief who uses up the mails of an hour does not keep the owner from being told."""
+    """A thief who uses up the mails of an hour cannot suppress the mail to the owner."""
     user, token = await confirmed(auth)
     for number in range(8):
         await change_email(auth, (user, token), f"thief{number}@mail.example.org")
@@ -677,7 +679,7 @@ async def test_undo_notice_has_no_quota(auth: LocalAuthentication) -> None:
 
 @pytest.mark.parametrize(("late", "live"), [(-SECOND, True), (timedelta(0), False), (SECOND, False)])
 async def test_undo_ends_after_its_lifetime(auth: LocalAuthentication, late: timedelta, live: bool) -> None:
-    """Seven days, to the second."""
+    """An undo link is valid for exactly seven days."""
     back = await changed(auth, await confirmed(auth))
     auth.clock.advance(7 * DAY + late)
     if live:
@@ -687,8 +689,8 @@ async def test_undo_ends_after_its_lifetime(auth: LocalAuthentication, late: tim
             await undo(auth, back)
 
 
-async def test_undo_to_an_address_that_is_taken(auth: LocalAuthentication) -> None:
-    """422, and nothing is changed or consumed."""
+async def test_undo_to_a_taken_address_is_rejected(auth: LocalAuthentication) -> None:
+    """Nothing is changed or consumed."""
     back = await changed(auth, await confirmed(auth))
     before = await found_of(auth, NEW_EMAIL)
     other = await auth.accounts.create({"email": EMAIL}, confirmed=True)
@@ -701,7 +703,7 @@ async def test_undo_to_an_address_that_is_taken(auth: LocalAuthentication) -> No
 
 @pytest.mark.parametrize("required", [True, False])
 async def test_thief_cannot_block_undo_by_registering_the_address(tmp_path: Path, required: bool) -> None:
-    """AC-5: an account that has the old address, but never proved it, loses it, with its sessions and links."""
+    """AC-5: another account that has the old address, unconfirmed, loses it, its sessions and its links."""
     auth = confirming(tmp_path, required=required)
     user = await auth.accounts.create({"email": EMAIL}, password=PASSWORD, confirmed=True)
     back = await changed(auth, await sign_in(auth))
@@ -718,8 +720,8 @@ async def test_thief_cannot_block_undo_by_registering_the_address(tmp_path: Path
     await auth.close()
 
 
-async def test_undo_leaves_a_locked_address_alone(auth: LocalAuthentication) -> None:
-    """What an administrator has locked stays as it is, though nobody proved it."""
+async def test_undo_does_not_take_the_address_of_a_disabled_account(auth: LocalAuthentication) -> None:
+    """An account that an administrator disabled keeps its address, although the address is unconfirmed."""
     back = await changed(auth, await confirmed(auth))
     locked = await auth.accounts.create({"email": EMAIL})
     await auth.accounts.disable(locked.id)
@@ -728,8 +730,8 @@ async def test_undo_leaves_a_locked_address_alone(auth: LocalAuthentication) -> 
     assert (await found_of(auth)).user.id == locked.id
 
 
-async def test_undo_of_a_user_who_is_gone_or_locked(auth: LocalAuthentication) -> None:
-    """A lock holds, whoever asks."""
+async def test_undo_is_rejected_for_a_disabled_or_deleted_user(auth: LocalAuthentication) -> None:
+    """An undo link does not unlock an account."""
     user, token = await confirmed(auth)
     back = await changed(auth, (user, token))
     await auth.accounts.disable(user.id)
@@ -741,14 +743,14 @@ async def test_undo_of_a_user_who_is_gone_or_locked(auth: LocalAuthentication) -
         await undo(auth, back)
     for missing in ("", None, 3):
         with pytest.raises(ValidationError):
-            await undo(auth, missing)  # type: ignore[arg-type]  # as JSON may have it
+            await undo(auth, missing)  # type: ignore[arg-type]  # JSON may contain them
 
 
 # --- over HTTP -------------------------------------------------------------------------------------------------------
 
 
 async def test_change_over_http(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """Signed in, fresh, by password; the links' pages change nothing, their buttons do."""
+    """A change requires a fresh session and the password; opening a link changes nothing, its button does."""
     user, token = await confirmed(auth)
     plug, cookie = AuthPlug(auth), f"{auth.site.session_cookie}={token.cookie}"
     path, form = "/auth/confirmation/change_email", {"email": NEW_EMAIL, "current_password": PASSWORD}
@@ -779,7 +781,7 @@ async def test_change_over_http(tmp_path: Path, auth: LocalAuthentication) -> No
 
 
 async def test_stale_session_over_http(auth: LocalAuthentication) -> None:
-    """403 ``not_fresh``."""
+    """The answer is 403 ``not_fresh``."""
     _, token = await confirmed(auth)
     auth.clock.advance(HOUR)
     answer = await post(
@@ -793,7 +795,7 @@ async def test_stale_session_over_http(auth: LocalAuthentication) -> None:
 
 
 async def test_overload_changes_nothing(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the password cannot be checked now, nothing waits, and it was no try."""
+    """If the password check is overloaded, no change is pending and no attempt is counted."""
     signed_in = await confirmed(auth)
 
     async def overloaded(*_: Any, **__: Any) -> None:
@@ -810,7 +812,7 @@ async def test_overload_changes_nothing(auth: LocalAuthentication, monkeypatch: 
 
 
 async def test_strangers_do_not_use_up_the_early_warning(auth: LocalAuthentication) -> None:
-    """AC-5: however often strangers register or ask for an address, its owner is warned of a change of their own."""
+    """AC-5: registrations and requests of strangers do not suppress the notice about the owner's own change."""
     alice, bob = await confirmed(auth), await confirmed(auth, OTHER_EMAIL)
     for _ in range(8):
         await sign_up(auth, EMAIL, NEW_PASSWORD)
@@ -825,7 +827,7 @@ async def test_strangers_do_not_use_up_the_early_warning(auth: LocalAuthenticati
 
 
 async def test_strangers_do_not_use_up_the_links_of_others(auth: LocalAuthentication) -> None:
-    """Notices about an address are counted apart from the links to it."""
+    """Notices about an address and links to it are counted separately."""
     alice, bob = await confirmed(auth), await confirmed(auth, OTHER_EMAIL)
     for _ in range(8):
         await change_email(auth, bob, EMAIL)
@@ -838,7 +840,7 @@ async def test_strangers_do_not_use_up_the_links_of_others(auth: LocalAuthentica
 
 
 async def test_resent_change_to_an_owned_address_tells_its_owner(auth: LocalAuthentication) -> None:
-    """Asking again for a change to an address that another account has mails its owner, and no link."""
+    """The resend of a change to another account's address mails a notice to its owner, and no link."""
     await confirmed(auth)
     bob = await confirmed(auth, OTHER_EMAIL)
     await change_email(auth, bob, EMAIL)
@@ -847,8 +849,8 @@ async def test_resent_change_to_an_owned_address_tells_its_owner(auth: LocalAuth
     assert mails(auth) == [("email_in_use", EMAIL)]
 
 
-async def test_notice_that_could_not_be_sent_is_not_counted(tmp_path: Path) -> None:
-    """A mail server that is down uses up nobody's warning."""
+async def test_failed_notice_is_not_counted(tmp_path: Path) -> None:
+    """A failure of the mail server does not use up the limit for notices."""
     down = True
     sent: list[str] = []
 

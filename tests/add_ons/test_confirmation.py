@@ -1,4 +1,4 @@
-"""Confirmation of a new account: who is asked, who is let in, what the link does, and how many mails there are."""
+"""Confirmation of a new account: required confirmations, sign-in, links and limits of mails."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -67,7 +67,7 @@ DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication with the defaults of the add-on, and one that listens."""
+    """An Authentication with the defaults of the add-on and a listener for events."""
     auth = confirming(tmp_path, add_ons=(Events(),))
     yield auth
     await auth.close()
@@ -98,13 +98,13 @@ async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
     ids=str,
 )
 def test_confirmation_checks_its_options(options: dict[str, Any], message: str) -> None:
-    """What does not do is refused at start, by name."""
+    """An invalid option raises ConfigurationError, whose message names the option."""
     with pytest.raises(ConfigurationError, match=message):
         Confirmation(sender=NO_SENDER, **options)
 
 
-def test_confirmation_of_a_field_is_one_add_ons(tmp_path: Path) -> None:
-    """Several run side by side, each with fields of its own; two of one field would mail everything twice."""
+def test_two_add_ons_cannot_confirm_the_same_field(tmp_path: Path) -> None:
+    """Several add-ons with different fields work together; two with the same field would mail everything twice."""
     by_phone = Confirmation(sender=NO_SENDER, name="phone", monitor_fields=("phone",), required=False)
     auth = make_auth(tmp_path, add_ons=[Confirmation(sender=NO_SENDER), by_phone])
     assert [name for name, _ in auth.routes if name != "password"] == ["confirmation"] * 5 + ["phone"] * 3
@@ -113,8 +113,8 @@ def test_confirmation_of_a_field_is_one_add_ons(tmp_path: Path) -> None:
         make_auth(tmp_path, add_ons=[by_phone, twice])
 
 
-def test_confirmation_needs_what_the_store_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that cannot find users by address is refused."""
+def test_confirmation_requires_a_store_that_finds_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that cannot find users by address is rejected."""
     auth = make_auth(tmp_path)
     monkeypatch.setattr(type(auth.services.store.users), "identity_fields", frozenset({"username"}))
     with pytest.raises(ConfigurationError, match="cannot find users by email"):
@@ -132,13 +132,13 @@ def test_confirmation_needs_what_the_store_keeps(tmp_path: Path, monkeypatch: py
     ids=str,
 )
 def test_confirmation_says_whether_it_proves_addresses(tmp_path: Path, options: dict[str, Any], proves: bool) -> None:
-    """Only where an address is asked for and needed is an account without a proof an empty shell."""
+    """``proves_addresses`` is true only if the add-on requests and requires a confirmation of the address."""
     _, hook = confirming(tmp_path, **options).services.hooks
     assert hook.proves_addresses is proves
 
 
-def test_change_email_is_there_where_changes_wait(tmp_path: Path) -> None:
-    """Without a change that waits there is no phase for it."""
+def test_change_email_exists_only_if_changes_wait(tmp_path: Path) -> None:
+    """With ``confirm_on_update=False`` there is no phase ``change_email``."""
     phases = {phase for name, phase in confirming(tmp_path, confirm_on_update=False).routes if name == "confirmation"}
     assert phases == {"confirm", "resend", "cancel", "undo"}
 
@@ -146,8 +146,8 @@ def test_change_email_is_there_where_changes_wait(tmp_path: Path) -> None:
 # --- create and admit ------------------------------------------------------------------------------------------------
 
 
-async def test_registration_is_accepted_and_asks_for_a_proof(auth: LocalAuthentication) -> None:
-    """The account exists, unproven; nobody is signed in; the link goes to the address and says when it ends."""
+async def test_registration_is_accepted_and_mails_a_link(auth: LocalAuthentication) -> None:
+    """The account is unconfirmed and not signed in; the mail has a link and the time at which it expires."""
     user = await sign_up(auth)
     assert (user.email, user.confirmed_at) == (EMAIL, None)
     [(mailed_user, token, opts)] = take(auth)
@@ -163,8 +163,8 @@ async def test_registration_is_accepted_and_asks_for_a_proof(auth: LocalAuthenti
     }
 
 
-async def test_nobody_signs_in_unconfirmed(auth: LocalAuthentication) -> None:
-    """AC-2: whatever the way in, the same refusal as for a wrong password; the link opens it."""
+async def test_unconfirmed_user_cannot_sign_in(auth: LocalAuthentication) -> None:
+    """AC-2: every way of signing in is rejected as with a wrong password, until the user confirms."""
     user = await sign_up(auth)
     for _ in range(2):
         with pytest.raises(AuthenticationFailedError, match="not confirmed"):
@@ -179,8 +179,8 @@ async def test_nobody_signs_in_unconfirmed(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.parametrize("proof", [None, False, "", 0, True, "2030-01-01"])
-async def test_only_positive_proof_admits(auth: LocalAuthentication, proof: Any) -> None:
-    """CVE-2026-85500: what is absent, empty or of another type is no proof."""
+async def test_only_a_confirmation_time_admits(auth: LocalAuthentication, proof: Any) -> None:
+    """CVE-2026-85500: an absent or empty value, or a value of another type, does not confirm an account."""
     account = replace(Account(user_id="1", stamp=b"s"), confirmed_at=proof)
     user = await auth.accounts.create({"email": EMAIL})
     attempt = Attempt(user=user, proof=Proof(account=account, factor="password", at=auth.clock()), client=Client())
@@ -191,8 +191,8 @@ async def test_only_positive_proof_admits(auth: LocalAuthentication, proof: Any)
     assert await hook.admit(proven) is None
 
 
-async def test_confirmation_that_is_not_required_lets_in(tmp_path: Path) -> None:
-    """The link is mailed all the same."""
+async def test_unconfirmed_user_can_sign_in_if_not_required(tmp_path: Path) -> None:
+    """With ``required=False`` the user is signed in, and the link is mailed nevertheless."""
     auth = confirming(tmp_path, required=False)
     _, token = await auth.strategy("password").register(registration())
     assert await is_alive(auth, token)
@@ -200,8 +200,8 @@ async def test_confirmation_that_is_not_required_lets_in(tmp_path: Path) -> None
     await auth.close()
 
 
-async def test_vouched_addresses_are_not_asked_about(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """What the application or a listed strategy vouches for needs no proof; what nobody does needs one."""
+async def test_vouched_addresses_get_no_link(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """Addresses that the application or a listed strategy vouches for get no link; other addresses get one."""
     await auth.accounts.create({"email": EMAIL}, confirmed=True)
     assert mails(auth) == []
     await auth.accounts.create({"email": OTHER_EMAIL})
@@ -214,14 +214,14 @@ async def test_vouched_addresses_are_not_asked_about(tmp_path: Path, auth: Local
 
 
 async def test_account_without_an_address_is_not_mailed(auth: LocalAuthentication) -> None:
-    """There is nothing to confirm, and nobody who could."""
+    """The account has no address to confirm, so a resend sends nothing."""
     user = await auth.accounts.create({"username": "alice"}, password=PASSWORD)
     await actions(auth).resend({}, user=user)
     assert mails(auth) == []
 
 
-async def test_confirmation_on_create_may_be_off(tmp_path: Path) -> None:
-    """Nothing is mailed until a user asks; extra fields are written at once."""
+async def test_no_link_is_mailed_without_confirm_on_create(tmp_path: Path) -> None:
+    """No link is mailed until the user asks for one; extra fields are stored at once."""
     auth = confirming(tmp_path, confirm_on_create=False, monitor_fields=("email", "phone"))
     user = await sign_up(auth, phone="+1 555 0100")
     assert dict(user.data) == {"phone": "+1 555 0100"}
@@ -232,7 +232,7 @@ async def test_confirmation_on_create_may_be_off(tmp_path: Path) -> None:
 
 
 class Vouching(Hook):
-    """Says that the address is proven, after every other hook."""
+    """Runs after every other hook and removes the confirmation of a draft whose client is in doubt."""
 
     name = "vouching"
 
@@ -240,8 +240,8 @@ class Vouching(Hook):
         return replace(draft, confirmed_at=None if draft.client.label == "doubt" else draft.confirmed_at)
 
 
-async def test_what_counts_is_what_was_written(tmp_path: Path) -> None:
-    """Whichever hook comes last: a proof that was taken back asks for another one."""
+async def test_link_depends_on_the_stored_account(tmp_path: Path) -> None:
+    """If a later hook removes the confirmation, the address gets a link."""
     auth = confirming(tmp_path, add_ons=(Vouching(),), auto_confirm=("password",))
     await auth.strategy("password").register(registration(), client=Client(label="doubt"))
     assert mails(auth) == [FIRST]
@@ -252,7 +252,7 @@ async def test_what_counts_is_what_was_written(tmp_path: Path) -> None:
 
 
 async def test_confirming_is_a_claim(auth: LocalAuthentication) -> None:
-    """AC-1: the stamp is new, hooks are told, a reset link from before is dead, the password is that of the account."""
+    """AC-1: the stamp is new, hooks are told, earlier reset links are invalid, and the account keeps its password."""
     await sign_up(auth)
     await auth.strategy("password").reset_request({"email": EMAIL})
     reset = mailed_token(auth)
@@ -271,7 +271,7 @@ async def test_confirming_is_a_claim(auth: LocalAuthentication) -> None:
 
 
 async def test_link_works_once(auth: LocalAuthentication) -> None:
-    """TK-10: a second click is refused, as is a link that nobody was given, and nothing at all."""
+    """TK-10: a used token, a token that was never issued and a missing token are rejected."""
     await sign_up(auth)
     token = links(auth)[FIRST]
     await confirm(auth, token)
@@ -280,12 +280,12 @@ async def test_link_works_once(auth: LocalAuthentication) -> None:
             await confirm(auth, used)
     for missing in ("", None, 3, [token]):
         with pytest.raises(ValidationError):
-            await confirm(auth, missing)  # type: ignore[arg-type]  # as JSON may have it
+            await confirm(auth, missing)  # type: ignore[arg-type]  # JSON may contain them
 
 
 @pytest.mark.parametrize(("late", "live"), [(-SECOND, True), (timedelta(0), False), (SECOND, False)])
 async def test_link_ends_after_its_lifetime(auth: LocalAuthentication, late: timedelta, live: bool) -> None:
-    """Three days, to the second."""
+    """A link is valid for exactly three days."""
     await sign_up(auth)
     token = links(auth)[FIRST]
     auth.clock.advance(3 * DAY + late)
@@ -298,7 +298,7 @@ async def test_link_ends_after_its_lifetime(auth: LocalAuthentication, late: tim
 
 
 async def test_link_is_for_one_address(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """AC-4: a link that was mailed to another address than the account has now confirms nothing, whatever its stamp."""
+    """AC-4: a link for an address that the account no longer has is rejected, even if the stamp is the same."""
     await sign_up(auth)
     token = links(auth)[FIRST]
     found = await found_of(auth)
@@ -310,8 +310,8 @@ async def test_link_is_for_one_address(tmp_path: Path, auth: LocalAuthentication
 
 
 @pytest.mark.parametrize("act", ["disable", "delete", "change", "revoke_all", "set_password", "confirm"])
-async def test_link_dies_with_what_happens_to_the_account(auth: LocalAuthentication, act: str) -> None:
-    """AC-4, SE-16: a change of whatever kind ends the link; so does a word of the application."""
+async def test_link_becomes_invalid_if_the_account_changes(auth: LocalAuthentication, act: str) -> None:
+    """AC-4, SE-16: every change of the account invalidates the link; so does a confirmation by the application."""
     user = await sign_up(auth)
     token = links(auth)[FIRST]
     if act == "change":
@@ -326,8 +326,10 @@ async def test_link_dies_with_what_happens_to_the_account(auth: LocalAuthenticat
         await confirm(auth, token)
 
 
-async def test_user_who_goes_meanwhile(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user deleted between the look at the token and its use leaves nothing to confirm."""
+async def test_user_deleted_meanwhile_is_not_confirmed(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the user is deleted after the token was read and before it is used, the token is rejected."""
     user = await sign_up(auth)
     token, peek = links(auth)[FIRST], auth.tokens.peek
 
@@ -341,8 +343,8 @@ async def test_user_who_goes_meanwhile(auth: LocalAuthentication, monkeypatch: p
         await confirm(auth, token)
 
 
-async def test_confirming_may_sign_in(tmp_path: Path) -> None:
-    """With the option whoever confirms gets a session, if every gate admits them; once."""
+async def test_confirmation_can_sign_in(tmp_path: Path) -> None:
+    """With ``sign_in=True`` the user gets a session from the confirmation, if every gate admits the user."""
     auth = confirming(tmp_path, sign_in=True)
     await sign_up(auth)
     _, token = await confirm(auth, links(auth)[FIRST])
@@ -351,8 +353,8 @@ async def test_confirming_may_sign_in(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_confirming_in_a_session_of_ones_own(tmp_path: Path) -> None:
-    """That session lives on, every other one ends; that of another user is not touched and not kept."""
+async def test_confirmation_keeps_only_the_users_own_session(tmp_path: Path) -> None:
+    """The confirming session survives and the user's other sessions end; another user's session is not touched."""
     auth = confirming(tmp_path, required=False, sign_in=True)
     _, here = await auth.strategy("password").register(registration())
     _, there = await sign_in(auth)
@@ -371,8 +373,8 @@ async def test_confirming_in_a_session_of_ones_own(tmp_path: Path) -> None:
 # --- extra fields ----------------------------------------------------------------------------------------------------
 
 
-async def test_extra_field_is_kept_back_until_confirmed(tmp_path: Path) -> None:
-    """A new account has the field only once it is proven, by a link to it; the address by one of its own."""
+async def test_extra_field_is_pending_until_confirmed(tmp_path: Path) -> None:
+    """A new account gets the field only when its own link is confirmed; the address has a separate link."""
     auth = confirming(tmp_path, monitor_fields=("email", "phone"))
     user = await sign_up(auth, phone="+1 555 0100", nickname="al")
     assert dict(user.data) == {"nickname": "al"}
@@ -387,8 +389,8 @@ async def test_extra_field_is_kept_back_until_confirmed(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_extra_field_that_the_application_vouches_for(tmp_path: Path) -> None:
-    """It is written at once; so is one of a strategy that is believed."""
+async def test_vouched_extra_field_is_stored_at_once(tmp_path: Path) -> None:
+    """A field that the application or a strategy in ``auto_confirm`` vouches for needs no confirmation."""
     options: dict[str, Any] = {"monitor_fields": ("phone",), "required": False}
     auth = confirming(tmp_path, **options)
     user = await auth.accounts.create({"email": EMAIL, "phone": "1"}, confirmed=True)
@@ -400,11 +402,11 @@ async def test_extra_field_that_the_application_vouches_for(tmp_path: Path) -> N
     await trusting.close()
 
 
-async def test_add_on_for_a_field_beside_that_for_the_address(tmp_path: Path) -> None:
-    """Each has links, quotas and phases of its own, and the other's links are none to it."""
+async def test_add_ons_for_address_and_field_are_independent(tmp_path: Path) -> None:
+    """Each add-on has its own links, limits and phases, and rejects the links of the other."""
     sender = MemorySender()
     by_phone = Confirmation(sender=sender, name="phone", monitor_fields=("phone",), required=False)
-    auth = confirming(tmp_path, sender=sender, add_ons=(by_phone,))  # type: ignore[arg-type]  # options, as in life
+    auth = confirming(tmp_path, sender=sender, add_ons=(by_phone,))  # type: ignore[arg-type]  # as applications do
     user = await sign_up(auth, phone="+1 555 0100")
     linked = links(auth)
     for name, key in (("phone", FIRST), ("confirmation", ("phone_change", "+1 555 0100"))):
@@ -425,7 +427,7 @@ async def test_add_on_for_a_field_beside_that_for_the_address(tmp_path: Path) ->
 
 
 async def test_resend_makes_a_new_link(auth: LocalAuthentication) -> None:
-    """The new one is mailed, and the older is dead once the mail is out."""
+    """The new link is mailed; the older link is invalid as soon as the mail is sent."""
     await sign_up(auth)
     old = links(auth)[FIRST]
     auth.clock.advance(timedelta(minutes=1))
@@ -437,7 +439,7 @@ async def test_resend_makes_a_new_link(auth: LocalAuthentication) -> None:
 
 
 async def test_resend_waits_between_mails(auth: LocalAuthentication) -> None:
-    """Silently: within a minute of a link there is no other, however the address is spelled (RL-4)."""
+    """Within a minute of a link no other one is mailed, in any spelling of the address (RL-4); no error is raised."""
     await sign_up(auth)
     take(auth)
     auth.clock.advance(timedelta(seconds=59))
@@ -451,7 +453,7 @@ async def test_resend_waits_between_mails(auth: LocalAuthentication) -> None:
 
 
 async def test_resend_has_a_quota(auth: LocalAuthentication) -> None:
-    """RL-6: five mails an hour for one address, of whatever kind; the answers stay the same."""
+    """RL-6: one address gets five mails an hour, over all kinds of mail; the answers stay the same."""
     await sign_up(auth)
     for _ in range(50):
         assert await actions(auth).resend({"email": EMAIL}) == (None, None)
@@ -462,8 +464,8 @@ async def test_resend_has_a_quota(auth: LocalAuthentication) -> None:
     assert mails(auth) == [FIRST]
 
 
-async def test_resend_goes_to_nobody_else(auth: LocalAuthentication) -> None:
-    """Unknown, confirmed, disabled: no mail. A malformed address is told as such, whoever has it."""
+async def test_resend_mails_only_unconfirmed_users(auth: LocalAuthentication) -> None:
+    """Unknown, confirmed and disabled addresses get no mail. A malformed address raises ValidationError."""
     await confirmed(auth)
     user = await sign_up(auth, OTHER_EMAIL)
     take(auth)
@@ -478,7 +480,7 @@ async def test_resend_goes_to_nobody_else(auth: LocalAuthentication) -> None:
 
 
 async def test_failed_mail_is_not_counted(tmp_path: Path) -> None:
-    """A mail that was not taken uses up no quota, starts no pause and retires nothing."""
+    """A mail that cannot be sent is not counted, starts no pause and invalidates no link."""
     mail = MemorySender()
     failing: list[bool] = []
 
@@ -502,15 +504,15 @@ async def test_failed_mail_is_not_counted(tmp_path: Path) -> None:
     await actions(auth).resend({"email": EMAIL})
     assert mails(auth) == []
     with pytest.raises(InvalidTokenError):
-        await confirm(auth, token)  # by the second mail, which was sent
+        await confirm(auth, token)  # the second mail, which was sent, replaced it
     await auth.close()
 
 
 # --- a taken address -------------------------------------------------------------------------------------------------
 
 
-async def test_registering_a_confirmed_address_tells_its_owner(auth: LocalAuthentication) -> None:
-    """EN-4: accepted like any other; the owner gets a notice without a link, five in an hour, and nothing changes."""
+async def test_registration_of_a_confirmed_address_notifies_its_owner(auth: LocalAuthentication) -> None:
+    """EN-4: the answer is as usual; the owner gets notices without a link, at most five an hour; nothing changes."""
     await confirmed(auth)
     auth.clock.advance(timedelta(hours=1))
     before = await found_of(auth)
@@ -525,16 +527,16 @@ async def test_registering_a_confirmed_address_tells_its_owner(auth: LocalAuthen
     assert await found_of(auth) == before
 
 
-async def test_registering_a_disabled_address_is_silent(auth: LocalAuthentication) -> None:
-    """Accepted, and nobody is mailed."""
+async def test_registration_of_a_disabled_address_sends_nothing(auth: LocalAuthentication) -> None:
+    """The registration is accepted, and no mail is sent."""
     user, _ = await confirmed(auth)
     await auth.accounts.disable(user.id)
     assert await auth.strategy("password").register(registration()) == (None, None)
     assert mails(auth) == []
 
 
-async def test_registering_twice_with_one_password_is_one_person(auth: LocalAuthentication) -> None:
-    """Whoever lost the mail registers again, gets another one, and signs in with the password of both times."""
+async def test_second_registration_with_the_same_password_keeps_it(auth: LocalAuthentication) -> None:
+    """A user who lost the mail registers again, gets another mail and signs in with the same password."""
     await sign_up(auth)
     auth.clock.advance(timedelta(minutes=1))
     assert await auth.strategy("password").register(registration()) == (None, None)
@@ -546,10 +548,10 @@ async def test_registering_twice_with_one_password_is_one_person(auth: LocalAuth
     await sign_in(auth)
 
 
-async def test_overload_makes_nobody_the_same_person(
+async def test_uncompared_passwords_count_as_different(
     auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the passwords could not be compared they may differ: the link is mailed, the password goes."""
+    """If an overload prevents the comparison, the link is mailed, and its confirmation removes the password."""
     await sign_up(auth)
     auth.clock.advance(timedelta(minutes=1))
 
@@ -563,8 +565,8 @@ async def test_overload_makes_nobody_the_same_person(
     assert (await found_of(auth)).account.password_hash is None
 
 
-async def test_registration_that_needs_no_confirmation_is_told(tmp_path: Path) -> None:
-    """Where anybody gets in at once, a taken address is told, as without the add-on."""
+async def test_taken_address_is_told_if_confirmation_is_not_required(tmp_path: Path) -> None:
+    """If a registration signs in at once, a taken address raises an error, as without the add-on."""
     auth = confirming(tmp_path, required=False)
     await auth.strategy("password").register(registration())
     with pytest.raises(ValidationError, match="identity taken"):
@@ -573,7 +575,7 @@ async def test_registration_that_needs_no_confirmation_is_told(tmp_path: Path) -
 
 
 async def test_links_of_others_do_not_use_up_the_mails_of_an_address(auth: LocalAuthentication) -> None:
-    """Who has links sent to an address by changing to it does not keep its owner from registering with it."""
+    """A stranger's changes to an address do not use up the mails that its owner needs to register."""
     stranger = await confirmed(auth, OTHER_EMAIL)
     for _ in range(5):
         await change_email(auth, stranger, EMAIL)
@@ -585,8 +587,8 @@ async def test_links_of_others_do_not_use_up_the_mails_of_an_address(auth: Local
     assert mails(auth) == [FIRST]
 
 
-async def test_field_that_looks_like_an_address(tmp_path: Path) -> None:
-    """What a user can be reached by may have an @ and yet be no address."""
+async def test_field_with_an_at_sign_is_not_an_address(tmp_path: Path) -> None:
+    """Another contact field may contain an @; it still gets its own kind of link."""
     auth = confirming(tmp_path, monitor_fields=("email", "nickname"))
     user, _ = await confirmed(auth)
     await auth.accounts.change(user, {"nickname": "@alice"})
@@ -595,8 +597,8 @@ async def test_field_that_looks_like_an_address(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rival", [False, True])
-async def test_second_unproven_address_keeps_the_password(tmp_path: Path, rival: bool) -> None:
-    """A proof that went before is no rival, nor is who tried to register the address while it was proven."""
+async def test_second_unconfirmed_address_keeps_the_password(tmp_path: Path, rival: bool) -> None:
+    """An earlier confirmation is no rival, nor is a registration of the address while it was confirmed."""
     auth = confirming(tmp_path, confirm_on_update=False)
     user, token = await confirmed(auth)
     if rival:
@@ -611,9 +613,9 @@ async def test_second_unproven_address_keeps_the_password(tmp_path: Path, rival:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 async def test_user_names_are_public(tmp_path: Path, database: str) -> None:
-    """EN-4: a taken user name is told, whether or not the address beside it is taken; that is never told.
+    """EN-4: the answer reveals a taken user name, whether or not the address is taken; it never reveals the address.
 
-    Of the two the databases name the one or the other first.
+    The databases differ in which of the two conflicts they report first.
     """
     sender = MemorySender()
     named = Password(identity_field="username", register_fields=("email",))
@@ -639,8 +641,8 @@ async def _check_user_names(auth: LocalAuthentication) -> None:
     await auth.close()
 
 
-async def test_address_that_nobody_confirms_is_told_to_be_taken(tmp_path: Path) -> None:
-    """EN-4: an add-on for another field conceals nothing, and counts nobody."""
+async def test_taken_address_is_told_if_no_add_on_confirms_addresses(tmp_path: Path) -> None:
+    """EN-4: an add-on for another field does not conceal that an address is taken, and counts nothing."""
     auth = confirming(tmp_path, monitor_fields=("phone",), required=False)
     await auth.strategy("password").register(registration())
     with pytest.raises(IdentityTakenError):
@@ -650,18 +652,18 @@ async def test_address_that_nobody_confirms_is_told_to_be_taken(tmp_path: Path) 
     await auth.close()
 
 
-async def test_owner_who_goes_meanwhile(auth: LocalAuthentication) -> None:
-    """Between the clash and the look nobody may have the address any more: it is still accepted."""
+async def test_taken_address_is_accepted_if_its_owner_was_deleted(auth: LocalAuthentication) -> None:
+    """If the address has no owner any more after the conflict, the registration is still accepted."""
     hook = auth.services.hooks[1]
     account = Account(user_id="", stamp=b"")
     draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
     assert await hook.taken(draft, account)
-    await hook._watching._answer_rival(draft, "0")  # type: ignore[attr-defined]  # the job, whose user went as well
+    await hook._watching._answer_rival(draft, "0")  # type: ignore[attr-defined]  # the job's user was deleted too
     assert mails(auth) == []
 
 
-async def test_owner_who_gives_the_address_up_meanwhile(auth: LocalAuthentication) -> None:
-    """Between the clash and the notice the account may have lost its address: nobody is mailed."""
+async def test_former_owner_of_an_address_gets_no_notice(auth: LocalAuthentication) -> None:
+    """If the account lost its address between the conflict and the notice, no mail is sent."""
     hook: Any = auth.services.hooks[1]
     user = await auth.accounts.create({"email": EMAIL, "username": "alice"}, confirmed=True)
     draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
@@ -675,7 +677,7 @@ async def test_owner_who_gives_the_address_up_meanwhile(auth: LocalAuthenticatio
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-async def test_looking_at_a_link_changes_nothing(tmp_path: Path, auth: LocalAuthentication, method: str) -> None:
+async def test_opening_a_link_changes_nothing(tmp_path: Path, auth: LocalAuthentication, method: str) -> None:
     """GHSA-3988-q8q7-p787, CF-3: a scanner that follows the link confirms nothing and changes no row."""
     await sign_up(auth)
     token = links(auth)[FIRST]
@@ -689,7 +691,7 @@ async def test_looking_at_a_link_changes_nothing(tmp_path: Path, auth: LocalAuth
 
 
 async def test_page_confirms_with_its_button(auth: LocalAuthentication) -> None:
-    """The page carries the token in a hidden field; its POST confirms, a second one says where to get a new link."""
+    """The page has the token in a hidden field; its POST confirms; a second POST fails and says what to do next."""
     await sign_up(auth)
     token, plug, path = links(auth)[FIRST], AuthPlug(auth), "/auth/confirmation/confirm"
     page = await ask(plug, "GET", path, headers=PAGE, query=f"confirmation_token={token}".encode())
@@ -702,7 +704,7 @@ async def test_page_confirms_with_its_button(auth: LocalAuthentication) -> None:
 
 
 async def test_phases_over_http(auth: LocalAuthentication) -> None:
-    """Signed in one resends one's own and cancels; signed out one needs an address, and cannot cancel."""
+    """A signed-in user resends and cancels without parameters; otherwise resend needs an address, cancel a session."""
     plug = AuthPlug(auth)
     assert (await post(plug, "/auth/confirmation/resend", {"email": EMAIL})).status == 200
     assert (await post(plug, "/auth/confirmation/resend")).status == 422
@@ -716,7 +718,7 @@ async def test_phases_over_http(auth: LocalAuthentication) -> None:
 
 
 async def test_no_secret_is_shown(auth: LocalAuthentication, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither token nor address nor a value that waits is in a log or in what an object says of itself."""
+    """Neither the log nor the repr of an event contains a token or a pending address."""
     [listener] = [hook for hook in auth.services.hooks if isinstance(hook, Events)]
     user, token = await confirmed(auth)
     params = {"email": OTHER_EMAIL, "current_password": PASSWORD}
@@ -729,8 +731,8 @@ async def test_no_secret_is_shown(auth: LocalAuthentication, caplog: pytest.LogC
     assert OTHER_EMAIL not in shown
 
 
-async def test_hashes_of_another_cost_are_one_person_too(tmp_path: Path) -> None:
-    """The same password under another hasher counts as the same."""
+async def test_same_password_with_another_hash_cost_counts_as_the_same(tmp_path: Path) -> None:
+    """The comparison of passwords works across hashers."""
     auth = confirming(tmp_path, options={"hasher": HASHER})
     await sign_up(auth)
     dearer = confirming(tmp_path, sender=auth.sender, options={"hasher": Bcrypt(cost=5)})
@@ -743,7 +745,7 @@ async def test_hashes_of_another_cost_are_one_person_too(tmp_path: Path) -> None
 
 
 async def test_reset_of_an_unconfirmed_account_is_a_claim(auth: LocalAuthentication) -> None:
-    """AC-1: whoever resets reads the mail: confirmed, with their password, and every link from before is dead."""
+    """AC-1: a reset proves the mailbox: it confirms the account; earlier links are invalid."""
     await sign_up(auth)
     first = links(auth)[FIRST]
     await auth.strategy("password").reset_request({"email": EMAIL})
@@ -755,7 +757,7 @@ async def test_reset_of_an_unconfirmed_account_is_a_claim(auth: LocalAuthenticat
         await confirm(auth, first)
 
 
-def test_resettable_is_not_needed(tmp_path: Path) -> None:
-    """The add-on goes with a strategy that has no reset."""
+def test_resettable_is_not_required(tmp_path: Path) -> None:
+    """The add-on works with a strategy that has no reset."""
     auth = make_auth(tmp_path, strategies=[Password()], add_ons=[Confirmation(sender=NO_SENDER)])
     assert ("password", "reset") not in auth.routes

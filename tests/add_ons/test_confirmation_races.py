@@ -1,4 +1,4 @@
-"""Races of confirmation, over separate connections: several workers on one database."""
+"""Races of confirmation: several workers use one database, each over its own connections."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -66,14 +66,14 @@ def _workers(shared: Shared) -> Any:
 async def race(
     auths: Workers, *acts: Callable[[LocalAuthentication], Awaitable[Any]], count: int = 16
 ) -> tuple[list[Any], Counter[type]]:
-    """Do the acts in turns, so many at once: what the winners got, and with which errors how many lost."""
+    """Run *count* acts at once, in rotation; return the winners' answers and the number of losers by error."""
     answers = await together(acts[number % len(acts)](auths[number % len(auths)]) for number in range(count))
     lost = [answer for answer in answers if isinstance(answer, Exception)]
     return [answer for answer in answers if answer not in lost], Counter(map(type, lost))
 
 
 async def test_race_of_confirmations_is_won_once(auths: Workers) -> None:
-    """TK-11: of 16 clicks on one link one confirms."""
+    """TK-11: of 16 concurrent clicks on one link exactly one confirms."""
     await sign_up(auths[0])
     token = links(auths[0])[FIRST]
     won, lost = await race(auths, lambda auth: confirm(auth, token))
@@ -82,7 +82,7 @@ async def test_race_of_confirmations_is_won_once(auths: Workers) -> None:
 
 
 async def test_race_of_confirmation_and_reset(auths: Workers) -> None:
-    """AC-1: whichever is first ends the other's link; the password is that of the winner, whole."""
+    """AC-1: the first of the two invalidates the other's link; the account has the winner's password."""
     await sign_up(auths[0])
     token = links(auths[0])[FIRST]
     await auths[0].strategy("password").reset_request({"email": EMAIL})
@@ -96,7 +96,7 @@ async def test_race_of_confirmation_and_reset(auths: Workers) -> None:
 
 
 async def test_race_of_pending_change_and_reset(auths: Workers) -> None:
-    """AC-5: a reset ends the change, or comes too late itself; never both, never half."""
+    """AC-5: either the reset or the change succeeds; the other one is rejected as a whole."""
     user, token = await confirmed(auths[0])
     params = {"email": NEW_EMAIL, "current_password": PASSWORD}
     await actions(auths[0]).change_email(user, params, session=token.session)
@@ -114,7 +114,7 @@ async def test_race_of_pending_change_and_reset(auths: Workers) -> None:
 
 
 async def test_parallel_changes_keep_link_and_address_together(auths: Workers) -> None:
-    """Devise CVE-2026-32700: of changes asked for at once each link gives the address that it went to, or nothing."""
+    """Devise CVE-2026-32700: a link of concurrent changes sets the address that received it, or is rejected."""
     user, token = await confirmed(auths[0])
     addresses = [f"alice{number}@new.example.org" for number in range(4)]
 
@@ -140,7 +140,7 @@ async def _confirmed_as(auth: LocalAuthentication, address: str, token: str) -> 
 
 
 async def test_race_of_confirmation_and_change(auths: Workers) -> None:
-    """AC-4: the first proof and a change of address at once: a link never confirms another address than its own."""
+    """AC-4: a first confirmation races with a change of address; a link confirms only its own address."""
     user = await sign_up(auths[0])
     token = links(auths[0])[FIRST]
     won, _ = await race(
@@ -154,7 +154,7 @@ async def test_race_of_confirmation_and_change(auths: Workers) -> None:
 
 
 async def test_race_of_cancel_and_confirm(auths: Workers) -> None:
-    """What is cancelled is not confirmed, and the other way round."""
+    """Either the cancellation or the confirmation succeeds, never both."""
     user, token = await confirmed(auths[0])
     params = {"email": NEW_EMAIL, "current_password": PASSWORD}
     await actions(auths[0]).change_email(user, params, session=token.session)
@@ -166,7 +166,7 @@ async def test_race_of_cancel_and_confirm(auths: Workers) -> None:
 
 
 async def test_race_of_undo_links(auths: Workers) -> None:
-    """Of the owner's and the thief's link at once: whoever is first, the account ends up with the owner."""
+    """The owner's and the thief's undo link race; the owner gets the account, whichever link is first."""
     user, token = await confirmed(auths[0])
     backs = []
     for before, email in ((EMAIL, NEW_EMAIL), (NEW_EMAIL, THIRD_EMAIL)):
@@ -189,7 +189,7 @@ async def test_race_of_undo_links(auths: Workers) -> None:
 
 
 async def test_race_of_undo_and_registration(auths: Workers) -> None:
-    """Who registers the earlier address while it is taken back does not keep it; at worst the owner tries once more."""
+    """A registration of the earlier address races with undo; the owner gets it, at worst by a second attempt."""
     user, token = await confirmed(auths[0])
     params = {"email": NEW_EMAIL, "current_password": PASSWORD}
     await actions(auths[0]).change_email(user, params, session=token.session)
@@ -199,13 +199,13 @@ async def test_race_of_undo_and_registration(auths: Workers) -> None:
     acts = (lambda auth: actions(auth).undo(back), lambda auth: auth.strategy("password").register(register))
     _, lost = await race(auths, *acts, count=4)
     assert set(lost) <= {InvalidTokenError, IdentityTakenError}
-    with suppress(InvalidTokenError):  # one has won
+    with suppress(InvalidTokenError):  # an undo has already won
         await actions(auths[0]).undo(back)
     assert (await found_of(auths[0])).user.id == user.id
 
 
 async def test_race_of_registrations_is_silent(auths: Workers) -> None:
-    """AC-9, EN-4: of 16 registrations of one address one makes the account, and nobody can tell which."""
+    """AC-9, EN-4: one of 16 registrations of an address creates the account; all answers are the same."""
     won, lost = await race(auths, lambda auth: auth.strategy("password").register(registration()))
     assert (len(won), lost) == (16, {})
     assert {result.token for result in won} == {None}
@@ -214,8 +214,8 @@ async def test_race_of_registrations_is_silent(auths: Workers) -> None:
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_confirmation_with_a_model_of_the_applications(tmp_path: Path, dialect: str) -> None:
-    """The whole life on ``SQLAlchemyStore``: register, confirm, change, take it back, and races for each link."""
+async def test_confirmation_works_with_the_applications_model(tmp_path: Path, dialect: str) -> None:
+    """``SQLAlchemyStore``: register, confirm, change and undo, with a race for the first and the undo link."""
     async with engines(dialect, tmp_path) as made:
         await make(made(), UuidUser)
         store = SQLAlchemyStore(made(), UuidUser, fields=RENAMED)
@@ -234,7 +234,7 @@ async def test_confirmation_with_a_model_of_the_applications(tmp_path: Path, dia
             await confirm(auth, links(auth)[CHANGE], session=signed_in.session)
             assert await is_alive(auth, signed_in)
             back = links(auth)[UNDO]
-            await sign_up(auth, password=NEW_PASSWORD)  # who has the address, unproven, when it is taken back
+            await sign_up(auth, password=NEW_PASSWORD)  # another account has the old address, unconfirmed, at the undo
             won, lost = await race([auth], lambda auth: actions(auth).undo({"undo_token": back}))
             assert (len(won), lost) == (1, {InvalidTokenError: 15})
             assert not await is_alive(auth, signed_in)

@@ -1,4 +1,4 @@
-"""What an answer of a phase that mails says about who has an account: nothing, in bytes, headers and time."""
+"""The answer of a phase that mails does not reveal, by bytes, headers or time, whether an account exists."""
 
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 UNPROVEN = "carol@mail.example.org"
 COST = 8
-"""Dear enough, at some 15 ms, to be the work of a registration."""
+"""At some 15 ms, the hash dominates the time of a registration."""
 ROUNDS = 30
 
 
@@ -43,14 +43,14 @@ async def served(directory: Path, *, cost: int = HASHER.cost) -> AsyncIterator[t
 
 
 class Site:
-    """A client that waits until the jobs of its requests are done."""
+    """A client that waits until the jobs of its requests have ended."""
 
     def __init__(self, client: httpx.AsyncClient, turnstile: Turnstile) -> None:
         self._client, self._turnstile = client, turnstile
         self.headers: dict[str, str] = {}
 
     async def post(self, path: str, params: Mapping[str, str], headers: Mapping[str, str] = EMPTY) -> httpx.Response:
-        """One request."""
+        """Send one request and wait for its jobs."""
         answer = await self._client.post(
             path, data=dict(params), headers=[*self.headers.items(), *dict(headers).items()]
         )
@@ -58,7 +58,7 @@ class Site:
         return answer
 
     async def seconds(self, path: str, params: Mapping[str, str]) -> float:
-        """How much of the processor the answer to one request takes, here and at the server, which is this process."""
+        """Return the processor time of one request, of client and server together: they share this process."""
         began = time.process_time()
         await self._client.post(path, data=dict(params), headers=self.headers)
         spent = time.process_time() - began
@@ -67,7 +67,7 @@ class Site:
 
 
 class Cases:
-    """Parameters of a phase, by what only the database knows of them; every address that has to be new is new."""
+    """Parameters of a phase, by the state of the address in the database; each call uses a fresh new address."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -77,7 +77,7 @@ class Cases:
         return f"new{self._count:04}@mail.example.org"
 
     def register(self) -> dict[str, dict[str, str]]:
-        """A new address, that of a user, and one that was registered and never proven."""
+        """A new address, a user's address, and an address that was registered but never confirmed."""
         return {
             "new": registration(self._new()),
             "taken": registration(EMAIL, NEW_PASSWORD),
@@ -85,11 +85,11 @@ class Cases:
         }
 
     def mail(self) -> dict[str, dict[str, str]]:
-        """The same for whatever takes an address alone."""
+        """The same for phases that take only an address."""
         return {"new": {"email": self._new()}, "taken": {"email": EMAIL}, "unproven": {"email": UNPROVEN}}
 
     def change(self) -> dict[str, dict[str, str]]:
-        """The same for whoever is signed in, as Alice."""
+        """The same for Alice, who is signed in."""
         emails = {"new": self._new(), "taken": OTHER_EMAIL, "unproven": UNPROVEN}
         return {name: {"email": email, "current_password": PASSWORD} for name, email in emails.items()}
 
@@ -114,12 +114,12 @@ def _shown(answer: httpx.Response) -> tuple[int, bytes, list[tuple[str, str]]]:
 
 @pytest.mark.parametrize("path", PHASES)
 @pytest.mark.parametrize("kind", [{}, JSON, BROWSER, PAGE], ids=["plain", "json", "browser", "page"])
-async def test_answers_are_the_same_for_everybody(tmp_path: Path, path: str, kind: dict[str, str]) -> None:
-    """EN-3, EN-4: the same bytes and headers, no cookie, whether the address is new, taken or unproven; every time."""
+async def test_answers_are_the_same_for_every_address(tmp_path: Path, path: str, kind: dict[str, str]) -> None:
+    """EN-3, EN-4: new, taken and unconfirmed addresses get the same bytes and headers, and no cookie, every time."""
     async with served(tmp_path) as (site, auth):
         site.headers = await _signed_in(auth) if path.endswith("change_email") else {}
         cases, answers = Cases(), []
-        for _ in range(7):  # more than there are mails
+        for _ in range(7):  # more requests than the limit of mails
             answers += [await site.post(path, params, kind) for params in PHASES[path](cases).values()]
         shown = [_shown(answer) for answer in answers]
         assert shown == [shown[0]] * len(shown)
@@ -130,7 +130,7 @@ async def test_answers_are_the_same_for_everybody(tmp_path: Path, path: str, kin
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PHASES)
 async def test_answers_take_the_same_time(tmp_path: Path, path: str) -> None:
-    """EN-2, EN-3, EN-4: interleaved, the medians are within 0.85 and 1.18 of each other, over a real server."""
+    """EN-2, EN-3, EN-4: on a real server, with interleaved requests, the medians' ratio is within 0.85 and 1.18."""
     async with served(tmp_path, cost=COST) as (site, auth):
         site.headers = await _signed_in(auth) if path.endswith("change_email") else {}
         cases = Cases()
@@ -148,7 +148,7 @@ async def _ratios(site: Site, path: str, cases: Cases) -> dict[str, float]:
 
 
 async def test_limits_do_not_differ(tmp_path: Path) -> None:
-    """The address that has no account is as silent as the one that has when its mails are used up."""
+    """An address without an account gets the same answers as one that has used up its mails."""
     auth = confirming(tmp_path, mails=Limit(1, timedelta(days=1)))
     await sign_up(auth)
     for email in (EMAIL, OTHER_EMAIL):

@@ -1,4 +1,4 @@
-"""Invitations without HTTP: every step of the state machine, and every policy and limit on the way."""
+"""Invitations without HTTP: every step of the state machine, every policy and every limit."""
 
 import logging
 from collections.abc import AsyncIterator, Mapping
@@ -55,7 +55,7 @@ A_MINUTE, A_WEEK = timedelta(seconds=60), timedelta(days=7)
 
 @pytest.fixture
 def events() -> Events:
-    """What happened."""
+    """A listener that records events."""
     return Events()
 
 
@@ -95,26 +95,26 @@ def shown(token: str) -> dict[str, str]:
         ({"url": "/join"}, "url must be an absolute URL"),
     ],
 )
-def test_options_that_do_not_do(options: dict[str, Any], message: str) -> None:
-    """IN-1: refused where they are written, by name; an invitation that never ends is none."""
+def test_invalid_option_is_rejected(options: dict[str, Any], message: str) -> None:
+    """IN-1: the constructor raises an error that names the option; the lifetime must be limited."""
     with pytest.raises(ConfigurationError, match=f"invitation.{message}"):
         Invitation(sender=MemorySender(), **options)
 
 
-def test_options_that_do_not_fit_the_application(tmp_path: Path) -> None:
-    """A second add-on of the kind, and a sender that is none."""
+def test_unsuitable_add_on_is_rejected(tmp_path: Path) -> None:
+    """A second add-on for invitations and an invalid sender are rejected."""
     two = [Invitation(sender=MemorySender()), Invitation(sender=MemorySender(), name="other")]
     with pytest.raises(ConfigurationError, match="another add-on already opens the registration"):
         make_auth(tmp_path, add_ons=two)
     with pytest.raises(ConfigurationError, match=r"invitation.sender"):
-        make_auth(tmp_path, add_ons=[Invitation(sender=5)])  # type: ignore[arg-type]  # what is tested
+        make_auth(tmp_path, add_ons=[Invitation(sender=5)])  # type: ignore[arg-type]  # invalid on purpose
 
 
-def test_a_store_without_invitations_is_refused(tmp_path: Path) -> None:
-    """At start, and the error names what is missing."""
+def test_store_without_invitations_is_rejected(tmp_path: Path) -> None:
+    """The error is raised at start and names the missing part."""
 
     class Bare:
-        """A store as it was before there were invitations."""
+        """A store from before the library had invitations."""
 
         def __init__(self, scoped: Any) -> None:
             self.users, self.accounts = scoped.users, scoped.accounts
@@ -128,8 +128,8 @@ def test_a_store_without_invitations_is_refused(tmp_path: Path) -> None:
         make_inviting(tmp_path, store=BareStore(tmp_path / "app.db"))
 
 
-def test_a_store_without_addresses_is_refused(tmp_path: Path) -> None:
-    """Whom to invite is an address."""
+def test_store_without_addresses_is_rejected(tmp_path: Path) -> None:
+    """Invitations are sent to addresses, so the store must find users by address."""
 
     class NameStore(SQLiteStore):
         def scope(self, subject_name: str) -> Any:
@@ -144,8 +144,8 @@ def test_a_store_without_addresses_is_refused(tmp_path: Path) -> None:
 # --- invite ----------------------------------------------------------------------------------------------------------
 
 
-async def test_invite_mails_a_link_and_keeps_a_row(auth: LocalAuthentication, events: Events) -> None:
-    """As it is written in the documentation; the address is kept as it was entered, and compared by its key."""
+async def test_invite_mails_a_link_and_stores_a_row(auth: LocalAuthentication, events: Events) -> None:
+    """The mail's options are as documented; the address is stored as typed and compared by its key."""
     admin = await admin_of(auth)
     events.take()
     user, token = await auth.add_on("invitation").invite(admin, " Alice@MAIL.example.org", grant={"role": "editor"})
@@ -172,8 +172,8 @@ async def test_invite_mails_a_link_and_keeps_a_row(auth: LocalAuthentication, ev
     assert (sent.user_id, sent.invitation.id) == (admin.id, record.id)
 
 
-async def test_invite_of_the_application_itself(auth: LocalAuthentication) -> None:
-    """None acts for the application: no policy is asked, and nobody is named."""
+async def test_invite_by_the_application_asks_no_policy(auth: LocalAuthentication) -> None:
+    """``APPLICATION`` invites without a policy, and the mail names no inviter."""
     await auth.add_on("invitation").invite(APPLICATION, EMAIL, grant={"role": "owner"}, scope="walrus")
     opts = auth.sender.messages[-1][2]
 
@@ -181,8 +181,8 @@ async def test_invite_of_the_application_itself(auth: LocalAuthentication) -> No
     assert (await invitations(auth))[0].inviter_id is None
 
 
-async def test_invite_tells_the_mail_of_an_account(auth: LocalAuthentication) -> None:
-    """IN-3: the mail of a registered address may say "sign in to join"; what the inviter gets is the same."""
+async def test_invite_tells_the_sender_whether_an_account_exists(auth: LocalAuthentication) -> None:
+    """IN-3: the mail to a registered address may say "sign in to join"; the inviter's answer is the same."""
     user = await member_of(auth)
     known = await auth.add_on("invitation").invite(await admin_of(auth), EMAIL)
     unknown = await auth.add_on("invitation").invite(await admin_of(auth), OTHER_EMAIL)
@@ -205,7 +205,7 @@ async def test_invite_tells_the_mail_of_an_account(auth: LocalAuthentication) ->
     ids=["nobody", "everybody", "by grant", "by scope", "by default", "nothing"],
 )
 async def test_invite_asks_the_policy(tmp_path: Path, may_invite: Any, allowed: bool) -> None:
-    """IN-3: nobody may unless the application says so; it sees the address as it will be mailed, and the grant."""
+    """IN-3: only the application's policy allows an invitation; it gets the grant and the address of the mail."""
     auth = make_inviting(tmp_path, invitation={"may_invite": may_invite})
     act = auth.add_on("invitation").invite(await admin_of(auth), "alice@MAIL.example.org", grant=ROLE, scope="walrus")
     error = await refused(act)
@@ -216,7 +216,7 @@ async def test_invite_asks_the_policy(tmp_path: Path, may_invite: Any, allowed: 
 
 
 async def test_invite_asks_an_async_policy(tmp_path: Path) -> None:
-    """Callables may be plain or async; a coroutine that nobody awaits would be a yes."""
+    """A policy may be plain or async; a coroutine that is not awaited would count as true."""
 
     async def nobody(inviter: User, address: str, grant: Mapping[str, Any]) -> bool:
         return False
@@ -245,10 +245,10 @@ async def test_invite_asks_an_async_policy(tmp_path: Path) -> None:
         (EMAIL, {"strategies": 1}, "strategies"),
     ],
 )
-async def test_invite_refuses_what_will_not_do(
+async def test_invite_rejects_invalid_parameters(
     auth: LocalAuthentication, address: Any, options: dict[str, Any], field: str
 ) -> None:
-    """AC-7: one mailbox; an object of JSON values; a short printable scope. Nothing is kept, nothing mailed."""
+    """AC-7: an invalid address, grant, scope or strategy is rejected; nothing is stored or mailed."""
     error = await refused(auth.add_on("invitation").invite(APPLICATION, address, **options))
 
     assert isinstance(error, ValidationError)
@@ -256,8 +256,8 @@ async def test_invite_refuses_what_will_not_do(
     assert (await invitations(auth), auth.sender.messages) == ([], [])
 
 
-async def test_invite_refuses_a_grant_that_nobody_writes(tmp_path: Path) -> None:
-    """Without ``grant`` an invitation would promise what is never given."""
+async def test_invite_rejects_a_grant_without_a_function_for_it(tmp_path: Path) -> None:
+    """Without the option ``grant`` the invitation could not give what it promises."""
     auth = make_inviting(tmp_path, invitation={"grant": None})
     error = await refused(auth.add_on("invitation").invite(APPLICATION, EMAIL, grant=ROLE))
 
@@ -269,8 +269,8 @@ async def test_invite_refuses_a_grant_that_nobody_writes(tmp_path: Path) -> None
     await auth.close()
 
 
-async def test_invite_counts_for_an_inviter(tmp_path: Path) -> None:
-    """IN-3: throttled, whomever they invite; the window over, on it goes. The application is not counted."""
+async def test_invite_is_limited_per_inviter(tmp_path: Path) -> None:
+    """IN-3: an inviter is limited over all addresses until the window has passed. The application is not counted."""
     auth = make_inviting(tmp_path, invitation={"per_inviter": Limit(2, timedelta(hours=1))})
     add_on, admin = auth.add_on("invitation"), await admin_of(auth)
     for name in ("a", "b"):
@@ -286,8 +286,8 @@ async def test_invite_counts_for_an_inviter(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_invite_counts_for_an_address(tmp_path: Path) -> None:
-    """No address is flooded, in whatever scopes and spellings it is invited; new mails count as well."""
+async def test_invite_is_limited_per_address(tmp_path: Path) -> None:
+    """An address has one limit over all scopes and spellings; repeated mails count too."""
     auth = make_inviting(tmp_path, invitation={"per_address": Limit(3, timedelta(days=1))})
     add_on = auth.add_on("invitation")
     await add_on.invite(APPLICATION, EMAIL)
@@ -300,8 +300,8 @@ async def test_invite_counts_for_an_address(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_a_mail_that_failed_does_not_count_for_an_address(tmp_path: Path) -> None:
-    """A mail server that is down uses up nothing: once it is back, the address can be reached."""
+async def test_failed_mail_is_not_counted_for_an_address(tmp_path: Path) -> None:
+    """A failure of the mail server does not use up the limit of the address."""
     auth = make_inviting(tmp_path, invitation={"sender": broken, "per_address": Limit(1, timedelta(days=1))})
     for _ in range(2):
         await auth.add_on("invitation").invite(APPLICATION, EMAIL)
@@ -311,16 +311,16 @@ async def test_a_mail_that_failed_does_not_count_for_an_address(tmp_path: Path) 
     await auth.close()
 
 
-async def test_invitation_that_came_second_does_not_count_for_an_address(
+async def test_concurrent_second_invitation_is_not_counted_for_an_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two invitations to one scope at once one is kept; the other sends no mail, and uses none up."""
+    """Of two concurrent invitations to one scope one is stored; the other sends no mail and is not counted."""
     auth = make_inviting(tmp_path, invitation={"per_address": Limit(2, timedelta(days=1))})
     add_on = auth.add_on("invitation")
     await add_on.invite(APPLICATION, EMAIL)
 
     async def find(*_: Any, **__: Any) -> None:
-        """As before the first one was committed."""
+        """Find nothing, as if the first invitation were not committed yet."""
 
     with monkeypatch.context() as patch:
         patch.setattr(auth.services.store.invitations, "find", find)
@@ -331,10 +331,10 @@ async def test_invitation_that_came_second_does_not_count_for_an_address(
     await auth.close()
 
 
-async def test_mail_whose_recipient_cannot_be_looked_up_does_not_count_for_an_address(
+async def test_mail_is_not_counted_for_an_address_if_the_store_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FT-1: the database may fail between the answer and the mail; no mail is used up by that."""
+    """FT-1: a failure of the database between answer and mail does not use up the limit of the address."""
     auth = make_inviting(tmp_path, invitation={"per_address": Limit(1, timedelta(days=1))})
     add_on = auth.add_on("invitation")
 
@@ -351,7 +351,7 @@ async def test_mail_whose_recipient_cannot_be_looked_up_does_not_count_for_an_ad
 
 
 async def broken(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
-    """A sender that never sends."""
+    """A sender that always fails."""
     raise OSError("no mail server")
 
 
@@ -359,7 +359,7 @@ async def broken(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
 
 
 async def test_resend_makes_a_new_link(auth: LocalAuthentication) -> None:
-    """Rule 4: the version rises, the older link is dead and says so, the new one lives a lifetime from now."""
+    """Rule 4: the version rises, the old link's error names the newer mail, the new link has a whole lifetime."""
     old = await invite(auth, grant=ROLE)
     auth.clock.advance(A_MINUTE)
     [before] = await invitations(auth)
@@ -375,8 +375,8 @@ async def test_resend_makes_a_new_link(auth: LocalAuthentication) -> None:
     assert (await auth.add_on("invitation").view(shown(newest_token(auth)))).data["to_do"] == "register"
 
 
-async def test_resend_waits(auth: LocalAuthentication) -> None:
-    """Not within a minute, and ``Retry-After`` says when; nothing changes meanwhile."""
+async def test_resend_is_rejected_within_a_minute(auth: LocalAuthentication) -> None:
+    """``Retry-After`` gives the remaining time; the rejected attempt changes nothing."""
     token = await invite(auth)
     [record] = await invitations(auth)
     auth.clock.advance(timedelta(seconds=59, milliseconds=500))
@@ -392,8 +392,8 @@ async def test_resend_waits(auth: LocalAuthentication) -> None:
     assert newest_token(auth) == token
 
 
-async def test_resend_has_an_end(tmp_path: Path) -> None:
-    """At most so many mails, and never beyond ``extends_to``."""
+async def test_resends_are_limited(tmp_path: Path) -> None:
+    """The number of mails is limited, and the lifetime never exceeds ``extends_to``."""
     options = {"sent_at_most": 3, "extends_to": timedelta(days=8), "per_address": Limit(9, timedelta(days=1))}
     auth = make_inviting(tmp_path, invitation=options)
     await invite(auth)
@@ -412,8 +412,8 @@ async def test_resend_has_an_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["accepted", "revoked", "declined"])
-async def test_resend_revives_nothing(auth: LocalAuthentication, state: Any) -> None:
-    """What has ended stays so; so does what has run out of time, before anybody wrote it down."""
+async def test_resend_and_revoke_reject_an_ended_invitation(auth: LocalAuthentication, state: Any) -> None:
+    """An invitation that was accepted, revoked or declined keeps its state."""
     await invite(auth)
     [record] = await invitations(auth)
     await auth.services.store.invitations.end(record.id, state, now=auth.clock())
@@ -426,8 +426,8 @@ async def test_resend_revives_nothing(auth: LocalAuthentication, state: Any) -> 
     assert await states(auth) == [state]
 
 
-async def test_resend_of_an_expired_one(auth: LocalAuthentication) -> None:
-    """It is over the second that it is over; to invite again makes a new one, and the old one is written down."""
+async def test_resend_and_revoke_reject_an_expired_invitation(auth: LocalAuthentication) -> None:
+    """The invitation expires to the second; inviting again creates a new row and marks the old one as expired."""
     await invite(auth)
     [record] = await invitations(auth)
     auth.clock.advance(A_WEEK)
@@ -438,8 +438,8 @@ async def test_resend_of_an_expired_one(auth: LocalAuthentication) -> None:
     assert await states(auth) == ["pending", "expired"]
 
 
-async def test_resend_is_refused_once_the_inviter_may_not_invite(auth: LocalAuthentication) -> None:
-    """Rule 10: the invitation is revoked, whoever asks for the mail."""
+async def test_resend_is_rejected_if_the_inviter_may_not_invite_any_more(auth: LocalAuthentication) -> None:
+    """Rule 10: a resend by any caller revokes the invitation."""
     await invite(auth)
     [record] = await invitations(auth)
     auth.clock.advance(A_MINUTE)
@@ -450,10 +450,10 @@ async def test_resend_is_refused_once_the_inviter_may_not_invite(auth: LocalAuth
     assert (after.status, after.reason, after.ended_by) == ("revoked", "inviter_lost_authority", None)
 
 
-async def test_inviting_again_sends_again_with_what_is_granted_now(
+async def test_inviting_again_sends_a_mail_with_the_new_grant(
     auth: LocalAuthentication, roles: Roles, events: Events
 ) -> None:
-    """Rule 4: the same row, a new version; what is granted is never changed under a live link."""
+    """Rule 4: the row gets a new version, and the old link is invalid: a valid link never changes its grant."""
     old = await invite(auth, grant=ROLE)
     auth.clock.advance(A_MINUTE)
     new = await invite(auth, grant={"role": "viewer"})
@@ -467,7 +467,7 @@ async def test_inviting_again_sends_again_with_what_is_granted_now(
 
 
 async def test_inviting_again_without_a_grant_grants_nothing(auth: LocalAuthentication) -> None:
-    """What was not asked for this time is not kept from the last."""
+    """A second invitation without a grant does not keep the first one's grant."""
     await invite(auth, grant=ROLE)
     auth.clock.advance(A_MINUTE)
     await invite(auth)
@@ -475,8 +475,8 @@ async def test_inviting_again_without_a_grant_grants_nothing(auth: LocalAuthenti
     assert (await invitations(auth))[0].grant == {}
 
 
-async def test_inviting_again_for_other_strategies_makes_a_new_row(auth: LocalAuthentication) -> None:
-    """By what one may register is fixed for a row, too."""
+async def test_inviting_again_for_other_strategies_creates_a_new_row(auth: LocalAuthentication) -> None:
+    """The strategies of a row never change either."""
     await invite(auth)
     await invite(auth, strategies=["provider"])
     first, second = await invitations(auth)
@@ -487,8 +487,8 @@ async def test_inviting_again_for_other_strategies_makes_a_new_row(auth: LocalAu
     }
 
 
-async def test_scopes_are_apart(auth: LocalAuthentication) -> None:
-    """One may be invited to several teams, and to the application besides."""
+async def test_scopes_are_independent(auth: LocalAuthentication) -> None:
+    """An address may have invitations to several teams and to the application itself."""
     tokens = [await invite(auth, scope=scope) for scope in (None, "walrus", "heron")]
     await auth.strategy("password").register(joining(tokens[1]))
 
@@ -503,8 +503,10 @@ async def test_scopes_are_apart(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.parametrize(("reason", "kept"), [(None, "revoked"), ("left the team", "left the team")])
-async def test_revoke_is_at_once(auth: LocalAuthentication, events: Events, reason: str | None, kept: str) -> None:
-    """IN-1: the link is dead; by whom and why is kept."""
+async def test_revoke_takes_effect_at_once(
+    auth: LocalAuthentication, events: Events, reason: str | None, kept: str
+) -> None:
+    """IN-1: the link is invalid; the row has the actor and the reason."""
     token, admin = await invite(auth), await admin_of(auth)
     [record] = await invitations(auth)
     events.take()
@@ -525,7 +527,7 @@ async def test_revoke_is_at_once(auth: LocalAuthentication, events: Events, reas
 
 @pytest.mark.parametrize("verb", ["resend", "revoke"])
 async def test_only_the_inviter_manages_an_invitation(auth: LocalAuthentication, verb: str) -> None:
-    """Another user's looks like one that is not there."""
+    """Another user's invitation gives the same error as an unknown one."""
     other = await member_of(auth, OTHER_EMAIL)
     await invite(auth)
     [record] = await invitations(auth)
@@ -539,8 +541,8 @@ async def test_only_the_inviter_manages_an_invitation(auth: LocalAuthentication,
 
 
 @pytest.mark.parametrize("reason", ["", "x" * 201, "a\x00b"])
-async def test_revoke_refuses_a_reason(auth: LocalAuthentication, reason: str) -> None:
-    """A word or two, to be read in a list."""
+async def test_revoke_rejects_an_invalid_reason(auth: LocalAuthentication, reason: str) -> None:
+    """A reason must be short printable text."""
     await invite(auth)
     [record] = await invitations(auth)
     error = await refused(auth.add_on("invitation").revoke(APPLICATION, record.id, reason=reason))
@@ -550,8 +552,8 @@ async def test_revoke_refuses_a_reason(auth: LocalAuthentication, reason: str) -
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_may_revoke_lets_others_in(tmp_path: Path, is_async: bool) -> None:
-    """The policy is asked about the one invitation."""
+async def test_may_revoke_allows_other_users(tmp_path: Path, is_async: bool) -> None:
+    """The policy gets the actor and the invitation."""
     seen = []
 
     def plain(actor: User, invitation: Any) -> bool:
@@ -571,8 +573,8 @@ async def test_may_revoke_lets_others_in(tmp_path: Path, is_async: bool) -> None
     await auth.close()
 
 
-async def test_list_is_of_ones_own(auth: LocalAuthentication) -> None:
-    """The newest first, in pages; the application sees everybody's; neither token nor grant can be read out of it."""
+async def test_list_has_the_inviters_own_invitations(auth: LocalAuthentication) -> None:
+    """The list is in pages, newest first; the application sees all invitations; the repr has no token and no grant."""
     add_on, admin = auth.add_on("invitation"), await admin_of(auth)
     for name in ("a", "b", "c"):
         auth.clock.advance(timedelta(seconds=1))
@@ -590,8 +592,8 @@ async def test_list_is_of_ones_own(auth: LocalAuthentication) -> None:
     assert token not in repr(own)
 
 
-async def test_list_says_what_has_expired(auth: LocalAuthentication) -> None:
-    """Whether or not a sweep has written it down."""
+async def test_list_shows_expired_invitations_as_expired(auth: LocalAuthentication) -> None:
+    """The list shows the state before and after a sweep marks the row."""
     await invite(auth)
     auth.clock.advance(A_WEEK)
     add_on = auth.add_on("invitation")
@@ -605,8 +607,8 @@ async def test_list_says_what_has_expired(auth: LocalAuthentication) -> None:
 # --- view, decline, accept -------------------------------------------------------------------------------------------
 
 
-async def test_view_says_what_to_do(auth: LocalAuthentication) -> None:
-    """The four cases, and the full address, so that nobody signs up under another user's."""
+async def test_view_gives_the_next_step(auth: LocalAuthentication) -> None:
+    """The view gives the next step in each case, and the full address, so that no user registers with a wrong one."""
     token, add_on = await invite(auth, scope="walrus"), auth.add_on("invitation")
     view = await add_on.view(shown(token))
     assert view.data == {
@@ -630,8 +632,8 @@ async def test_view_says_what_to_do(auth: LocalAuthentication) -> None:
     assert token not in repr(view)
 
 
-async def test_view_where_an_unproven_account_is_an_empty_shell(tmp_path: Path) -> None:
-    """Case C: whoever reads the mail is not sent to sign in to a stranger's account."""
+async def test_view_offers_registration_if_the_account_is_unconfirmed(tmp_path: Path) -> None:
+    """Case C: the reader of the mail is not asked to sign in to a stranger's account."""
     auth = make_inviting(tmp_path, hooks=[Proving()])
     await member_of(auth, confirmed=False)
     view = await auth.add_on("invitation").view(shown(await invite(auth)))
@@ -640,8 +642,8 @@ async def test_view_where_an_unproven_account_is_an_empty_shell(tmp_path: Path) 
     await auth.close()
 
 
-async def test_view_where_nobody_can_register(tmp_path: Path) -> None:
-    """``closed`` is closed; existing accounts may still accept."""
+async def test_view_says_that_registration_is_closed(tmp_path: Path) -> None:
+    """With ``closed`` no user can register; an existing account can still accept."""
     auth = make_inviting(tmp_path, registration="closed")
     token = await invite(auth)
     assert (await auth.add_on("invitation").view(shown(token))).data["to_do"] == "closed"
@@ -652,16 +654,16 @@ async def test_view_where_nobody_can_register(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_view_of_an_inviter_who_has_gone(auth: LocalAuthentication) -> None:
-    """Nobody is named; that the invitation is worth nothing is found out by whoever uses it."""
+async def test_view_names_no_deleted_inviter(auth: LocalAuthentication) -> None:
+    """The view has no inviter; only the use of the invitation shows that it is invalid."""
     token = await invite(auth)
     await auth.accounts.delete((await admin_of(auth)).id)
 
     assert (await auth.add_on("invitation").view(shown(token))).data["inviter"] is None
 
 
-async def test_decline_ends_it(auth: LocalAuthentication, events: Events) -> None:
-    """Whoever holds the token may; afterwards it is as dead as any."""
+async def test_decline_ends_the_invitation(auth: LocalAuthentication, events: Events) -> None:
+    """Every holder of the token may decline; afterwards the token is invalid."""
     token = await invite(auth)
     events.take()
     await auth.add_on("invitation").decline(shown(token))
@@ -674,7 +676,7 @@ async def test_decline_ends_it(auth: LocalAuthentication, events: Events) -> Non
 
 
 async def test_accept_grants_and_signs_nobody_in(auth: LocalAuthentication, events: Events, roles: Roles) -> None:
-    """Case D: the account that has the address, confirmed; doing so twice is doing so once."""
+    """Case D: the account with the confirmed address accepts; a second acceptance changes nothing."""
     user = await member_of(auth)
     token = await invite(auth, grant=ROLE)
     events.take()
@@ -693,8 +695,8 @@ async def test_accept_grants_and_signs_nobody_in(auth: LocalAuthentication, even
     assert isinstance(await refused(auth.add_on("invitation").accept(other, shown(token))), InvalidTokenError)
 
 
-async def test_accept_again_by_who_registered_with_it(auth: LocalAuthentication) -> None:
-    """Rule 7: whoever clicks twice is told the same, and gets no second session."""
+async def test_accept_after_registration_changes_nothing(auth: LocalAuthentication) -> None:
+    """Rule 7: a user who clicks twice gets a success and no second session."""
     token = await invite(auth)
     user, access = await auth.strategy("password").register(joining(token))
 
@@ -704,8 +706,8 @@ async def test_accept_again_by_who_registered_with_it(auth: LocalAuthentication)
 
 
 @pytest.mark.parametrize("verb", ["accept", "view"])
-async def test_accept_needs_the_address_confirmed(auth: LocalAuthentication, roles: Roles, verb: str) -> None:
-    """CVE-2026-53514: an unverified account with the address neither accepts, nor sees more than the token's holder."""
+async def test_accept_requires_a_confirmed_address(auth: LocalAuthentication, roles: Roles, verb: str) -> None:
+    """CVE-2026-53514: an unconfirmed account with the address cannot accept; its view says to confirm first."""
     user = await member_of(auth, confirmed=False)
     token = await invite(auth)
     if verb == "view":
@@ -719,8 +721,8 @@ async def test_accept_needs_the_address_confirmed(auth: LocalAuthentication, rol
 
 
 @pytest.mark.parametrize("act", ["other", "disabled", "deleted", "without address", "moved away"])
-async def test_accept_is_for_the_invited_account(auth: LocalAuthentication, roles: Roles, act: str) -> None:
-    """IN-4: not for who is signed in as another user, nor for a disabled account; it follows the address."""
+async def test_accept_requires_the_invited_account(auth: LocalAuthentication, roles: Roles, act: str) -> None:
+    """IN-4: another user, a disabled or deleted account and an account that moved to another address are rejected."""
     token = await invite(auth, grant=ROLE)
     if act == "without address":
         user = await auth.accounts.create({"username": "alice"}, confirmed=True)
@@ -739,8 +741,8 @@ async def test_accept_is_for_the_invited_account(auth: LocalAuthentication, role
     assert EMAIL not in str(error.fields)
 
 
-async def test_accept_follows_the_address_to_who_has_it_now(auth: LocalAuthentication) -> None:
-    """Rule 11: matching uses the current address."""
+async def test_accept_uses_the_current_address(auth: LocalAuthentication) -> None:
+    """Rule 11: the account that has the address now can accept."""
     token = await invite(auth)
     user = await member_of(auth, OTHER_EMAIL)
     await auth.accounts.change(user, {"email": EMAIL}, confirmed=True)
@@ -749,8 +751,8 @@ async def test_accept_follows_the_address_to_who_has_it_now(auth: LocalAuthentic
     assert await states(auth) == ["accepted"]
 
 
-async def test_accept_that_is_refused_rolls_back(auth: LocalAuthentication, roles: Roles) -> None:
-    """The application's own refusal is the answer, and the invitation stays usable."""
+async def test_refused_accept_rolls_back(auth: LocalAuthentication, roles: Roles) -> None:
+    """The application's error reaches the caller, and the invitation stays pending."""
     user, token = await member_of(auth), await invite(auth)
     roles.refusal = ValidationError("no seat", fields={"seat": "This name is taken. Choose another one."})
 
@@ -759,8 +761,8 @@ async def test_accept_that_is_refused_rolls_back(auth: LocalAuthentication, role
 
 
 @pytest.mark.parametrize("parameter", ["view", "decline"])
-async def test_a_token_is_needed(auth: LocalAuthentication, parameter: str) -> None:
-    """And is told of as a field."""
+async def test_token_is_required(auth: LocalAuthentication, parameter: str) -> None:
+    """The error names the field."""
     error = await refused(getattr(auth.add_on("invitation"), parameter)({}))
 
     assert isinstance(error, ValidationError)
@@ -769,7 +771,7 @@ async def test_a_token_is_needed(auth: LocalAuthentication, parameter: str) -> N
 
 @pytest.mark.parametrize(("seconds", "alive"), [(-1, True), (0, False), (1, False)])
 async def test_expiry_is_to_the_second(auth: LocalAuthentication, seconds: int, alive: bool) -> None:
-    """CVE-2025-64708: judged by the clock when it is used; nothing has to be swept first."""
+    """CVE-2025-64708: the time of use decides; no sweep is required."""
     token = await invite(auth)
     auth.clock.advance(A_WEEK + timedelta(seconds=seconds))
 
@@ -780,8 +782,8 @@ async def test_expiry_is_to_the_second(auth: LocalAuthentication, seconds: int, 
 # --- upkeep, mail, log -----------------------------------------------------------------------------------------------
 
 
-async def test_prune_forgets_whom_it_was_for(auth: LocalAuthentication) -> None:
-    """Rule 14: long after the end the address and the grant are gone, and who knows the address can still compare."""
+async def test_prune_removes_address_and_grant(auth: LocalAuthentication) -> None:
+    """Rule 14: long after its end, a row has only a digest of the address, which can still be compared."""
     await invite(auth, grant=ROLE)
     auth.clock.advance(A_WEEK)
     await auth.prune()
@@ -796,8 +798,8 @@ async def test_prune_forgets_whom_it_was_for(auth: LocalAuthentication) -> None:
     assert await auth.prune() == 0
 
 
-async def test_a_failed_mail_is_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The inviter reads it in the list; the invitation is what it was, and may be sent again. The log has no secret."""
+async def test_failed_mail_is_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The row shows the failure; the invitation stays valid. The log has no secret."""
     sent: list[str] = []
 
     def failing(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
@@ -819,8 +821,8 @@ async def test_a_failed_mail_is_noted(tmp_path: Path, caplog: pytest.LogCaptureF
 @pytest.mark.parametrize(
     ("name", "shown_name"), [("A" * 300, "A" * 100), ("Eve\r\nBcc: x@y.example\u202e", "EveBcc: x@y.example"), ("", "")]
 )
-async def test_an_inviters_name_is_no_place_for_a_message(tmp_path: Path, name: str, shown_name: str) -> None:
-    """CVE-2022-31127: cut, and without line ends or other control characters; whoever writes HTML escapes it."""
+async def test_inviters_name_is_cut_and_cleaned(tmp_path: Path, name: str, shown_name: str) -> None:
+    """CVE-2022-31127: the name is short, without line ends or control characters; HTML mails must escape it."""
 
     class Named(User):
         @property
@@ -838,7 +840,7 @@ async def test_an_inviters_name_is_no_place_for_a_message(tmp_path: Path, name: 
         user = Named(id=found.user.id, email=found.user.email if name else None, created_at=found.user.created_at)
         return found._replace(user=user)
 
-    users.get = named  # type: ignore[method-assign]  # as a store with a user class of the application's would
+    users.get = named  # type: ignore[method-assign]  # like a store with the application's user class
     await auth.add_on("invitation").invite(await admin_of(auth), EMAIL)
 
     assert auth.sender.messages[-1][2]["inviter"] == shown_name

@@ -1,4 +1,4 @@
-"""What a user might try with an invitation, by name."""
+"""Attacks with an invitation, one test for each."""
 
 import string
 from collections.abc import Awaitable, Callable
@@ -61,7 +61,7 @@ PLANTED = "planted by a stranger"
 
 
 async def test_lure_into_a_session_of_the_attacker(auth: LocalAuthentication, roles: Roles) -> None:
-    """IN-4: the victim opens the link in a browser with the attacker's cookie: nothing is granted to the attacker."""
+    """IN-4: the victim opens the link in a browser with the attacker's cookie; the attacker gets no grant."""
     app, attacker = site(auth), await member_of(auth, OTHER_EMAIL)
     cookie = f"{auth.site.session_cookie}={(await auth.sign_in(attacker)).cookie}"
     token = await invite(auth, grant=ROLE)
@@ -78,11 +78,11 @@ async def test_lure_into_a_session_of_the_attacker(auth: LocalAuthentication, ro
     done = await post(app, "/auth/password/register", joining(token), headers=PAGE, cookie=cookie)
     assert done.status == 200
     assert roles.granted == [((await found_of(auth)).user.id, {"role": "editor"})]
-    assert await auth.sessions.list(attacker.id) == []  # the browser is the victim's now
+    assert await auth.sessions.list(attacker.id) == []  # the victim's session has replaced it
 
 
-async def test_lure_into_an_account_in_the_victims_name(tmp_path: Path, roles: Roles) -> None:
-    """CVE-2026-53514: the attacker's account has the victim's address, unproven, and its cookie is in the browser."""
+async def test_lure_into_an_account_with_the_victims_address(tmp_path: Path, roles: Roles) -> None:
+    """CVE-2026-53514: the attacker's account has the victim's address, unconfirmed; the browser has its cookie."""
     auth = make_inviting(tmp_path, roles=roles)
     planted, access = await register(auth)
     token = await invite(auth, grant=ROLE)
@@ -95,7 +95,7 @@ async def test_lure_into_an_account_in_the_victims_name(tmp_path: Path, roles: R
 
 
 async def test_lure_by_a_link_of_the_attackers_own(auth: LocalAuthentication, roles: Roles) -> None:
-    """Whoever is handed an invitation of another address is told the full address, and joins under no other."""
+    """A user who gets the invitation of another address sees the full address and cannot register another one."""
     token = await invite(auth, OTHER_EMAIL)
     view = await auth.add_on("invitation").view({"invitation_token": token})
     error = await refused(auth.strategy("password").register(joining(token, email=EMAIL)))
@@ -109,8 +109,8 @@ async def test_lure_by_a_link_of_the_attackers_own(auth: LocalAuthentication, ro
 # --- pre-hijacking: case C -------------------------------------------------------------------------------------------
 
 
-async def test_case_c_what_a_stranger_has_planted_is_dead(tmp_path: Path, roles: Roles) -> None:
-    """AC-1: password, session, bearer token, reset link and confirmation link of before the invitation."""
+async def test_case_c_invalidates_all_credentials_of_a_stranger(tmp_path: Path, roles: Roles) -> None:
+    """AC-1: a password, a session, a reset link and a confirmation link from before the claim are invalid."""
     before = make_auth(tmp_path)
     await before.accounts.create({"email": EMAIL}, password=PLANTED)
     _, session = await before.strategy("password").sign_in(credentials(password=PLANTED))
@@ -139,8 +139,8 @@ async def test_case_c_what_a_stranger_has_planted_is_dead(tmp_path: Path, roles:
     await auth.close()
 
 
-async def test_case_c_a_stranger_who_comes_later_changes_nothing(auth: LocalAuthentication) -> None:
-    """Between the mail and the click a user registers the address: it is still the invited one's."""
+async def test_case_c_later_registration_by_a_stranger_has_no_effect(auth: LocalAuthentication) -> None:
+    """A stranger registers the address after the mail was sent; the invited user still gets the account."""
     token = await invite(auth, grant=ROLE)
     await auth.strategy("password").register(registration(EMAIL, PLANTED))
     user, access = await auth.strategy("password").register(joining(token))
@@ -151,8 +151,8 @@ async def test_case_c_a_stranger_who_comes_later_changes_nothing(auth: LocalAuth
     )
 
 
-async def test_case_c_a_refused_grant_claims_nothing(auth: LocalAuthentication, roles: Roles) -> None:
-    """The claim is undone with the rest."""
+async def test_case_c_refused_grant_claims_nothing(auth: LocalAuthentication, roles: Roles) -> None:
+    """The refusal rolls back the claim of the account, too."""
     await auth.strategy("password").register(registration(EMAIL, PLANTED))
     token = await invite(auth)
     before = await found_of(auth)
@@ -162,8 +162,8 @@ async def test_case_c_a_refused_grant_claims_nothing(auth: LocalAuthentication, 
     assert await found_of(auth) == before
 
 
-async def test_an_address_that_a_provider_says_otherwise_is_proven_twice(auth: LocalAuthentication) -> None:
-    """Rule 9: until the second mail is completed by the new user, nothing of the invited address is theirs."""
+async def test_other_address_of_a_provider_needs_a_second_proof(auth: LocalAuthentication) -> None:
+    """Rule 9: the new user gets the invited address only by the second mail, in a session of their own."""
     token = await invite(auth)
     form = {"subject": "alice", "address": OTHER_EMAIL, "invitation_token": token}
     user, access = await auth.strategy("provider").callback(form)
@@ -185,8 +185,8 @@ async def test_an_address_that_a_provider_says_otherwise_is_proven_twice(auth: L
 # --- to invite again -------------------------------------------------------------------------------------------------
 
 
-async def test_reinvite_raises_no_grant_under_a_live_token(auth: LocalAuthentication, roles: Roles) -> None:
-    """Rule 4: the policy is asked about the new grant; a mail that is out grants what it granted, or nothing."""
+async def test_reinvite_does_not_change_the_grant_of_an_old_link(auth: LocalAuthentication, roles: Roles) -> None:
+    """Rule 4: the policy decides about the new grant; the link of the earlier mail becomes invalid."""
     admin, add_on = await admin_of(auth), auth.add_on("invitation")
     old = await invite(auth, grant={"role": "viewer"})
     auth.clock.advance(timedelta(minutes=1))
@@ -200,7 +200,7 @@ async def test_reinvite_raises_no_grant_under_a_live_token(auth: LocalAuthentica
 
 
 async def test_reinvite_by_another_inviter_changes_and_reveals_nothing(tmp_path: Path) -> None:
-    """Rule 4, IN-3: without ``may_revoke`` the first one's stands; the answer is that of any invitation."""
+    """Rule 4, IN-3: without ``may_revoke`` the first invitation stays; the answer is the usual one."""
     auth = make_inviting(tmp_path, invitation={"may_invite": lambda *_: True})
     other, token = await member_of(auth, OTHER_EMAIL), await invite(auth, grant=ROLE)
     before = await invitations(auth)
@@ -216,8 +216,8 @@ async def test_reinvite_by_another_inviter_changes_and_reveals_nothing(tmp_path:
     await auth.close()
 
 
-async def test_reinvite_by_another_inviter_is_on_their_own_authority(tmp_path: Path, roles: Roles) -> None:
-    """Rule 4: with ``may_revoke`` the first one's is revoked, and a new one made: no grant passes from hand to hand."""
+async def test_reinvite_by_another_inviter_uses_their_own_authority(tmp_path: Path, roles: Roles) -> None:
+    """Rule 4: with ``may_revoke`` the first invitation is revoked and a new one created; no grant is inherited."""
     policies = {"may_invite": lambda *_: True, "may_revoke": lambda actor, invitation: True}
     auth = make_inviting(tmp_path, roles=roles, invitation=policies)
     other, old = await member_of(auth, OTHER_EMAIL), await invite(auth, grant=ROLE)
@@ -232,7 +232,7 @@ async def test_reinvite_by_another_inviter_is_on_their_own_authority(tmp_path: P
 
 
 async def test_reinvite_does_not_move_a_token_to_another_address(auth: LocalAuthentication) -> None:
-    """CVE-2026-32700: there is no way to change the address; another spelling is the same row, mailed as it was."""
+    """CVE-2026-32700: the address cannot change; another spelling uses the same row and the stored address."""
     await invite(auth)
     auth.clock.advance(timedelta(minutes=1))
     await invite(auth, "ALICE@mail.example.org")
@@ -247,8 +247,10 @@ async def test_reinvite_does_not_move_a_token_to_another_address(auth: LocalAuth
 
 @pytest.mark.parametrize("path", ["register", "accept"])
 @pytest.mark.parametrize("how", ["disabled", "deleted", "demoted"])
-async def test_inviter_lost_authority(tmp_path: Path, roles: Roles, how: str, path: str) -> None:
-    """Rule 10: asked again when it is used, about this grant; then it is revoked, and looks like any dead one."""
+async def test_invitation_is_revoked_if_the_inviter_lost_authority(
+    tmp_path: Path, roles: Roles, how: str, path: str
+) -> None:
+    """Rule 10: the use asks the policy again and revokes the invitation; the error is that of any invalid token."""
     trusted = True
 
     async def policy(inviter: User, address: str, grant: Any) -> bool:
@@ -277,7 +279,7 @@ async def test_inviter_lost_authority(tmp_path: Path, roles: Roles, how: str, pa
 
 
 class Meanwhile(Hook):
-    """Has something done between the look at an invitation and the transaction that accepts it."""
+    """Runs ``act`` after an invitation was read and before the transaction that accepts it."""
 
     name = "meanwhile"
     act: Callable[[], Awaitable[Any]]
@@ -289,8 +291,8 @@ class Meanwhile(Hook):
 
 
 @pytest.mark.parametrize("how", ["disable", "delete"])
-async def test_inviter_who_goes_while_a_password_is_hashed(tmp_path: Path, roles: Roles, how: str) -> None:
-    """Rule 10: whoever invited is looked at in the accepting transaction, too; nothing is left of the attempt."""
+async def test_inviter_is_checked_again_in_the_accepting_transaction(tmp_path: Path, roles: Roles, how: str) -> None:
+    """Rule 10: if the inviter is disabled or deleted while the password is hashed, the attempt is rolled back."""
     hook, sender = Meanwhile(), MemorySender()
     invitation = Invitation(sender=sender, may_invite=by_staff, grant=roles)
     auth = make_inviting(tmp_path, roles=roles, sender=sender, add_ons=[invitation, hook])
@@ -305,8 +307,8 @@ async def test_inviter_who_goes_while_a_password_is_hashed(tmp_path: Path, roles
 
 
 @pytest.mark.parametrize("nobody", [None, AnonymousUser()])
-async def test_nobody_is_not_the_application(auth: LocalAuthentication, nobody: Any) -> None:
-    """IN-3: ``auth.user(request)`` is None for whoever is not signed in; that opens nothing."""
+async def test_none_and_anonymous_are_not_the_application(auth: LocalAuthentication, nobody: Any) -> None:
+    """IN-3: ``auth.user(request)`` is None without a session; None and ``AnonymousUser`` are rejected."""
     await invite(auth)
     [record] = await invitations(auth)
     add_on = auth.add_on("invitation")
@@ -321,8 +323,8 @@ async def test_nobody_is_not_the_application(auth: LocalAuthentication, nobody: 
     assert await invitations(auth) == [record]
 
 
-async def test_an_invitation_of_the_application_has_nobody_to_lose(auth: LocalAuthentication, roles: Roles) -> None:
-    """No policy was asked when it was made, none is when it is used."""
+async def test_invitation_by_the_application_needs_no_policy(auth: LocalAuthentication, roles: Roles) -> None:
+    """No policy is asked, neither when the invitation is created nor when it is used."""
     await auth.add_on("invitation").invite(APPLICATION, EMAIL, grant={"role": "owner"})
     await auth.strategy("password").register(joining(newest_token(auth)))
 
@@ -332,8 +334,8 @@ async def test_an_invitation_of_the_application_has_nobody_to_lose(auth: LocalAu
 # --- the token -------------------------------------------------------------------------------------------------------
 
 
-async def test_every_other_token_is_dead(auth: LocalAuthentication) -> None:
-    """CVE-2026-1529: nothing is written in it that could be edited, and no neighbour of it is live."""
+async def test_every_changed_token_is_invalid(auth: LocalAuthentication) -> None:
+    """CVE-2026-1529: the token contains no data that could be edited, and every changed token is rejected."""
     token = await invite(auth, grant=ROLE)
     alphabet = string.ascii_letters + string.digits + "-_"
     assert not [text for text in (EMAIL, "editor", "alice") if text in token]
@@ -347,16 +349,16 @@ async def test_every_other_token_is_dead(auth: LocalAuthentication) -> None:
     assert await states(auth) == ["pending"]
 
 
-async def test_the_id_of_an_invitation_is_no_secret(auth: LocalAuthentication) -> None:
-    """What the inviter's list shows lets nobody in."""
+async def test_id_of_an_invitation_is_no_token(auth: LocalAuthentication) -> None:
+    """The id in the inviter's list cannot be used to register."""
     await invite(auth)
     [record] = await invitations(auth)
 
     assert isinstance(await refused(auth.strategy("password").register(joining(record.id))), InvalidTokenError)
 
 
-async def test_the_token_of_an_invitation_is_for_nothing_else(auth: LocalAuthentication) -> None:
-    """TK-8: no sign-in, no reset, no confirmation, no undo."""
+async def test_token_of_an_invitation_has_no_other_use(auth: LocalAuthentication) -> None:
+    """TK-8: sign-in, reset, confirmation and undo reject the token."""
     await member_of(auth)
     token = await invite(auth)
     new = {"password": PASSWORD, "password_confirmation": PASSWORD}
@@ -369,8 +371,8 @@ async def test_the_token_of_an_invitation_is_for_nothing_else(auth: LocalAuthent
         assert isinstance(await refused(act), InvalidTokenError)
 
 
-async def test_the_token_of_another_kind_of_user(tmp_path: Path) -> None:
-    """SE-12: nothing of one ``Authentication`` is taken by another, even on one database with one secret."""
+async def test_token_of_another_kind_of_user_is_rejected(tmp_path: Path) -> None:
+    """SE-12: one ``Authentication`` rejects the tokens of another, even with the same database and secret."""
     users, staff = make_inviting(tmp_path), make_inviting(tmp_path, subject_name="staff")
     token = await invite(users)
 

@@ -56,24 +56,24 @@ def app(auth: LocalAuthentication) -> ASGIApp:
 
 
 async def bearer_of(auth: LocalAuthentication, user: User) -> str:
-    """The access token of a sign-in."""
+    """Sign *user* in and return the access token."""
     return str(await auth.sign_in(user))
 
 
 async def cookie_of(auth: LocalAuthentication, user: User) -> str:
-    """The Cookie header of a sign-in."""
+    """Sign *user* in and return the Cookie header."""
     return f"{auth.site.session_cookie}={(await auth.sign_in(user)).cookie}"
 
 
 def inputs(answer: Answer) -> list[tuple[str, str]]:
-    """Name and value of every input, in order."""
+    """Return name and value of every input, in order."""
     found = re.findall(r'<input[^>]* name="([^"]*)"([^>]*)>', answer.text)
     values = [(name, re.search(r' value="([^"]*)"', rest)) for name, rest in found]
     return [(name, unescape(value[1]) if value else "") for name, value in values]
 
 
 def actions(answer: Answer) -> list[str]:
-    """Where the forms of a page post to."""
+    """Return the actions of a page's forms."""
     return re.findall(r'<form method="post" action="([^"]*)"', answer.text)
 
 
@@ -87,7 +87,7 @@ async def look(app: ASGIApp, token: str, *, method: str = "GET", path: str = "vi
 
 
 class Pages(AuthPlug[User]):
-    """Whoever is signed in goes to a page of the application."""
+    """Redirects a user who has signed in to a page of the application."""
 
     async def handle_success(self, request: Request, activity: Activity, user: User, token: AccessToken) -> Response:
         response = RedirectResponse("/welcome", 303)
@@ -95,8 +95,8 @@ class Pages(AuthPlug[User]):
         return response
 
 
-async def test_an_admin_invites_and_the_new_user_sets_a_password(tmp_path: Path) -> None:
-    """The whole flow: 48 hours, a mail text of one's own, a page to set a password, signed in and redirected."""
+async def test_admin_invites_and_the_new_user_sets_a_password(tmp_path: Path) -> None:
+    """The whole flow: a lifetime of 48 hours, an own mail text, a page for the password, sign-in and redirect."""
     outbox: list[str] = []
 
     def send(user: User | None, token: str, opts: Mapping[str, Any]) -> None:
@@ -145,14 +145,14 @@ async def test_an_admin_invites_and_the_new_user_sets_a_password(tmp_path: Path)
 
 
 @pytest.mark.parametrize("phase", ["invite", "resend", "revoke", "list", "accept"])
-async def test_nobody_is_no_inviter(auth: LocalAuthentication, app: ASGIApp, phase: str) -> None:
-    """401 for whoever is not signed in."""
+async def test_inviter_must_be_signed_in(auth: LocalAuthentication, app: ASGIApp, phase: str) -> None:
+    """A client that is not signed in gets 401."""
     method = "GET" if phase == "list" else "POST"
     assert (await ask(app, method, f"{HERE}/{phase}", headers=JSON)).status == 401
 
 
-async def test_a_plain_user_is_no_inviter(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """IN-3: 403, nothing kept, nothing mailed; and another user's invitation is not theirs to touch."""
+async def test_user_without_permission_cannot_invite(auth: LocalAuthentication, app: ASGIApp) -> None:
+    """IN-3: the user gets 403 and nothing is stored or mailed; another user's invitation gives 403 too."""
     bearer = await bearer_of(auth, await member_of(auth, OTHER_EMAIL))
     answer = await post(app, f"{HERE}/invite", {"email": EMAIL}, bearer=bearer, headers=JSON)
     assert (answer.status, answer.json()["code"], auth.sender.messages) == (403, "forbidden", [])
@@ -168,8 +168,8 @@ async def test_a_plain_user_is_no_inviter(auth: LocalAuthentication, app: ASGIAp
     assert await invitations(auth) == [record]
 
 
-async def test_the_inviters_phases(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """Invite, resend, revoke, list; the list has neither the token nor what is granted."""
+async def test_phases_of_the_inviter(auth: LocalAuthentication, app: ASGIApp) -> None:
+    """Invite, resend, revoke and list work; no answer contains the token or the grant."""
     admin = await bearer_of(auth, await admin_of(auth))
     form = {"email": EMAIL, "grant": {"role": "secret-role"}}
     answers = [await ask(app, "POST", f"{HERE}/invite", json=form, bearer=admin)]
@@ -222,18 +222,18 @@ async def test_the_inviters_phases(auth: LocalAuthentication, app: ASGIApp) -> N
         ({"email": EMAIL, "scope": 5}, ["scope"]),
     ],
 )
-async def test_what_an_inviter_sends_is_checked(
+async def test_invalid_parameters_of_an_inviter_are_rejected(
     auth: LocalAuthentication, app: ASGIApp, form: dict[str, Any], fields: list[str]
 ) -> None:
-    """A scope that no policy is asked about is nothing that a client may name."""
+    """A client may not name a scope if the policy takes none."""
     bearer = await bearer_of(auth, await admin_of(auth))
     answer = await ask(app, "POST", f"{HERE}/invite", json=form, bearer=bearer)
 
     assert (answer.status, list(answer.json()["fields"])) == (422, fields)
 
 
-async def test_a_scope_that_the_policy_is_asked_about(tmp_path: Path) -> None:
-    """Then a client may name it, and is refused another."""
+async def test_policy_decides_about_a_scope(tmp_path: Path) -> None:
+    """A client may name a scope that the policy allows; another scope is rejected."""
     policy = {"may_invite": lambda inviter, address, grant, scope: scope == "walrus"}
     auth = make_inviting(tmp_path, invitation=policy)
     app, bearer = site(auth), await bearer_of(auth, await admin_of(auth))
@@ -262,8 +262,10 @@ async def test_a_scope_that_the_policy_is_asked_about(tmp_path: Path) -> None:
         ("limit=0000000501", None),
     ],
 )
-async def test_list_takes_filters(auth: LocalAuthentication, app: ASGIApp, query: str, shown: list[str] | None) -> None:
-    """By state, by scope, in pages of at most a hundred; None: 422."""
+async def test_list_supports_filters(
+    auth: LocalAuthentication, app: ASGIApp, query: str, shown: list[str] | None
+) -> None:
+    """The list filters by state and scope, in pages of at most a hundred; *shown* is None for a 422."""
     for name in ("a", "b", "c"):
         auth.clock.advance(timedelta(seconds=1))
         await invite(auth, f"{name}@mail.example.org")
@@ -278,8 +280,8 @@ async def test_list_takes_filters(auth: LocalAuthentication, app: ASGIApp, query
     assert [each["email"][0] for each in page.json()["invitations"]] == ["b", "a"]
 
 
-async def test_another_strategy_registers_over_http(tmp_path: Path) -> None:
-    """EN-4: the gate is the same for another strategy; without an invitation a taken address stays unsaid."""
+async def test_other_strategy_registers_over_http(tmp_path: Path) -> None:
+    """EN-4: another strategy follows the same rules; without an invitation no answer reveals a taken address."""
     sender = MemorySender()
     auth = make_inviting(tmp_path, sender=sender, hooks=[Confirmation(sender=sender)])
     app, path = site(auth), "/auth/provider/callback"
@@ -298,8 +300,8 @@ async def test_another_strategy_registers_over_http(tmp_path: Path) -> None:
 # --- who is invited --------------------------------------------------------------------------------------------------
 
 
-async def test_looking_changes_nothing(tmp_path: Path, auth: LocalAuthentication, app: ASGIApp) -> None:
-    """Rule 6, GHSA-3988-q8q7-p787: whatever a mail scanner fetches, no row changes; neither with a session."""
+async def test_get_and_head_change_nothing(tmp_path: Path, auth: LocalAuthentication, app: ASGIApp) -> None:
+    """Rule 6, GHSA-3988-q8q7-p787: a mail scanner's requests change no row, with or without a session."""
     token, user = await invite(auth), await member_of(auth)
     cookie = await cookie_of(auth, user)
     before = tables(tmp_path)
@@ -313,16 +315,16 @@ async def test_looking_changes_nothing(tmp_path: Path, auth: LocalAuthentication
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_looking_is_not_accepting(auth: LocalAuthentication, app: ASGIApp, method: str) -> None:
-    """Neither for a phase that registers; where only who was invited may, it has no page of its own."""
+async def test_get_and_head_do_not_register(auth: LocalAuthentication, app: ASGIApp, method: str) -> None:
+    """With ``invite_only`` the phase that registers has no page of its own, so GET and HEAD give 405."""
     token = await invite(auth)
     query = f"invitation_token={token}&password={PASSWORD}".encode()
     assert (await ask(app, method, "/auth/password/register", query=query)).status == 405
     assert await states(auth) == ["pending"]
 
 
-async def test_a_program_reads_json(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """What the page says, as data; without HTML in Accept there is no page."""
+async def test_program_gets_json(auth: LocalAuthentication, app: ASGIApp) -> None:
+    """A client without HTML in Accept gets the contents of the page as data."""
     token = await invite(auth)
     for headers in (JSON, {}):
         answer = await look(app, token, headers=headers)
@@ -336,8 +338,8 @@ async def test_a_program_reads_json(auth: LocalAuthentication, app: ASGIApp) -> 
         }
 
 
-async def test_who_has_an_account_is_told_to_sign_in(tmp_path: Path) -> None:
-    """Case B, then D: signed in with their own factors, the same link shows a button, and the button accepts."""
+async def test_user_with_an_account_is_told_to_sign_in(tmp_path: Path) -> None:
+    """Case B, then D: after the user's own sign-in the same link shows a button, and the button accepts."""
     auth = make_inviting(tmp_path, invitation={"sign_in_url": "/sign-in?a&b"})
     app, user = site(auth), await member_of(auth)
     token = await invite(auth)
@@ -361,7 +363,7 @@ async def test_who_has_an_account_is_told_to_sign_in(tmp_path: Path) -> None:
 
 
 async def test_user_of_another_account_is_told_to_switch(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """IN-4, case E: refused, whose address it is; a button signs out, and then the link works."""
+    """IN-4, case E: the answer is 403 without the invited address; a button signs out, and then the link works."""
     token = await invite(auth, grant=ROLE)
     cookie = await cookie_of(auth, await member_of(auth, OTHER_EMAIL))
     page = await look(app, token, cookie=cookie)
@@ -376,8 +378,8 @@ async def test_user_of_another_account_is_told_to_switch(auth: LocalAuthenticati
     assert actions(page) == ["/auth/password/register", f"{HERE}/decline"]
 
 
-async def test_decline_by_a_button(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """A POST with the token, by nobody in particular; not from another site's page while a user is signed in."""
+async def test_button_declines(auth: LocalAuthentication, app: ASGIApp) -> None:
+    """A POST with the token declines without a session; a cross-site POST with a session is rejected."""
     token = await invite(auth)
     page = await look(app, token, path="decline")
     form, away = {"invitation_token": token}, {"accept": "text/html", "sec-fetch-site": "cross-site"}
@@ -391,8 +393,8 @@ async def test_decline_by_a_button(auth: LocalAuthentication, app: ASGIApp) -> N
     assert (again.status, "This link or token is no longer valid" in again.text) == (401, True)
 
 
-async def test_a_dead_link_says_so_on_a_page(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """EN-7: one text whatever has ended it, but for a newer mail; the link of a newer mail is asked for."""
+async def test_invalid_link_gets_a_page_that_says_so(auth: LocalAuthentication, app: ASGIApp) -> None:
+    """EN-7: every invalid link gets the same text, except that a superseded link names the newer mail."""
     old = await invite(auth)
     auth.clock.advance(timedelta(minutes=1))
     new = await invite(auth)
@@ -410,8 +412,8 @@ async def test_a_dead_link_says_so_on_a_page(auth: LocalAuthentication, app: ASG
     assert "<main" in none.text
 
 
-async def test_a_refused_registration_says_what_is_wrong(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """Case B, if a user comes to it all the same: there is no field to tell it of, so it is told above the form."""
+async def test_page_of_a_rejected_registration_says_what_is_wrong(auth: LocalAuthentication, app: ASGIApp) -> None:
+    """Case B, if a user posts the form nevertheless: the form has no field for the error, so it is above the form."""
     await member_of(auth)
     token = await invite(auth)
     answer = await post(app, "/auth/password/register", joining(token, NEW_PASSWORD), headers=PAGE)
@@ -425,15 +427,15 @@ async def test_a_refused_registration_says_what_is_wrong(auth: LocalAuthenticati
 
 
 async def test_registration_without_an_invitation_is_drawn_again(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """It has a page of its own, with the address and without the invitation."""
+    """The page has a field for the address and no invitation."""
     answer = await post(app, "/auth/password/register", {"email": EMAIL}, headers=PAGE)
     assert (answer.status, actions(answer)) == (422, ["/auth/password/register"])
     assert inputs(answer) == [("email", EMAIL), ("password", ""), ("password_confirmation", "")]
 
 
 @pytest.mark.parametrize("strategies", [["password"], ["provider"], []])
-async def test_the_page_offers_what_the_invitation_allows(tmp_path: Path, strategies: list[str]) -> None:
-    """A form for each strategy that registers with one, each with the parameters that it needs."""
+async def test_page_offers_what_the_invitation_allows(tmp_path: Path, strategies: list[str]) -> None:
+    """The page has a form for each allowed strategy that registers, with the parameters of that strategy."""
     named = Password(name="by_name", identity_field="username", register_fields=["email", "nick_name"])
     auth = make_inviting(tmp_path, strategies=[Password(repeat_password=False), named])
     token = await invite(auth, strategies=strategies)
@@ -452,8 +454,8 @@ async def test_the_page_offers_what_the_invitation_allows(tmp_path: Path, strate
     await auth.close()
 
 
-async def test_what_others_have_written_is_escaped(tmp_path: Path) -> None:
-    """RD-4: a name, a scope and a token are text."""
+async def test_foreign_text_is_escaped(tmp_path: Path) -> None:
+    """RD-4: names, scopes and URLs are escaped as text."""
     auth = make_inviting(tmp_path, app_name=EVIL, invitation={"sign_in_url": EVIL})
     token = await invite(auth, scope=EVIL)
     page = await look(site(auth), token)
@@ -466,8 +468,8 @@ async def test_what_others_have_written_is_escaped(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_the_token_is_read_from_the_form_alone(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """Rule 6, the lure: no cookie that another user may have planted, and no query of a POST, is a token."""
+async def test_token_is_read_only_from_the_form(auth: LocalAuthentication, app: ASGIApp) -> None:
+    """Rule 6, the lure: a token in a cookie, which another user may have planted, or in a POST's query is ignored."""
     token = await invite(auth)
     for request in ({"cookie": f"invitation_token={token}"}, {"query": f"invitation_token={token}".encode()}):
         form = {"password": PASSWORD, "password_confirmation": PASSWORD, "email": EMAIL}
@@ -478,8 +480,8 @@ async def test_the_token_is_read_from_the_form_alone(auth: LocalAuthentication, 
     assert (answer.status, await states(auth)) == (422, ["pending"])
 
 
-async def test_an_application_draws_its_own_page(auth: LocalAuthentication) -> None:
-    """``handle_view`` is a callback like the others."""
+async def test_application_can_draw_its_own_page(auth: LocalAuthentication) -> None:
+    """An application can override ``handle_view`` like the other callbacks."""
 
     class Own(AuthPlug[User]):
         async def handle_view(self, request: Request, activity: Activity, view: Any) -> Response:
@@ -489,16 +491,16 @@ async def test_an_application_draws_its_own_page(auth: LocalAuthentication) -> N
     assert answer.text == "Activity(strategy='invitation', phase='view') register"
 
 
-async def test_the_mail_may_link_to_the_applications_page(tmp_path: Path) -> None:
-    """``url`` in place of the library's page."""
+async def test_mail_can_link_to_the_applications_page(tmp_path: Path) -> None:
+    """The option ``url`` replaces the library's page."""
     auth = make_inviting(tmp_path, invitation={"url": "https://www.example.com/join?lang=en"})
     token = await invite(auth)
     assert auth.sender.messages[-1][2]["url"] == f"https://www.example.com/join?lang=en&invitation_token={token}"
     await auth.close()
 
 
-async def test_the_answer_to_an_inviter_tells_nothing(tmp_path: Path) -> None:
-    """IN-3: unknown, registered, unproven, disabled, invited by another user: one answer, byte for byte."""
+async def test_answer_to_an_inviter_reveals_no_account(tmp_path: Path) -> None:
+    """IN-3: unknown, registered, unconfirmed, disabled and already invited addresses get the same bytes."""
     auth = make_inviting(tmp_path, invitation={"per_inviter": Limit(99, timedelta(days=1))})
     app, bearer = site(auth), await bearer_of(auth, await admin_of(auth))
     await member_of(auth, "registered@mail.example.org")

@@ -1,4 +1,4 @@
-"""The state machine of invitations against a model of it, in any order of steps."""
+"""The state machine of invitations is compared with a model of it, in any order of steps."""
 
 import asyncio
 import tempfile
@@ -37,7 +37,7 @@ roles_, ages = st.sampled_from(["editor", "viewer"]), st.sampled_from([0, 0, 0, 
 
 @dataclass
 class Row:
-    """What an invitation should be."""
+    """The expected state of one invitation."""
 
     id: str
     email: str
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass
 class Model:
-    """What should be there."""
+    """The expected state of the database."""
 
     rows: dict[str, Row] = field(default_factory=dict)
     tokens: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -63,8 +63,8 @@ class Model:
     barred: set[str | None] = field(default_factory=set)
 
 
-class Invitations(RuleBasedStateMachine):  # pragma: no cover  # which steps are taken is for hypothesis to choose
-    """Two addresses, two inviters and the application; mails that are opened late, twice or by another user."""
+class Invitations(RuleBasedStateMachine):  # pragma: no cover  # hypothesis chooses the steps
+    """Two addresses, two inviters and the application; users open mails late, twice, or mails of another user."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Invitations(RuleBasedStateMachine):  # pragma: no cover  # which steps are
         self.model.users[EMAILS[1]] = self.run(member_of(self.auth, EMAILS[1])).id
 
     def run(self, act: Coroutine[Any, Any, Any]) -> Any:
-        """The answer, or the error."""
+        """Return the answer of *act*, or the error that it raises."""
         try:
             return self._loop.run(act)
         except AuthError as error:
@@ -119,17 +119,17 @@ class Invitations(RuleBasedStateMachine):  # pragma: no cover  # which steps are
         return next((row for row in self.model.rows.values() if row.email == email and self.live(row)), None)
 
     def mailed(self, row: Row) -> None:
-        """Another mail has come."""
+        """Record that another mail was sent."""
         self.mails.append(newest_token(self.auth))
         assert self.mails[-1] not in self.model.tokens
         self.model.tokens[self.mails[-1]] = (row.id, row.version)
 
     def mail(self, age: int) -> str:
-        """One of the newest mails."""
+        """Return the token of one of the newest mails."""
         return self.mails[-1 - age % len(self.mails)]
 
     def renewed(self, row: Row) -> bool:
-        """Whether another mail may go out now; then it is counted."""
+        """Return whether another mail may be sent now; count it if so."""
         if row.sent_at + PAUSE > self.now or row.version >= MOST:
             return False
         row.version, row.sent_at = row.version + 1, self.now
@@ -137,14 +137,14 @@ class Invitations(RuleBasedStateMachine):  # pragma: no cover  # which steps are
         return True
 
     def sound(self, row: Row) -> bool:
-        """Whether its inviter still may; if not, it is revoked by whoever comes along."""
+        """Return whether the inviter may still invite; if not, the next use revokes the invitation."""
         if row.inviter in self.model.barred:
             row.status, row.reason = "revoked", "inviter_lost_authority"
             return False
         return True
 
     def opened(self, token: str) -> Row | None:
-        """The invitation of a mail, if its link is live."""
+        """Return the invitation of a mail if its link is live, else None."""
         invitation, version = self.model.tokens[token]
         row = self.model.rows[invitation]
         return row if self.live(row) and row.version == version else None
@@ -257,7 +257,7 @@ class Invitations(RuleBasedStateMachine):  # pragma: no cover  # which steps are
         found = self.run(self.auth.accounts.find("email", email))
         answer = self.run(self.verbs.accept(found.user, {"invitation_token": mail}))
         again = (done.accepted_by, done.version) == (found.user.id, self.model.tokens[mail][1])
-        if again and self.now < done.expires_at:  # as long as its link lives
+        if again and self.now < done.expires_at:  # the link has not expired
             assert answer == (found.user, None)
         elif row is None or not self.sound(row) or row.email != email:
             assert type(answer) is (ForbiddenError if row is not None and row.reason is None else InvalidTokenError)
@@ -268,7 +268,7 @@ class Invitations(RuleBasedStateMachine):  # pragma: no cover  # which steps are
         row.status, row.accepted_by = "accepted", user_id
         self.model.granted.append((user_id, {"role": row.role}))
 
-    # --- what always holds
+    # --- invariants
 
     @invariant()
     def rows_are_as_they_should_be(self) -> None:

@@ -1,4 +1,4 @@
-"""Invitations with a model of the application's own: the four cases, and what is granted written to its table."""
+"""Invitations with the application's own model: the four cases, and grants that are written to its table."""
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def write_role(user: IntUser, data: Mapping[str, Any], work: Work[IntUser]) -> None:
-    """What is granted is a name here; nobody is called owner."""
+    """Store the granted role as the user's name; reject the role of an owner."""
     if data.get("role") == "owner":
         raise ForbiddenError("no owners")
     await work.users.update(user.identity, {"name": data.get("role")}, {})
@@ -39,7 +39,7 @@ async def write_role(user: IntUser, data: Mapping[str, Any], work: Work[IntUser]
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def auth(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An ``Authentication`` on an engine of the application's, where unproven accounts are empty shells."""
+    """An ``Authentication`` on the application's engine; unconfirmed accounts can be claimed."""
     async with engines(request.param, tmp_path) as made:
         await make(made(), IntUser)
         store: Any = SQLAlchemyStore(made(), IntUser)
@@ -47,13 +47,13 @@ async def auth(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 
 async def role_of(auth: LocalAuthentication, email: str = EMAIL) -> Any:
-    """What was granted."""
+    """Return the granted role."""
     user: Any = (await found_of(auth, email)).user
     return user.name
 
 
 async def test_case_a_with_an_own_model(auth: LocalAuthentication) -> None:
-    """A new row in the application's table, in one transaction with what was granted; a refusal leaves nothing."""
+    """One transaction writes the new row and the grant to the application's table; a refusal leaves no row."""
     await auth.add_on("invitation").invite(APPLICATION, EMAIL, grant={"role": "owner"})
     error = await refused(auth.strategy("password").register(joining(newest_token(auth))))
     assert isinstance(error, ForbiddenError)
@@ -69,7 +69,7 @@ async def test_case_a_with_an_own_model(auth: LocalAuthentication) -> None:
 
 
 async def test_cases_b_and_d_with_an_own_model(auth: LocalAuthentication) -> None:
-    """Who has an account joins with it, and nobody else."""
+    """A user who has an account joins with it; another user and a registration are rejected."""
     user, other = await member_of(auth), await member_of(auth, OTHER_EMAIL)
     token = await invite(auth, grant=ROLE)
     shown = {"invitation_token": token}
@@ -83,7 +83,7 @@ async def test_cases_b_and_d_with_an_own_model(auth: LocalAuthentication) -> Non
 
 
 async def test_case_c_with_an_own_model(auth: LocalAuthentication) -> None:
-    """The claim follows the failed insert in the same transaction."""
+    """The claim follows the failed insert in the same transaction and replaces the password."""
     stranger: Any = await member_of(auth, confirmed=False)
     token = await invite(auth, grant=ROLE)
     auth.clock.advance(timedelta(minutes=1))

@@ -1,4 +1,4 @@
-"""Invited people who come by a provider, and what the real ``Confirmation`` makes of an address that differs."""
+"""Invited users who register by a provider, and ``Confirmation`` if the provider names a different address."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -45,19 +45,19 @@ def app(auth: LocalAuthentication) -> ASGIApp:
 
 
 async def come(app: ASGIApp, **form: str) -> Answer:
-    """Back from the provider."""
+    """Call the provider's callback."""
     return await post(app, "/auth/provider/callback", {"subject": SUBJECT, **form}, headers=PAGE)
 
 
 def cookie_of(auth: LocalAuthentication, answer: Answer) -> str:
-    """The Cookie header after a sign-in."""
+    """Return the Cookie header after a sign-in."""
     return f"{auth.site.session_cookie}={answer.cookie(auth.site.session_cookie)}"
 
 
 async def test_another_address_from_invitation_to_reset(auth: LocalAuthentication, app: ASGIApp, roles: Roles) -> None:
-    """Rule 9, over HTTP: the second mail's link works for the new user alone, in a later session as well, and once.
+    """Rule 9, over HTTP: the second mail's link works only for the new user, also in a later session, and once.
 
-    Before it nothing reaches them by the invited address; after it the account is like any other with that address.
+    Before, no mail reaches the user by the invited address; afterwards the account is like any other with it.
     """
     token = await invite(auth, grant=ROLE)
     joined = await come(app, address=OTHER_EMAIL, invitation_token=token)
@@ -95,8 +95,8 @@ async def test_another_address_from_invitation_to_reset(auth: LocalAuthenticatio
     assert (user.id, [owner for owner, _ in roles.granted]) == (found.user.id, [found.user.id] * 2)
 
 
-async def test_the_same_address_needs_no_second_mail(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """However the provider spells it: the token has proven the mailbox."""
+async def test_same_address_needs_no_second_mail(auth: LocalAuthentication, app: ASGIApp) -> None:
+    """The token has proven the mailbox, in any spelling that the provider uses."""
     token = await invite(auth)
     mails = len(auth.sender.messages)
     joined = await come(app, address="ALICE@Mail.Example.org", invitation_token=token)
@@ -106,12 +106,12 @@ async def test_the_same_address_needs_no_second_mail(auth: LocalAuthentication, 
     assert (found.account.confirmed_at, len(auth.sender.messages)) == (auth.clock(), mails)
 
 
-async def test_another_address_beside_an_empty_shell_is_refused(
+async def test_another_address_beside_an_unconfirmed_account_is_rejected(
     auth: LocalAuthentication, app: ASGIApp, roles: Roles
 ) -> None:
-    """A user has registered the invited address, unproven: no second mail could come, so nothing is used up.
+    """Another account has the invited address, unconfirmed: no second mail is possible, so nothing is consumed.
 
-    By a strategy that takes the invited address the token still claims it (case C).
+    A strategy that takes the invited address can still claim the account with the token (case C).
     """
     await auth.strategy("password").register(registration(EMAIL, "planted by a stranger"))
     token = await invite(auth, grant=ROLE)
@@ -124,8 +124,8 @@ async def test_another_address_beside_an_empty_shell_is_refused(
 
 
 @pytest.mark.parametrize("order", [1, -1])
-async def test_a_trusted_provider_proves_no_other_address(tmp_path: Path, order: int) -> None:
-    """``auto_confirm`` is about the provider's own address, in whatever order the add-ons are."""
+async def test_trusted_provider_proves_only_its_own_address(tmp_path: Path, order: int) -> None:
+    """``auto_confirm`` applies only to the provider's own address, in any order of the add-ons."""
     sender = MemorySender()
     confirmation = Confirmation(sender=sender, auto_confirm=["provider"])
     add_ons = [confirmation, Invitation(sender=sender, may_invite=by_staff)][::order]
@@ -140,8 +140,8 @@ async def test_a_trusted_provider_proves_no_other_address(tmp_path: Path, order:
     await auth.close()
 
 
-async def test_case_c_is_not_for_a_disabled_account(auth: LocalAuthentication, roles: Roles) -> None:
-    """IN-4: whoever was locked out before they proved their address is not let in by an invitation."""
+async def test_case_c_rejects_a_disabled_account(auth: LocalAuthentication, roles: Roles) -> None:
+    """IN-4: an invitation does not admit the user of an unconfirmed account that is disabled."""
     user = await member_of(auth, confirmed=False)
     await auth.accounts.disable(user.id)
     token = await invite(auth, grant=ROLE)
@@ -154,8 +154,8 @@ async def test_case_c_is_not_for_a_disabled_account(auth: LocalAuthentication, r
     assert (await states(auth), roles.granted) == (["pending"], [])
 
 
-async def test_case_c_a_planted_name_is_gone(auth: LocalAuthentication) -> None:
-    """AC-1, the non-verifying provider: what a stranger's identity was called leads to the claimed account no more."""
+async def test_case_c_removes_a_planted_name(auth: LocalAuthentication) -> None:
+    """AC-1, the non-verifying provider: a stranger's user name no longer leads to the claimed account."""
     await auth.accounts.create({"email": EMAIL, "username": "mallory"})
     token = await invite(auth, grant=ROLE)
     user, access = await auth.strategy("password").register(joining(token, PASSWORD))
@@ -165,8 +165,8 @@ async def test_case_c_a_planted_name_is_gone(auth: LocalAuthentication) -> None:
     assert (stranger.id == user.id, session) == (False, None)
 
 
-async def test_provider_that_says_no_address_at_all(auth: LocalAuthentication, app: ASGIApp) -> None:
-    """Its word for the mailbox cannot even be read: the invited address waits for a second mail, as for another one."""
+async def test_unreadable_address_of_a_provider_needs_a_second_mail(auth: LocalAuthentication, app: ASGIApp) -> None:
+    """If the provider's address is malformed, the invited address is pending, as if the provider named another one."""
     token = await invite(auth)
     joined = await come(app, address="no address", invitation_token=token)
     found = await auth.accounts.find("username", SUBJECT)

@@ -1,4 +1,4 @@
-"""Races for an invitation, over separate connections, on SQLite and PostgreSQL: each is won once."""
+"""Races for an invitation, over separate connections, on SQLite and PostgreSQL: each has one winner."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.anyio
 
 AT_ONCE = 16
 ROUNDS = 4
-"""How often a race of two is run: who is first is up to the database."""
+"""How often a race of two runs: the database decides which one is first."""
 
 Shared = OnSQLite | OnPostgres
 Act = Callable[[LocalAuthentication], Awaitable[Any]]
@@ -52,7 +52,7 @@ Act = Callable[[LocalAuthentication], Awaitable[Any]]
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shared]:
-    """An empty database that workers share, of each kind."""
+    """An empty database of each kind, for several workers."""
     if request.param == "sqlite":
         yield OnSQLite(tmp_path)
         return
@@ -73,7 +73,7 @@ async def inviting(
 
 
 async def race(auths: list[LocalAuthentication], acts: list[Act]) -> tuple[int, list[type]]:
-    """Each act at a worker of its own, as far as there are: how many were done, and why the others were not."""
+    """Run the acts at once, spread over the workers; return the number of successes and the other acts' errors."""
     answers = await together(act(auths[number % len(auths)]) for number, act in enumerate(acts))
     lost = [type(answer) for answer in answers if isinstance(answer, Exception)]
     return len(answers) - len(lost), lost
@@ -92,7 +92,7 @@ async def decline_with(token: str, auth: LocalAuthentication) -> Any:
 
 
 async def test_race_of_registrations_is_won_once(shared: Shared) -> None:
-    """IN-1: of 16 registrations with one invitation, by two strategies, one makes a user and grants once."""
+    """IN-1: of 16 registrations with one invitation, by two strategies, one creates a user and grants once."""
     roles = Roles()
     async with inviting(shared, roles) as auths:
         token = await invite(auths[0], grant=ROLE)
@@ -114,7 +114,7 @@ async def test_race_of_registrations_is_won_once(shared: Shared) -> None:
 
 
 async def test_race_of_acceptances_is_won_once(shared: Shared) -> None:
-    """IN-1: of 16 at once by one person one grants, and all are told that it is done; nobody else's is."""
+    """IN-1: 16 acceptances by the invited user succeed and grant once; those of another user are rejected."""
     roles = Roles()
     async with inviting(shared, roles) as auths:
         user, other = await member_of(auths[0]), await member_of(auths[0], OTHER_EMAIL)
@@ -126,8 +126,8 @@ async def test_race_of_acceptances_is_won_once(shared: Shared) -> None:
         assert roles.granted == [(user.id, {"role": "editor"})]
 
 
-async def test_acceptance_overtaken_by_the_same_person_is_done(shared: Shared) -> None:
-    """IN-1: a second click overtakes the first one: both are told that it is done, and it is granted once."""
+async def test_acceptance_overtaken_by_the_same_user_succeeds(shared: Shared) -> None:
+    """IN-1: if a second click overtakes the first, both succeed and the grant is given once."""
     roles = Roles()
     async with inviting(shared, roles) as auths:
         user = await member_of(auths[0])
@@ -140,7 +140,7 @@ async def test_acceptance_overtaken_by_the_same_person_is_done(shared: Shared) -
 
 @pytest.mark.parametrize("late", ["accept", "decline"])
 async def test_answer_overtaken_by_a_revocation_is_refused(shared: Shared, late: str) -> None:
-    """IN-1: an invitation that is revoked after the look at it is neither accepted nor declined."""
+    """IN-1: an invitation that is revoked after it was read is neither accepted nor declined."""
     roles = Roles()
     async with inviting(shared, roles) as auths:
         user = await member_of(auths[0])
@@ -155,7 +155,7 @@ async def test_answer_overtaken_by_a_revocation_is_refused(shared: Shared, late:
 
 
 async def test_resend_overtaken_by_another_sends_nothing(shared: Shared) -> None:
-    """Of two resends the later one is told that the last mail is too recent; one mail goes out."""
+    """The slower of two resends is rejected because the last mail is too recent; one mail is sent."""
     async with inviting(shared) as auths:
         await invite(auths[0])
         [record] = await invitations(auths[0])
@@ -171,8 +171,8 @@ async def test_resend_overtaken_by_another_sends_nothing(shared: Shared) -> None
 
 @pytest.mark.parametrize("path", ["register", "accept"])
 @pytest.mark.parametrize("against", ["revoke", "decline", "resend", "invite"])
-async def test_race_of_an_acceptance_and_its_end(shared: Shared, path: str, against: str) -> None:
-    """IN-1: whoever is first wins, and the other is told; nothing is granted by an invitation that ended otherwise."""
+async def test_race_of_acceptance_and_end_has_one_winner(shared: Shared, path: str, against: str) -> None:
+    """IN-1: the first act wins and the other is rejected; an invitation that ended otherwise grants nothing."""
     for round_ in range(ROUNDS):
         roles = Roles()
         async with inviting(shared, roles) as auths:
@@ -200,7 +200,7 @@ async def test_race_of_an_acceptance_and_its_end(shared: Shared, path: str, agai
 
             assert roles.granted == [(each.accepted_by, ROLE) for each in accepted]
             assert len(accepted) <= 1
-            if against != "invite":  # to invite whoever has just joined makes a new invitation
+            if against != "invite":  # inviting a user who has just joined creates a new invitation
                 assert (won, len(lost), len(after)) == (1, 1, 1)
                 assert lost[0] in (InvalidTokenError, ValidationError, RateLimitedError)
                 ended = {"revoke": "revoked", "decline": "declined", "resend": "pending"}[against]
@@ -211,7 +211,7 @@ async def test_race_of_an_acceptance_and_its_end(shared: Shared, path: str, agai
 
 
 async def test_race_of_acceptance_and_expiry(shared: Shared) -> None:
-    """CVE-2025-64708: the clock of the moment of the statement counts, not that of the look before it."""
+    """CVE-2025-64708: the time of the accepting statement decides, not the time at which the row was read."""
     roles = Roles()
 
     async with inviting(shared, roles) as auths:
@@ -235,7 +235,7 @@ async def test_race_of_acceptance_and_expiry(shared: Shared) -> None:
 
 
 async def test_race_of_sweep_and_acceptance(shared: Shared) -> None:
-    """What is over is over before and after the sweep writes it down."""
+    """An expired invitation is rejected before and after the sweep marks it as expired."""
     async with inviting(shared) as auths:
         token = await invite(auths[0])
         auths[0].clock.advance(timedelta(days=7))
@@ -247,8 +247,8 @@ async def test_race_of_sweep_and_acceptance(shared: Shared) -> None:
 
 
 @pytest.mark.parametrize("inviters", ["one", "several", "the application"])
-async def test_race_of_invitations_makes_one_row(shared: Shared, inviters: str) -> None:
-    """One address, one pending invitation, one mail, whoever invites; the same inviter is told that it is too soon."""
+async def test_race_of_invitations_creates_one_row(shared: Shared, inviters: str) -> None:
+    """One address gets one pending invitation and one mail, from any inviter; only RateLimitedError is raised."""
     async with inviting(shared) as auths:
         admin = await admin_of(auths[0])
         users = [await member_of(auths[0], f"u{number}@mail.example.org") for number in range(4)]
@@ -266,7 +266,7 @@ async def test_race_of_invitations_makes_one_row(shared: Shared, inviters: str) 
 
 
 async def test_race_of_resends_sends_one(shared: Shared) -> None:
-    """One new version, one mail, and that one's link is the live one."""
+    """The race makes one new version and sends one mail, whose link is valid."""
     async with inviting(shared) as auths:
         await invite(auths[0])
         [record] = await invitations(auths[0])
@@ -279,8 +279,8 @@ async def test_race_of_resends_sends_one(shared: Shared) -> None:
         await register_with(newest_token(auths[0]), auths[1])
 
 
-async def test_race_for_the_last_seat(shared: Shared) -> None:
-    """Two people, one seat: the application's own guarded statement, in the same transaction, lets one in."""
+async def test_race_for_the_last_seat_has_one_winner(shared: Shared) -> None:
+    """Two users, one seat: the application's guarded statement in the same transaction admits one of them."""
     taken = "UPDATE seats SET free = free - 1 WHERE free > 0"
 
     async def take_seat(user: Any, data: Mapping[str, Any], work: Work[Any]) -> None:
@@ -304,7 +304,7 @@ async def test_race_for_the_last_seat(shared: Shared) -> None:
 
 
 async def test_race_of_claims_is_won_once(shared: Shared) -> None:
-    """Case C: a stranger's empty account is claimed once, and no deadlock stops anybody who comes at the same time."""
+    """Case C: a stranger's unconfirmed account is claimed once, and concurrent attempts cause no deadlock."""
     async with inviting(shared, None, (Proving(),)) as auths:
         await member_of(auths[0], confirmed=False)
         token = await invite(auths[0])
@@ -317,7 +317,7 @@ async def test_race_of_claims_is_won_once(shared: Shared) -> None:
 
 
 async def test_race_of_invited_and_open_registration(shared: Shared) -> None:
-    """AC-9: one account for one address; an invitation that lost is not used up."""
+    """AC-9: one address gets one account; an invitation that lost the race is not consumed."""
     for round_ in range(ROUNDS):
         email = f"alice{round_}@mail.example.org"
         async with inviting(shared) as auths:

@@ -1,4 +1,4 @@
-"""Who may register: every state of an invitation, on every path that makes users, in every mode."""
+"""Registration in every state of an invitation, on every path that creates users, in every mode."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -58,22 +58,22 @@ Path_ = Callable[[LocalAuthentication, Mapping[str, str]], Awaitable[Any]]
 
 
 async def by_password(auth: LocalAuthentication, token: Mapping[str, str]) -> Any:
-    """The password strategy; without a token an address has to be typed."""
+    """Register with the password strategy and a typed address."""
     return await auth.strategy("password").register({**registration(), **token})
 
 
 async def by_password_alone(auth: LocalAuthentication, token: Mapping[str, str]) -> Any:
-    """Nothing but the token and a password, as on the page; without a token there is no address."""
+    """Register with only the token and a password, as the page does; without a token there is no address."""
     return await auth.strategy("password").register({**registration(""), **token})
 
 
 async def by_provider(auth: LocalAuthentication, token: Mapping[str, str]) -> Any:
-    """A provider that says the address, in another spelling."""
+    """Register with a provider that gives the address in another spelling."""
     return await auth.strategy("provider").callback({"subject": SUBJECT, "address": "Alice@MAIL.example.org", **token})
 
 
 async def by_silent_provider(auth: LocalAuthentication, token: Mapping[str, str]) -> Any:
-    """A provider that knows no address."""
+    """Register with a provider that gives no address."""
     return await auth.strategy("provider").callback({"subject": SUBJECT, **token})
 
 
@@ -130,7 +130,7 @@ STATES = (no_invitation, pending, expired, revoked, declined, used, superseded, 
 
 
 def expected(state: str, path: str, mode: str) -> type[AuthError] | None:
-    """What a registration is refused with."""
+    """Return the type of the error that a registration raises; None if it succeeds."""
     if state == "no_invitation":
         if mode != "open":
             return ForbiddenError
@@ -148,7 +148,7 @@ def expected(state: str, path: str, mode: str) -> type[AuthError] | None:
 async def test_registration_matrix(
     tmp_path: Path, state: Callable[[LocalAuthentication], Awaitable[str | None]], path: str, mode: str
 ) -> None:
-    """IN-1, IN-2: only a live token of this very address opens the door, on every path; a refusal changes nothing."""
+    """IN-1, IN-2: on every path only a valid token for the same address registers; a refusal changes nothing."""
     roles = Roles()
     auth = make_inviting(tmp_path, roles=roles, registration=mode)
     token = await state(auth)
@@ -175,7 +175,7 @@ async def test_registration_matrix(
 
 
 async def test_registration_by_the_application_needs_no_invitation(tmp_path: Path) -> None:
-    """``accounts.create`` is nobody's side door: it is the application, and leaves invitations alone."""
+    """The application itself calls ``accounts.create``, which ignores modes and leaves invitations pending."""
     auth = make_inviting(tmp_path, registration="closed")
     await invite(auth)
     await member_of(auth)
@@ -184,14 +184,14 @@ async def test_registration_by_the_application_needs_no_invitation(tmp_path: Pat
     await auth.close()
 
 
-def test_invite_only_needs_an_add_on_that_invites(tmp_path: Path) -> None:
-    """A door that nobody could open is a mistake."""
+def test_invite_only_requires_an_add_on_that_invites(tmp_path: Path) -> None:
+    """Without such an add-on no user could ever register."""
     with pytest.raises(ConfigurationError, match="registration: 'invite_only' needs"):
         make_auth(tmp_path, registration="invite_only")
 
 
-async def test_open_registration_leaves_an_invitation_alone(tmp_path: Path) -> None:
-    """Rule 12, CVE-2023-48220: neither a registration without the token, a reset, nor a confirmation accepts one."""
+async def test_open_registration_accepts_no_invitation(tmp_path: Path) -> None:
+    """Rule 12, CVE-2023-48220: a registration without the token, a reset and a confirmation accept no invitation."""
     auth = make_inviting(tmp_path)
     await invite(auth, grant=ROLE)
     await register(auth)
@@ -211,7 +211,7 @@ async def test_open_registration_leaves_an_invitation_alone(tmp_path: Path) -> N
 async def test_reset_accepts_no_invitation(
     tmp_path: Path, state: Callable[[LocalAuthentication], Awaitable[str]]
 ) -> None:
-    """CVE-2023-48220: the token of an invitation resets nothing, and a reset revives none, whatever its state."""
+    """CVE-2023-48220: an invitation's token cannot reset a password, and a reset changes no invitation in any state."""
     auth = make_inviting(tmp_path)
     token = await state(auth)
     await member_of(auth)
@@ -229,8 +229,8 @@ async def test_reset_accepts_no_invitation(
 # --- what is registered ----------------------------------------------------------------------------------------------
 
 
-async def test_registering_with_an_invitation_signs_in_and_is_told(tmp_path: Path) -> None:
-    """One transaction: the user, what was granted and the events; then the session."""
+async def test_registration_with_an_invitation_signs_in_and_emits_events(tmp_path: Path) -> None:
+    """One act creates the user, the grant and the events, and then the session."""
     events, roles = Events(), Roles()
     auth = make_inviting(tmp_path, roles=roles, hooks=[events], registration="invite_only")
     token = await invite(auth, grant=ROLE)
@@ -251,8 +251,8 @@ async def test_registering_with_an_invitation_signs_in_and_is_told(tmp_path: Pat
     await auth.close()
 
 
-async def test_what_is_granted_comes_from_the_invitation(tmp_path: Path) -> None:
-    """IN-2: a role, a scope or an address that the client sends is nobody's word."""
+async def test_grant_comes_from_the_invitation(tmp_path: Path) -> None:
+    """IN-2: a role, a scope or an address that the client sends has no effect."""
     roles = Roles()
     auth = make_inviting(tmp_path, roles=roles)
     token = await invite(auth, grant=ROLE, scope="walrus")
@@ -274,7 +274,7 @@ async def test_what_is_granted_comes_from_the_invitation(tmp_path: Path) -> None
     ],
 )
 async def test_another_address_beside_the_token_consumes_nothing(tmp_path: Path, email: str, message: str) -> None:
-    """422, and the invitation goes on to work."""
+    """The registration is rejected, and the invitation stays usable."""
     auth = make_inviting(tmp_path)
     token = await invite(auth)
     with pytest.raises(ValidationError) as refusal:
@@ -286,8 +286,8 @@ async def test_another_address_beside_the_token_consumes_nothing(tmp_path: Path,
     await auth.close()
 
 
-async def test_another_address_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    """A strategy of an application's may hand on what JSON has."""
+async def test_address_that_is_not_text_is_rejected(tmp_path: Path) -> None:
+    """An application's strategy may pass a JSON value of any type."""
     auth = make_inviting(tmp_path)
     token = await invite(auth)
     hook = auth.services.hooks[-1]
@@ -297,8 +297,8 @@ async def test_another_address_that_is_no_text_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("password", ["password1", "short"])
-async def test_a_refused_password_leaves_the_invitation_usable(tmp_path: Path, password: str) -> None:
-    """A new password that will not do costs nothing."""
+async def test_rejected_password_keeps_the_invitation(tmp_path: Path, password: str) -> None:
+    """A rejected password does not consume the invitation."""
     auth = make_inviting(tmp_path, registration="invite_only")
     token = await invite(auth)
     with pytest.raises(ValidationError, match="password refused"):
@@ -309,8 +309,8 @@ async def test_a_refused_password_leaves_the_invitation_usable(tmp_path: Path, p
     await auth.close()
 
 
-async def test_a_refused_grant_rolls_everything_back(tmp_path: Path) -> None:
-    """No user, no session, no accepted invitation; once the application agrees, the same link works."""
+async def test_refused_grant_rolls_everything_back(tmp_path: Path) -> None:
+    """No user is created and the invitation stays pending; the same link works as soon as the application agrees."""
     roles = Roles()
     auth = make_inviting(tmp_path, roles=roles, registration="invite_only")
     token = await invite(auth, grant=ROLE)
@@ -324,8 +324,8 @@ async def test_a_refused_grant_rolls_everything_back(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_an_invitation_for_one_strategy_is_for_no_other(tmp_path: Path) -> None:
-    """The application may say by what one registers."""
+async def test_invitation_for_one_strategy_is_rejected_by_others(tmp_path: Path) -> None:
+    """The application may limit an invitation to some strategies."""
     auth = make_inviting(tmp_path, registration="invite_only")
     token = await invite(auth, strategies=["provider"])
     with pytest.raises(ForbiddenError):
@@ -340,8 +340,8 @@ async def test_an_invitation_for_one_strategy_is_for_no_other(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("hooks", [[], [Proving()]], ids=["without proofs", "with proofs"])
-async def test_case_b_an_account_is_not_overwritten(tmp_path: Path, hooks: list[Any]) -> None:
-    """IN-3: the token of an invitation neither signs in nor sets a password of a confirmed account."""
+async def test_case_b_does_not_overwrite_an_account(tmp_path: Path, hooks: list[Any]) -> None:
+    """IN-3: an invitation's token neither signs in to a confirmed account nor sets its password."""
     auth = make_inviting(tmp_path, hooks=hooks, registration="invite_only")
     user = await member_of(auth)
     token = await invite(auth, grant=ROLE)
@@ -356,8 +356,8 @@ async def test_case_b_an_account_is_not_overwritten(tmp_path: Path, hooks: list[
     await auth.close()
 
 
-async def test_case_b_no_way_around_a_second_factor(tmp_path: Path) -> None:
-    """Rule 8: who has a second factor is still asked for it; the invitation gets nobody in."""
+async def test_case_b_does_not_bypass_a_second_factor(tmp_path: Path) -> None:
+    """Rule 8: a user with a second factor still needs it; the invitation does not sign in."""
     auth = make_inviting(tmp_path, strategies=[Password(), Code(enrolled=frozenset({EMAIL}))])
     await member_of(auth)
     token = await invite(auth)
@@ -370,8 +370,8 @@ async def test_case_b_no_way_around_a_second_factor(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_case_c_proof_of_the_mailbox_gives_the_account(tmp_path: Path) -> None:
-    """AC-1: a stranger registered the address before; what they planted is dead, the account is the invited one's."""
+async def test_case_c_token_claims_the_account(tmp_path: Path) -> None:
+    """AC-1: the invited user takes over a stranger's unconfirmed account; its old password and links are invalid."""
     events, roles = Events(), Roles()
     auth = make_inviting(tmp_path, roles=roles, hooks=[Proving(), events])
     stranger = await auth.accounts.create({"email": "ALICE@mail.example.org"}, password="the stranger's own words")
@@ -396,8 +396,8 @@ async def test_case_c_proof_of_the_mailbox_gives_the_account(tmp_path: Path) -> 
     await auth.close()
 
 
-async def test_case_c_without_proofs_is_case_b(tmp_path: Path) -> None:
-    """Where anybody may use an unproven account, it is not empty: nothing of it is taken over."""
+async def test_case_c_without_required_confirmation_is_case_b(tmp_path: Path) -> None:
+    """If unconfirmed accounts can be used, they belong to their users and cannot be claimed."""
     auth = make_inviting(tmp_path)
     _, access = await register(auth)
     token = await invite(auth)
@@ -410,8 +410,8 @@ async def test_case_c_without_proofs_is_case_b(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_a_providers_other_address_waits_for_a_second_mail(tmp_path: Path) -> None:
-    """Rule 9: the user has no address yet, and the invited one is put off until its mailbox is proven."""
+async def test_other_address_of_a_provider_needs_a_second_mail(tmp_path: Path) -> None:
+    """Rule 9: the user has no address yet; the invited address is pending until its mailbox is confirmed."""
     proving, roles = Proving(), Roles()
     auth = make_inviting(tmp_path, roles=roles, hooks=[proving], registration="invite_only")
     token = await invite(auth, grant=ROLE)
@@ -428,8 +428,8 @@ async def test_a_providers_other_address_waits_for_a_second_mail(tmp_path: Path)
     await auth.close()
 
 
-async def test_a_providers_other_address_does_not_pass_by_an_account(tmp_path: Path) -> None:
-    """Case B holds for it, too: who has an account joins with that."""
+async def test_other_address_of_a_provider_does_not_bypass_an_account(tmp_path: Path) -> None:
+    """Case B applies too: a user with an account must join with that account."""
     auth = make_inviting(tmp_path, hooks=[Proving()])
     await member_of(auth)
     token = await invite(auth)
@@ -440,8 +440,8 @@ async def test_a_providers_other_address_does_not_pass_by_an_account(tmp_path: P
     await auth.close()
 
 
-async def test_an_identity_that_is_known_signs_in_and_spends_nothing(tmp_path: Path) -> None:
-    """Who comes with an invitation, but is a user already, is signed in as that: what follows is case D or E."""
+async def test_known_identity_signs_in_and_consumes_nothing(tmp_path: Path) -> None:
+    """A known user who comes with an invitation is signed in; cases D and E follow from there."""
     auth = make_inviting(tmp_path)
     first: User = (await auth.strategy("provider").callback({"subject": SUBJECT, "address": OTHER_EMAIL})).user
     token = await invite(auth)
@@ -452,8 +452,8 @@ async def test_an_identity_that_is_known_signs_in_and_spends_nothing(tmp_path: P
 
 
 @pytest.mark.parametrize("token", ["", "x", "x" * 43, "é" * 43])
-async def test_a_token_that_is_none(tmp_path: Path, token: str) -> None:
-    """An empty field is no invitation; garbage is a dead one, also where registration is open."""
+async def test_invalid_token_is_rejected(tmp_path: Path, token: str) -> None:
+    """An empty field means no invitation; an invalid token is rejected, also with open registration."""
     auth = make_inviting(tmp_path)
     error = await refused(auth.strategy("password").register({**registration(), "invitation_token": token}))
 
@@ -462,8 +462,8 @@ async def test_a_token_that_is_none(tmp_path: Path, token: str) -> None:
 
 
 @pytest.mark.parametrize("token", [5, ["a"], {"a": 1}, True])
-async def test_a_token_that_is_no_text(tmp_path: Path, token: object) -> None:
-    """JSON may hold anything."""
+async def test_token_that_is_not_text_is_rejected(tmp_path: Path, token: object) -> None:
+    """JSON may contain a value of any type."""
     auth = make_inviting(tmp_path)
     error = await refused(auth.strategy("password").register({**registration(), "invitation_token": token}))
 
@@ -473,7 +473,7 @@ async def test_a_token_that_is_no_text(tmp_path: Path, token: object) -> None:
 
 
 async def test_no_other_token_is_an_invitation(tmp_path: Path) -> None:
-    """TK-8: a token of another purpose, also of the same name, leads nowhere."""
+    """TK-8: a token of the token store is no invitation, whatever the name of its purpose."""
     auth = make_inviting(tmp_path)
     for purpose in ("reset", "sign_in", "invitation"):
         issued = await auth.tokens.issue(purpose, account=None, lifetime=timedelta(hours=1))

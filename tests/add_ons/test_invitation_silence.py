@@ -1,4 +1,4 @@
-"""What an inviter can tell from the answers over a real server: nothing about who has an account (IN-3)."""
+"""The answers of a real server do not reveal to an inviter whether an account exists (IN-3)."""
 
 import asyncio
 import time
@@ -28,14 +28,14 @@ ROUNDS = 25
 
 
 class SlowSender(MemorySender):
-    """Takes as long as the test likes."""
+    """Waits until the test lets it go on."""
 
     def __init__(self) -> None:
         super().__init__()
         self.go_on = asyncio.Event()
 
     async def send(self, user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
-        """Keep one message, once it is time."""
+        """Keep one message as soon as the test allows it."""
         async with asyncio.timeout(PATIENCE):
             await self.go_on.wait()
         await super().send(user, token, opts)
@@ -48,15 +48,15 @@ class Site:
         self.auth, self._client, self._turnstile = auth, client, turnstile
 
     async def post(self, phase: str, params: Mapping[str, str]) -> httpx.Response:
-        """One request."""
+        """Send one request."""
         return await self._client.post(f"/auth/invitation/{phase}", data=dict(params))
 
     async def quiet(self) -> None:
-        """Wait until the jobs of every request are done; the lifespan stays."""
+        """Wait until the jobs of every request have ended; only the lifespan stays."""
         await self._turnstile.until(lambda: self._turnstile.entered - self._turnstile.left <= 1)
 
     async def seconds(self, phase: str, params: Mapping[str, str]) -> float:
-        """How much of the processor one answer takes, here and at the server, which is this process."""
+        """Return the processor time of one request, of client and server together: they share this process."""
         began = time.process_time()
         answer = await self.post(phase, params)
         spent = time.process_time() - began
@@ -80,7 +80,7 @@ async def served(directory: Path, sender: MemorySender | None = None, **invitati
 
 
 async def test_no_answer_waits_for_the_mail(tmp_path: Path) -> None:
-    """IN-3: the mail server may take its time; the answers are there before, and all the same."""
+    """IN-3: with a slow mail server, the answers arrive before the mails are sent and are all the same."""
     sender = SlowSender()
     async with served(tmp_path, sender) as site:
         answers = [await site.post("invite", {"email": email}) for email in (EMAIL, OTHER_EMAIL)]
@@ -101,7 +101,7 @@ def _headers(answer: httpx.Response) -> list[tuple[str, str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["invite", "resend"])
 async def test_answers_take_the_same_time(tmp_path: Path, phase: str) -> None:
-    """IN-3: interleaved, the medians of registered and unknown are within 0.85 and 1.18, over a real server."""
+    """IN-3: on a real server, the medians' ratio of registered and unknown addresses is within 0.85 and 1.18."""
     async with served(tmp_path) as site:
         tries = count()
         ratios = await measured(lambda: _ratios(site, phase, next(tries)))
@@ -109,7 +109,7 @@ async def test_answers_take_the_same_time(tmp_path: Path, phase: str) -> None:
 
 
 async def _ratios(site: Site, phase: str, try_: int) -> dict[str, float]:
-    """Fifty invitations or mails, half of them to accounts."""
+    """Send fifty invitations or repeated mails, half of them to existing accounts."""
     spent: dict[str, list[float]] = {"known": [], "stranger": []}
     for round_ in range(ROUNDS):
         for registered in (True, False) if round_ % 2 else (False, True):

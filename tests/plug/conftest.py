@@ -1,4 +1,4 @@
-"""An Authentication that is open, and its plug."""
+"""The fixture for the plug."""
 
 import pytest
 
@@ -9,5 +9,5 @@ from tests.support import LocalAuthentication
 
 @pytest.fixture
 def plug(auth: LocalAuthentication) -> AuthPlug[User]:
-    """As it comes."""
+    """A plug without changes."""
     return AuthPlug(auth)

@@ -1,4 +1,4 @@
-"""What a subclass of the plug may do, what every outcome becomes, and when jobs run."""
+"""Callbacks of the plug's subclasses, answers to every outcome, and the time at which jobs run."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.anyio
 
 
 class _Recorder(AuthPlug[User]):
-    """Answers with what it was called with."""
+    """Answers with the arguments of the callback."""
 
     async def handle_success(self, request: Request, activity: Activity, user: User, token: AccessToken) -> Response:
         response = JSONResponse([*activity, user.email, dict(self.params(request))], 201, {"cache-control": "public"})
@@ -77,7 +77,7 @@ class _Recorder(AuthPlug[User]):
 
 
 async def test_callbacks_get_what_they_need(auth: LocalAuthentication) -> None:
-    """The activity, the user, the parameters without their secrets; cookies and headers are added to what they give."""
+    """Callbacks get activity, user and parameters without secrets; the plug adds cookies and headers to the answer."""
     plug, seen = _Recorder(auth), {"email": EMAIL, "more": "x"}
     answer = await post(plug, "/auth/password/register", {**registration(), "more": "x"})
     accepted = await post(plug, "/auth/password/reset_request", {"email": EMAIL})
@@ -93,7 +93,7 @@ async def test_callbacks_get_what_they_need(auth: LocalAuthentication) -> None:
 
 
 class _Forgetful(AuthPlug[User]):
-    """Forgets what every callback has to be."""
+    """Has callbacks with common mistakes."""
 
     async def handle_success(self, request: Request, activity: Activity, user: User, token: AccessToken) -> Any: ...
 
@@ -117,13 +117,13 @@ class _Forgetful(AuthPlug[User]):
 async def test_invalid_callback_is_named(
     auth: LocalAuthentication, path: str, params: Mapping[str, str], message: str
 ) -> None:
-    """What is forgotten most: the return, the Response, and the ``async`` where only the call shows it."""
+    """A missing return, a value that is not a Response and a missing ``async`` raise an error with the name."""
     with pytest.raises(TypeError, match=f"_Forgetful.{message}"):
         await post(_Forgetful(auth), f"/auth/{path}", params)
 
 
 async def test_failures_get_what_they_need(auth: LocalAuthentication) -> None:
-    """Also for unknown routes, as ``Activity(None, None)``; a 401 and a 405 keep their headers whatever the status."""
+    """Unknown routes have ``Activity(None, None)``; 401 and 405 keep their headers if the callback sets a status."""
     plug = _Recorder(auth)
     unknown = await post(plug, "/auth/x/y")
     wrong = await post(plug, "/auth/password/sign_in", credentials())
@@ -140,8 +140,8 @@ async def test_failures_get_what_they_need(auth: LocalAuthentication) -> None:
     assert (method.json()[:2], method["allow"]) == ([None, "sign_out"], "POST")
 
 
-async def test_a_refusal_in_a_callback_is_a_failure(auth: LocalAuthentication) -> None:
-    """An ``AuthError`` that a callback raises is answered like any other."""
+async def test_auth_error_in_a_callback_is_a_failure(auth: LocalAuthentication) -> None:
+    """The plug answers an ``AuthError`` of a callback like any other."""
 
     class Picky(AuthPlug[User]):
         async def handle_success(self, *args: Any) -> Response:
@@ -153,15 +153,15 @@ async def test_a_refusal_in_a_callback_is_a_failure(auth: LocalAuthentication) -
 
 
 async def test_only_the_token_of_a_sign_in_becomes_a_cookie(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """A bearer token that came from elsewhere is text, and a TypeError."""
+    """Text, such as a bearer token from a request, raises TypeError."""
     _, token = await register(auth)
     for text in (str(token) + "", token.cookie, None):
         with pytest.raises(TypeError, match="AccessToken"):
             plug.store_in_session(PlainTextResponse(), text)  # type: ignore[arg-type]
 
 
-async def test_revoking_in_an_application_of_ones_own(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """``revoke_session_tokens``, ``revoke_bearer_tokens`` and ``clear_session`` work in any endpoint."""
+async def test_application_can_revoke_sessions_and_tokens(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """``revoke_session_tokens``, ``revoke_bearer_tokens`` and ``clear_session`` work in every endpoint."""
     tokens = [(await register(auth))[1], (await auth.strategy("password").sign_in(credentials()))[1]]
     app = site(auth)
     await plug.revoke_session_tokens(_request(cookie=f"user_session={tokens[0].cookie}"))
@@ -179,8 +179,8 @@ def _request(**headers: str) -> Request:
     return Request({"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": pairs})
 
 
-async def test_an_applications_page_keeps_its_styles(auth: LocalAuthentication) -> None:
-    """CF-8: a page of a callback gets no policy but that nobody may frame it."""
+async def test_page_of_the_application_keeps_its_styles(auth: LocalAuthentication) -> None:
+    """CF-8: the only policy for a callback's page forbids frames."""
 
     class Drawn(AuthPlug[User]):
         async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
@@ -191,11 +191,11 @@ async def test_an_applications_page_keeps_its_styles(auth: LocalAuthentication) 
     assert (answer.status, answer["content-security-policy"]) == (401, "frame-ancestors 'none'")
 
 
-# --- jobs -----------------------------------------------------------------------------------------------------------
+# --- jobs ------------------------------------------------------------------------------------------------------------
 
 
 async def test_jobs_run_after_the_answer(tmp_path: Path) -> None:
-    """The answer is out before the sender is called, and the call returns when the sender has returned."""
+    """The answer is sent before the sender is called; the plug's call returns after the sender has returned."""
     log: list[str] = []
 
     async def send(user: object, token: str, opts: Mapping[str, Any]) -> None:
@@ -213,8 +213,8 @@ async def test_jobs_run_after_the_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyError])
-async def test_jobs_run_even_if_a_callback_breaks(auth: LocalAuthentication, error: type[Exception]) -> None:
-    """What was accepted is done; the error goes on to the server."""
+async def test_jobs_run_even_if_a_callback_fails(auth: LocalAuthentication, error: type[Exception]) -> None:
+    """The accepted job runs, and the server gets the callback's error."""
     await register(auth)
 
     class Broken(AuthPlug[User]):
@@ -227,8 +227,8 @@ async def test_jobs_run_even_if_a_callback_breaks(auth: LocalAuthentication, err
     assert [opts["purpose"] for _, _, opts in auth.sender.messages] == ["reset"]
 
 
-async def test_a_job_that_fails_changes_no_answer(tmp_path: Path) -> None:
-    """FT-3: the mail server is down; the password is set all the same, and the link works."""
+async def test_failed_job_changes_no_answer(tmp_path: Path) -> None:
+    """FT-3: the mail server is down; the answers are as usual, and the password is set."""
     sent: list[Any] = []
 
     async def refuse(user: object, token: str | None, opts: Mapping[str, Any]) -> None:
@@ -246,7 +246,7 @@ async def test_a_job_that_fails_changes_no_answer(tmp_path: Path) -> None:
     assert (asked.status, done.status, len(sent)) == (200, 200, 2)
 
 
-# --- outcomes -------------------------------------------------------------------------------------------------------
+# --- outcomes --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +261,7 @@ class _Fake:
 
 
 def _fake(directory: Path, outcome: Any, **phase: Any) -> LocalAuthentication:
-    """An ``Authentication`` whose phase /auth/fake/act gives *outcome*, or calls it."""
+    """Return an ``Authentication`` whose phase /auth/fake/act returns *outcome*, or the result of its call."""
 
     async def handle(request: PhaseRequest) -> Any:
         return await outcome(request) if callable(outcome) else outcome
@@ -270,8 +270,8 @@ def _fake(directory: Path, outcome: Any, **phase: Any) -> LocalAuthentication:
     return make_auth(directory, strategies=[Password(), _Fake(phases=[act])])
 
 
-async def test_a_challenge_is_data(tmp_path: Path) -> None:
-    """Passkey options, for example."""
+async def test_challenge_is_answered_as_data(tmp_path: Path) -> None:
+    """The data may be passkey options, for example."""
     auth = _fake(tmp_path, Challenge({"options": {}}))
     async with auth.running():
         answer = await post(AuthPlug(auth), "/auth/fake/act")
@@ -279,8 +279,8 @@ async def test_a_challenge_is_data(tmp_path: Path) -> None:
     assert (answer.json(), answer["set-cookie"]) == ({"status": "challenge", "options": {}}, None)
 
 
-async def test_a_second_factor_is_asked_for_and_then_gone(tmp_path: Path) -> None:
-    """SE-3: a sign-in that owes a factor gets a pending cookie and no session; once complete, that cookie goes."""
+async def test_pending_cookie_is_set_and_later_removed(tmp_path: Path) -> None:
+    """SE-3: a sign-in that requires a factor gets a pending cookie and no session; its completion removes it."""
 
     gate = Gatekeeper(FactorRequired(("totp",)))
     auth = make_auth(tmp_path, add_ons=[gate])
@@ -298,8 +298,8 @@ async def test_a_second_factor_is_asked_for_and_then_gone(tmp_path: Path) -> Non
     assert "Max-Age=0" in complete.all("set-cookie")[1]
 
 
-async def test_other_outcomes(tmp_path: Path) -> None:
-    """A redirect is a 303, a sign-in token is data, anything else is an error of ours."""
+async def test_other_outcomes_are_answered(tmp_path: Path) -> None:
+    """A redirect gives 303, a sign-in token is data, and an invalid outcome raises TypeError."""
     expected: list[tuple[Any, tuple[int, str | None, str]]] = [
         (Redirect("https://idp.example.org/authorize"), (303, "https://idp.example.org/authorize", "")),
         (TokenIssued(None, "abc"), (200, None, '{"status":"challenge","token":"abc"}')),
@@ -316,8 +316,8 @@ async def test_other_outcomes(tmp_path: Path) -> None:
             await post(AuthPlug(auth), "/auth/fake/act")
 
 
-async def test_a_flow_keeps_a_cookie_of_its_own(tmp_path: Path) -> None:
-    """SE-3, OA-19: each flow has a cookie, so that two tabs do not disturb each other; the way back sees them all."""
+async def test_each_flow_has_its_own_cookie(tmp_path: Path) -> None:
+    """SE-3, OA-19: each flow has a cookie, so that tabs do not conflict; the returning request sees all of them."""
 
     async def begin(request: PhaseRequest) -> Outcome:
         request.browser.keep("flow", request.params["flow"], lifetime=timedelta(minutes=10))
@@ -345,8 +345,8 @@ async def test_a_flow_keeps_a_cookie_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "head"), [(False, 405), (True, 200)])
-async def test_a_get_phase_takes_head_for_a_page_only(tmp_path: Path, page: bool, head: int) -> None:
-    """A provider's callback: not judged for its origin; POST is 405, and no HEAD spends what a GET would."""
+async def test_get_phase_supports_head_only_for_a_page(tmp_path: Path, page: bool, head: int) -> None:
+    """A provider's callback may be cross-site; POST gives 405, and a HEAD cannot consume what a GET would."""
     auth = _fake(tmp_path, Accepted(), methods=frozenset({"GET"}), page=page)
     headers = {"sec-fetch-site": "cross-site"}
     async with auth.running():
@@ -358,8 +358,8 @@ async def test_a_get_phase_takes_head_for_a_page_only(tmp_path: Path, page: bool
 
 
 @pytest.mark.parametrize("purpose", [("sec-purpose", "prefetch"), ("purpose", "prefetch")])
-async def test_page_asked_for_ahead_runs_no_phase(tmp_path: Path, purpose: tuple[str, str]) -> None:
-    """CF-3: the browser asks again once a user opens the page, so that no flow is spent; no callback is asked."""
+async def test_prefetch_runs_no_phase(tmp_path: Path, purpose: tuple[str, str]) -> None:
+    """CF-3: a prefetch consumes no flow and calls no callback; the browser repeats the request on opening."""
     seen: list[PhaseRequest] = []
 
     async def look(request: PhaseRequest) -> Outcome:
@@ -377,8 +377,8 @@ async def test_page_asked_for_ahead_runs_no_phase(tmp_path: Path, purpose: tuple
     assert (opened.status, len(seen)) == (200, 1)
 
 
-async def test_page_asked_for_ahead_is_drawn_and_a_post_is_done(auth: LocalAuthentication) -> None:
-    """CF-3: the page of a form changes nothing; no browser posts ahead, so that the header stops no sign-out."""
+async def test_prefetch_header_allows_forms_and_posts(auth: LocalAuthentication) -> None:
+    """CF-3: a form's page changes nothing, and browsers do not prefetch a POST, so both are answered as usual."""
     _, token = await register(auth)
     headers = {**PAGE, "sec-purpose": "prefetch"}
     drawn = await ask(AuthPlug(auth), "GET", "/auth/password/sign_in", headers=headers)
@@ -388,8 +388,8 @@ async def test_page_asked_for_ahead_is_drawn_and_a_post_is_done(auth: LocalAuthe
     assert not await is_alive(auth, token)
 
 
-async def test_a_phase_sees_the_query_and_unambiguous_cookies(tmp_path: Path) -> None:
-    """SE-8: of a cookie that was sent twice a strategy sees nothing, nor of any that is not of the steps."""
+async def test_phase_sees_the_query_and_unambiguous_cookies(tmp_path: Path) -> None:
+    """SE-8: a strategy does not see a cookie that was sent twice, nor cookies of other purposes."""
     seen: list[PhaseRequest] = []
 
     async def look(request: PhaseRequest) -> Outcome:
@@ -409,8 +409,8 @@ async def test_a_phase_sees_the_query_and_unambiguous_cookies(tmp_path: Path) ->
     assert request.client.address == "192.0.2.1"
 
 
-async def test_phase_for_a_user_who_is_signed_in(tmp_path: Path) -> None:
-    """With or without the middlewares: the phase knows who it is, anybody else is refused with the reason."""
+async def test_phase_for_a_session_gets_its_user(tmp_path: Path) -> None:
+    """With or without the middlewares the phase gets the user; other clients are rejected with the reason."""
 
     async def greet(request: PhaseRequest) -> Outcome:
         return Challenge({"user": request.state.user.email, "method": request.state.method})
@@ -440,8 +440,10 @@ async def test_phase_for_a_user_who_is_signed_in(tmp_path: Path) -> None:
         (RouteNotFoundError(), 404, "Check the address"),
     ],
 )
-async def test_a_page_without_a_token_or_fields(tmp_path: Path, reason: AuthError, status: int, text: str) -> None:
-    """A form of one button: GET draws it, POST acts, a failure is a page that says what to do."""
+async def test_page_without_token_or_fields_has_only_a_button(
+    tmp_path: Path, reason: AuthError, status: int, text: str
+) -> None:
+    """GET returns the form, POST runs the phase, and the page of a failure says what to do next."""
 
     async def refuse(request: PhaseRequest) -> Outcome:
         raise reason
@@ -457,8 +459,8 @@ async def test_a_page_without_a_token_or_fields(tmp_path: Path, reason: AuthErro
     assert (answer.status, text in answer.text) == (status, True)
 
 
-async def test_a_gone_client_stops_its_phase(tmp_path: Path) -> None:
-    """DO-2: cancelled while it waits; nothing is answered, nothing is left running."""
+async def test_disconnect_cancels_the_phase(tmp_path: Path) -> None:
+    """DO-2: the waiting phase is cancelled; no answer is sent and no task remains."""
     entered = asyncio.Event()
 
     async def wait(request: PhaseRequest) -> Outcome:
@@ -477,8 +479,8 @@ async def test_a_gone_client_stops_its_phase(tmp_path: Path) -> None:
     assert exchange.answer.status == 0
 
 
-async def test_a_strategy_of_ones_own_signs_in(tmp_path: Path) -> None:
-    """``SignedIn`` of any strategy is finished in the same way."""
+async def test_own_strategy_signs_in(tmp_path: Path) -> None:
+    """The plug creates the session for ``SignedIn`` of every strategy."""
 
     async def prove(request: PhaseRequest) -> Outcome:
         found = await auth.accounts.find("email", EMAIL)
@@ -493,8 +495,8 @@ async def test_a_strategy_of_ones_own_signs_in(tmp_path: Path) -> None:
         assert await seen_user(site(auth), cookie=cookie) == user.id
 
 
-async def test_headers_of_every_answer(auth: LocalAuthentication) -> None:
-    """Successes, refusals and unknown routes; what is there for security stays."""
+async def test_add_headers_is_called_for_every_answer(auth: LocalAuthentication) -> None:
+    """Successes, refusals and unknown routes get the header; it cannot replace security headers."""
 
     class Plug(AuthPlug[User]):
         def add_headers(self, request: Request, response: Response) -> None:

@@ -1,4 +1,4 @@
-"""What the plug answers to whom: status, body, headers and cookies of every endpoint."""
+"""The answers of the plug: status, body, headers and cookies of every endpoint."""
 
 import asyncio
 from datetime import timedelta
@@ -55,11 +55,11 @@ def _hardened(answer: Answer) -> bool:
     )
 
 
-# --- success --------------------------------------------------------------------------------------------------------
+# --- success ---------------------------------------------------------------------------------------------------------
 
 
 async def test_sign_ins_answer_text_with_the_cookie(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """The text default is 200 and always sets the cookie, for a script that asked for nothing, too."""
+    """The default answer is text with status 200 and always sets the cookie, also for a script without Accept."""
     registered = await post(plug, "/auth/password/register", registration())
     signed_in = await post(plug, "/auth/password/sign_in", credentials())
     redeemed = await post(plug, "/auth/password/sign_in_with_token", {"token": await _sign_in_token(auth)})
@@ -73,10 +73,10 @@ async def test_sign_ins_answer_text_with_the_cookie(auth: LocalAuthentication, p
 
 
 @pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site"])
-async def test_a_browser_gets_the_cookie_and_no_token(
+async def test_browser_gets_the_cookie_and_no_token(
     auth: LocalAuthentication, plug: AuthPlug[User], header: str
 ) -> None:
-    """ONE credential: what a script of a page cannot read, it cannot lose."""
+    """ONE credential: a page's script cannot leak a token that it cannot read."""
     user, _ = await register(auth)
     value = {"Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-origin"}[header]
     answer = await ask(plug, "POST", "/auth/password/sign_in", json=credentials(), headers={header: value})
@@ -86,8 +86,8 @@ async def test_a_browser_gets_the_cookie_and_no_token(
     assert _hardened(answer)
 
 
-async def test_a_program_gets_the_token_and_no_cookie(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """ONE credential: JSON by body, or by Accept with a form; the token opens the session."""
+async def test_program_gets_the_token_and_no_cookie(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """ONE credential: a JSON body, or a form with Accept, gets JSON; the token is valid for the session."""
     user, _ = await register(auth)
     by_body = await ask(plug, "POST", "/auth/password/sign_in", json=credentials())
     by_accept = await post(plug, "/auth/password/sign_in", credentials(), headers=JSON)
@@ -101,7 +101,7 @@ async def test_a_program_gets_the_token_and_no_cookie(auth: LocalAuthentication,
         assert await seen_user(site(auth), bearer=token) == user.id
 
 
-async def test_text_wanted_is_text_given_whatever_the_body(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+async def test_accept_decides_about_text_for_a_json_body(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
     """A JSON body with an Accept that names a text type is answered in text."""
     await register(auth)
     answer = await ask(plug, "POST", "/auth/password/sign_in", json=credentials(), headers={"Accept": "text/plain"})
@@ -109,8 +109,8 @@ async def test_text_wanted_is_text_given_whatever_the_body(auth: LocalAuthentica
     assert answer.text == "Access granted"
 
 
-async def test_bearer_for_browsers(auth: LocalAuthentication) -> None:
-    """Whoever insists gives pages the token, and then no cookie."""
+async def test_bearer_for_browsers_gives_the_token(auth: LocalAuthentication) -> None:
+    """With the option a browser gets the token and no cookie."""
     await register(auth)
     plug = AuthPlug(auth, bearer_for_browsers=True)
     answer = await ask(plug, "POST", "/auth/password/sign_in", json=credentials(), headers=BROWSER)
@@ -135,7 +135,7 @@ async def test_remember_me_outlives_the_browser(
 async def test_remember_me_is_off_for_anything_else(
     auth: LocalAuthentication, plug: AuthPlug[User], remember_me: Any
 ) -> None:
-    """A cookie of the browser session."""
+    """The cookie has no Max-Age, so it ends with the browser session."""
     await register(auth)
     params = {**credentials(), "remember_me": remember_me}
     answer = await ask(plug, "POST", "/auth/password/sign_in", json=params, headers=BROWSER)
@@ -144,7 +144,7 @@ async def test_remember_me_is_off_for_anything_else(
 
 
 async def test_accepted_in_text_and_json(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """A reset was asked for, a password was set: nobody is signed in, no cookie is touched."""
+    """A reset request and a reset are accepted; they do not sign in and set no cookie."""
     await register(auth)
     asked = await post(plug, "/auth/password/reset_request", {"email": EMAIL})
     asked_json = await ask(plug, "POST", "/auth/password/reset_request", json={"email": EMAIL})
@@ -160,11 +160,11 @@ async def test_accepted_in_text_and_json(auth: LocalAuthentication, plug: AuthPl
         assert _hardened(answer)
 
 
-# --- signing out ----------------------------------------------------------------------------------------------------
+# --- signing out -----------------------------------------------------------------------------------------------------
 
 
 async def test_sign_out_ends_the_session_on_the_server(auth: LocalAuthentication) -> None:
-    """SE-4: a copy of the cookie, and the bearer token of the same sign-in, are dead; the cookie goes."""
+    """SE-4: copies of the cookie and the bearer token of the sign-in become invalid; the cookie is removed."""
     _, token = await register(auth)
     app, cookie = site(auth), f"user_session={token.cookie}"
     assert await seen_user(app, cookie=cookie) is not None
@@ -178,8 +178,8 @@ async def test_sign_out_ends_the_session_on_the_server(auth: LocalAuthentication
     assert await seen_user(app, bearer=token) is None
 
 
-async def test_cookie_that_changes_hands_clears_pages_fetched_ahead(auth: LocalAuthentication) -> None:
-    """SE-4: also at a sign-in, since another user may have been signed in; the whole cache goes only by option."""
+async def test_changed_cookie_clears_prefetched_pages(auth: LocalAuthentication) -> None:
+    """SE-4: a sign-in clears them too, since another user may have been signed in; an option clears the whole cache."""
     await register(auth)
     thorough = AuthPlug(auth, clear_cache_on_sign_out=True)
     signed_in = await post(thorough, "/auth/password/sign_in", credentials())
@@ -191,8 +191,8 @@ async def test_cookie_that_changes_hands_clears_pages_fetched_ahead(auth: LocalA
     assert signed_out["clear-site-data"] == '"prefetchCache", "prerenderCache", "cache"'
 
 
-async def test_sign_out_beside_a_planted_cookie(auth: LocalAuthentication) -> None:
-    """SE-4, SE-8: two cookies let nobody in, but "Signed out" is true of each that is ours."""
+async def test_sign_out_with_a_planted_cookie_ends_every_session(auth: LocalAuthentication) -> None:
+    """SE-4, SE-8: several cookies authenticate no user, but a sign-out ends the session of each valid one."""
     (_, token), (_, other) = await register(auth), await register(auth, OTHER_EMAIL)
     cookie = f"user_session=forged; user_session={token.cookie}; user_session={other.cookie}"
     answer = await post(site(auth), "/auth/sign_out", cookie=cookie)
@@ -202,8 +202,8 @@ async def test_sign_out_beside_a_planted_cookie(auth: LocalAuthentication) -> No
     assert not await is_alive(auth, other)
 
 
-async def test_sign_in_beside_a_planted_cookie(auth: LocalAuthentication) -> None:
-    """SE-1, SE-8: signing in ends every session that the browser shows, also beside a cookie that a user planted."""
+async def test_sign_in_with_a_planted_cookie_ends_every_session(auth: LocalAuthentication) -> None:
+    """SE-1, SE-8: a sign-in ends every session of the browser's cookies, even with a planted cookie among them."""
     _, token = await register(auth)
     cookie = f"user_session=forged; user_session={token.cookie}"
     answer = await post(site(auth), "/auth/password/sign_in", credentials(), cookie=cookie)
@@ -212,8 +212,8 @@ async def test_sign_in_beside_a_planted_cookie(auth: LocalAuthentication) -> Non
     assert not await is_alive(auth, token)
 
 
-async def test_sign_out_of_a_bearer_token(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """SE-4, TK-13: the session of the token ends; a token that was not live ends nothing and is no error."""
+async def test_sign_out_ends_the_session_of_a_bearer_token(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """SE-4, TK-13: the session of the token ends; an invalid token ends no session and gives no error."""
     _, token = await register(auth)
     answer = await ask(plug, "POST", "/auth/sign_out", headers=JSON, bearer=str(token))
     again = await post(plug, "/auth/sign_out", bearer=str(token))
@@ -224,16 +224,16 @@ async def test_sign_out_of_a_bearer_token(auth: LocalAuthentication, plug: AuthP
     assert await seen_user(site(auth), bearer=str(token)) is None
 
 
-async def test_sign_out_of_nobody(plug: AuthPlug[User]) -> None:
-    """A bare POST without a media type, and a cookie that nobody signed."""
+async def test_sign_out_without_a_session_succeeds(plug: AuthPlug[User]) -> None:
+    """A POST without a body and without a valid cookie removes the cookie."""
     for cookie in (None, "user_session=forged", "user_session=a; user_session=b"):
         answer = await ask(plug, "POST", "/auth/sign_out", cookie=cookie)
         assert answer.status == 200
         assert answer["set-cookie"] == f"user_session=; {SET}; {GONE}"
 
 
-async def test_signing_in_again_ends_the_session_of_the_browser(auth: LocalAuthentication) -> None:
-    """SE-1: another cookie, and the old one is dead."""
+async def test_second_sign_in_ends_the_session_of_the_browser(auth: LocalAuthentication) -> None:
+    """SE-1: the browser gets a new cookie, and the old one becomes invalid."""
     _, token = await register(auth)
     app, old = site(auth), f"user_session={token.cookie}"
     answer = await post(app, "/auth/password/sign_in", credentials(), cookie=old, headers=BROWSER)
@@ -244,8 +244,8 @@ async def test_signing_in_again_ends_the_session_of_the_browser(auth: LocalAuthe
     assert await seen_user(app, cookie=new) is not None
 
 
-async def test_a_reset_signs_everybody_out(auth: LocalAuthentication) -> None:
-    """SE-5: every other session and token is dead, sign-in tokens in flight included."""
+async def test_reset_ends_all_sessions_and_tokens(auth: LocalAuthentication) -> None:
+    """SE-5: all sessions and tokens of the user become invalid, also unused sign-in tokens."""
     app, (user, first) = site(auth), await register(auth)
     others = [(await auth.strategy("password").sign_in(credentials()))[1] for _ in range(2)]
     in_flight, form = await _sign_in_token(auth), await _reset_form(auth)
@@ -261,7 +261,7 @@ async def test_a_reset_signs_everybody_out(auth: LocalAuthentication) -> None:
     assert await seen_user(app, bearer=str(bystander)) not in (None, user.id)
 
 
-# --- failure --------------------------------------------------------------------------------------------------------
+# --- failure ---------------------------------------------------------------------------------------------------------
 
 MALFORMED = {"headers": {"authorization": "Bearer"}, "path": "/auth/password/reauthenticate"}
 FAILURES: list[tuple[int, str, str, dict[str, Any]]] = [
@@ -278,8 +278,10 @@ FAILURES: list[tuple[int, str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("status", "code", "title", "request_"), FAILURES, ids=[row[1] for row in FAILURES])
-async def test_failures(plug: AuthPlug[User], status: int, code: str, title: str, request_: dict[str, Any]) -> None:
-    """Status, text, problem details (RFC 9457) and headers of every refusal."""
+async def test_failures_have_the_documented_answers(
+    plug: AuthPlug[User], status: int, code: str, title: str, request_: dict[str, Any]
+) -> None:
+    """Every refusal has its status, text, problem details (RFC 9457) and headers."""
     options = {"method": "POST", "path": "/auth/password/sign_in", **request_}
     text = await ask(plug, **options)
     options["headers"] = {**options.get("headers", {}), **JSON}
@@ -298,8 +300,8 @@ async def test_failures(plug: AuthPlug[User], status: int, code: str, title: str
         }.get(status)
 
 
-async def test_a_failure_of_json_is_json_before_the_body_was_read(plug: AuthPlug[User]) -> None:
-    """The body was JSON, as its media type says, even where nobody could read it."""
+async def test_failure_for_a_json_body_is_json_even_if_unread(plug: AuthPlug[User]) -> None:
+    """The media type decides, even if the body is malformed or unread."""
     headers = {"content-type": "application/json"}
     broken = await ask(plug, "POST", "/auth/password/sign_in", body=b"{", headers=headers)
     unknown = await ask(plug, "POST", "/auth/nothing", body=b"{", headers=headers)
@@ -308,7 +310,7 @@ async def test_a_failure_of_json_is_json_before_the_body_was_read(plug: AuthPlug
 
 
 async def test_validation_names_the_fields(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """422 with messages by field; a taken address is told after the work was done."""
+    """A 422 has messages by field; a taken address gives ``identity_taken``."""
     await register(auth)
     empty = await ask(plug, "POST", "/auth/password/register", json={})
     differ = {**registration(), "password_confirmation": NEW_PASSWORD}
@@ -322,8 +324,8 @@ async def test_validation_names_the_fields(auth: LocalAuthentication, plug: Auth
     assert list(taken.json()["fields"]) == ["email"]
 
 
-async def test_a_slow_body_is_408(auth: LocalAuthentication) -> None:
-    """RP-9: half a body, and then nothing."""
+async def test_slow_body_gives_408(auth: LocalAuthentication) -> None:
+    """RP-9: the client sends half a body and then pauses."""
 
     class Impatient(AuthPlug[User]):
         body_timeout = timedelta(microseconds=1)
@@ -335,8 +337,8 @@ async def test_a_slow_body_is_408(auth: LocalAuthentication) -> None:
     assert _hardened(exchange.answer)
 
 
-async def test_unavailable_is_503(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """FT-1, TK-14: without its tables it is 503 with Retry-After, the cookie is untouched, and nobody is signed in."""
+async def test_outage_of_the_store_gives_503(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """FT-1, TK-14: without its tables the plug answers 503 with Retry-After and does not touch the cookie."""
     _, token = await register(auth)
     await execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
     for path, data in (("sign_out", {}), ("password/sign_in", credentials())):
@@ -346,11 +348,11 @@ async def test_unavailable_is_503(tmp_path: Path, auth: LocalAuthentication, plu
         assert _hardened(answer)
 
 
-# --- https ----------------------------------------------------------------------------------------------------------
+# --- https -----------------------------------------------------------------------------------------------------------
 
 
-async def test_every_cookie_on_https(tmp_path: Path) -> None:
-    """SE-3, HT-3: ``__Host-``, Secure, HttpOnly, SameSite, Path=/ and no Domain, whatever the transport says."""
+async def test_cookies_on_https_have_every_attribute(tmp_path: Path) -> None:
+    """SE-3, HT-3: ``__Host-``, Secure, HttpOnly, SameSite, Path=/ and no Domain, for every scheme of the request."""
     auth = make_auth(tmp_path, base_url="https://app.example.org", mount_path="/auth")
     headers = {"host": "app.example.org", "x-forwarded-proto": "http"}
     async with auth.running():
@@ -374,11 +376,11 @@ async def test_every_cookie_on_https(tmp_path: Path) -> None:
     assert [answer["set-cookie"] for answer in others] == [None, None, None]
 
 
-# --- where it is mounted --------------------------------------------------------------------------------------------
+# --- where it is mounted ---------------------------------------------------------------------------------------------
 
 
-async def test_a_wrapping_plug_knows_the_prefix_of_the_server(tmp_path: Path) -> None:
-    """RP-6: a proxy strips the prefix of the public path, and the server only tells of it, as all but uvicorn do."""
+async def test_wrapping_plug_respects_the_prefix_of_the_server(tmp_path: Path) -> None:
+    """RP-6: a proxy strips the prefix of the public path; servers other than uvicorn give it only in ``root_path``."""
     auth = make_auth(tmp_path, mount_path="/api/auth")
     app = site(auth)
 
@@ -388,8 +390,8 @@ async def test_a_wrapping_plug_knows_the_prefix_of_the_server(tmp_path: Path) ->
     await auth.close()
 
 
-async def test_a_wrapping_plug_passes_the_rest_on(auth: LocalAuthentication) -> None:
-    """``AuthPlug(auth, app=inner)`` serves its paths, and an encoded spelling of them is nobody's."""
+async def test_wrapping_plug_passes_other_paths_on(auth: LocalAuthentication) -> None:
+    """``AuthPlug(auth, app=inner)`` serves only its own paths; an encoded spelling of them gives 404."""
     app = site(auth)
 
     assert (await ask(app, "GET", "/authors")).status == 200
@@ -405,8 +407,8 @@ async def test_a_wrapping_plug_passes_the_rest_on(auth: LocalAuthentication) -> 
     assert (await post(app, "/auth/\ud800", raw_path=None)).status == 404
 
 
-async def test_the_answer_does_not_wait_for_the_mail(tmp_path: Path) -> None:
-    """EN-3, FT-3: known and unknown get the same bytes while the sender still hangs; its failure changes nothing."""
+async def test_answer_does_not_wait_for_the_mail(tmp_path: Path) -> None:
+    """EN-3, FT-3: known and unknown addresses get the same bytes before the mail is sent; a failure changes nothing."""
     may_send, tried = asyncio.Event(), []
 
     async def hang(user: object, token: str, opts: Any) -> None:

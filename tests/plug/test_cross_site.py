@@ -1,4 +1,4 @@
-"""What other sites can make a browser send: nothing that changes anything."""
+"""Requests that other sites make a browser send change nothing."""
 
 import logging
 from itertools import product
@@ -31,7 +31,7 @@ ENDPOINTS = [
     "sign_out",
 ]
 PAGES = ["password/register", "password/sign_in", "password/reset_request", "password/reset"]
-"""Those that a person can open."""
+"""Endpoints with a page that a user can open."""
 
 SITES = [None, "same-origin", "none", "same-site", "cross-site", "garbage"]
 """Values of Sec-Fetch-Site, in the order of the columns below."""
@@ -60,7 +60,7 @@ def _headers(origins: list[str], site: str | None, *more: tuple[str, str]) -> li
 
 
 async def test_every_endpoint_by_origin_and_site(tmp_path: Path) -> None:
-    """CF-1, CF-2: every combination at every endpoint, before anybody is signed in."""
+    """CF-1, CF-2: every combination of Origin and Sec-Fetch-Site at every endpoint, without a session."""
     auth = make_auth(tmp_path, allowed_origins=["https://app.example.org"])
     async with auth.running():
         plug = AuthPlug(auth)
@@ -88,7 +88,7 @@ async def test_every_endpoint_by_origin_and_site(tmp_path: Path) -> None:
     ],
 )
 async def test_every_endpoint_by_referer(tmp_path: Path, referers: list[str], served: bool) -> None:
-    """CF-2: where neither Origin nor Sec-Fetch-Site tells, the Referer does, with our cookie or without."""
+    """CF-2: without Origin and Sec-Fetch-Site the Referer decides, with or without a session cookie."""
     auth = make_auth(tmp_path, allowed_origins=["https://app.example.org"])
     async with auth.running():
         for endpoint, cookie in product(ENDPOINTS, (None, "user_session=x")):
@@ -110,17 +110,17 @@ async def test_every_endpoint_by_referer(tmp_path: Path, referers: list[str], se
         ([("cookie", "user_session=x")], 403),
     ],
 )
-async def test_a_bearer_token_without_our_cookie_is_not_judged(
+async def test_bearer_token_without_a_session_cookie_is_not_checked_for_origin(
     plug: AuthPlug[User], more: list[tuple[str, str]], status: int
 ) -> None:
-    """CF-1: no page of another site can add a bearer token; Basic credentials a browser adds by itself."""
+    """CF-1: a page of another site cannot add a bearer token; but browsers add Basic credentials automatically."""
     headers = _headers(["https://evil.example"], "cross-site", *more)
 
     assert status == (await post(plug, "/auth/password/sign_in", headers=headers)).status
 
 
-async def test_a_cross_site_request_has_no_effect(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """CF-1: right credentials, a live cookie and a live token change nothing from elsewhere."""
+async def test_cross_site_request_has_no_effect(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """CF-1: a cross-site request with valid credentials, cookie and token is rejected and changes nothing."""
     app, (_, token) = site(auth), await register(auth)
     await auth.strategy("password").reset_request({"email": EMAIL})
     before = tables(tmp_path)
@@ -179,10 +179,10 @@ NOT_LOCAL = (
     ],
     ids=range(11),
 )
-async def test_refusal_for_origin_or_host_is_logged_with_it(
+async def test_refusal_logs_the_origin_or_host(
     plug: AuthPlug[User], caplog: pytest.LogCaptureFixture, headers: list[tuple[str, str]], reason: str
 ) -> None:
-    """HT-1: the client is told little; the log names what was refused, cut and escaped, and the setting to change."""
+    """HT-1: the log has the rejected value, cut and escaped, and the setting to change."""
     answer = await post(plug, "/auth/password/sign_in", headers=headers)
     what = "password.sign_in" if answer.status == 403 else "a request"
 
@@ -190,10 +190,10 @@ async def test_refusal_for_origin_or_host_is_logged_with_it(
     assert caplog.record_tuples[-1] == ("asgi_auth", logging.WARNING, f"{what} was refused: {reason}")
 
 
-async def test_flood_of_foreign_origins_is_one_line_a_second(
+async def test_flood_of_foreign_origins_logs_one_line_a_second(
     plug: AuthPlug[User], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """HT-1: origins that a stranger makes up are counted, and each kind of refusal by itself."""
+    """HT-1: refusals for many origins are counted together, separately for each kind of refusal."""
     seconds = iter([0.0] * 51 + [1.0])
     plug._serving._telling = Telling(clock=lambda: next(seconds))
     for number in range(50):
@@ -210,8 +210,8 @@ async def test_flood_of_foreign_origins_is_one_line_a_second(
     assert caplog.messages[-1].endswith(" (49 more like it since the last such line)")
 
 
-async def test_methods(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """CF-3, CF-5, RP-7: every other method is 405 with Allow, changes nothing, grants nothing, gives nothing."""
+async def test_other_methods_are_rejected(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """CF-3, CF-5, RP-7: every other method gives 405 with Allow, changes nothing, and sets no cookie or CORS header."""
     _, token = await register(auth)
     await auth.strategy("password").reset_request({"email": EMAIL})
     before = tables(tmp_path)
@@ -237,15 +237,15 @@ async def test_methods(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug
 
 
 async def test_override_headers_are_ignored(plug: AuthPlug[User]) -> None:
-    """HT-5: no header says what the method, the path or the user is."""
+    """HT-5: no header overrides the method or the path."""
     headers = {"x-http-method-override": "POST", "x-original-url": "/auth/sign_out", "x-rewrite-url": "/auth/sign_out"}
 
     assert (await ask(plug, "GET", "/auth/sign_out", headers=headers)).status == 405
     assert (await post(plug, "/auth/nothing", headers=headers)).status == 404
 
 
-async def test_pages_are_in_no_frame(plug: AuthPlug[User]) -> None:
-    """CF-8: the policy of every page forbids frames and scripts, and lets forms go home only."""
+async def test_pages_forbid_frames(plug: AuthPlug[User]) -> None:
+    """CF-8: the policy of a page forbids frames and scripts, and allows forms only to the same origin."""
     answer = await ask(plug, "GET", "/auth/password/reset", headers=PAGE)
     policy = dict(part.strip().split(" ", 1) for part in str(answer["content-security-policy"]).split(";"))
 

@@ -1,4 +1,4 @@
-"""What ends when a user signs out or in: every session that the browser shows, at a bounded cost."""
+"""A sign-out and a sign-in end every session of the browser's cookies, at a bounded cost."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -46,7 +46,7 @@ ENDINGS = {
 
 
 class _Noting:
-    """An executor that notes what is written through it."""
+    """An executor that records every statement that writes."""
 
     def __init__(self, inner: Executor, written: list[str]) -> None:
         self._inner, self.written = inner, written
@@ -66,7 +66,7 @@ class _Noting:
 
 
 class _NotingStore(SQLiteStore):
-    """Notes every statement that writes."""
+    """A store that records every statement that writes."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -77,19 +77,19 @@ class _NotingStore(SQLiteStore):
 
 
 async def signed_in(auth: LocalAuthentication, times: int) -> list[AccessToken]:
-    """So many sessions of one user."""
+    """Create *times* sessions of one user."""
     user, _ = await register(auth)
     return [await auth.sign_in(user) for _ in range(times)]
 
 
 def cookies(*values: str) -> str:
-    """A Cookie header with a session cookie for each of *values*."""
+    """Return a Cookie header with a session cookie for each of *values*."""
     return "; ".join(f"user_session={value}" for value in values)
 
 
 @pytest.mark.parametrize("path", ENDINGS)
 async def test_copies_of_a_cookie_end_in_one_statement(tmp_path: Path, path: str) -> None:
-    """SE-8: however often the cookies come, in one header or several, their sessions end in one statement."""
+    """SE-8: one statement ends the sessions of all cookies, even if they are repeated or in several headers."""
     store = _NotingStore(tmp_path / "app.db")
     auth = make_auth(tmp_path, store=store)
     async with auth.running():
@@ -105,8 +105,8 @@ async def test_copies_of_a_cookie_end_in_one_statement(tmp_path: Path, path: str
 
 
 @pytest.mark.parametrize("path", ENDINGS)
-async def test_too_many_different_cookies_are_refused(tmp_path: Path, auth: LocalAuthentication, path: str) -> None:
-    """SE-8: nine different cookies of our name are 400, and nothing is done; in the middleware they are nobody."""
+async def test_too_many_different_cookies_are_rejected(tmp_path: Path, auth: LocalAuthentication, path: str) -> None:
+    """SE-8: nine different session cookies give 400 and change nothing; for the middleware the client is anonymous."""
     tokens = await signed_in(auth, 9)
     cookie, before = cookies(*(token.cookie for token in tokens)), tables(tmp_path)
     answer = await post(AuthPlug(auth), f"/auth/{path}", ENDINGS[path], cookie=cookie)
@@ -116,8 +116,8 @@ async def test_too_many_different_cookies_are_refused(tmp_path: Path, auth: Loca
     assert await seen_user(site(auth), cookie=cookie) is None
 
 
-async def test_cookies_that_are_not_ours_cost_no_statement(tmp_path: Path) -> None:
-    """SE-2: to sign out with a forged cookie, or none, writes nothing and begins no transaction."""
+async def test_forged_cookies_cost_no_statement(tmp_path: Path) -> None:
+    """SE-2: a sign-out with a forged cookie or without one writes nothing."""
     store = _NotingStore(tmp_path / "app.db")
     auth = make_auth(tmp_path, store=store)
     async with auth.running():
@@ -127,8 +127,8 @@ async def test_cookies_that_are_not_ours_cost_no_statement(tmp_path: Path) -> No
         assert store.written == []
 
 
-async def test_clear_session_refuses_too_many_cookies(auth: LocalAuthentication) -> None:
-    """SE-8: ``clear_session``, for a sign-out of the application's own, keeps the same bound and leaves the cookie."""
+async def test_clear_session_rejects_too_many_cookies(auth: LocalAuthentication) -> None:
+    """SE-8: ``clear_session``, for the application's own sign-out, has the same limit and keeps the cookie."""
     tokens = await signed_in(auth, 9)
     scope = {"type": "http", "headers": [(b"cookie", cookies(*(token.cookie for token in tokens)).encode())]}
     response = Response()
@@ -139,7 +139,7 @@ async def test_clear_session_refuses_too_many_cookies(auth: LocalAuthentication)
     assert await is_alive(auth, tokens[0])
 
 
-# --- sign-ins under way ---------------------------------------------------------------------------------------------
+# --- pending sign-ins ------------------------------------------------------------------------------------------------
 
 CODE = {"code": f"code-{EMAIL}"}
 DROPPED = "=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
@@ -156,18 +156,18 @@ async def factored(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
 
 
 async def first_factor(app: ASGIApp, **request: Any) -> str:
-    """Alice's password; the pending cookie."""
+    """Send Alice's password and return the pending cookie."""
     answer = await post(app, "/auth/password/sign_in", credentials(), headers=BROWSER, **request)
     return f"user_pending={answer.cookie('user_pending')}"
 
 
 async def second_factor(app: ASGIApp, cookie: str) -> int:
-    """Alice's code; the status."""
+    """Send Alice's code and return the status."""
     return (await post(app, "/auth/code/verify", CODE, cookie=cookie)).status
 
 
 async def test_sign_out_ends_a_pending_sign_in(factored: LocalAuthentication) -> None:
-    """SE-4: whoever uses the browser after a sign-out cannot go on with the second factor; the cookies go."""
+    """SE-4: after a sign-out the second factor of a pending sign-in is rejected; the cookies are removed."""
     app = site(factored)
     assert await second_factor(app, await first_factor(app)) == 200
     pending, flow = await first_factor(app), f"user_flow_{'0' * 16}"
@@ -178,7 +178,7 @@ async def test_sign_out_ends_a_pending_sign_in(factored: LocalAuthentication) ->
 
 
 async def test_sign_out_ends_every_copy_of_a_pending_sign_in(factored: LocalAuthentication) -> None:
-    """SE-8: of several pending cookies each ends, up to 8 of them; more are refused and none ends."""
+    """SE-8: up to 8 pending sign-ins end together; a request with more of them is rejected and ends none."""
     plug = AuthPlug(factored)
     pending = [await first_factor(plug) for _ in range(9)]
     refused = await post(plug, "/auth/sign_out", cookie="; ".join(pending))
@@ -189,7 +189,7 @@ async def test_sign_out_ends_every_copy_of_a_pending_sign_in(factored: LocalAuth
 
 
 async def test_clear_session_ends_a_pending_sign_in(factored: LocalAuthentication) -> None:
-    """SE-4: a sign-out of the application's own ends it as well."""
+    """SE-4: the application's own sign-out ends it too."""
     plug, response = AuthPlug(factored), Response()
     pending = await first_factor(plug)
     await plug.clear_session(Request({"type": "http", "headers": [(b"cookie", pending.encode())]}), response)
@@ -199,7 +199,7 @@ async def test_clear_session_ends_a_pending_sign_in(factored: LocalAuthenticatio
 
 
 async def test_another_sign_in_ends_a_pending_one(factored: LocalAuthentication) -> None:
-    """SE-1: once another user has signed in, or has given a first factor again, the earlier one is dead."""
+    """SE-1: a sign-in of another user, or a second first factor, ends the earlier pending sign-in."""
     app = site(factored)
     pending = await first_factor(app)
     again = await first_factor(app, cookie=pending)
@@ -210,8 +210,8 @@ async def test_another_sign_in_ends_a_pending_one(factored: LocalAuthentication)
     assert [await second_factor(app, each) for each in (pending, again)] == [401, 401]
 
 
-async def test_a_refused_second_factor_can_be_tried_again(factored: LocalAuthentication) -> None:
-    """A wrong code leaves the pending sign-in, a new stamp of the account ends it."""
+async def test_rejected_second_factor_can_be_tried_again(factored: LocalAuthentication) -> None:
+    """A wrong code keeps the pending sign-in; a new stamp of the account ends it."""
     app = site(factored)
     pending = await first_factor(app)
     assert (await post(app, "/auth/code/verify", {"code": "wrong"}, cookie=pending)).status == 401

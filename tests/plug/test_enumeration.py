@@ -1,4 +1,4 @@
-"""What an answer tells a stranger about who has an account: nothing."""
+"""No answer reveals to a stranger whether an account exists."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -27,10 +27,10 @@ BAD_HASHES = ["''", "'x'", "'$2b$12$short'", f"'$2b$31${'a' * 53}'", "'{asgi_aut
 
 
 @pytest.mark.parametrize("headers", [{}, JSON, BROWSER])
-async def test_six_failures_are_one_answer(
+async def test_failed_sign_ins_give_the_same_answer(
     tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User], headers: Headers
 ) -> None:
-    """EN-1, PW-10: unknown, wrong, without a password, locked, unconfirmed, or with a broken hash: the same bytes."""
+    """EN-1, PW-10: the same bytes for unknown, disabled or unconfirmed users and wrong, missing or broken passwords."""
     addresses = {name: f"{name}@mail.example.org" for name in ("known", "locked", "confirmed", "bare")}
     for name in ("known", "locked", "confirmed"):
         await register(auth, addresses[name])
@@ -59,8 +59,10 @@ async def test_six_failures_are_one_answer(
     assert answers[0]["set-cookie"] is None
 
 
-async def test_mail_tokens_fail_in_one_way(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """EN-7: expired, used, forged, another purpose's, retired, or of a user who is locked: the same bytes."""
+async def test_invalid_mail_tokens_give_the_same_answer(
+    tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]
+) -> None:
+    """EN-7: expired, used, forged and replaced tokens, and those of another purpose or a disabled user."""
     user, _ = await register(auth)
     tokens = ["x" * 43, "x", "x" * 10_000 + "é", str((await register(auth, OTHER_EMAIL))[1])[:4000]]
     _, sign_in_token = await auth.strategy("password").sign_in(credentials(), token_type="sign_in")
@@ -89,8 +91,8 @@ async def test_mail_tokens_fail_in_one_way(tmp_path: Path, auth: LocalAuthentica
     assert tables(tmp_path) == before
 
 
-async def test_a_mail_token_works_once(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """TK-10: a refused password does not burn it, a set one does."""
+async def test_mail_token_works_once(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """TK-10: a rejected password does not consume the token; an accepted one does."""
     await register(auth)
     await auth.strategy("password").reset_request({"email": EMAIL})
     form = {"reset_token": mailed_token(auth), **NEW}
@@ -104,8 +106,8 @@ async def test_a_mail_token_works_once(auth: LocalAuthentication, plug: AuthPlug
     assert (await post(plug, "/auth/password/sign_in", credentials(password=NEW_PASSWORD))).status == 200
 
 
-async def test_asking_for_a_reset_is_silent(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """EN-3: known, unknown, locked and mailless are one answer; mail goes to the first alone."""
+async def test_reset_request_reveals_no_account(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """EN-3: known, unknown and disabled addresses get the same answer; only the known one gets mail."""
     await register(auth)
     locked, _ = await register(auth, OTHER_EMAIL)
     await auth.accounts.disable(locked.id)
@@ -118,8 +120,8 @@ async def test_asking_for_a_reset_is_silent(auth: LocalAuthentication, plug: Aut
     assert [opts["address"] for _, _, opts in auth.sender.messages] == [EMAIL]
 
 
-async def test_a_failure_tells_no_reason(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """RD-4: what really happened is for the log."""
+async def test_failure_reveals_no_reason(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """RD-4: only the log has the reason."""
     await register(auth)
     answer = await ask(plug, "POST", "/auth/password/sign_in", json=credentials(password=NEW_PASSWORD))
 
@@ -132,8 +134,8 @@ async def test_a_failure_tells_no_reason(auth: LocalAuthentication, plug: AuthPl
     }
 
 
-async def test_a_taken_address_is_told_after_the_policy(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """EN-4: a weak password gets the same refusal whether or not the address is taken."""
+async def test_taken_address_is_told_after_the_policy(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """EN-4: a weak password gives the same answer whether or not the address is taken."""
     await register(auth)
     weak = [
         await post(plug, "/auth/password/register", registration(email, "password1")) for email in (EMAIL, OTHER_EMAIL)

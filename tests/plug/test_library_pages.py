@@ -1,4 +1,4 @@
-"""The pages that the plug serves by itself, without a page of the application's."""
+"""The pages that the plug serves if the application has no own pages."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -37,13 +37,13 @@ TOKENS = ("reset_token", "invitation_token", "confirmation_token")
 
 
 def anybody(*_: Any) -> bool:
-    """Everybody may invite."""
+    """A policy: every user may invite."""
     return True
 
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """All that has pages; addresses need not be confirmed to sign in."""
+    """An Authentication with every part that has pages; a sign-in does not require a confirmed address."""
     sender = MemorySender()
     made = make_auth(
         tmp_path,
@@ -58,31 +58,31 @@ async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
 
 @pytest.fixture
 def plug(auth: LocalAuthentication) -> AuthPlug[User]:
-    """Of the library, without a change."""
+    """The library's plug without changes."""
     return AuthPlug(auth)
 
 
 async def cookie_of(auth: LocalAuthentication, email: str = EMAIL) -> str:
-    """A browser that is signed in."""
+    """Register *email* and return the Cookie header of its session."""
     _, token = await register(auth, email)
     return f"{auth.site.session_cookie}={token.cookie}"
 
 
 def token_of(auth: LocalAuthentication, purpose: str) -> str:
-    """The token of the newest mail of this purpose."""
+    """Return the token of the newest mail of this purpose."""
     return str([token for _, token, opts in auth.sender.messages if opts["purpose"] == purpose][-1])
 
 
 def link_of(activity: str, answer: Answer) -> bool:
-    """Whether a page leads to another."""
+    """Return whether a page links to *activity*."""
     return f'href="/auth/{activity}"' in answer.text
 
 
 @pytest.mark.parametrize(
     "path", ["password/register", "password/sign_in", "password/reset_request", "confirmation/resend"]
 )
-async def test_strangers_have_pages_that_lead_to_each_other(plug: AuthPlug[User], path: str) -> None:
-    """Without a line of the application: each has its form, and the ways to the others."""
+async def test_pages_without_a_session_link_to_each_other(plug: AuthPlug[User], path: str) -> None:
+    """Each page has its own form and links to the other pages; the application needs no code."""
     page = await ask(plug, "GET", f"/auth/{path}", headers=PAGE)
     others = {"password/register", "password/sign_in", "password/reset_request", "confirmation/resend"} - {path}
 
@@ -94,8 +94,8 @@ async def test_strangers_have_pages_that_lead_to_each_other(plug: AuthPlug[User]
 @pytest.mark.parametrize(
     "path", ["account", "confirmation/change_email", "password/reauthenticate", "invitation/invite"]
 )
-async def test_pages_of_users_begin_with_the_sign_in(plug: AuthPlug[User], path: str) -> None:
-    """Nobody is signed in: the sign-in comes first and knows the way back; a program is told 401."""
+async def test_pages_of_users_redirect_to_the_sign_in(plug: AuthPlug[User], path: str) -> None:
+    """Without a session a browser is sent to the sign-in with ``return_to``; a program gets 401."""
     page = await ask(plug, "GET", f"/auth/{path}", headers=PAGE)
     program = await ask(plug, "GET", f"/auth/{path}", headers=JSON)
 
@@ -104,8 +104,8 @@ async def test_pages_of_users_begin_with_the_sign_in(plug: AuthPlug[User], path:
     assert (program.status, program.json()["code"]) == (401, "authentication_failed")
 
 
-async def test_sign_in_goes_where_the_user_wanted_to(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """The form carries ``return_to`` on, also after a refusal; only paths of ours count (RD-1)."""
+async def test_sign_in_redirects_to_return_to(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """The form keeps ``return_to``, also after a refusal; a foreign URL is ignored (RD-1)."""
     await register(auth)
     page = await ask(plug, "GET", SIGN_IN, query=b"return_to=/auth/account", headers=PAGE)
     wrong = await post(plug, SIGN_IN, {**credentials(password="wrong"), "return_to": ACCOUNT}, headers=PAGE)
@@ -119,8 +119,8 @@ async def test_sign_in_goes_where_the_user_wanted_to(auth: LocalAuthentication, 
     assert (away.status, "<h1>Access granted</h1>" in away.text, link_of("account", away)) == (200, True, True)
 
 
-async def test_page_of_the_account(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """Who is signed in, what they can do, whether the address is confirmed, and the change that waits."""
+async def test_account_page_shows_user_and_actions(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """The page shows the user, the possible actions, the state of the address and a pending change."""
     cookie = await cookie_of(auth)
     page = await ask(plug, "GET", ACCOUNT, headers=PAGE, cookie=cookie)
     assert (page.status, f"You are signed in as {EMAIL}." in page.text) == (200, True)
@@ -139,8 +139,8 @@ async def test_page_of_the_account(auth: LocalAuthentication, plug: AuthPlug[Use
     assert program.json()["name"] == EMAIL
 
 
-async def test_page_of_a_confirmed_account(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """Nothing is offered that is done already; the page to invite opens without a further proof."""
+async def test_account_page_offers_no_finished_action(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """A confirmed account has no button to resend a link; the page to invite opens without another proof."""
     cookie = await cookie_of(auth)
     form = {"confirmation_token": token_of(auth, "confirmation")}
     await post(plug, "/auth/confirmation/confirm", form, headers=PAGE, cookie=cookie)
@@ -151,8 +151,8 @@ async def test_page_of_a_confirmed_account(auth: LocalAuthentication, plug: Auth
     assert (invite.status, "<h1>Invite people</h1>" in invite.text) == (200, True)
 
 
-async def test_page_of_an_account_without_an_address(tmp_path: Path) -> None:
-    """It says nothing of one, until there is one that waits for its proof."""
+async def test_account_page_without_an_address_shows_only_a_pending_one(tmp_path: Path) -> None:
+    """The page does not mention an address until one is pending."""
     sender = MemorySender()
     made = make_auth(
         tmp_path,
@@ -179,8 +179,8 @@ async def test_page_of_an_account_without_an_address(tmp_path: Path) -> None:
         assert await made.add_on("confirmation").account(user) is None
 
 
-async def test_page_that_confirms_names_what_is_confirmed(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """The address of a registration, and that of a change."""
+async def test_confirmation_page_names_the_address(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """The page names the address of a registration and of a change."""
     cookie = await cookie_of(auth)
     first = token_of(auth, "confirmation")
     await post(plug, CHANGE_EMAIL, {"email": OTHER_EMAIL, "current_password": PASSWORD}, headers=PAGE, cookie=cookie)
@@ -194,7 +194,7 @@ async def test_page_that_confirms_names_what_is_confirmed(auth: LocalAuthenticat
 
 
 async def test_user_without_a_password_is_not_asked_for_it(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """The form to change the address has no field for the current password then."""
+    """For such a user the form to change the address has no field for the current password."""
     user = await auth.accounts.create({"email": EMAIL})
     token = await auth.sign_in(user)
     page = await ask(plug, "GET", CHANGE_EMAIL, headers=PAGE, cookie=f"{auth.site.session_cookie}={token.cookie}")
@@ -202,8 +202,10 @@ async def test_user_without_a_password_is_not_asked_for_it(auth: LocalAuthentica
     assert (page.status, 'name="email"' in page.text, "current_password" in page.text) == (200, True, False)
 
 
-async def test_old_proof_leads_to_the_password_and_back(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """A password manager finds the user name on that page; then the change goes on."""
+async def test_stale_session_is_redirected_to_reauthentication_and_back(
+    auth: LocalAuthentication, plug: AuthPlug[User]
+) -> None:
+    """The page has the user name for password managers; the right password leads back to the change."""
     cookie = await cookie_of(auth)
     auth.clock.advance(auth.session_options.idle_lifetime / 2)
     stale = await ask(plug, "GET", CHANGE_EMAIL, headers=PAGE, cookie=cookie)
@@ -219,8 +221,8 @@ async def test_old_proof_leads_to_the_password_and_back(auth: LocalAuthenticatio
     assert (right.status, right["location"]) == (303, CHANGE_EMAIL)
 
 
-async def test_every_problem_is_told_at_once(plug: AuthPlug[User]) -> None:
-    """A bad address, a weak password and another repetition, in one answer; the address stays in its field."""
+async def test_all_problems_are_reported_at_once(plug: AuthPlug[User]) -> None:
+    """One answer reports address, password and repetition; the address stays in its field."""
     form = {"email": "no address", "password": "short", "password_confirmation": "other"}
     answer = await post(plug, REGISTER, form, headers=PAGE)
 
@@ -231,8 +233,8 @@ async def test_every_problem_is_told_at_once(plug: AuthPlug[User]) -> None:
     assert "short" not in answer.text
 
 
-async def test_async_check_of_the_policy_is_asked_too(tmp_path: Path) -> None:
-    """Also where something else is wrong."""
+async def test_async_check_of_the_policy_runs_too(tmp_path: Path) -> None:
+    """The check runs even if another field is invalid."""
 
     async def leaked(password: str) -> None:
         raise ValueError("This password is known to thieves.")
@@ -249,7 +251,7 @@ async def test_async_check_of_the_policy_is_asked_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["invite_only", "closed"])
 async def test_closed_registration_has_no_page(tmp_path: Path, mode: Any) -> None:
-    """Nor does another page lead to it."""
+    """No other page links to it."""
     sender = MemorySender()
     made = make_auth(tmp_path, sender=sender, registration=mode, add_ons=[Invitation(sender=sender)])
     async with made.running():
@@ -260,8 +262,8 @@ async def test_closed_registration_has_no_page(tmp_path: Path, mode: Any) -> Non
     assert none.status == 405
 
 
-async def test_sign_out_has_a_page_or_goes_on(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """It leads to the sign-in, or where the form says."""
+async def test_sign_out_shows_a_page_or_redirects(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """The page links to the sign-in; with ``return_to`` the client is redirected."""
     page = await post(plug, "/auth/sign_out", headers=PAGE, cookie=await cookie_of(auth))
     on = await post(plug, "/auth/sign_out", {"return_to": "/"}, headers=PAGE)
 
@@ -269,8 +271,10 @@ async def test_sign_out_has_a_page_or_goes_on(auth: LocalAuthentication, plug: A
     assert (on.status, on["location"]) == (303, "/")
 
 
-async def test_outage_is_told_above_the_form(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """FT-1: what was entered is not lost; where there is no form, a page says what to do."""
+async def test_outage_is_reported_above_the_form(
+    tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]
+) -> None:
+    """FT-1: the form keeps the entered values; without a form a page reports the outage."""
     cookie = await cookie_of(auth)
     await execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
     form = await post(plug, SIGN_IN, credentials(), headers=PAGE)
@@ -282,10 +286,10 @@ async def test_outage_is_told_above_the_form(tmp_path: Path, auth: LocalAuthenti
 
 
 @pytest.mark.parametrize("path", ["account", "password/reset", "invitation/view", "confirmation/confirm"])
-async def test_page_that_asks_a_dead_store_is_503(
+async def test_page_gives_503_if_the_store_is_down(
     tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User], path: str
 ) -> None:
-    """FT-1: a GET that has to look something up says so, keeps the cookie, and works again afterwards."""
+    """FT-1: a GET that needs the store gives 503, keeps the cookie, and works again afterwards."""
     cookie, query = await cookie_of(auth), "&".join(f"{name}={'A' * 43}" for name in TOKENS).encode()
     for table in ("sessions", "tokens", "invitations"):
         await execute(tmp_path, f"ALTER TABLE asgi_auth_{table} RENAME TO gone_{table}")
@@ -303,7 +307,7 @@ async def test_page_that_asks_a_dead_store_is_503(
 @pytest.mark.parametrize("value", [5, True, None, ["x"], {"a": "b"}, "a" * 20_000, "\0", "a\r\nb", "<b>", "\u202e"])
 @pytest.mark.parametrize("path", ["password/register", "password/sign_in", "password/reset", "sign_out"])
 async def test_no_value_breaks_a_page(plug: AuthPlug[User], path: str, name: str, value: Any) -> None:
-    """RP-8: of any type or length it is refused or ignored, and never markup."""
+    """RP-8: a value of any type or length is rejected or ignored, and never becomes markup."""
     answer = await ask(plug, "POST", f"/auth/{path}", json={name: value}, headers=PAGE)
 
     assert answer.status in (200, 303, 401, 422)
@@ -311,7 +315,7 @@ async def test_no_value_breaks_a_page(plug: AuthPlug[User], path: str, name: str
 
 
 async def test_limited_button_says_how_long_to_wait(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """It has no form of its own to be drawn again, so a page says it."""
+    """A button has no form that could be drawn again, so a page gives the time."""
     cookie = await cookie_of(auth)
     await post(plug, "/auth/invitation/invite", {"email": OTHER_EMAIL}, headers=PAGE, cookie=cookie)
     [invitation] = await auth.add_on("invitation").list((await found_of(auth)).user)
@@ -321,8 +325,8 @@ async def test_limited_button_says_how_long_to_wait(auth: LocalAuthentication, p
     assert "Too many attempts. Try again in 60 seconds." in answer.text
 
 
-async def test_unknown_address_leads_to_the_start(plug: AuthPlug[User]) -> None:
-    """The page says to go there."""
+async def test_unknown_address_links_to_the_start(plug: AuthPlug[User]) -> None:
+    """The page of the 404 has a link to the start page."""
     answer = await ask(plug, "GET", "/auth/nowhere/x", headers=PAGE)
     assert (answer.status, '<li><a href="/">Start page</a></li>' in answer.text) == (404, True)
 
@@ -330,7 +334,7 @@ async def test_unknown_address_leads_to_the_start(plug: AuthPlug[User]) -> None:
 async def test_invited_user_signs_in_on_the_page_of_the_invitation(
     auth: LocalAuthentication, plug: AuthPlug[User]
 ) -> None:
-    """The page keeps who invites, the address and Decline after a wrong password, and goes on after the right one."""
+    """A wrong password keeps inviter, address and Decline on the page; the right one shows the invitation again."""
     inviter = await auth.accounts.create({"email": OTHER_EMAIL})
     await register(auth)
     await auth.add_on("invitation").invite(inviter, EMAIL)
@@ -348,8 +352,8 @@ async def test_invited_user_signs_in_on_the_page_of_the_invitation(
     assert (right.status, right["set-cookie"] is None, f"has invited {EMAIL}" in right.text) == (200, False, True)
 
 
-async def test_language_of_the_browser(plug: AuthPlug[User]) -> None:
-    """Pages and problem details alike; the right-to-left ones say so."""
+async def test_answers_use_the_language_of_the_browser(plug: AuthPlug[User]) -> None:
+    """Pages and problem details are translated; pages in right-to-left languages have ``dir="rtl"``."""
     german = await ask(plug, "GET", SIGN_IN, headers={**PAGE, "accept-language": "de-AT,en;q=0.5"})
     arabic = await ask(plug, "GET", SIGN_IN, headers={**PAGE, "accept-language": "ar"})
     program = await ask(plug, "POST", SIGN_IN, json={}, headers={"accept-language": "fr"})
@@ -359,8 +363,8 @@ async def test_language_of_the_browser(plug: AuthPlug[User]) -> None:
     assert program.json()["fields"]["email"] == "Ce champ est obligatoire."
 
 
-async def test_mail_is_in_the_language_of_the_request(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """The sender is told it, with the texts."""
+async def test_mail_uses_the_language_of_the_request(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """The sender gets the language and the translated texts."""
     await post(plug, REGISTER, registration(), headers={**PAGE, "accept-language": "nl"})
     opts = auth.sender.messages[-1][2]
 
@@ -368,6 +372,6 @@ async def test_mail_is_in_the_language_of_the_request(auth: LocalAuthentication,
 
 
 def test_pages_are_checked_at_start(tmp_path: Path) -> None:
-    """A class whose parentheses were forgotten is an easy mistake."""
+    """A value that is not a ``Pages`` object raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="pages must be a Pages"):
         make_auth(tmp_path, pages="pages")

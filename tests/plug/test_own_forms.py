@@ -1,4 +1,4 @@
-"""Forms that an application draws by itself: ``handle_form`` and what it needs."""
+"""Forms that an application draws itself with ``handle_form``."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ REGISTER = "/auth/password/register"
 
 
 class Seen(NamedTuple):
-    """What a form was drawn with."""
+    """The arguments of one call of ``handle_form``."""
 
     path: str
     token: str
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
 
 
 class OwnForms(AuthPlug[User]):
-    """Draws nothing and keeps what there was to draw."""
+    """Records every call of ``handle_form`` and draws no form."""
 
     def __init__(self, auth: LocalAuthentication) -> None:
         super().__init__(auth)
@@ -47,8 +47,8 @@ class OwnForms(AuthPlug[User]):
         return PlainTextResponse("mine", 200 if reason is None else reason.status)
 
 
-async def test_form_of_ones_own_goes_on_with_the_token_of_the_link(auth: LocalAuthentication) -> None:
-    """TK-21: when the link is opened its token is in the query; the form hides it, and posts to a path without it."""
+async def test_own_form_gets_the_token_of_the_link(auth: LocalAuthentication) -> None:
+    """TK-21: the token is in the query of the link; the form gets it and posts to a path without it."""
     await register(auth)
     await auth.strategy("password").reset_request({"email": EMAIL})
     token, plug = mailed_token(auth), OwnForms(auth)
@@ -62,8 +62,8 @@ async def test_form_of_ones_own_goes_on_with_the_token_of_the_link(auth: LocalAu
     assert set(plug.seen[1].fields) == {"password", "password_confirmation"}
 
 
-async def test_form_of_ones_own_is_drawn_again_with_what_was_sent(auth: LocalAuthentication) -> None:
-    """Without passwords, with a message for each field, and with where the user wanted to go."""
+async def test_own_form_is_drawn_again_with_the_sent_values(auth: LocalAuthentication) -> None:
+    """The form gets the values without passwords, a message for each field and ``return_to``."""
     plug = OwnForms(auth)
     await ask(plug, "GET", REGISTER, query=b"return_to=/me", headers=PAGE)
     sent = {"email": "no address", "password": "abc", "password_confirmation": "abd", "return_to": "/me"}
@@ -76,8 +76,8 @@ async def test_form_of_ones_own_is_drawn_again_with_what_was_sent(auth: LocalAut
     assert set(again.fields) == {"email", "password", "password_confirmation"}
 
 
-async def test_text_of_ones_own_page_is_in_the_language_of_the_answer(tmp_path: Path) -> None:
-    """A message is translated, the user's own text is not; the page can say its language."""
+async def test_own_page_uses_the_language_of_the_answer(tmp_path: Path) -> None:
+    """A message is translated and the application's own text is not; the page can get its language."""
     auth = make_auth(tmp_path, translate=lambda message, locale: f"{message.key} in {locale}", locale=lambda *_: "sv")
 
     class OwnFailure(AuthPlug[User]):

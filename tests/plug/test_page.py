@@ -1,4 +1,4 @@
-"""The page behind a mailed link, from the mail to the new password, without a script."""
+"""The page of a mailed link, from the mail to the new password, without a script."""
 
 import re
 from html import unescape
@@ -21,7 +21,7 @@ RESET = "/auth/password/reset"
 
 
 def _inputs(answer: Answer) -> dict[str, str]:
-    """Name and value of every input."""
+    """Return name and value of every input."""
     found = re.findall(r'<input[^>]* name="([^"]*)"([^>]*)>', answer.text)
     values = {name: re.search(r' value="([^"]*)"', rest) for name, rest in found}
     return {name: unescape(value[1]) if value else "" for name, value in values.items()}
@@ -38,8 +38,10 @@ def _is_page(answer: Answer) -> bool:
     return headers == expected and answer["referrer-policy"] == policy and "<script" not in answer.text
 
 
-async def test_from_the_mail_to_the_password(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """CF-3, TK-21: looking changes nothing, the form posts to a clean path, mistakes are drawn again, then it works."""
+async def test_reset_works_from_the_mail_to_the_password(
+    tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]
+) -> None:
+    """CF-3, TK-21: GET changes nothing, the form posts to a path without token, and errors are shown in the form."""
     await register(auth)
     await post(plug, "/auth/password/reset_request", {"email": EMAIL})
     token, link = mailed_token(auth), urlsplit(auth.sender.messages[-1][2]["url"])
@@ -74,8 +76,8 @@ async def test_from_the_mail_to_the_password(tmp_path: Path, auth: LocalAuthenti
 
 
 @pytest.mark.parametrize("query", [b"", b"reset_token=", b"other=1", b"reset_token", b"x=%20&reset_token="])
-async def test_a_link_without_its_token(plug: AuthPlug[User], query: bytes) -> None:
-    """The page says that the link is dead before a password is typed; a form without it says that it is incomplete."""
+async def test_link_without_its_token_is_rejected(plug: AuthPlug[User], query: bytes) -> None:
+    """GET says that the link is invalid before the user types a password; a POST says that it is incomplete."""
     page = await ask(plug, "GET", RESET, query=query, headers=PAGE)
     form = {"reset_token": "", "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
     refused = await post(plug, RESET, form, headers=PAGE)
@@ -85,8 +87,8 @@ async def test_a_link_without_its_token(plug: AuthPlug[User], query: bytes) -> N
 
 
 @pytest.mark.parametrize("query", [b"reset_token=a&reset_token=b", b"reset_token=%ff", b"reset_token=%"])
-async def test_a_link_with_two_tokens_is_none(plug: AuthPlug[User], query: bytes) -> None:
-    """RP-4: refused, not guessed."""
+async def test_link_with_two_tokens_is_rejected(plug: AuthPlug[User], query: bytes) -> None:
+    """RP-4: an ambiguous or malformed query gives 400."""
     answer = await ask(plug, "GET", RESET, query=query, headers=PAGE)
 
     assert (answer.status, _is_page(answer)) == (400, True)
@@ -94,8 +96,8 @@ async def test_a_link_with_two_tokens_is_none(plug: AuthPlug[User], query: bytes
 
 
 @pytest.mark.parametrize("token", ['"><script>alert(1)</script>', "'onfocus=x", "&lt;", "a b", "é" * 50])
-async def test_what_a_form_holds_is_escaped(plug: AuthPlug[User], token: str) -> None:
-    """RD-4: whatever was sent stays text, the token of a link and a field alike."""
+async def test_values_of_a_form_are_escaped(plug: AuthPlug[User], token: str) -> None:
+    """RD-4: the token of a link and the value of a field stay text."""
     link = await post(plug, RESET, {"reset_token": token}, headers=PAGE)
     field = await post(plug, "/auth/password/register", {"email": token}, headers=PAGE)
 
@@ -103,16 +105,16 @@ async def test_what_a_form_holds_is_escaped(plug: AuthPlug[User], token: str) ->
     assert (_inputs(field)["email"], "<script" in field.text) == (token, False)
 
 
-async def test_a_program_gets_no_page(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """Without HTML in Accept the same phase answers in text or JSON."""
+async def test_program_gets_no_page(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """Without HTML in Accept the phase answers in text or JSON."""
     token = {"reset_token": "x" * 43, "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
 
     assert (await post(plug, RESET, token)).text == "Access denied"
     assert (await ask(plug, "POST", RESET, json=token)).json()["code"] == "invalid_token"
 
 
-async def test_a_failure_that_is_nobodys_fault(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """FT-1: the form says to try again, and the link goes on to work."""
+async def test_outage_keeps_the_link_valid(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """FT-1: the form says to try again, and the link still works afterwards."""
     await register(auth)
     await post(plug, "/auth/password/reset_request", {"email": EMAIL})
     form = {"reset_token": mailed_token(auth), "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
@@ -125,16 +127,16 @@ async def test_a_failure_that_is_nobodys_fault(tmp_path: Path, auth: LocalAuthen
     assert (await post(plug, RESET, form, headers=PAGE)).status == 200
 
 
-async def test_a_cross_site_form_is_refused_with_a_page(plug: AuthPlug[User]) -> None:
-    """CF-1: refused before it is read, so the token is not even there to be drawn again."""
+async def test_cross_site_form_is_rejected_with_a_page(plug: AuthPlug[User]) -> None:
+    """CF-1: the form is rejected before it is read, so the page does not contain the token."""
     headers = {"accept": "text/html", "sec-fetch-site": "cross-site"}
     answer = await post(plug, RESET, {"reset_token": "secret-token"}, headers=headers)
 
     assert (answer.status, _is_page(answer), "secret-token" in answer.text) == (403, True, False)
 
 
-async def test_link_token_is_for_a_page_of_ones_own(auth: LocalAuthentication) -> None:
-    """Whoever draws the form again needs the token, which ``params`` keeps back; of anything else there is none."""
+async def test_link_token_is_available_to_an_own_page(auth: LocalAuthentication) -> None:
+    """A page that draws the form again needs the token, which ``params`` omits; other phases have no link token."""
     seen = []
 
     class OwnPage(AuthPlug[User]):

@@ -1,4 +1,4 @@
-"""Requests that are not what they should be: refused, and nothing is left behind."""
+"""Invalid requests are rejected and leave no trace."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ TYPES: list[Any] = [None, True, 0, 1.5, [], ["a"], {}]
 
 
 async def _phases(auth: LocalAuthentication) -> dict[str, dict[str, str]]:
-    """The right parameters of every phase that has some."""
+    """Return valid parameters for every phase that has parameters."""
     _, token = await auth.strategy("password").sign_in(credentials(), token_type="sign_in")
     await auth.strategy("password").reset_request({"email": EMAIL})
     new = {"password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
@@ -49,8 +49,10 @@ async def _phases(auth: LocalAuthentication) -> dict[str, dict[str, str]]:
     }
 
 
-async def test_every_type_for_every_field(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """PW-11: whatever is not text is refused, in every field of every phase, and nothing is stored or consumed."""
+async def test_values_that_are_not_text_are_rejected(
+    tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]
+) -> None:
+    """PW-11: every field of every phase rejects values that are not text; nothing is stored or consumed."""
     await register(auth)
     phases = await _phases(auth)
     before = tables(tmp_path)
@@ -64,7 +66,7 @@ async def test_every_type_for_every_field(tmp_path: Path, auth: LocalAuthenticat
 
 
 async def test_privileged_fields_are_ignored(tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """AC-8: what nobody declared never reaches the row."""
+    """AC-8: undeclared fields are never stored."""
     privileged = {
         "id": "root",
         "is_admin": True,
@@ -82,10 +84,10 @@ async def test_privileged_fields_are_ignored(tmp_path: Path, auth: LocalAuthenti
 
 
 @pytest.mark.parametrize("length", [73, 1024, 1025, 4096, 60_000])
-async def test_a_long_password_is_the_same_for_everybody(
+async def test_long_password_gives_the_same_answer_for_every_user(
     auth: LocalAuthentication, plug: AuthPlug[User], length: int
 ) -> None:
-    """PW-3: known and unknown get one answer, whether it is hashed (up to 1,024 bytes) or refused before."""
+    """PW-3: known and unknown users get the same answer, with a hash (up to 1,024 bytes) or a rejection before it."""
     await register(auth)
     answers = [
         await post(plug, "/auth/password/sign_in", credentials(email, "x" * length)) for email in (EMAIL, OTHER_EMAIL)
@@ -95,11 +97,11 @@ async def test_a_long_password_is_the_same_for_everybody(
     assert answers[0].status == (401 if length <= 1024 else 422)
 
 
-# --- bodies ---------------------------------------------------------------------------------------------------------
+# --- bodies ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_huge_body_is_refused_early(plug: AuthPlug[User]) -> None:
-    """RP-1: 100 MiB, announced or in chunks: 413, and not more than the limit is ever held."""
+async def test_huge_body_is_rejected_early(plug: AuthPlug[User]) -> None:
+    """RP-1: a body of 100 MiB, announced or in chunks, gives 413; memory stays below a megabyte."""
     announced = await ask(plug, "POST", "/auth/sign_out", headers={"content-length": "104857600"}, whole=False)
     tracemalloc.start()
     streamed = await ask(plug, "POST", "/auth/sign_out", chunks=[b"x" * 65_536] * 1600)
@@ -129,8 +131,8 @@ BAD_JSON = {
 
 
 @pytest.mark.parametrize("body", BAD_JSON.values(), ids=BAD_JSON)
-async def test_bad_json_is_400(plug: AuthPlug[User], body: bytes) -> None:
-    """RP-3: one answer for whatever two readers could see differently."""
+async def test_malformed_json_gives_400(plug: AuthPlug[User], body: bytes) -> None:
+    """RP-3: JSON that two parsers could read differently is rejected."""
     answer = await ask(
         plug, "POST", "/auth/password/reset_request", body=body, headers={"content-type": "application/json"}
     )
@@ -142,15 +144,15 @@ async def test_bad_json_is_400(plug: AuthPlug[User], body: bytes) -> None:
     "body",
     [b"email=a&email=b", b"email=a&%65mail=b", b"email=%ff", b"email=%4", b"&".join(b"a%d=" % n for n in range(51))],
 )
-async def test_bad_forms_are_400(plug: AuthPlug[User], body: bytes) -> None:
-    """RP-4: a field twice, in whatever spelling, or something that is not UTF-8."""
+async def test_malformed_forms_give_400(plug: AuthPlug[User], body: bytes) -> None:
+    """RP-4: a repeated field in any spelling, invalid UTF-8, a broken escape and too many fields are rejected."""
     answer = await ask(plug, "POST", "/auth/password/reset_request", body=body, headers={"content-type": FORM_TYPE})
 
     assert answer.status == 400
 
 
-async def test_a_query_is_no_parameter(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """RP-4: only the body counts; a phase that reads the query refuses one that gives a name twice, like a form."""
+async def test_query_gives_no_parameters(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """RP-4: parameters come only from the body; a phase that reads the query rejects a repeated name, like a form."""
     await register(auth)
     query = b"email=alice%40mail.example.org&password=quartz+lantern+mosaic"
 
@@ -175,10 +177,10 @@ async def test_a_query_is_no_parameter(auth: LocalAuthentication, plug: AuthPlug
         None,
     ],
 )
-async def test_other_media_types_are_415(
+async def test_other_media_types_give_415(
     auth: LocalAuthentication, plug: AuthPlug[User], content_type: str | None
 ) -> None:
-    """CF-4, RP-2: what a page of another site may send without asking first never reaches the reader of JSON."""
+    """CF-4, RP-2: a media type that other sites may send without a preflight request is never parsed as JSON."""
     headers = {} if content_type is None else {"content-type": content_type}
     body = json.dumps(credentials()).encode()
 
@@ -197,10 +199,10 @@ async def test_other_media_types_are_415(
         ("multipart/form-data; boundary=x", ["multipart/form-data is not supported", FORM_TYPE, "URLSearchParams"]),
     ],
 )
-async def test_unsupported_body_says_which_header_to_send(
+async def test_answer_to_an_unsupported_body_names_the_header(
     plug: AuthPlug[User], content_type: str | None, essentials: list[str]
 ) -> None:
-    """The detail of a 415 names the header to send, in problem details and in text."""
+    """The detail of a 415 names the right header, in problem details and in text."""
     headers = {} if content_type is None else {"content-type": content_type}
     options: dict[str, Any] = {"method": "POST", "path": "/auth/password/sign_in", "body": b' {"email": "a@x.example"}'}
     text = await ask(plug, **options, headers={**headers, "accept": "text/plain"})
@@ -220,8 +222,8 @@ async def test_second_content_type_is_named(plug: AuthPlug[User]) -> None:
     assert (answer.status, answer.json()["detail"]) == (415, "Send one Content-Type header, not several.")
 
 
-async def test_page_says_which_form_to_send(plug: AuthPlug[User]) -> None:
-    """A browser that sends a multipart form gets a page with the remedy."""
+async def test_page_for_an_unsupported_form_names_the_remedy(plug: AuthPlug[User]) -> None:
+    """A browser that sends a multipart form gets a page that names the supported type."""
     headers = {**PAGE, "content-type": "multipart/form-data; boundary=x"}
     answer = await ask(plug, "POST", "/auth/password/reset", body=b"--x", headers=headers)
 
@@ -229,13 +231,13 @@ async def test_page_says_which_form_to_send(plug: AuthPlug[User]) -> None:
     assert "multipart/form-data is not supported" in answer.text
 
 
-# --- hanging up -----------------------------------------------------------------------------------------------------
+# --- disconnects -----------------------------------------------------------------------------------------------------
 
 
-async def test_hanging_up_leaves_nothing_behind(
+async def test_disconnect_leaves_nothing_behind(
     tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]
 ) -> None:
-    """RP-9: half a body, then nobody: no answer, no rows, no tasks."""
+    """RP-9: after half a body and a disconnect there is no answer, no row and no task."""
     before, tasks = tables(tmp_path), asyncio.all_tasks()
     for _ in range(20):
         exchange = start(plug, "POST", "/auth/password/register", chunks=[b"email=a"], whole=False)
@@ -248,10 +250,10 @@ async def test_hanging_up_leaves_nothing_behind(
     assert asyncio.all_tasks() == tasks
 
 
-async def test_hanging_up_during_a_hash_stops_the_phase(
+async def test_disconnect_during_a_hash_stops_the_phase(
     tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DO-2, RP-9: a registration whose client is gone while its password waits to be hashed never happens."""
+    """DO-2, RP-9: a registration is cancelled if its client disconnects while the password waits for its hash."""
     await register(auth)
     before, hashing = tables(tmp_path), asyncio.Event()
 
@@ -269,7 +271,7 @@ async def test_hanging_up_during_a_hash_stops_the_phase(
     assert tables(tmp_path) == before
 
 
-# --- paths and headers ----------------------------------------------------------------------------------------------
+# --- paths and headers -----------------------------------------------------------------------------------------------
 
 ODD_PATHS = [
     "//password/sign_in",
@@ -299,23 +301,23 @@ ODD_PATHS = [
 
 
 @pytest.mark.parametrize("path", ODD_PATHS)
-async def test_there_is_one_spelling_of_a_path(auth: LocalAuthentication, plug: AuthPlug[User], path: str) -> None:
-    """RP-6, HT-4: every other one is 404, without a redirect that would take the body along."""
+async def test_other_spellings_of_a_path_give_404(auth: LocalAuthentication, plug: AuthPlug[User], path: str) -> None:
+    """RP-6, HT-4: no other spelling is redirected, since a redirect would repeat the body."""
     raw = path if path.startswith(("http", "*", "@")) else f"/auth{path}"
     answer = await post(plug, "/auth/password/sign_in", credentials(), raw_path=raw.encode("latin-1"))
 
     assert (answer.status, answer["location"]) == (404, None)
 
 
-async def test_one_trailing_slash_is_forgiven(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """RP-6: Litestar adds it by itself."""
+async def test_one_trailing_slash_is_allowed(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """RP-6: Litestar adds a trailing slash."""
     await register(auth)
 
     assert (await post(plug, "/auth/password/sign_in/", credentials())).status == 200
 
 
 async def test_links_come_from_the_configuration(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """HT-1: no Host and no forwarded header gets into a mail."""
+    """HT-1: Host and forwarded headers do not change the links in mails."""
     await register(auth)
     headers = {"host": "testserver", "x-forwarded-host": "evil.example", "forwarded": "host=evil.example"}
     await post(plug, "/auth/password/reset_request", {"email": EMAIL}, headers=headers)
@@ -332,7 +334,7 @@ async def test_links_come_from_the_configuration(auth: LocalAuthentication, plug
         (["192.0.2.1"], "forwarded", 'give forwarded_header="forwarded"'),
     ],
 )
-async def test_what_proxies_need_is_told_once(
+async def test_missing_proxy_options_are_logged_once(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     base_url: str,
@@ -341,7 +343,7 @@ async def test_what_proxies_need_is_told_once(
     header: str,
     told: str,
 ) -> None:
-    """HT-2: of a proxy for development only to whoever asks."""
+    """HT-2: with a local base URL the level is INFO, since the proxy is one for development."""
     caplog.set_level("INFO")
     plug = AuthPlug(make_auth(tmp_path, base_url=base_url, trusted_proxies=trusted))
     headers = {"host": "localhost", header: "for=203.0.113.9"}
@@ -361,10 +363,10 @@ async def test_what_proxies_need_is_told_once(
         ("/auth2/password/sign_in", "/auth2", True),
     ],
 )
-async def test_a_plug_in_another_place_is_said_aloud(
+async def test_plug_at_another_path_is_logged(
     plug: AuthPlug[User], caplog: pytest.LogCaptureFixture, path: str, root_path: str, misplaced: bool
 ) -> None:
-    """Its mails would link to nowhere. Once; a proxy that adds or cuts a prefix is no reason."""
+    """The links in its mails would be wrong. The line is logged once, and not for a proxy that changes the prefix."""
     for _ in range(2):
         assert (await post(plug, path, root_path=root_path)).status != 404
 
@@ -383,11 +385,11 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("headers", UNREADABLE)
-async def test_an_unreadable_authorization_header_is_ignored(auth: LocalAuthentication, headers: Any) -> None:
-    """RP-5: beside a good cookie it keeps nobody from registering, signing in, resetting or signing out."""
+async def test_unreadable_authorization_header_is_ignored(auth: LocalAuthentication, headers: Any) -> None:
+    """RP-5: with a valid cookie beside it, the client can register, sign in, reset and sign out."""
     await register(auth)
     app, phases = site(auth), await _phases(auth)
-    phases["reset_request"] = phases.pop("reset_request")  # comes last: it retires the link
+    phases["reset_request"] = phases.pop("reset_request")  # comes last: it replaces the link
     requests = {f"password/{phase}": params for phase, params in phases.items()}
     for path, params in {**requests, "sign_out": {}}.items():
         token = await auth.sign_in((await found_of(auth)).user)
@@ -396,10 +398,10 @@ async def test_an_unreadable_authorization_header_is_ignored(auth: LocalAuthenti
 
 
 @pytest.mark.parametrize("headers", UNREADABLE)
-async def test_an_unreadable_authorization_header_is_400_where_one_is_signed_in(
+async def test_unreadable_authorization_header_gives_400_in_a_session_phase(
     auth: LocalAuthentication, headers: Any
 ) -> None:
-    """TK-19, RP-5: two credentials are none, in a phase for signed-in users, also beside a good cookie."""
+    """TK-19, RP-5: a phase for signed-in users rejects such a header, even with a valid cookie beside it."""
     _, token = await register(auth)
     request: dict[str, Any] = {"headers": headers, "cookie": f"user_session={token.cookie}"}
     for app in (AuthPlug(auth), site(auth)):
@@ -408,8 +410,8 @@ async def test_an_unreadable_authorization_header_is_400_where_one_is_signed_in(
     assert await is_alive(auth, token)
 
 
-async def test_two_authorization_headers_let_nobody_in_and_end_both(auth: LocalAuthentication) -> None:
-    """TK-19, RP-5: neither token is believed, and a sign-out ends each, up to 8 of them; more are refused."""
+async def test_two_authorization_headers_are_no_credential(auth: LocalAuthentication) -> None:
+    """TK-19, RP-5: neither token authenticates; a sign-out ends up to 8 of them and rejects a request with more."""
     user, _ = await register(auth)
     tokens = [await auth.sign_in(user) for _ in range(9)]
     headers = [("authorization", f"Bearer {token}") for token in tokens]
@@ -422,8 +424,8 @@ async def test_two_authorization_headers_let_nobody_in_and_end_both(auth: LocalA
     assert [await is_alive(auth, token) for token in tokens] == [False] * 8 + [True]
 
 
-async def test_a_token_elsewhere_is_no_credential(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """TK-19, SE-9: not in the query, not in a form, not in a cookie, not in another header."""
+async def test_token_in_other_places_is_no_credential(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+    """TK-19, SE-9: a token in the query, a form, a cookie or another header is ignored."""
     _, token = await register(auth)
     for request in (
         {"query": f"access_token={token}&session={token.cookie}".encode()},
@@ -449,8 +451,8 @@ JUNK += ['user_session="\\141"', ";;;", "user_session==", "user_session=.", "use
 
 
 @pytest.mark.parametrize("cookie", JUNK, ids=range(len(JUNK)))
-async def test_cookie_junk_is_nobody(auth: LocalAuthentication, cookie: str) -> None:
-    """RP-10: anonymous, never an error."""
+async def test_malformed_cookie_is_anonymous(auth: LocalAuthentication, cookie: str) -> None:
+    """RP-10: a client with a malformed cookie is anonymous and gets no error."""
     assert await seen_user(site(auth), cookie=cookie) is None
     assert (await post(site(auth), "/auth/sign_out", cookie=cookie)).status == 200
 
@@ -469,7 +471,7 @@ METACHARACTERS = [
 
 @pytest.mark.parametrize("text", METACHARACTERS)
 async def test_metacharacters_are_data(auth: LocalAuthentication, plug: AuthPlug[User], text: str) -> None:
-    """RP-8, RP-11, RD-4: refused or wrong, never an error, never given back as markup."""
+    """RP-8, RP-11, RD-4: such values are rejected or wrong; they cause no server error and never become markup."""
     await register(auth)
     for phase, params in (await _phases(auth)).items():
         for field in params:
@@ -480,7 +482,7 @@ async def test_metacharacters_are_data(auth: LocalAuthentication, plug: AuthPlug
     assert (await post(plug, "/auth/password/sign_in", credentials())).status == 200
 
 
-# --- where to go ----------------------------------------------------------------------------------------------------
+# --- return_to -------------------------------------------------------------------------------------------------------
 
 
 class _Redirecting(AuthPlug[User]):
@@ -520,8 +522,8 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("wanted", ELSEWHERE)
-async def test_return_to_stays_here(auth: LocalAuthentication, wanted: str) -> None:
-    """RD-1, RD-3: from the body or the query, whatever is doubtful is the default."""
+async def test_return_to_rejects_foreign_targets(auth: LocalAuthentication, wanted: str) -> None:
+    """RD-1, RD-3: the plug replaces every doubtful target in the body with the default."""
     await register(auth)
     plug = _Redirecting(auth)
     by_body = await post(plug, "/auth/password/sign_in", {**credentials(), "return_to": wanted})
@@ -531,8 +533,8 @@ async def test_return_to_stays_here(auth: LocalAuthentication, wanted: str) -> N
     assert (by_sign_out.status, by_sign_out["location"]) == (303, "/")
 
 
-async def test_return_to_follows_what_is_ours(tmp_path: Path) -> None:
-    """RD-1, RD-2: a local path, or exactly what was listed; 303, so that no password is posted again."""
+async def test_return_to_allows_local_paths_and_listed_urls(tmp_path: Path) -> None:
+    """RD-1, RD-2: a local path or exactly a listed URL is allowed; 303 prevents a second POST of the password."""
     auth = make_auth(tmp_path, allowed_return_to=["https://app.example.org/here", "app://back"])
     async with auth.running():
         plug = _Redirecting(auth)
@@ -549,21 +551,21 @@ async def test_return_to_follows_what_is_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("listed", ["https://app.example.org/", ["/local"], ["app.example.org"], ["https://a b"], [""]])
-def test_what_return_to_may_name_is_checked_at_the_start(tmp_path: Path, listed: Any) -> None:
-    """RD-1: absolute URLs in a list; one text would be a list of its characters."""
+def test_allowed_return_to_is_checked_at_start(tmp_path: Path, listed: Any) -> None:
+    """RD-1: the option must be a list of absolute URLs; a string would be a list of its characters."""
     with pytest.raises(ConfigurationError, match="allowed_return_to"):
         make_auth(tmp_path, allowed_return_to=listed)
 
 
 async def test_return_to_of_an_unreadable_query_is_the_default(auth: LocalAuthentication) -> None:
-    """DO-4: a query that is too long or unreadable is read no further, also where nothing else reads it."""
+    """DO-4: a query that is too long or malformed is ignored, also if no other code reads it."""
     for query in (b"return_to=/q&" * 9, b"return_to=/q&a=" + b"x" * 16384, b"return_to=%ff"):
         assert (await post(_Redirecting(auth), "/auth/sign_out", query=query))["location"] == "/"
 
 
 @pytest.mark.parametrize("field", ["email", "password", "return_to"])
-async def test_headers_cannot_be_split(auth: LocalAuthentication, field: str) -> None:
-    """RD-3: no header of an answer has a line break from what was sent."""
+async def test_request_values_cannot_split_headers(auth: LocalAuthentication, field: str) -> None:
+    """RD-3: no header of an answer contains a line break or NUL from the request."""
     await register(auth)
     params = {**credentials(), field: "/x\r\nSet-Cookie: a=b\0"}
     answer = await post(_Redirecting(auth), "/auth/password/sign_in", params)

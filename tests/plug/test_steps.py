@@ -1,4 +1,4 @@
-"""What a phase says of itself: methods, who may use it, freshness, other sites; and sign-ins of several factors."""
+"""The options of a phase (methods, users, freshness, other sites) and sign-ins with several factors."""
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class Steps:
 
 
 class Seen(list[PhaseRequest]):
-    """A phase that keeps what it was asked, and answers *outcome*."""
+    """A phase that records its requests and returns *outcome*."""
 
     outcome: Outcome = Accepted()
 
@@ -47,11 +47,11 @@ class Seen(list[PhaseRequest]):
 
 
 def stepping(directory: Path, seen: Seen, **options: Any) -> LocalAuthentication:
-    """An ``Authentication`` with the one phase /auth/steps/act."""
+    """Return an ``Authentication`` with the phase /auth/steps/act."""
     return make_auth(directory, strategies=[Password(), Steps(phases=[Phase("act", seen, **options)])])
 
 
-# --- what contradicts itself ----------------------------------------------------------------------------------------
+# --- contradictory options -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def stepping(directory: Path, seen: Seen, **options: Any) -> LocalAuthentication
     ],
     ids=str,
 )
-def test_phase_that_contradicts_itself_is_refused(options: dict[str, Any], rule: str) -> None:
-    """At start, by name."""
+def test_phase_with_contradictory_options_is_rejected(options: dict[str, Any], rule: str) -> None:
+    """The constructor raises an error that names the phase and the option."""
     with pytest.raises(ConfigurationError, match=f"the phase 'act': {rule}"):
         Phase("act", Seen(), **options)
 
@@ -76,7 +76,7 @@ def test_phase_that_contradicts_itself_is_refused(options: dict[str, Any], rule:
 
 
 async def test_phase_for_a_fresh_session(tmp_path: Path) -> None:
-    """SE-10: the session must have a proof that recent; the phase is not asked otherwise."""
+    """SE-10: the phase is called only if the session's proof is recent enough."""
     seen = Seen()
     auth = stepping(tmp_path, seen, who="session", fresh=MINUTE)
     async with auth.running():
@@ -93,8 +93,8 @@ async def test_phase_for_a_fresh_session(tmp_path: Path) -> None:
     assert seen[0].state.session == token.session
 
 
-async def test_phase_for_a_pending_sign_in_is_not_asked_without_one(tmp_path: Path) -> None:
-    """Neither by cookie nor by parameter, of whatever type; two cookies are none (SE-8)."""
+async def test_phase_for_a_pending_sign_in_requires_one(tmp_path: Path) -> None:
+    """Without a pending token in a cookie or a text parameter the answer is 401; two cookies are ignored (SE-8)."""
     seen = Seen()
     auth = stepping(tmp_path, seen, who="pending")
     async with auth.running():
@@ -113,11 +113,11 @@ async def test_phase_for_a_pending_sign_in_is_not_asked_without_one(tmp_path: Pa
     assert [request.pending for request in seen] == ["by parameter", "by parameter", "by_cookie"]
 
 
-# --- another site ---------------------------------------------------------------------------------------------------
+# --- another site ----------------------------------------------------------------------------------------------------
 
 
 async def test_cross_site_post_reads_no_cookie(tmp_path: Path) -> None:
-    """CF-1: a provider makes the browser post; nobody is known, no cookie is read, and the flow ends at a GET."""
+    """CF-1: a provider makes the browser post; the phase gets no user and no cookie, until the GET that follows."""
     seen = Seen()
     seen.outcome = Redirect(f"{HERE}?state=x")
     auth = stepping(tmp_path, seen, methods=frozenset({"GET", "POST"}), cross_site=True, who="known")
@@ -126,9 +126,7 @@ async def test_cross_site_post_reads_no_cookie(tmp_path: Path) -> None:
         cookie = f"user_session={token.cookie}; user_pending=p; user_flow_{'0' * 16}=f"
         foreign = {"Origin": "https://provider.example", "Sec-Fetch-Site": "cross-site"}
         posted = await post(AuthPlug(auth), HERE, {"state": "x"}, headers=foreign, cookie=cookie)
-        await post(
-            AuthPlug(auth), HERE, {"state": "x"}, cookie=cookie
-        )  # an old browser, which says nothing of the site
+        await post(AuthPlug(auth), HERE, {"state": "x"}, cookie=cookie)  # an old browser, which sends no Sec-Fetch-Site
         await ask(AuthPlug(auth), "GET", HERE, headers=foreign, cookie=cookie)
 
     by_post, by_old_post, by_get = seen
@@ -143,11 +141,11 @@ async def test_cross_site_post_reads_no_cookie(tmp_path: Path) -> None:
     assert (by_get.state.method, by_get.browser.read("flow")) == ("session", "f")
 
 
-# --- cookies of a step ----------------------------------------------------------------------------------------------
+# --- cookies of a step -----------------------------------------------------------------------------------------------
 
 
-async def test_failure_changes_cookies_too(tmp_path: Path) -> None:
-    """OA-19: a flow that came back and was refused leaves no cookie."""
+async def test_failure_can_remove_cookies(tmp_path: Path) -> None:
+    """OA-19: the cookie of a rejected flow is removed."""
 
     async def refuse(request: PhaseRequest) -> Outcome:
         request.browser.drop("flow", "mine")
@@ -162,8 +160,8 @@ async def test_failure_changes_cookies_too(tmp_path: Path) -> None:
     assert [line.partition(";")[0] for line in answer.all("set-cookie")] == [f"user_flow_{'0' * 16}="]
 
 
-async def test_too_many_cookies_are_told_of_without_changing_any(tmp_path: Path) -> None:
-    """DO-4: there is an answer, and no cookie goes."""
+async def test_too_many_cookies_change_no_cookie(tmp_path: Path) -> None:
+    """DO-4: the answer is 400 and sets or removes no cookie."""
     auth = stepping(tmp_path, Seen(), who="pending")
     async with auth.running():
         answer = await post(AuthPlug(auth), HERE, cookie="a=1; " * 301)
@@ -171,7 +169,7 @@ async def test_too_many_cookies_are_told_of_without_changing_any(tmp_path: Path)
     assert (answer.status, answer["set-cookie"]) == (400, None)
 
 
-# --- several factors ------------------------------------------------------------------------------------------------
+# --- several factors -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -183,8 +181,8 @@ async def factored(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
         yield auth
 
 
-async def test_script_finishes_with_the_token_of_the_answer(factored: LocalAuthentication) -> None:
-    """A client that is no browser gets the pending token in the body, and no cookie; what it gets is a bearer token."""
+async def test_script_completes_with_the_pending_token(factored: LocalAuthentication) -> None:
+    """A client that is not a browser gets the pending token in the body, no cookie, and at last a bearer token."""
     plug = AuthPlug(factored)
     first = await post(plug, "/auth/password/sign_in", credentials(), headers=JSON)
     token = first.json()["pending_token"]
@@ -202,8 +200,8 @@ async def test_script_finishes_with_the_token_of_the_answer(factored: LocalAuthe
     assert set(loaded.session.factors) == {"password", "code"}
 
 
-async def test_browser_is_sent_to_the_page_of_the_factor(factored: LocalAuthentication) -> None:
-    """A page, not JSON, for a browser that asks for one; the token is in the cookie and nowhere else."""
+async def test_browser_is_redirected_to_the_page_of_the_factor(factored: LocalAuthentication) -> None:
+    """A browser that accepts HTML gets a page; only the cookie contains the pending token."""
     plug = AuthPlug(factored)
     first = await post(plug, "/auth/password/sign_in", credentials(), headers=PAGE)
     cookie = f"user_pending={first.cookie('user_pending')}"
@@ -220,8 +218,8 @@ async def test_browser_is_sent_to_the_page_of_the_factor(factored: LocalAuthenti
     assert sorted(names) == ["user_pending", "user_session"]
 
 
-async def test_browser_is_told_where_a_factor_has_no_page(tmp_path: Path) -> None:
-    """A page that says so, with the status of the error."""
+async def test_browser_gets_an_error_if_the_factor_has_no_page(tmp_path: Path) -> None:
+    """The answer says that another step is required, with the status of the error."""
     auth = make_auth(tmp_path, strategies=[Password(), Code(name="code", enrolled=frozenset({EMAIL}))])
     phases = {route: phase for route, phase in auth.routes.items() if route[0] != "code"}
     auth.routes = phases
@@ -233,8 +231,8 @@ async def test_browser_is_told_where_a_factor_has_no_page(tmp_path: Path) -> Non
     assert "user_pending" in str(answer.all("set-cookie"))
 
 
-async def test_failure_of_a_factor_is_no_failed_sign_in_for_the_callbacks(factored: LocalAuthentication) -> None:
-    """``handle_challenge`` is told of a missing factor, and ``handle_failure`` is not."""
+async def test_missing_factor_calls_handle_challenge(factored: LocalAuthentication) -> None:
+    """A missing factor calls ``handle_challenge`` and not ``handle_failure``."""
     told: list[Any] = []
 
     class Plug(AuthPlug[Any]):
@@ -251,16 +249,16 @@ async def test_failure_of_a_factor_is_no_failed_sign_in_for_the_callbacks(factor
     assert told == [{"factors": ["code"]}, "authentication_failed"]
 
 
-async def test_form_of_a_phase_is_served_only_where_it_has_a_page(tmp_path: Path) -> None:
-    """A form without a page is for callbacks to draw."""
+async def test_form_is_served_only_if_the_phase_has_a_page(tmp_path: Path) -> None:
+    """Only callbacks draw a form without a page."""
     auth = stepping(tmp_path, Seen(), form=Form(title="Act"))
     async with auth.running():
         answer = await ask(AuthPlug(auth), "GET", HERE, headers=PAGE)
     assert (answer.status, answer["allow"]) == (405, "POST")
 
 
-async def test_too_many_cookies_are_refused_before_anything_is_done(factored: LocalAuthentication) -> None:
-    """DO-4: no session is made and none ended, no one-time token is spent."""
+async def test_too_many_cookies_are_rejected_first(factored: LocalAuthentication) -> None:
+    """DO-4: no session is created or ended, and no one-time token is consumed."""
     await factored.accounts.create({"email": OTHER_EMAIL}, password=PASSWORD)
     plug, cookies = AuthPlug(factored), "a=1; " * 301
     user, sign_in = await factored.strategy("password").sign_in(credentials(OTHER_EMAIL), token_type="sign_in")
@@ -275,8 +273,8 @@ async def test_too_many_cookies_are_refused_before_anything_is_done(factored: Lo
     assert (await post(plug, "/auth/password/sign_in_with_token", {"token": sign_in})).status == 200
 
 
-async def test_callback_may_clear_a_session_and_store_another(factored: LocalAuthentication) -> None:
-    """The last word of the callback stands; what waits for a factor goes."""
+async def test_callback_can_clear_a_session_and_store_another(factored: LocalAuthentication) -> None:
+    """The callback's last call decides about the session cookie; the pending cookie is removed."""
 
     class Plug(AuthPlug[Any]):
         async def handle_success(self, request: Any, activity: Any, user: Any, token: Any) -> Response:
@@ -293,8 +291,8 @@ async def test_callback_may_clear_a_session_and_store_another(factored: LocalAut
     assert await factored.sessions.load(answer.cookie("user_session"))
 
 
-async def test_reauthentication_that_owes_a_factor_leaves_the_session(factored: LocalAuthentication) -> None:
-    """SE-1: the old session lives until there is a new one; then it is dead, and the new one has both factors."""
+async def test_reauthentication_that_requires_a_factor_keeps_the_session(factored: LocalAuthentication) -> None:
+    """SE-1: the old session stays valid until the new one is created; then only the new one is valid."""
     user = (await factored.accounts.find("email", EMAIL)).user  # type: ignore[union-attr]
     old = await pending_of(factored.sign_in(user))
     first = await factored.strategy("code").verify(CODE, pending=old)
@@ -306,14 +304,14 @@ async def test_reauthentication_that_owes_a_factor_leaves_the_session(factored: 
 
 
 async def pending_of(act: Awaitable[Any]) -> str:
-    """The token of an act that owes a factor."""
+    """Return the pending token of an act that requires a factor."""
     with pytest.raises(FactorRequiredError) as caught:
         await act
     return caught.value.pending_token
 
 
-async def test_data_of_a_step_may_be_called_factors(tmp_path: Path) -> None:
-    """Whether a factor is missing is not told from the data."""
+async def test_data_of_a_step_can_be_named_factors(tmp_path: Path) -> None:
+    """The data do not decide whether a factor is missing."""
     seen = Seen()
     seen.outcome = Challenge({"factors": [{"name": "totp"}]})
     auth = stepping(tmp_path, seen)
@@ -322,8 +320,8 @@ async def test_data_of_a_step_may_be_called_factors(tmp_path: Path) -> None:
     assert (answer.status, answer.json()) == (200, {"status": "challenge", "factors": [{"name": "totp"}]})
 
 
-async def test_callback_may_owe_a_factor(factored: LocalAuthentication) -> None:
-    """A callback that signs a user in is answered like a phase that does."""
+async def test_callback_can_require_a_factor(factored: LocalAuthentication) -> None:
+    """If a sign-in in a callback requires a factor, the answer is that of a phase."""
 
     class Plug(AuthPlug[Any]):
         async def handle_accepted(self, request: Any, activity: Any) -> Response:
@@ -340,7 +338,7 @@ async def test_callback_may_owe_a_factor(factored: LocalAuthentication) -> None:
 
 @pytest.mark.parametrize("outcome", [Accepted(), Challenge({})])
 async def test_cross_site_post_must_redirect(tmp_path: Path, outcome: Outcome) -> None:
-    """CF-1: otherwise another site could sign a browser in."""
+    """CF-1: without the redirect another site could sign a browser in."""
     seen = Seen()
     seen.outcome = outcome
     auth = stepping(tmp_path, seen, methods=frozenset({"GET", "POST"}), cross_site=True)
@@ -350,8 +348,8 @@ async def test_cross_site_post_must_redirect(tmp_path: Path, outcome: Outcome) -
         assert (await ask(AuthPlug(auth), "GET", HERE)).status == 200
 
 
-async def test_dead_pending_cookie_goes_and_hides_no_parameter(factored: LocalAuthentication) -> None:
-    """A parameter that is sent counts; a cookie of a sign-in that is over is removed."""
+async def test_invalid_pending_cookie_is_removed_and_hides_no_parameter(factored: LocalAuthentication) -> None:
+    """The parameter has precedence; the cookie of an ended sign-in is removed."""
     plug, dead = AuthPlug(factored), "user_pending=dead"
     first = await post(plug, "/auth/password/sign_in", credentials(), headers=JSON)
     by_cookie = await post(plug, "/auth/code/verify", CODE, cookie=dead)
@@ -362,7 +360,7 @@ async def test_dead_pending_cookie_goes_and_hides_no_parameter(factored: LocalAu
 
 
 async def test_return_to_survives_the_second_factor(factored: LocalAuthentication) -> None:
-    """RD-1: it goes on in the address of the page and its form, if it is ours."""
+    """RD-1: the page's address and form keep ``return_to``; a foreign URL is dropped."""
     plug = AuthPlug(factored)
     pages = []
     for wanted in ("/orders?page=2", "https://elsewhere.example/"):

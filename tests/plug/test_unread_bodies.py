@@ -1,4 +1,4 @@
-"""A refusal comes once the rest of the body has been read: some servers lose an answer that comes before."""
+"""The library reads the rest of the body before a refusal: some servers lose an answer that is sent earlier."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -29,16 +29,16 @@ KIB = 1024
 
 
 class Client:
-    """Sends a body in pieces, for as long as it is read; knows how much had been read when the answer began."""
+    """Sends a body in pieces while it is read; records how much had been read when the answer began."""
 
     def __init__(self, pieces: Iterator[bytes], *, goes_on: bool = False, hangs_up: bool = False) -> None:
         self._pieces, self._goes_on, self._hangs_up = pieces, goes_on, hangs_up
         self.read, self.calls = 0, 0
         self.answer: tuple[int, int] | None = None
-        """The status, and how much of the body had been read before it."""
+        """The status, and the number of bytes that were read before it."""
 
     async def receive(self) -> Message:
-        """The next piece; then the end, silence or a disconnect."""
+        """Return the next piece; then the end, silence or a disconnect."""
         self.calls += 1
         piece = next(self._pieces, None)
         if piece is not None:
@@ -51,25 +51,25 @@ class Client:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(self, message: Message) -> None:
-        """Called by the application."""
+        """Record the start of the answer."""
         if message["type"] == "http.response.start":
             self.answer = message["status"], self.read
 
 
 def pieces(count: int, size: int = KIB) -> Iterator[bytes]:
-    """So many pieces of a body."""
+    """Return *count* pieces of a body."""
     return iter([b"x" * size] * count)
 
 
 async def ask(app: ASGIApp, client: Client, method: str, path: str, headers: Headers = (), **more: Any) -> None:
-    """A request of *client*. TimeoutError: it is not answered."""
+    """Send a request of *client*; raise TimeoutError if the application does not finish."""
     async with asyncio.timeout(PATIENCE):
-        # In a task of its own: an exception that is thrown into a coroutine ends the tracing of those that wait for it.
+        # The app runs in its own task: an exception thrown into a coroutine ends the tracing of its awaiters.
         await asyncio.ensure_future(app(make_scope(method, path, headers, **more), client.receive, client.send))
 
 
 def guarded(auth: LocalAuthentication, endpoint: Callable[..., Any] = ping, **options: Any) -> Starlette:
-    """``/upload`` behind the guard."""
+    """Return an application with ``/upload`` behind the guard."""
     return Starlette(
         routes=[Route("/upload", require(**options)(endpoint), methods=["POST"])],
         middleware=[Middleware(SessionUserMiddleware, auth=auth)],
@@ -77,7 +77,7 @@ def guarded(auth: LocalAuthentication, endpoint: Callable[..., Any] = ping, **op
 
 
 def sync_ping(request: Request) -> Response:
-    """An endpoint that runs in a thread, and reads nothing."""
+    """An endpoint that runs in a thread and reads no body."""
     return PlainTextResponse("pong")
 
 
@@ -101,7 +101,7 @@ MANY_HEADERS = {f"x-{number}": "" for number in range(300)}
 async def test_plug_answers_after_the_body(
     plug: AuthPlug[User], method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
-    """RP-1: whatever the plug answers without having read the body, it reads the rest first."""
+    """RP-1: the plug reads the rest of an unread body before every answer."""
     client = Client(pieces(40))
     await ask(plug, client, method, path, headers)
 
@@ -109,7 +109,7 @@ async def test_plug_answers_after_the_body(
 
 
 async def test_plug_answers_a_streamed_413_after_the_body(plug: AuthPlug[User]) -> None:
-    """RP-1: of a body over the limit, up to 64 KiB more are read."""
+    """RP-1: of a body over the limit, the plug reads up to 64 KiB more."""
     client = Client(pieces(100))
     await ask(plug, client, "POST", "/auth/password/sign_in", {"content-type": FORM_TYPE})
 
@@ -121,7 +121,7 @@ async def test_plug_answers_a_streamed_413_after_the_body(plug: AuthPlug[User]) 
 async def test_guard_answers_after_the_body(
     auth: LocalAuthentication, endpoint: Callable[..., Any], options: dict[str, Any]
 ) -> None:
-    """RP-1: the guard refuses an upload before its endpoint reads it."""
+    """RP-1: the guard reads the body of a refused upload, since the endpoint does not."""
     client = Client(pieces(40))
     await ask(guarded(auth, endpoint, **options), client, "POST", "/upload")
 
@@ -130,7 +130,7 @@ async def test_guard_answers_after_the_body(
 
 @pytest.mark.parametrize("endpoint", [ping, sync_ping], ids=["async", "sync"])
 async def test_guard_leaves_the_body_to_the_endpoint(auth: LocalAuthentication, endpoint: Callable[..., Any]) -> None:
-    """Of a request that may pass nothing is read."""
+    """The guard does not read the body of an allowed request."""
     _, token = await register(auth)
     client = Client(pieces(40))
     await ask(guarded(auth, endpoint), client, "POST", "/upload", {"cookie": f"user_session={token.cookie}"})
@@ -139,7 +139,7 @@ async def test_guard_leaves_the_body_to_the_endpoint(auth: LocalAuthentication, 
 
 
 async def test_guard_does_not_wait_for_a_body_that_was_read(auth: LocalAuthentication) -> None:
-    """RP-9: something around the guard has read the body; a server then says nothing until the client hangs up."""
+    """RP-9: if code around the guard has read the body, the server sends no message until the client disconnects."""
 
     def read_first(endpoint: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Any]]:
         async def reading(request: Request) -> Any:
@@ -160,7 +160,7 @@ async def test_guard_does_not_wait_for_a_body_that_was_read(auth: LocalAuthentic
 async def test_middleware_answers_503_after_the_body(
     auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RP-1: a credential that cannot be checked, with an upload."""
+    """RP-1: the store is down during an upload with a credential."""
 
     async def fail(*args: Any, **options: Any) -> None:
         raise StoreUnavailableError("does not answer")
@@ -169,14 +169,14 @@ async def test_middleware_answers_503_after_the_body(
     (access_tokens,) = auth.recognition.among(ambient=False)
     monkeypatch.setattr(access_tokens, "load", fail)
     client = Client(pieces(40))
-    app = BearerUserMiddleware(ping, auth)  # type: ignore[arg-type]  # never called
+    app = BearerUserMiddleware(ping, auth)  # type: ignore[arg-type]  # is never called
     await ask(app, client, "POST", "/upload", {"authorization": f"Bearer {token}"})
 
     assert client.answer == (503, 40 * KIB)
 
 
-async def test_no_more_than_64_kib_are_read(plug: AuthPlug[User]) -> None:
-    """RP-1: a body that never ends, in pieces of 1 KiB."""
+async def test_at_most_64_kib_are_read(plug: AuthPlug[User]) -> None:
+    """RP-1: an endless body in pieces of 1 KiB is read to the limit and one piece more."""
     client = Client(pieces(1000))
     await ask(plug, client, "POST", "/auth/no/where")
 
@@ -184,8 +184,8 @@ async def test_no_more_than_64_kib_are_read(plug: AuthPlug[User]) -> None:
 
 
 @pytest.mark.parametrize(("length", "calls"), [("65536", 65), ("65537", 0), ("9" * 500, 0)])
-async def test_body_announced_to_be_longer_is_not_read(plug: AuthPlug[User], length: str, calls: int) -> None:
-    """RP-1: its end would not be reached."""
+async def test_body_with_a_larger_content_length_is_not_read(plug: AuthPlug[User], length: str, calls: int) -> None:
+    """RP-1: reading would not reach the end of such a body."""
     client = Client(pieces(64))
     await ask(plug, client, "POST", "/auth/no/where", {"content-length": length})
 
@@ -193,7 +193,7 @@ async def test_body_announced_to_be_longer_is_not_read(plug: AuthPlug[User], len
 
 
 async def test_refusal_waits_for_a_second_at_most(plug: AuthPlug[User], monkeypatch: pytest.MonkeyPatch) -> None:
-    """RP-9: half a body, then silence."""
+    """RP-9: the client sends half a body and then pauses; the wait has a limit."""
     monkeypatch.setattr("asgi_auth.web.bodies._REST_SECONDS", 0.001)
     client = Client(pieces(2), goes_on=True)
     await ask(plug, client, "POST", "/auth/no/where")
@@ -202,8 +202,8 @@ async def test_refusal_waits_for_a_second_at_most(plug: AuthPlug[User], monkeypa
 
 
 @pytest.mark.parametrize("app", ["plug", "guard"])
-async def test_client_that_hangs_up_is_not_answered(auth: LocalAuthentication, app: str) -> None:
-    """RP-9: there is nobody left."""
+async def test_disconnected_client_gets_no_answer(auth: LocalAuthentication, app: str) -> None:
+    """RP-9: the plug and the guard send no answer after a disconnect."""
     client = Client(pieces(2), hangs_up=True)
     await ask(AuthPlug(auth) if app == "plug" else guarded(auth), client, "POST", "/upload")
 
@@ -211,8 +211,8 @@ async def test_client_that_hangs_up_is_not_answered(auth: LocalAuthentication, a
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_request_without_a_body_costs_no_reading(plug: AuthPlug[User], method: str) -> None:
-    """A page is drawn, and an unknown one refused, without a call of ``receive``."""
+async def test_request_without_a_body_is_not_read(plug: AuthPlug[User], method: str) -> None:
+    """A page and a 404 are answered without a call of ``receive``."""
     for path in ("/auth/password/reset", "/auth/no/where"):
         client = Client(pieces(0))
         await ask(plug, client, method, path)
@@ -222,10 +222,10 @@ async def test_request_without_a_body_costs_no_reading(plug: AuthPlug[User], met
 @pytest.mark.parametrize(
     ("version", "expect", "calls"), [("1.1", "100-Continue ", 0), ("1.1", "x", 3), ("2", "100-continue", 3)]
 )
-async def test_client_that_waits_for_leave_gets_none(
+async def test_client_that_expects_100_continue_gets_none(
     plug: AuthPlug[User], version: str, expect: str, calls: int
 ) -> None:
-    """RFC 9110 section 10.1.1: reading would ask for the body. Over HTTP/2 servers ask for it by themselves."""
+    """RFC 9110 section 10.1.1: reading would request the body. Over HTTP/2 the server requests it by itself."""
     client = Client(pieces(2))
     await ask(plug, client, "POST", "/auth/no/where", {"expect": expect}, http_version=version)
 
@@ -233,7 +233,7 @@ async def test_client_that_waits_for_leave_gets_none(
 
 
 async def test_413_reaches_a_client_that_still_sends(plug: AuthPlug[User]) -> None:
-    """RP-1: over HTTP/1.1 with uvicorn, in chunks; the connection serves the next request as well."""
+    """RP-1: with uvicorn, over HTTP/1.1 and in chunks; the connection serves the next request too."""
     piece = b"400\r\n" + b"x" * KIB + b"\r\n"
     head = b"POST /auth/password/sign_in HTTP/1.1\r\nHost: localhost\r\n"
     async with serving(plug) as url, asyncio.timeout(PATIENCE):
@@ -243,7 +243,7 @@ async def test_413_reaches_a_client_that_still_sends(plug: AuthPlug[User]) -> No
             for _ in range(100):
                 writer.write(piece)
                 await writer.drain()
-                await asyncio.sleep(0)  # the server, in this event loop, reads meanwhile
+                await asyncio.sleep(0)  # lets the server read, which runs in this event loop
             writer.write(b"0\r\n\r\n" + head + b"Content-Length: 0\r\n\r\n")
             statuses = []
             for _ in range(2):

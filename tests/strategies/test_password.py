@@ -1,4 +1,4 @@
-"""asgi_auth.strategies.password: its actions, without HTTP."""
+"""The actions of asgi_auth.strategies.password, without HTTP."""
 
 import asyncio
 import sqlite3
@@ -54,7 +54,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def with_password(directory: Path, *, add_ons: tuple[Hook, ...] = (), **options: Any) -> LocalAuthentication:
-    """An Authentication with these options of the strategy."""
+    """Return an Authentication with these options of the strategy."""
     return make_auth(directory, strategies=[Password(**options)], add_ons=add_ons)
 
 
@@ -63,7 +63,7 @@ def actions(auth: LocalAuthentication) -> Any:
 
 
 async def end(auth: LocalAuthentication, change: str, user: User) -> None:
-    """Do one of the changes that end whatever hangs on an account."""
+    """Make one of the changes that end the sessions and tokens of an account."""
     if change == "set_password":
         await auth.accounts.set_password(await found_of(auth), NEW_PASSWORD)
     elif change == "disable":
@@ -120,7 +120,7 @@ NO_SENDER = MemorySender()
     ids=str,
 )
 def test_invalid_options_are_named(options: dict[str, Any], message: str) -> None:
-    """A wrong option is refused when the strategy is made, by its name."""
+    """The constructor raises ConfigurationError, whose message names the option."""
     with pytest.raises(ConfigurationError, match=message):
         Password(**options)
 
@@ -138,13 +138,13 @@ def test_invalid_options_are_named(options: dict[str, Any], message: str) -> Non
     ids=str,
 )
 def test_invalid_reset_options_are_named(options: dict[str, Any], message: str) -> None:
-    """A link lives a day at most, and leads somewhere from a mail."""
+    """A link's lifetime is at most a day, and its URL must be absolute."""
     with pytest.raises(ConfigurationError, match=message):
         Resettable(sender=NO_SENDER, **options)
 
 
 def test_options_have_the_documented_defaults() -> None:
-    """Safe by default: address, confirmation, a minute for a sign-in token, an hour for a link, no sign-in by reset."""
+    """The defaults: address, repeated password, a minute for sign-in tokens, an hour for links, no sign-in by reset."""
     options, reset = Password(), Resettable(sender=NO_SENDER)
     assert (options.name, options.identity_field, options.repeat_password) == ("password", "email", True)
     assert (options.sign_in_token_lifetime, options.resettable, tuple(options.register_fields)) == (
@@ -158,10 +158,10 @@ def test_options_have_the_documented_defaults() -> None:
     Resettable(sender=NO_SENDER, token_lifetime=timedelta(days=1), url="https://www.example.org/reset")
 
 
-def test_bind_checks_what_the_application_offers(tmp_path: Path) -> None:
-    """The identity field must be one that the store finds users by; the sender must fit the base URL."""
+def test_bind_checks_store_and_sender(tmp_path: Path) -> None:
+    """The store must support the identity field, and the sender must suit the base URL."""
     auth = make_auth(tmp_path)
-    auth.services.store.users.identity_fields = frozenset({"email"})  # type: ignore[misc]  # a store without names
+    auth.services.store.users.identity_fields = frozenset({"email"})  # type: ignore[misc]  # a store without user names
     with pytest.raises(ConfigurationError, match="identity_field: the store cannot find users by username"):
         Password(identity_field="username").bind(auth.services)
     with pytest.raises(ConfigurationError, match=r"resettable\.sender: ConsoleSender is for local use"):
@@ -189,15 +189,15 @@ def test_bind_checks_what_the_application_offers(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_phases_are_those_that_are_enabled(tmp_path: Path, options: dict[str, Any], phases: list[str]) -> None:
-    """What is switched off has no route; whatever there is takes POST, since a GET changes nothing."""
+def test_only_enabled_phases_have_a_route(tmp_path: Path, options: dict[str, Any], phases: list[str]) -> None:
+    """A disabled phase has no route; every route supports only POST, since a GET changes nothing."""
     auth = with_password(tmp_path, **options)
     assert [name for _, name in auth.routes] == phases
     assert {phase.methods for phase in auth.routes.values()} == {frozenset({"POST"})}
 
 
 def test_phases_name_their_secrets(tmp_path: Path) -> None:
-    """Passwords and tokens are never given back to draw a form again."""
+    """A form that is drawn again never contains passwords or tokens from the request."""
     secrets = {name: sorted(phase.secrets) for (_, name), phase in make_auth(tmp_path).routes.items()}
     assert secrets == {
         "register": ["invitation_token", "password", "password_confirmation"],
@@ -213,7 +213,7 @@ def test_phases_name_their_secrets(tmp_path: Path) -> None:
     ("repeat_password", "fields"), [(True, ["password", "password_confirmation"]), (False, ["password"])]
 )
 def test_reset_has_a_page(tmp_path: Path, repeat_password: bool, fields: list[str]) -> None:
-    """The link of the mail opens a form that carries the token and asks for the new password."""
+    """The link of the mail opens a form that contains the token and fields for the new password."""
     auth = with_password(tmp_path, repeat_password=repeat_password, resettable=Resettable(sender=NO_SENDER))
     form = auth.routes["password", "reset"].form
     assert form is not None
@@ -222,8 +222,8 @@ def test_reset_has_a_page(tmp_path: Path, repeat_password: bool, fields: list[st
     assert {(field.type, field.autocomplete) for field in form.fields} == {("password", "new-password")}
 
 
-def test_registration_form_asks_for_a_user_name_as_it_is_typed(tmp_path: Path) -> None:
-    """Password managers save the user name; phones neither capitalise nor correct it. Other fields are prose."""
+def test_registration_form_has_hints_for_a_user_name(tmp_path: Path) -> None:
+    """Password managers save the user name, and phones do not change it; other fields have no such hints."""
     auth = with_password(tmp_path, identity_field="username", register_fields=["full_name"])
     form = auth.routes["password", "register"].registers
     assert form is not None
@@ -237,7 +237,7 @@ def test_registration_form_asks_for_a_user_name_as_it_is_typed(tmp_path: Path) -
 
 
 async def test_register_creates_a_user_and_signs_in(auth: LocalAuthentication) -> None:
-    """Whoever registers is signed in, unconfirmed, with a hash in our scheme and no password anywhere."""
+    """The new user is signed in and unconfirmed; the stored hash has the library's scheme."""
     user, token = await actions(auth).register(registration(), client=Client(label="Browser/1.0"))
     assert (user.email, user.confirmed_at) == (EMAIL, None)
     assert await is_alive(auth, token)
@@ -248,7 +248,7 @@ async def test_register_creates_a_user_and_signs_in(auth: LocalAuthentication) -
 
 
 async def test_register_leaves_no_password_in_the_file(auth: LocalAuthentication, tmp_path: Path) -> None:
-    """PW-8: equal passwords have different hashes, and the file, its log included, holds no password."""
+    """PW-8: equal passwords have different hashes; neither the database file nor its log contains a password."""
     await register(auth)
     await register(auth, OTHER_EMAIL)
     assert (await found_of(auth)).account.password_hash != (await found_of(auth, OTHER_EMAIL)).account.password_hash
@@ -261,16 +261,16 @@ def _written(directory: Path) -> bytes:
 
 @pytest.mark.parametrize("value", [None, True, 0, 1.5, [], ["a"], {}, ""], ids=repr)
 @pytest.mark.parametrize("name", ["email", "password", "password_confirmation"])
-async def test_register_takes_only_text(auth: LocalAuthentication, name: str, value: Any) -> None:
-    """PW-11: each parameter must be there and be text; the answer names it, and nothing is created."""
+async def test_register_accepts_only_text(auth: LocalAuthentication, name: str, value: Any) -> None:
+    """PW-11: each parameter is required and must be text; the error names it, and nothing is created."""
     with pytest.raises(ValidationError) as refused:
         await actions(auth).register({**registration(), name: value})
     assert list(refused.value.fields) == [name]
     assert await auth.accounts.find("email", EMAIL) is None
 
 
-async def test_register_wants_the_password_twice(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """The confirmation must be the same, unless it was turned off."""
+async def test_register_requires_the_password_twice(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """The repetition must be the same, unless ``repeat_password`` is False."""
     with pytest.raises(ValidationError) as refused:
         await actions(auth).register({**registration(), "password_confirmation": PASSWORD + "x"})
     assert list(refused.value.fields) == ["password_confirmation"]
@@ -285,7 +285,7 @@ async def test_register_wants_the_password_twice(tmp_path: Path, auth: LocalAuth
     ids=ascii,
 )
 async def test_register_rejects_an_invalid_password(auth: LocalAuthentication, password: str) -> None:
-    """PW-1, PW-4, PW-5, PW-7: the policy is asked, with the user's own values, and nothing is created."""
+    """PW-1, PW-4, PW-5, PW-7: the policy gets the user's own values and rejects the password; nothing is created."""
     with pytest.raises(ValidationError) as refused:
         await actions(auth).register(registration(password=password))
     assert list(refused.value.fields) == ["password"]
@@ -294,7 +294,7 @@ async def test_register_rejects_an_invalid_password(auth: LocalAuthentication, p
 
 @pytest.mark.parametrize("length", [7, 8])
 async def test_register_counts_code_points(tmp_path: Path, length: int) -> None:
-    """PW-1: eight characters of four bytes each are eight, not thirty-two and not sixteen."""
+    """PW-1: eight characters of four bytes count as eight, not as thirty-two or sixteen."""
     auth = make_auth(tmp_path, password_policy=PasswordPolicy(minimum_strength=0))
     password = "🦔🪗🧭🪲🌋🛶🪁🧶"[:length]
     if length == 8:
@@ -306,7 +306,7 @@ async def test_register_counts_code_points(tmp_path: Path, length: int) -> None:
     await auth.close()
 
 
-async def test_register_ignores_what_was_not_declared(auth: LocalAuthentication) -> None:
+async def test_register_ignores_undeclared_fields(auth: LocalAuthentication) -> None:
     """AC-8: a client cannot write the id, a state, a role or a hash."""
     planted = {
         "id": "1",
@@ -330,7 +330,7 @@ async def test_register_ignores_what_was_not_declared(auth: LocalAuthentication)
 
 
 async def test_register_keeps_declared_fields(tmp_path: Path) -> None:
-    """Declared fields are text of at most 254 characters, absent if they were not sent or empty."""
+    """A declared field is text of at most 254 characters; a missing or empty field is not stored."""
     auth = with_password(tmp_path, register_fields=["name", "city", "plan"])
     user, _ = await actions(auth).register({**registration(), "name": "Alice", "city": "", "role": "admin"})
     assert dict(user.data) == {"name": "Alice"}
@@ -355,7 +355,7 @@ async def _read_plan(text: str | None) -> str:
 
 
 async def test_register_reads_declared_fields_with_functions(tmp_path: Path) -> None:
-    """A function, plain or async, turns what was sent into what is stored, or refuses it with its own words."""
+    """A function, plain or async, converts the sent text for the store, or rejects it with its own message."""
     auth = with_password(tmp_path, register_fields={"age": _read_age, "plan": _read_plan})
     user, _ = await actions(auth).register({**registration(), "age": "42"})
     assert dict(user.data) == {"age": 42, "plan": "basic"}
@@ -367,12 +367,12 @@ async def test_register_reads_declared_fields_with_functions(tmp_path: Path) -> 
 
 async def _of_text_only(text: str | None) -> str:
     await asyncio.sleep(0)
-    return "born " + text  # type: ignore[operator]  # a mistake that many make
+    return "born " + text  # type: ignore[operator]  # a common mistake
 
 
 @pytest.mark.parametrize("read", [int, _of_text_only])
-async def test_function_of_an_extra_field_that_fails_is_named(tmp_path: Path, read: Any) -> None:
-    """A TypeError, as ``int`` raises where nothing was sent, has the name of the field and the right signature."""
+async def test_failing_function_of_an_extra_field_is_named(tmp_path: Path, read: Any) -> None:
+    """A TypeError, such as ``int`` raises for a missing field, names the field and the right signature."""
     auth = with_password(tmp_path, register_fields={"age": read})
     message = r"^register_fields: the function of 'age' raised TypeError; .* def read\(text: str \| None\), where None "
     with pytest.raises(TypeError, match=message) as raised:
@@ -382,7 +382,7 @@ async def test_function_of_an_extra_field_that_fails_is_named(tmp_path: Path, re
 
 
 class CountingHasher(Bcrypt):
-    """Counts the work that is done."""
+    """Records every call of the hasher."""
 
     hashed: ClassVar[list[bytes]] = []
     verified: ClassVar[list[str]] = []
@@ -401,7 +401,7 @@ class CountingHasher(Bcrypt):
 
 
 async def test_register_of_a_taken_address_does_the_same_work(tmp_path: Path) -> None:
-    """EN-4: that an address is taken is told only after the policy and the hash."""
+    """EN-4: the error for a taken address comes only after the policy and the hash."""
     auth = make_auth(tmp_path, hasher=CountingHasher(cost=4))
     CountingHasher.hashed.clear()
     await register(auth)
@@ -416,7 +416,7 @@ async def test_register_of_a_taken_address_does_the_same_work(tmp_path: Path) ->
 
 
 async def test_register_of_a_user_who_is_not_admitted_is_accepted(tmp_path: Path) -> None:
-    """Registered but not let in, as unconfirmed say, or while the store is down: the user is there, without a token."""
+    """If a gate rejects the sign-in or the store is down, the user stays registered and gets no token."""
     gate = Gatekeeper()
     auth = make_auth(tmp_path, add_ons=[gate])
     for number, answer in enumerate((AuthenticationFailedError("unconfirmed"), StoreUnavailableError("locked"))):
@@ -430,8 +430,8 @@ async def test_register_of_a_user_who_is_not_admitted_is_accepted(tmp_path: Path
     await auth.close()
 
 
-async def test_register_may_owe_a_factor(tmp_path: Path) -> None:
-    """A gate may ask for a factor right after a registration, too."""
+async def test_register_can_require_a_factor(tmp_path: Path) -> None:
+    """A gate may require a factor after a registration, too."""
     gate = Gatekeeper()
     gate.answer = FactorRequired(("code",))
     auth = make_auth(tmp_path, add_ons=[gate])
@@ -443,7 +443,7 @@ async def test_register_may_owe_a_factor(tmp_path: Path) -> None:
 
 
 async def test_register_obeys_the_mode(tmp_path: Path) -> None:
-    """Closed is closed, before anything is hashed."""
+    """With ``closed`` the registration is rejected before anything is hashed."""
     auth = make_auth(tmp_path, registration="closed", hasher=CountingHasher(cost=4))
     CountingHasher.hashed.clear()
     with pytest.raises(ForbiddenError):
@@ -456,7 +456,7 @@ async def test_register_obeys_the_mode(tmp_path: Path) -> None:
 
 
 async def test_sign_in_with_the_right_password(auth: LocalAuthentication) -> None:
-    """Address in any spelling and the exact password: a session that notes when the password was proven."""
+    """Any spelling of the address and the exact password give a session with the time of the proof."""
     user, _ = await register(auth)
     auth.clock.advance(timedelta(hours=1))
     signed_in, token = await actions(auth).sign_in(
@@ -471,8 +471,8 @@ async def test_sign_in_with_the_right_password(auth: LocalAuthentication) -> Non
 @pytest.mark.parametrize(
     ("value", "remembered"), [("true", True), ("on", True), ("1", True), (True, True), ("no", False)]
 )
-async def test_sign_in_may_be_remembered(auth: LocalAuthentication, value: Any, remembered: bool) -> None:
-    """remember_me makes the session one of thirty days."""
+async def test_remember_me_makes_a_remembered_session(auth: LocalAuthentication, value: Any, remembered: bool) -> None:
+    """A remembered session lasts thirty days, another one seven."""
     await register(auth)
     _, token = await actions(auth).sign_in({**credentials(), "remember_me": value})
     assert token.session.remembered is remembered
@@ -480,7 +480,7 @@ async def test_sign_in_may_be_remembered(auth: LocalAuthentication, value: Any, 
 
 
 async def test_sign_in_failures_look_the_same(auth: LocalAuthentication) -> None:
-    """EN-1: unknown, wrong, without a password, disabled: one code, status and text; the log knows better."""
+    """EN-1: an unknown or disabled user, a wrong and a missing password give the same error; only the log differs."""
     await register(auth)
     await auth.accounts.create({"email": OTHER_EMAIL})
     disabled, _ = await register(auth, "carol@mail.example.org")
@@ -505,7 +505,7 @@ async def test_sign_in_failures_look_the_same(auth: LocalAuthentication) -> None
 
 
 async def test_sign_in_failures_cost_the_same(tmp_path: Path) -> None:
-    """EN-2: unknown and without a password level from nothing, a cheap hash from its own cost."""
+    """EN-2: a sign-in without a hash costs a whole one; after a cheap hash the difference in cost is added."""
     auth = make_auth(tmp_path, hasher=CountingHasher(cost=5))
     await register(auth)
     await auth.accounts.create({"email": OTHER_EMAIL})
@@ -519,8 +519,8 @@ async def test_sign_in_failures_cost_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [None, True, 0, 1.5, [], ["a"], {}, ""], ids=repr)
 @pytest.mark.parametrize("name", ["email", "password"])
-async def test_sign_in_takes_only_text(auth: LocalAuthentication, name: str, value: Any) -> None:
-    """PW-11: identity and password must be there and be text."""
+async def test_sign_in_accepts_only_text(auth: LocalAuthentication, name: str, value: Any) -> None:
+    """PW-11: identity and password are required and must be text."""
     await register(auth)
     with pytest.raises(ValidationError) as refused:
         await actions(auth).sign_in({**credentials(), name: value})
@@ -529,8 +529,8 @@ async def test_sign_in_takes_only_text(auth: LocalAuthentication, name: str, val
 
 @pytest.mark.parametrize("email", [EMAIL, "nobody@mail.example.org"])
 @pytest.mark.parametrize("password", ["a" * 1025, "a" * 5000, "x\0y", "\ud800"], ids=lambda p: f"{p[:3]!a}-{len(p)}")
-async def test_sign_in_refuses_what_can_be_nobodys_password(tmp_path: Path, email: str, password: str) -> None:
-    """PW-3, PW-4, PW-5: too long or unsound, refused before hashing, for known and unknown users alike."""
+async def test_sign_in_rejects_impossible_passwords(tmp_path: Path, email: str, password: str) -> None:
+    """PW-3, PW-4, PW-5: a password that is too long or malformed is rejected before hashing, for every user."""
     auth = make_auth(tmp_path, hasher=CountingHasher(cost=4))
     await register(auth)
     CountingHasher.verified.clear()
@@ -554,10 +554,10 @@ async def test_sign_in_refuses_what_can_be_nobodys_password(tmp_path: Path, emai
     ],
     ids=["72 bytes", "emoji", "spaces and case", "compatibility characters"],
 )
-async def test_sign_in_takes_the_whole_password_as_it_is(
+async def test_sign_in_compares_the_whole_password_unchanged(
     auth: LocalAuthentication, password: str, others: list[str]
 ) -> None:
-    """PW-2, PW-6: nothing is cut, trimmed, folded or mapped."""
+    """PW-2, PW-6: a password is not cut, trimmed, folded or mapped."""
     await actions(auth).register(registration(password=password))
     for other in others:
         assert (await refusal(auth, password=other)).reason == "wrong password"
@@ -565,8 +565,8 @@ async def test_sign_in_takes_the_whole_password_as_it_is(
     assert await is_alive(auth, token)
 
 
-async def test_sign_in_takes_every_unicode_spelling_of_the_password(auth: LocalAuthentication) -> None:
-    """PW-5: composed or not, as the keyboard makes it, it is the same password."""
+async def test_sign_in_accepts_every_unicode_form_of_the_password(auth: LocalAuthentication) -> None:
+    """PW-5: composed and decomposed characters give the same password."""
     password = "crème brûlée für Zoë"
     await actions(auth).register(registration(password=unicodedata.normalize("NFC", password)))
     _, token = await actions(auth).sign_in(credentials(password=unicodedata.normalize("NFD", password)))
@@ -574,10 +574,10 @@ async def test_sign_in_takes_every_unicode_spelling_of_the_password(auth: LocalA
 
 
 @pytest.mark.parametrize("stored", [None, "", "x", "$2b$12$short", "$2b$31$" + "a" * 53, "$argon2id$v=19$m=1", "\x00"])
-async def test_sign_in_with_a_hash_that_is_none_is_a_plain_failure(
+async def test_sign_in_with_an_invalid_hash_fails(
     auth: LocalAuthentication, tmp_path: Path, stored: str | None
 ) -> None:
-    """PW-10: whatever stands where a hash should, signing in fails like a wrong password, and at no absurd cost."""
+    """PW-10: a missing or invalid hash fails like a wrong password, without an absurd cost."""
     await register(auth)
     plant(tmp_path, stored)
     assert (await refusal(auth)).code == "authentication_failed"
@@ -591,10 +591,8 @@ async def test_sign_in_with_a_hash_that_is_none_is_a_plain_failure(
     ],
     ids=["another system's", "older cost"],
 )
-async def test_sign_in_hashes_again_where_the_hash_is_old(
-    auth: LocalAuthentication, tmp_path: Path, make: Callable[[], str]
-) -> None:
-    """PW-9, PW-7: a legacy hash, even of a password that could not be set today, verifies once and is replaced."""
+async def test_sign_in_replaces_an_old_hash(auth: LocalAuthentication, tmp_path: Path, make: Callable[[], str]) -> None:
+    """PW-9, PW-7: a legacy hash is verified once and replaced, even if the policy would reject its password now."""
     user, token = await register(auth)
     plant(tmp_path, make())
     before = await found_of(auth)
@@ -610,7 +608,7 @@ async def test_sign_in_hashes_again_where_the_hash_is_old(
 
 
 async def test_sign_in_by_user_name(tmp_path: Path) -> None:
-    """With names as identity the parameter is the name, in any spelling; mail still finds its way."""
+    """With user names the parameter is ``username``, in any spelling; reset mails are sent to the address."""
     sender = MemorySender()
     auth = with_password(
         tmp_path, identity_field="username", register_fields=["email"], resettable=Resettable(sender=sender)
@@ -648,7 +646,7 @@ async def redeem(auth: LocalAuthentication, token: str) -> Any:
 
 
 async def test_sign_in_token_is_redeemed_once(auth: LocalAuthentication) -> None:
-    """TK-22, TK-10: a token stands for the password that was shown, with its instant, once; it is no bearer token."""
+    """TK-22, TK-10: a token can be redeemed once, keeps the time of the proof, and is no bearer token."""
     user, _ = await register(auth)
     token = await issue_token(auth, remember_me="on")
     with pytest.raises(InvalidTokenError):
@@ -665,7 +663,7 @@ async def test_sign_in_token_is_redeemed_once(auth: LocalAuthentication) -> None
 
 @pytest.mark.parametrize(("seconds", "live"), [(59, True), (60, False), (61, False)])
 async def test_sign_in_token_lives_for_a_minute(auth: LocalAuthentication, seconds: int, live: bool) -> None:
-    """TK-22: after sixty seconds it is too late."""
+    """TK-22: a token expires after sixty seconds."""
     await register(auth)
     token = await issue_token(auth)
     auth.clock.advance(timedelta(seconds=seconds))
@@ -677,7 +675,7 @@ async def test_sign_in_token_lives_for_a_minute(auth: LocalAuthentication, secon
 
 
 async def test_sign_in_token_of_ten_racers_signs_in_one(auth: LocalAuthentication) -> None:
-    """TK-11: shown ten times at once, it makes one session."""
+    """TK-11: of ten concurrent uses of one token one creates a session."""
     user, registered = await register(auth)
     token = await issue_token(auth)
     results = await asyncio.gather(*(redeem(auth, token) for _ in range(10)), return_exceptions=True)
@@ -687,8 +685,8 @@ async def test_sign_in_token_of_ten_racers_signs_in_one(auth: LocalAuthenticatio
 
 
 @pytest.mark.parametrize("change", ["disable", "revoke_all", "delete", "set_password"])
-async def test_sign_in_token_dies_with_a_change(auth: LocalAuthentication, change: str) -> None:
-    """SE-5, SE-6: whoever was locked, logged out, deleted or given a new password has no older token."""
+async def test_sign_in_token_ends_with_the_sessions(auth: LocalAuthentication, change: str) -> None:
+    """SE-5, SE-6: disabling, sign-out everywhere, deletion and a new password invalidate older tokens."""
     user, _ = await register(auth)
     token = await issue_token(auth)
     await end(auth, change, user)
@@ -697,7 +695,7 @@ async def test_sign_in_token_dies_with_a_change(auth: LocalAuthentication, chang
 
 
 async def test_sign_in_token_asks_the_gates_twice(tmp_path: Path) -> None:
-    """AC-3: a gate is asked when the token is issued and again when it is redeemed; refused, it is not spent."""
+    """AC-3: gates are asked at the issue and at the use of a token; a refusal does not consume it, a factor does."""
     gate = Gatekeeper()
     auth = make_auth(tmp_path, add_ons=[gate])
     await register(auth)
@@ -719,14 +717,14 @@ async def test_sign_in_token_asks_the_gates_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [None, True, 0, 1.5, [], ["a"], {}, ""], ids=repr)
 async def test_sign_in_token_must_be_text(auth: LocalAuthentication, value: Any) -> None:
-    """PW-11: a token is text."""
+    """PW-11: a token is required and must be text."""
     with pytest.raises(ValidationError) as refused:
         await actions(auth).sign_in_with_token({"token": value})
     assert list(refused.value.fields) == ["token"]
 
 
-async def test_tokens_of_one_strategy_are_of_no_use_to_another(tmp_path: Path) -> None:
-    """TK-8: two password strategies of one application take nothing of each other."""
+async def test_strategy_rejects_the_tokens_of_another(tmp_path: Path) -> None:
+    """TK-8: two password strategies of one application reject each other's tokens."""
     sender = MemorySender()
     reset = Resettable(sender=sender)
     auth = make_auth(
@@ -744,8 +742,8 @@ async def test_tokens_of_one_strategy_are_of_no_use_to_another(tmp_path: Path) -
     await auth.close()
 
 
-async def test_token_for_nobody_signs_nobody_in(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token without a user, or whose user went between two looks, is not live."""
+async def test_token_without_a_user_is_rejected(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token is rejected if it has no user or if its user was deleted between two reads."""
     data = {"factor": "password", "at": NOW.isoformat(), "remember": False}
     issued = await auth.tokens.issue("sign_in", account=None, lifetime=timedelta(minutes=1), extra_data=data)
     with pytest.raises(InvalidTokenError, match="the user of the token is gone"):
@@ -773,8 +771,8 @@ async def request_reset(auth: LocalAuthentication, email: str = EMAIL) -> str:
     return mailed_token(auth)
 
 
-async def test_reset_link_goes_to_the_stored_address(auth: LocalAuthentication) -> None:
-    """AC-6, HT-1: the mail goes to the address as it was registered, with a link of ours that lives for an hour."""
+async def test_reset_link_is_mailed_to_the_stored_address(auth: LocalAuthentication) -> None:
+    """AC-6, HT-1: the mail uses the registered spelling; its link has the base URL and lasts an hour."""
     user, _ = await register(auth, "Alice@mail.example.org")
     await request_reset(auth, "alice@MAIL.example.org")
     [(recipient, token, opts)] = auth.sender.messages
@@ -784,8 +782,8 @@ async def test_reset_link_goes_to_the_stored_address(auth: LocalAuthentication) 
     assert opts["url"] == f"http://localhost:8000/auth/password/reset?reset_token={token}"
 
 
-async def test_reset_link_may_lead_to_the_applications_page(tmp_path: Path) -> None:
-    """With ``url`` the link of the mail opens the application's own page."""
+async def test_reset_link_can_open_the_applications_page(tmp_path: Path) -> None:
+    """The option ``url`` replaces the library's page in the link."""
     sender = MemorySender()
     reset = Resettable(sender=sender, url="https://www.example.org/new-password?lang=de")
     auth = make_auth(tmp_path, sender=sender, strategies=[Password(resettable=reset)])
@@ -797,8 +795,8 @@ async def test_reset_link_may_lead_to_the_applications_page(tmp_path: Path) -> N
     await auth.close()
 
 
-async def test_reset_request_says_the_same_of_everybody(auth: LocalAuthentication) -> None:
-    """EN-3: unknown, disabled or known, the answer is the same, and only the known one gets mail."""
+async def test_reset_request_gives_the_same_answer_for_every_address(auth: LocalAuthentication) -> None:
+    """EN-3: unknown, disabled and known addresses get the same answer; only the known one gets mail."""
     await register(auth)
     disabled, _ = await register(auth, OTHER_EMAIL)
     await auth.accounts.disable(disabled.id)
@@ -824,8 +822,8 @@ async def test_reset_request_says_the_same_of_everybody(auth: LocalAuthenticatio
     ],
     ids=lambda email: str(email)[:40],
 )
-async def test_reset_request_takes_one_mailbox(auth: LocalAuthentication, email: Any) -> None:
-    """AC-7, PW-11: whatever is not one address is refused, and mails nobody."""
+async def test_reset_request_requires_one_mailbox(auth: LocalAuthentication, email: Any) -> None:
+    """AC-7, PW-11: a value that is not exactly one address is rejected, and no mail is sent."""
     await register(auth)
     with pytest.raises(ValidationError) as refused:
         await actions(auth).reset_request({"email": email})
@@ -834,7 +832,7 @@ async def test_reset_request_takes_one_mailbox(auth: LocalAuthentication, email:
 
 
 async def test_reset_link_replaces_the_older_one(auth: LocalAuthentication) -> None:
-    """TK-12: of two links the newer works."""
+    """TK-12: the newer of two links is valid, the older is not."""
     await register(auth)
     older, newer = await request_reset(auth), await request_reset(auth)
     with pytest.raises(InvalidTokenError):
@@ -842,8 +840,8 @@ async def test_reset_link_replaces_the_older_one(auth: LocalAuthentication) -> N
     await actions(auth).reset(new_password(newer))
 
 
-async def test_reset_link_that_could_not_be_sent_replaces_nothing(auth: LocalAuthentication) -> None:
-    """TK-12: if the mail server refuses, the link that arrived before stays good."""
+async def test_failed_reset_mail_keeps_the_older_link(auth: LocalAuthentication) -> None:
+    """TK-12: if the mail server fails, the earlier link stays valid."""
     await register(auth)
     older = await request_reset(auth)
 
@@ -857,7 +855,7 @@ async def test_reset_link_that_could_not_be_sent_replaces_nothing(auth: LocalAut
 
 
 async def test_reset_sets_the_password_and_ends_every_session(auth: LocalAuthentication) -> None:
-    """SE-5, AC-1, AC-10: the old password and every session and token are dead; nobody is signed in."""
+    """SE-5, AC-1, AC-10: the old password, all sessions and tokens are invalid; the reset does not sign in."""
     user, registered = await register(auth)
     other, sign_in_token = await auth.sign_in(user), await issue_token(auth)
     auth.clock.advance(timedelta(minutes=1))
@@ -873,8 +871,8 @@ async def test_reset_sets_the_password_and_ends_every_session(auth: LocalAuthent
     assert await is_alive(auth, fresh)
 
 
-async def test_reset_tells_the_owner_without_a_secret(auth: LocalAuthentication) -> None:
-    """AC-10: a notice goes to the address, with neither token nor link."""
+async def test_reset_notifies_the_owner_without_a_secret(auth: LocalAuthentication) -> None:
+    """AC-10: the address gets a notice without token and link."""
     user, _ = await register(auth)
     await actions(auth).reset(new_password(await request_reset(auth)))
     recipient, token, opts = auth.sender.messages[-1]
@@ -890,8 +888,8 @@ async def test_reset_tells_the_owner_without_a_secret(auth: LocalAuthentication)
     assert (texts.subject, texts.link, texts.expiry) == ("Your password for localhost was changed", "", "")
 
 
-async def test_reset_tells_the_owner_though_the_caller_is_gone(auth: LocalAuthentication) -> None:
-    """AC-10: whoever hangs up while the password is being set does not keep the owner from being told."""
+async def test_reset_notifies_the_owner_if_the_caller_disconnects(auth: LocalAuthentication) -> None:
+    """AC-10: a caller who disconnects during the reset does not prevent the notice to the owner."""
     await register(auth)
     token, commit = await request_reset(auth), auth.services.commit
     task = asyncio.ensure_future(actions(auth).reset(new_password(token)))
@@ -908,8 +906,8 @@ async def test_reset_tells_the_owner_though_the_caller_is_gone(auth: LocalAuthen
     assert auth.sender.messages[-1][2]["purpose"] == "password_changed"
 
 
-async def test_reset_of_a_user_without_an_address_tells_nobody(tmp_path: Path) -> None:
-    """A user by name may have lost the address by now: there is nobody to tell."""
+async def test_reset_of_a_user_without_an_address_sends_no_notice(tmp_path: Path) -> None:
+    """A user with a user name may have no address any more."""
     sender = MemorySender()
     strategy = Password(identity_field="username", registration_enabled=False, resettable=Resettable(sender=sender))
     auth = make_auth(tmp_path, sender=sender, strategies=[strategy])
@@ -925,7 +923,7 @@ async def test_reset_of_a_user_without_an_address_tells_nobody(tmp_path: Path) -
 
 
 async def test_rejected_password_keeps_reset_token(auth: LocalAuthentication) -> None:
-    """TK-10: refused passwords do not burn the token; a good one does, and then it is spent."""
+    """TK-10: a rejected password does not consume the token; an accepted one does."""
     await register(auth)
     token = await request_reset(auth)
     refused: list[dict[str, Any]] = [
@@ -944,8 +942,8 @@ async def test_rejected_password_keeps_reset_token(auth: LocalAuthentication) ->
         await actions(auth).reset(new_password(token, "third lantern pendulum"))
 
 
-async def test_reset_tokens_that_are_not_live_look_the_same(auth: LocalAuthentication) -> None:
-    """EN-7: used, expired, forged, retired, another purpose's or of a deleted user: one error."""
+async def test_invalid_reset_tokens_give_the_same_error(auth: LocalAuthentication) -> None:
+    """EN-7: used, expired, forged and replaced tokens, and those of another purpose or a deleted user."""
     user, _ = await register(auth)
     await register(auth, OTHER_EMAIL)
     other_purpose = await issue_token(auth)
@@ -970,7 +968,7 @@ async def test_reset_tokens_that_are_not_live_look_the_same(auth: LocalAuthentic
 async def test_reset_token_ends_with_its_lifetime(
     tmp_path: Path, lifetime: timedelta, seconds: int, live: bool
 ) -> None:
-    """A link lives as long as the option says."""
+    """``token_lifetime`` sets the exact lifetime of a link."""
     sender = MemorySender()
     reset = Resettable(sender=sender, token_lifetime=lifetime)
     auth = make_auth(tmp_path, sender=sender, strategies=[Password(resettable=reset)])
@@ -986,7 +984,7 @@ async def test_reset_token_ends_with_its_lifetime(
 
 
 async def test_reset_of_ten_racers_sets_one_password(auth: LocalAuthentication) -> None:
-    """TK-11: shown ten times at once, a link sets the password once."""
+    """TK-11: of ten concurrent uses of one link one sets the password."""
     await register(auth)
     token = await request_reset(auth)
     passwords = [f"violet harbour pendulum {number}" for number in range(10)]
@@ -999,8 +997,8 @@ async def test_reset_of_ten_racers_sets_one_password(auth: LocalAuthentication) 
     assert await is_alive(auth, access)
 
 
-async def test_reset_may_sign_in_but_passes_every_gate(tmp_path: Path) -> None:
-    """AC-10: with the option a reset signs in; whom a gate refuses has a new password and no session."""
+async def test_reset_can_sign_in_if_every_gate_admits(tmp_path: Path) -> None:
+    """AC-10: with ``sign_in=True`` a reset signs in; if a gate refuses, the password is set without a session."""
     sender, gate = MemorySender(), Gatekeeper()
     reset = Resettable(sender=sender, sign_in=True)
     auth = make_auth(tmp_path, sender=sender, strategies=[Password(resettable=reset)], add_ons=[gate])
@@ -1019,8 +1017,8 @@ async def test_reset_may_sign_in_but_passes_every_gate(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_reset_that_is_not_offered_cannot_be_asked_for(tmp_path: Path) -> None:
-    """Without ``resettable`` the actions say what is missing."""
+async def test_reset_without_resettable_raises_configuration_error(tmp_path: Path) -> None:
+    """The error names the missing option ``resettable``."""
     auth = with_password(tmp_path)
     with pytest.raises(ConfigurationError, match="resettable"):
         await actions(auth).reset(new_password("A" * 43))
@@ -1030,8 +1028,8 @@ async def test_reset_that_is_not_offered_cannot_be_asked_for(tmp_path: Path) -> 
 # --- phases ----------------------------------------------------------------------------------------------------------
 
 
-async def test_phases_hand_their_parameters_to_the_actions(auth: LocalAuthentication) -> None:
-    """Each phase is its action with what was sent; it returns an outcome and signs nobody in by itself."""
+async def test_phases_pass_their_parameters_to_the_actions(auth: LocalAuthentication) -> None:
+    """Each phase calls its action with the request's parameters and returns an outcome; it does not sign in."""
     client = Client(address="192.0.2.1", label="Browser/1.0")
 
     async def run(phase: str, params: Mapping[str, Any]) -> Any:
@@ -1060,7 +1058,7 @@ async def test_phases_hand_their_parameters_to_the_actions(auth: LocalAuthentica
 
 
 async def test_action_alone_returns_its_outcome(auth: LocalAuthentication) -> None:
-    """An action decides; only what finishes it signs in or hands out a token."""
+    """An action only returns an outcome; the caller signs in or gives out the token."""
     await register(auth)
     bound = Password().bind(auth.services)
     outcome = await bound.sign_in(credentials(), token_type="sign_in")

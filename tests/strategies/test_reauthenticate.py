@@ -1,4 +1,4 @@
-"""Proving the password once more in a session that is alive."""
+"""Reauthentication: the user of a session proves the password again."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -36,7 +36,7 @@ RIGHT = {"password": PASSWORD}
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication with a second factor that nobody has, and with an add-on that listens."""
+    """An Authentication with a second factor that no user has enrolled, and a listener for events."""
     auth = make_auth(tmp_path, strategies=[Password(), Code()], add_ons=[Events()])
     yield auth
     await auth.close()
@@ -47,7 +47,7 @@ async def again(auth: LocalAuthentication, token: AccessToken, **params: Any) ->
 
 
 async def test_reauthentication_replaces_the_session(auth: LocalAuthentication) -> None:
-    """A fresh session takes the place of the old one, which is dead with its cookie and its bearer token."""
+    """A fresh session replaces the old one, whose cookie and bearer token become invalid."""
     user, old = await register(auth)
     auth.clock.advance(HOUR)
     assert not auth.sessions.is_fresh(old.session, timedelta(minutes=15))
@@ -57,8 +57,8 @@ async def test_reauthentication_replaces_the_session(auth: LocalAuthentication) 
     assert (await is_alive(auth, old), await is_alive(auth, new)) == (False, True)
 
 
-async def test_reauthentication_is_told_to_hooks(auth: LocalAuthentication) -> None:
-    """The end of the old session is an event with its id."""
+async def test_reauthentication_emits_an_event(auth: LocalAuthentication) -> None:
+    """An event with the id of the old session reports its end."""
     _, old = await register(auth)
     [hook] = [hook for hook in auth.services.hooks if isinstance(hook, Events)]
     hook.take()
@@ -68,7 +68,7 @@ async def test_reauthentication_is_told_to_hooks(auth: LocalAuthentication) -> N
 
 
 async def test_reauthentication_makes_a_remembered_session_fresh(auth: LocalAuthentication) -> None:
-    """SE: a remembered session is never fresh, so that what replaces it is not remembered."""
+    """SE: a remembered session is never fresh, so the session that replaces it is not remembered."""
     await register(auth)
     _, old = await auth.strategy("password").sign_in({**credentials(), "remember_me": "on"})
     assert not auth.sessions.is_fresh(old.session, HOUR)
@@ -78,7 +78,7 @@ async def test_reauthentication_makes_a_remembered_session_fresh(auth: LocalAuth
 
 
 async def test_reauthentication_keeps_the_times_of_other_factors(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """The second factor is not asked for again, and is as old as it was."""
+    """The second factor is not required again and keeps its time."""
     await register(auth)
     strict = make_auth(tmp_path, strategies=[Password(), Code(enrolled=frozenset({EMAIL}))])
     with pytest.raises(FactorRequiredError) as caught:
@@ -92,8 +92,8 @@ async def test_reauthentication_keeps_the_times_of_other_factors(tmp_path: Path,
     await strict.close()
 
 
-async def test_wrong_password_leaves_the_session(auth: LocalAuthentication) -> None:
-    """A wrong password is refused, and so is that of another user; the session stays as it is."""
+async def test_wrong_password_keeps_the_session(auth: LocalAuthentication) -> None:
+    """A wrong or invalid password, also that of another user, is rejected; the session stays valid."""
     await auth.accounts.create({"email": OTHER_EMAIL}, password=NEW_PASSWORD)
     _, old = await register(auth)
     with pytest.raises(AuthenticationFailedError, match="wrong password"):
@@ -104,15 +104,15 @@ async def test_wrong_password_leaves_the_session(auth: LocalAuthentication) -> N
     assert await is_alive(auth, old)
 
 
-async def test_user_without_a_password_cannot(auth: LocalAuthentication) -> None:
-    """Who has no password has nothing to prove here."""
+async def test_user_without_a_password_cannot_reauthenticate(auth: LocalAuthentication) -> None:
+    """Reauthentication of a user without a password is rejected."""
     token = await auth.sign_in(await auth.accounts.create({"email": EMAIL}))
     with pytest.raises(AuthenticationFailedError, match="no password"):
         await again(auth, token)
 
 
 async def test_ended_session_is_not_replaced(auth: LocalAuthentication) -> None:
-    """SE-16: neither a session that was ended meanwhile nor one from before a reset comes back by it."""
+    """SE-16: a session that was revoked, or that is older than a new password, cannot reauthenticate."""
     user, old = await register(auth)
     await auth.sessions.revoke(old.session.id)
     with pytest.raises(InvalidTokenError):
@@ -125,7 +125,7 @@ async def test_ended_session_is_not_replaced(auth: LocalAuthentication) -> None:
 
 
 async def test_reauthentication_over_http(auth: LocalAuthentication) -> None:
-    """A new cookie in place of the old; nobody gets one without a session."""
+    """The client gets a new cookie; a request without a session or with a wrong password gets none."""
     _, old = await register(auth)
     plug, cookie = AuthPlug(auth), f"{auth.site.session_cookie}={old.cookie}"
     path = "/auth/password/reauthenticate"

@@ -1,4 +1,4 @@
-"""How many reset mails an address gets: what is sent, what is counted, and what an answer shows of it."""
+"""Limits of reset mails for one address: what is mailed, what is counted, and what an answer reveals."""
 
 import asyncio
 from collections.abc import Mapping
@@ -26,27 +26,27 @@ TWICE = 2
 
 
 def resettable(directory: Path, mails: int = TWICE, **options: Any) -> LocalAuthentication:
-    """An ``Authentication`` that mails an address so often."""
+    """Return an ``Authentication`` that sends at most *mails* reset mails an hour to one address."""
     sender = MemorySender()
     strategies = [Password(resettable=Resettable(sender=sender, mails=Limit(mails, timedelta(hours=1))))]
     return make_auth(directory, sender=sender, **{"strategies": strategies, **options})
 
 
 async def request(auth: LocalAuthentication, email: str = EMAIL, *, headers: Headers = ()) -> Answer:
-    """Ask for a reset over HTTP; the mail, if there is one, is sent when this returns."""
+    """Request a reset over HTTP; a mail has been sent when this returns."""
     return await ask(AuthPlug(auth), "POST", REQUEST, data={"email": email}, headers=headers)
 
 
 def purposes(auth: LocalAuthentication) -> list[str]:
-    """What was mailed since the last time."""
+    """Return the purposes of the mails since the last call and clear the mailbox."""
     sent = [opts["purpose"] for _, _, opts in auth.sender.messages]
     auth.sender.messages.clear()
     return sent
 
 
 @pytest.mark.parametrize("headers", [{}, JSON, PAGE], ids=["plain", "json", "page"])
-async def test_reset_mails_are_limited_in_silence(tmp_path: Path, headers: Headers) -> None:
-    """RL-6, EN-3: of fifty requests five are mailed; every answer is, to the byte, that for an address nobody has."""
+async def test_reset_mails_are_limited_silently(tmp_path: Path, headers: Headers) -> None:
+    """RL-6, EN-3: fifty requests send five mails; every answer has the same bytes as for an unknown address."""
     auth = make_auth(tmp_path)
     async with auth.running():
         await register(auth)
@@ -57,8 +57,8 @@ async def test_reset_mails_are_limited_in_silence(tmp_path: Path, headers: Heade
         assert purposes(auth) == ["reset"] * 5
 
 
-async def test_reset_mails_begin_anew_after_the_window(tmp_path: Path) -> None:
-    """RL-6: an hour after the first, not before, and not after the last."""
+async def test_reset_mails_are_sent_again_after_the_window(tmp_path: Path) -> None:
+    """RL-6: the window ends an hour after the first mail, not after the last."""
     auth = resettable(tmp_path)
     async with auth.running():
         await register(auth)
@@ -70,8 +70,8 @@ async def test_reset_mails_begin_anew_after_the_window(tmp_path: Path) -> None:
         assert sent == [1, 1, 0, 0, 1, 1, 0]
 
 
-async def test_window_of_reset_mails_is_the_life_of_a_link(tmp_path: Path) -> None:
-    """RL-3, RL-6: while a stranger uses up every mail there is, the newest link that the owner got is always good."""
+async def test_window_of_reset_mails_is_the_lifetime_of_a_link(tmp_path: Path) -> None:
+    """RL-3, RL-6: while a stranger uses up every mail, the newest link in the owner's mailbox stays valid."""
     sender = MemorySender()
     reset = Resettable(sender=sender, token_lifetime=timedelta(minutes=15))
     auth = make_auth(tmp_path, sender=sender, strategies=[Password(resettable=reset)])
@@ -84,8 +84,8 @@ async def test_window_of_reset_mails_is_the_life_of_a_link(tmp_path: Path) -> No
         assert len(sender.messages) == 5 * 7
 
 
-async def test_link_stays_good_when_mails_are_used_up(tmp_path: Path) -> None:
-    """RL-6: what is not mailed has no token, and retires none."""
+async def test_link_stays_valid_if_mails_are_used_up(tmp_path: Path) -> None:
+    """RL-6: a request that sends no mail issues no token and invalidates none."""
     auth = resettable(tmp_path)
     async with auth.running():
         await register(auth)
@@ -98,7 +98,7 @@ async def test_link_stays_good_when_mails_are_used_up(tmp_path: Path) -> None:
 
 
 async def test_notice_of_a_reset_is_not_counted(tmp_path: Path) -> None:
-    """RL-6: however many mails a thief has asked for, the owner is told that the password was changed."""
+    """RL-6: the owner gets the notice of a changed password even if a thief has used up the mails."""
     auth = resettable(tmp_path, 1)
     async with auth.running():
         await register(auth)
@@ -107,7 +107,7 @@ async def test_notice_of_a_reset_is_not_counted(tmp_path: Path) -> None:
         await ask(AuthPlug(auth), "POST", RESET, data=resetting(mailed_token(auth)))
         assert purposes(auth) == ["reset", "password_changed"]
         auth.clock.advance(timedelta(hours=1))
-        await request(auth)  # the notice has used up nothing
+        await request(auth)  # the notice was not counted
         assert purposes(auth) == ["reset"]
 
 
@@ -123,7 +123,7 @@ async def test_notice_of_a_reset_is_not_counted(tmp_path: Path) -> None:
     ids=["case", "spaces", "json", "domain", "accept"],
 )
 async def test_spellings_of_an_address_share_a_quota(tmp_path: Path, sent: Mapping[str, Any]) -> None:
-    """RL-4: letter case, spaces, form or JSON: one address, one count."""
+    """RL-4: letter case, spaces, form and JSON share the count of one address."""
     auth = resettable(tmp_path)
     async with auth.running():
         await register(auth)
@@ -135,8 +135,8 @@ async def test_spellings_of_an_address_share_a_quota(tmp_path: Path, sent: Mappi
         assert purposes(auth) == []
 
 
-async def test_address_keeps_its_count_in_another_spelling(tmp_path: Path) -> None:
-    """RL-4: who writes their own address differently, or has another user name, gets no more mail for it."""
+async def test_changed_spelling_or_user_name_keeps_the_count(tmp_path: Path) -> None:
+    """RL-4: a user who changes the spelling of the address or the user name gets no additional mails."""
     sender = MemorySender()
     reset = Resettable(sender=sender, mails=Limit(TWICE, timedelta(hours=1)))
     strategy = Password(identity_field="username", register_fields=["email"], resettable=reset)
@@ -149,8 +149,8 @@ async def test_address_keeps_its_count_in_another_spelling(tmp_path: Path) -> No
         assert [opts["address"] for _, _, opts in sender.messages] == [EMAIL, "Alice@mail.example.org"]
 
 
-async def test_nothing_is_counted_where_nothing_is_mailed(tmp_path: Path) -> None:
-    """RL-6: no row for an address that nobody has, nor for who is disabled or has none; of a count, a keyed hash."""
+async def test_nothing_is_counted_without_a_mail(tmp_path: Path) -> None:
+    """RL-6: unknown addresses and disabled users get no counter; a counter's row has only a keyed hash."""
     auth = resettable(tmp_path)
     async with auth.running():
         user, _ = await register(auth)
@@ -165,8 +165,8 @@ async def test_nothing_is_counted_where_nothing_is_mailed(tmp_path: Path) -> Non
         assert EMAIL not in str(row)
 
 
-async def test_restart_gives_no_mail_back(tmp_path: Path) -> None:
-    """RL-7: what was counted is in the database."""
+async def test_restart_keeps_the_count(tmp_path: Path) -> None:
+    """RL-7: the count is stored in the database."""
     for sent in (["reset"] * 2, []):
         auth = resettable(tmp_path)
         async with auth.running():
@@ -177,8 +177,8 @@ async def test_restart_gives_no_mail_back(tmp_path: Path) -> None:
             assert purposes(auth) == sent
 
 
-async def test_addresses_and_strategies_are_counted_apart(tmp_path: Path) -> None:
-    """RL-6: nobody uses up the mails of another address."""
+async def test_addresses_are_counted_separately(tmp_path: Path) -> None:
+    """RL-6: requests for one address do not use up the mails of another."""
     auth = resettable(tmp_path)
     async with auth.running():
         for email in (EMAIL, OTHER_EMAIL):
@@ -188,8 +188,8 @@ async def test_addresses_and_strategies_are_counted_apart(tmp_path: Path) -> Non
             assert purposes(auth) == ["reset"] * 2
 
 
-async def test_race_of_requests_sends_no_more_mails(shared: OnSQLite | OnPostgres) -> None:
-    """RL-5, RL-7: of forty requests at once, at five workers, five are mailed."""
+async def test_race_of_requests_does_not_exceed_the_limit(shared: OnSQLite | OnPostgres) -> None:
+    """RL-5, RL-7: forty concurrent requests at five workers send five mails."""
     async with workers(shared) as auths:
         await register(auths[0])
         answers = await asyncio.gather(*(request(auths[number % 5]) for number in range(40)))
@@ -197,8 +197,8 @@ async def test_race_of_requests_sends_no_more_mails(shared: OnSQLite | OnPostgre
         assert sum(len(purposes(auth)) for auth in auths) == 5
 
 
-async def test_mails_that_fail_at_once_are_given_back(tmp_path: Path) -> None:
-    """RL-6, FT-3: also where some were refused because others had taken what they gave back in the end."""
+async def test_mails_that_fail_concurrently_are_not_counted(tmp_path: Path) -> None:
+    """RL-6, FT-3: this holds also if failed mails had used up the limit while other requests were rejected."""
     over, sent = asyncio.Event(), list[str | None]()
 
     async def send(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:
@@ -222,8 +222,8 @@ async def test_mails_that_fail_at_once_are_given_back(tmp_path: Path) -> None:
     assert len(sent) == 1 + TWICE
 
 
-async def test_mail_without_a_link_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FT-1: a link that could not be kept is not mailed, and not counted."""
+async def test_mail_without_a_link_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FT-1: a link that cannot be stored is not mailed and not counted."""
     auth = resettable(tmp_path)
     async with auth.running():
         await register(auth)
@@ -242,8 +242,8 @@ async def _fail(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize("is_up", [True, False], ids=["refusing", "off"])
-async def test_mail_that_failed_is_given_back(tmp_path: Path, is_up: bool) -> None:
-    """RL-6, FT-3: while the mail server takes nothing, nothing is used up; then there are all the mails there were."""
+async def test_failed_mail_is_not_counted(tmp_path: Path, is_up: bool) -> None:
+    """RL-6, FT-3: mails that the server rejects are not counted; later all mails of the limit are available."""
     switch, mailbox, refusing = Switch(), Mailbox(), Refusing()
     auth = make_auth(
         tmp_path, strategies=[Password(resettable=Resettable(sender=switch, mails=Limit(TWICE, timedelta(hours=1))))]
