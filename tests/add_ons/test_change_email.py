@@ -356,7 +356,7 @@ async def test_overtaken_change_writes_nothing(auth: LocalAuthentication, monkey
     assert await auth.accounts.find("username", "alice") is None
 
 
-async def test_cancelled_change_is_gone(auth: LocalAuthentication) -> None:
+async def test_cancelled_change_is_removed(auth: LocalAuthentication) -> None:
     """Its link is invalid, and a resend sends nothing."""
     user, token = await confirmed(auth)
     await change_email(auth, (user, token), NEW_EMAIL)
@@ -839,7 +839,7 @@ async def test_strangers_do_not_use_up_the_links_of_others(auth: LocalAuthentica
     assert ("email_change", EMAIL) in mails(auth)
 
 
-async def test_resent_change_to_an_owned_address_tells_its_owner(auth: LocalAuthentication) -> None:
+async def test_resent_change_to_a_taken_address_notifies_its_owner(auth: LocalAuthentication) -> None:
     """The resend of a change to another account's address mails a notice to its owner, and no link."""
     await confirmed(auth)
     bob = await confirmed(auth, OTHER_EMAIL)

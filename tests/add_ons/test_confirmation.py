@@ -251,7 +251,7 @@ async def test_link_depends_on_the_stored_account(tmp_path: Path) -> None:
 # --- confirm ---------------------------------------------------------------------------------------------------------
 
 
-async def test_confirming_is_a_claim(auth: LocalAuthentication) -> None:
+async def test_confirmation_claims_the_account(auth: LocalAuthentication) -> None:
     """AC-1: the stamp is new, hooks are told, earlier reset links are invalid, and the account keeps its password."""
     await sign_up(auth)
     await auth.strategy("password").reset_request({"email": EMAIL})
@@ -297,7 +297,7 @@ async def test_link_ends_after_its_lifetime(auth: LocalAuthentication, late: tim
     assert ((await found_of(auth)).account.confirmed_at is not None) is live
 
 
-async def test_link_is_for_one_address(tmp_path: Path, auth: LocalAuthentication) -> None:
+async def test_link_confirms_only_its_own_address(tmp_path: Path, auth: LocalAuthentication) -> None:
     """AC-4: a link for an address that the account no longer has is rejected, even if the stamp is the same."""
     await sign_up(auth)
     token = links(auth)[FIRST]
@@ -744,7 +744,7 @@ async def test_same_password_with_another_hash_cost_counts_as_the_same(tmp_path:
     await dearer.close()
 
 
-async def test_reset_of_an_unconfirmed_account_is_a_claim(auth: LocalAuthentication) -> None:
+async def test_reset_claims_an_unconfirmed_account(auth: LocalAuthentication) -> None:
     """AC-1: a reset proves the mailbox: it confirms the account; earlier links are invalid."""
     await sign_up(auth)
     first = links(auth)[FIRST]

@@ -72,7 +72,7 @@ async def race(
     return [answer for answer in answers if answer not in lost], Counter(map(type, lost))
 
 
-async def test_race_of_confirmations_is_won_once(auths: Workers) -> None:
+async def test_race_of_confirmations_has_one_winner(auths: Workers) -> None:
     """TK-11: of 16 concurrent clicks on one link exactly one confirms."""
     await sign_up(auths[0])
     token = links(auths[0])[FIRST]
@@ -81,7 +81,7 @@ async def test_race_of_confirmations_is_won_once(auths: Workers) -> None:
     await sign_in(auths[1])
 
 
-async def test_race_of_confirmation_and_reset(auths: Workers) -> None:
+async def test_race_of_confirmation_and_reset_has_one_winner(auths: Workers) -> None:
     """AC-1: the first of the two invalidates the other's link; the account has the winner's password."""
     await sign_up(auths[0])
     token = links(auths[0])[FIRST]
@@ -95,7 +95,7 @@ async def test_race_of_confirmation_and_reset(auths: Workers) -> None:
     await sign_in(auths[1], password=NEW_PASSWORD if "password_changed" in purposes else PASSWORD)
 
 
-async def test_race_of_pending_change_and_reset(auths: Workers) -> None:
+async def test_race_of_pending_change_and_reset_has_one_winner(auths: Workers) -> None:
     """AC-5: either the reset or the change succeeds; the other one is rejected as a whole."""
     user, token = await confirmed(auths[0])
     params = {"email": NEW_EMAIL, "current_password": PASSWORD}
@@ -139,7 +139,7 @@ async def _confirmed_as(auth: LocalAuthentication, address: str, token: str) -> 
     return address
 
 
-async def test_race_of_confirmation_and_change(auths: Workers) -> None:
+async def test_race_of_confirmation_and_change_confirms_no_other_address(auths: Workers) -> None:
     """AC-4: a first confirmation races with a change of address; a link confirms only its own address."""
     user = await sign_up(auths[0])
     token = links(auths[0])[FIRST]
@@ -153,7 +153,7 @@ async def test_race_of_confirmation_and_change(auths: Workers) -> None:
     assert (await found_of(auths[0], NEW_EMAIL)).account.user_id == user.id
 
 
-async def test_race_of_cancel_and_confirm(auths: Workers) -> None:
+async def test_race_of_cancel_and_confirm_has_one_winner(auths: Workers) -> None:
     """Either the cancellation or the confirmation succeeds, never both."""
     user, token = await confirmed(auths[0])
     params = {"email": NEW_EMAIL, "current_password": PASSWORD}
@@ -165,7 +165,7 @@ async def test_race_of_cancel_and_confirm(auths: Workers) -> None:
     assert (found.user.email == EMAIL) is (lost == {InvalidTokenError: 1})
 
 
-async def test_race_of_undo_links(auths: Workers) -> None:
+async def test_race_of_undo_links_restores_the_owner(auths: Workers) -> None:
     """The owner's and the thief's undo link race; the owner gets the account, whichever link is first."""
     user, token = await confirmed(auths[0])
     backs = []
@@ -188,7 +188,7 @@ async def test_race_of_undo_links(auths: Workers) -> None:
     assert not await is_alive(auths[0], token)
 
 
-async def test_race_of_undo_and_registration(auths: Workers) -> None:
+async def test_race_of_undo_and_registration_restores_the_owner(auths: Workers) -> None:
     """A registration of the earlier address races with undo; the owner gets it, at worst by a second attempt."""
     user, token = await confirmed(auths[0])
     params = {"email": NEW_EMAIL, "current_password": PASSWORD}
@@ -204,7 +204,7 @@ async def test_race_of_undo_and_registration(auths: Workers) -> None:
     assert (await found_of(auths[0])).user.id == user.id
 
 
-async def test_race_of_registrations_is_silent(auths: Workers) -> None:
+async def test_race_of_registrations_reveals_no_winner(auths: Workers) -> None:
     """AC-9, EN-4: one of 16 registrations of an address creates the account; all answers are the same."""
     won, lost = await race(auths, lambda auth: auth.strategy("password").register(registration()))
     assert (len(won), lost) == (16, {})

@@ -147,7 +147,7 @@ async def _ratios(site: Site, path: str, cases: Cases) -> dict[str, float]:
     return ratios_to("new", spent)
 
 
-async def test_limits_do_not_differ(tmp_path: Path) -> None:
+async def test_limits_reveal_no_account(tmp_path: Path) -> None:
     """An address without an account gets the same answers as one that has used up its mails."""
     auth = confirming(tmp_path, mails=Limit(1, timedelta(days=1)))
     await sign_up(auth)

@@ -675,7 +675,7 @@ async def test_decline_ends_the_invitation(auth: LocalAuthentication, events: Ev
     assert isinstance(await refused(auth.strategy("password").register(joining(token))), InvalidTokenError)
 
 
-async def test_accept_grants_and_signs_nobody_in(auth: LocalAuthentication, events: Events, roles: Roles) -> None:
+async def test_accept_grants_without_a_sign_in(auth: LocalAuthentication, events: Events, roles: Roles) -> None:
     """Case D: the account with the confirmed address accepts; a second acceptance changes nothing."""
     user = await member_of(auth)
     token = await invite(auth, grant=ROLE)

@@ -60,7 +60,7 @@ PLANTED = "planted by a stranger"
 # --- the lure --------------------------------------------------------------------------------------------------------
 
 
-async def test_lure_into_a_session_of_the_attacker(auth: LocalAuthentication, roles: Roles) -> None:
+async def test_lure_into_the_attackers_session_grants_nothing(auth: LocalAuthentication, roles: Roles) -> None:
     """IN-4: the victim opens the link in a browser with the attacker's cookie; the attacker gets no grant."""
     app, attacker = site(auth), await member_of(auth, OTHER_EMAIL)
     cookie = f"{auth.site.session_cookie}={(await auth.sign_in(attacker)).cookie}"
@@ -81,7 +81,7 @@ async def test_lure_into_a_session_of_the_attacker(auth: LocalAuthentication, ro
     assert await auth.sessions.list(attacker.id) == []  # the victim's session has replaced it
 
 
-async def test_lure_into_an_account_with_the_victims_address(tmp_path: Path, roles: Roles) -> None:
+async def test_lure_into_an_account_with_the_victims_address_grants_nothing(tmp_path: Path, roles: Roles) -> None:
     """CVE-2026-53514: the attacker's account has the victim's address, unconfirmed; the browser has its cookie."""
     auth = make_inviting(tmp_path, roles=roles)
     planted, access = await register(auth)
@@ -94,7 +94,7 @@ async def test_lure_into_an_account_with_the_victims_address(tmp_path: Path, rol
     await auth.close()
 
 
-async def test_lure_by_a_link_of_the_attackers_own(auth: LocalAuthentication, roles: Roles) -> None:
+async def test_lure_with_another_invitation_shows_its_address(auth: LocalAuthentication, roles: Roles) -> None:
     """A user who gets the invitation of another address sees the full address and cannot register another one."""
     token = await invite(auth, OTHER_EMAIL)
     view = await auth.add_on("invitation").view({"invitation_token": token})

@@ -426,7 +426,7 @@ async def test_page_of_a_rejected_registration_says_what_is_wrong(auth: LocalAut
     assert program.json()["code"] == "identity_taken"
 
 
-async def test_registration_without_an_invitation_is_drawn_again(auth: LocalAuthentication, app: ASGIApp) -> None:
+async def test_form_without_an_invitation_is_drawn_again(auth: LocalAuthentication, app: ASGIApp) -> None:
     """The page has a field for the address and no invitation."""
     answer = await post(app, "/auth/password/register", {"email": EMAIL}, headers=PAGE)
     assert (answer.status, actions(answer)) == (422, ["/auth/password/register"])

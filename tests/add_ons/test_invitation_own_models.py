@@ -52,7 +52,7 @@ async def role_of(auth: LocalAuthentication, email: str = EMAIL) -> Any:
     return user.name
 
 
-async def test_case_a_with_an_own_model(auth: LocalAuthentication) -> None:
+async def test_case_a_works_with_an_own_model(auth: LocalAuthentication) -> None:
     """One transaction writes the new row and the grant to the application's table; a refusal leaves no row."""
     await auth.add_on("invitation").invite(APPLICATION, EMAIL, grant={"role": "owner"})
     error = await refused(auth.strategy("password").register(joining(newest_token(auth))))
@@ -68,7 +68,7 @@ async def test_case_a_with_an_own_model(auth: LocalAuthentication) -> None:
     assert isinstance(await refused(auth.strategy("password").register(joining(token))), InvalidTokenError)
 
 
-async def test_cases_b_and_d_with_an_own_model(auth: LocalAuthentication) -> None:
+async def test_cases_b_and_d_work_with_an_own_model(auth: LocalAuthentication) -> None:
     """A user who has an account joins with it; another user and a registration are rejected."""
     user, other = await member_of(auth), await member_of(auth, OTHER_EMAIL)
     token = await invite(auth, grant=ROLE)
@@ -82,7 +82,7 @@ async def test_cases_b_and_d_with_an_own_model(auth: LocalAuthentication) -> Non
     assert (await auth.strategy("password").sign_in(credentials())).token is not None
 
 
-async def test_case_c_with_an_own_model(auth: LocalAuthentication) -> None:
+async def test_case_c_works_with_an_own_model(auth: LocalAuthentication) -> None:
     """The claim follows the failed insert in the same transaction and replaces the password."""
     stranger: Any = await member_of(auth, confirmed=False)
     token = await invite(auth, grant=ROLE)

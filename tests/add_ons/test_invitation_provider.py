@@ -54,7 +54,9 @@ def cookie_of(auth: LocalAuthentication, answer: Answer) -> str:
     return f"{auth.site.session_cookie}={answer.cookie(auth.site.session_cookie)}"
 
 
-async def test_another_address_from_invitation_to_reset(auth: LocalAuthentication, app: ASGIApp, roles: Roles) -> None:
+async def test_other_address_works_from_invitation_to_reset(
+    auth: LocalAuthentication, app: ASGIApp, roles: Roles
+) -> None:
     """Rule 9, over HTTP: the second mail's link works only for the new user, also in a later session, and once.
 
     Before, no mail reaches the user by the invited address; afterwards the account is like any other with it.

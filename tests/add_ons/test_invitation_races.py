@@ -91,7 +91,7 @@ async def decline_with(token: str, auth: LocalAuthentication) -> Any:
     return await auth.add_on("invitation").decline({"invitation_token": token})
 
 
-async def test_race_of_registrations_is_won_once(shared: Shared) -> None:
+async def test_race_of_registrations_has_one_winner(shared: Shared) -> None:
     """IN-1: of 16 registrations with one invitation, by two strategies, one creates a user and grants once."""
     roles = Roles()
     async with inviting(shared, roles) as auths:
@@ -113,7 +113,7 @@ async def test_race_of_registrations_is_won_once(shared: Shared) -> None:
         assert (record.status, record.accepted_by) == ("accepted", roles.granted[0][0])
 
 
-async def test_race_of_acceptances_is_won_once(shared: Shared) -> None:
+async def test_race_of_acceptances_grants_once(shared: Shared) -> None:
     """IN-1: 16 acceptances by the invited user succeed and grant once; those of another user are rejected."""
     roles = Roles()
     async with inviting(shared, roles) as auths:
@@ -210,7 +210,7 @@ async def test_race_of_acceptance_and_end_has_one_winner(shared: Shared, path: s
             assert (found is None) is (user is None and accepted == [])
 
 
-async def test_race_of_acceptance_and_expiry(shared: Shared) -> None:
+async def test_race_of_acceptance_and_expiry_is_decided_by_the_statement(shared: Shared) -> None:
     """CVE-2025-64708: the time of the accepting statement decides, not the time at which the row was read."""
     roles = Roles()
 
@@ -234,7 +234,7 @@ async def test_race_of_acceptance_and_expiry(shared: Shared) -> None:
         assert record.status == "pending"
 
 
-async def test_race_of_sweep_and_acceptance(shared: Shared) -> None:
+async def test_race_of_sweep_and_acceptance_accepts_nothing(shared: Shared) -> None:
     """An expired invitation is rejected before and after the sweep marks it as expired."""
     async with inviting(shared) as auths:
         token = await invite(auths[0])
@@ -303,7 +303,7 @@ async def test_race_for_the_last_seat_has_one_winner(shared: Shared) -> None:
         assert sorted(each.status for each in await invitations(auths[1])) == ["accepted", "pending"]
 
 
-async def test_race_of_claims_is_won_once(shared: Shared) -> None:
+async def test_race_of_claims_has_one_winner(shared: Shared) -> None:
     """Case C: a stranger's unconfirmed account is claimed once, and concurrent attempts cause no deadlock."""
     async with inviting(shared, None, (Proving(),)) as auths:
         await member_of(auths[0], confirmed=False)
@@ -316,7 +316,7 @@ async def test_race_of_claims_is_won_once(shared: Shared) -> None:
         assert set(lost) <= {InvalidTokenError, ForbiddenError}
 
 
-async def test_race_of_invited_and_open_registration(shared: Shared) -> None:
+async def test_race_of_invited_and_open_registration_has_one_winner(shared: Shared) -> None:
     """AC-9: one address gets one account; an invitation that lost the race is not consumed."""
     for round_ in range(ROUNDS):
         email = f"alice{round_}@mail.example.org"

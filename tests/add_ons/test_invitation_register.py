@@ -226,7 +226,7 @@ async def test_reset_accepts_no_invitation(
     await auth.close()
 
 
-# --- what is registered ----------------------------------------------------------------------------------------------
+# --- the registered user ---------------------------------------------------------------------------------------------
 
 
 async def test_registration_with_an_invitation_signs_in_and_emits_events(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ async def test_grant_comes_from_the_invitation(tmp_path: Path) -> None:
         ("alice@mail.example.org.evil.example", "This is not the address that was invited."),
     ],
 )
-async def test_another_address_beside_the_token_consumes_nothing(tmp_path: Path, email: str, message: str) -> None:
+async def test_other_address_with_the_token_consumes_nothing(tmp_path: Path, email: str, message: str) -> None:
     """The registration is rejected, and the invitation stays usable."""
     auth = make_inviting(tmp_path)
     token = await invite(auth)
@@ -472,7 +472,7 @@ async def test_token_that_is_not_text_is_rejected(tmp_path: Path, token: object)
     await auth.close()
 
 
-async def test_no_other_token_is_an_invitation(tmp_path: Path) -> None:
+async def test_other_tokens_are_rejected(tmp_path: Path) -> None:
     """TK-8: a token of the token store is no invitation, whatever the name of its purpose."""
     auth = make_inviting(tmp_path)
     for purpose in ("reset", "sign_in", "invitation"):

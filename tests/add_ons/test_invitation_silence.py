@@ -79,7 +79,7 @@ async def served(directory: Path, sender: MemorySender | None = None, **invitati
             yield Site(auth, client, turnstile)
 
 
-async def test_no_answer_waits_for_the_mail(tmp_path: Path) -> None:
+async def test_answers_do_not_wait_for_the_mail(tmp_path: Path) -> None:
     """IN-3: with a slow mail server, the answers arrive before the mails are sent and are all the same."""
     sender = SlowSender()
     async with served(tmp_path, sender) as site:

@@ -76,7 +76,7 @@ class _Recorder(AuthPlug[User]):
         return response
 
 
-async def test_callbacks_get_what_they_need(auth: LocalAuthentication) -> None:
+async def test_callbacks_get_their_arguments(auth: LocalAuthentication) -> None:
     """Callbacks get activity, user and parameters without secrets; the plug adds cookies and headers to the answer."""
     plug, seen = _Recorder(auth), {"email": EMAIL, "more": "x"}
     answer = await post(plug, "/auth/password/register", {**registration(), "more": "x"})
@@ -122,7 +122,7 @@ async def test_invalid_callback_is_named(
         await post(_Forgetful(auth), f"/auth/{path}", params)
 
 
-async def test_failures_get_what_they_need(auth: LocalAuthentication) -> None:
+async def test_handle_failure_gets_its_arguments(auth: LocalAuthentication) -> None:
     """Unknown routes have ``Activity(None, None)``; 401 and 405 keep their headers if the callback sets a status."""
     plug = _Recorder(auth)
     unknown = await post(plug, "/auth/x/y")

@@ -59,7 +59,7 @@ def _headers(origins: list[str], site: str | None, *more: tuple[str, str]) -> li
     return [*(("origin", origin) for origin in origins), *fetch, *more]
 
 
-async def test_every_endpoint_by_origin_and_site(tmp_path: Path) -> None:
+async def test_every_endpoint_checks_origin_and_site(tmp_path: Path) -> None:
     """CF-1, CF-2: every combination of Origin and Sec-Fetch-Site at every endpoint, without a session."""
     auth = make_auth(tmp_path, allowed_origins=["https://app.example.org"])
     async with auth.running():
@@ -87,7 +87,7 @@ async def test_every_endpoint_by_origin_and_site(tmp_path: Path) -> None:
         (["http://localhost:8000/", "http://localhost:8000/"], False),
     ],
 )
-async def test_every_endpoint_by_referer(tmp_path: Path, referers: list[str], served: bool) -> None:
+async def test_every_endpoint_checks_the_referer(tmp_path: Path, referers: list[str], served: bool) -> None:
     """CF-2: without Origin and Sec-Fetch-Site the Referer decides, with or without a session cookie."""
     auth = make_auth(tmp_path, allowed_origins=["https://app.example.org"])
     async with auth.running():

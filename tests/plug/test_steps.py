@@ -75,7 +75,7 @@ def test_phase_with_contradictory_options_is_rejected(options: dict[str, Any], r
 # --- who -------------------------------------------------------------------------------------------------------------
 
 
-async def test_phase_for_a_fresh_session(tmp_path: Path) -> None:
+async def test_phase_requires_a_fresh_session(tmp_path: Path) -> None:
     """SE-10: the phase is called only if the session's proof is recent enough."""
     seen = Seen()
     auth = stepping(tmp_path, seen, who="session", fresh=MINUTE)

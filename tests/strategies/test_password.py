@@ -455,7 +455,7 @@ async def test_register_obeys_the_mode(tmp_path: Path) -> None:
 # --- sign in ---------------------------------------------------------------------------------------------------------
 
 
-async def test_sign_in_with_the_right_password(auth: LocalAuthentication) -> None:
+async def test_right_password_signs_in(auth: LocalAuthentication) -> None:
     """Any spelling of the address and the exact password give a session with the time of the proof."""
     user, _ = await register(auth)
     auth.clock.advance(timedelta(hours=1))
@@ -674,7 +674,7 @@ async def test_sign_in_token_lives_for_a_minute(auth: LocalAuthentication, secon
             await redeem(auth, token)
 
 
-async def test_sign_in_token_of_ten_racers_signs_in_one(auth: LocalAuthentication) -> None:
+async def test_sign_in_token_signs_in_one_of_ten_racers(auth: LocalAuthentication) -> None:
     """TK-11: of ten concurrent uses of one token one creates a session."""
     user, registered = await register(auth)
     token = await issue_token(auth)
