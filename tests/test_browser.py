@@ -262,9 +262,7 @@ def test_remembered_session_has_a_persistent_cookie(demo: Demo, visitor: Visitor
 
 
 def test_pending_change_of_address_is_shown_and_cancelled(demo: Demo, visitor: Visitor) -> None:
-    """After a remembered sign-in the user must enter the password again. The page shows the pending change; it can be
-    cancelled.
-    """
+    """A remembered sign-in requires the password again; the page shows the pending change, which can be cancelled."""
     sign_up_elsewhere(demo, EMAIL)
     visitor.open(SIGN_IN)
     visitor.fill_in(email=EMAIL, password=PASSWORD)

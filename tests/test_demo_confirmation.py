@@ -81,9 +81,7 @@ async def test_taken_address_looks_like_any_other(auth: LocalAuthentication) -> 
 
 
 async def test_link_is_sent_again(auth: LocalAuthentication) -> None:
-    """The page after the registration links to the form; it sends one mail a minute. An invalid address is reported at
-    its field.
-    """
+    """The page after a registration links to the form, which sends one mail a minute and reports invalid addresses."""
     async with visit(auth) as browser:
         sent = await browser.post("/auth/password/register", data=registration())
         purposes(auth)
@@ -123,9 +121,7 @@ async def test_dead_link_page_offers_a_new_link(auth: LocalAuthentication) -> No
 
 
 async def test_address_changes_when_the_new_address_is_confirmed(auth: LocalAuthentication) -> None:
-    """The account page shows the pending address. The old address gets a mail and stays until the confirmation; the
-    session continues.
-    """
+    """The page shows the pending address. The old one gets a mail and stays until the confirmation; no session ends."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         purposes(auth)
