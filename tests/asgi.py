@@ -201,7 +201,7 @@ async def live(app: ASGIApp, messages: Iterable[Message] | None = None) -> list[
 
 async def silence() -> Message:
     """A ``receive`` that never returns."""
-    return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]  # nor ever
+    return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]  # it never returns
 
 
 async def whoami(scope: Scope, receive: Receive, send: Send) -> None:

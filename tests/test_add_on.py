@@ -244,7 +244,7 @@ async def test_pending_sign_in_expires_after_ten_minutes(auth: LocalAuthenticati
 
 
 async def test_wrong_code_leaves_the_sign_in_pending(auth: LocalAuthentication) -> None:
-    """A wrong code signs nobody in and may be tried again."""
+    """A wrong code does not sign in; the user can try again."""
     pending = await begin(auth)
     for code in ("code-", f"code-{OTHER_EMAIL}"):
         with pytest.raises(AuthenticationFailedError, match="wrong code"):
@@ -292,7 +292,7 @@ async def test_registration_requires_no_second_factor(auth: LocalAuthentication)
     assert await is_alive(auth, token)
 
 
-async def test_second_factor_over_http(auth: LocalAuthentication) -> None:
+async def test_second_factor_works_over_http(auth: LocalAuthentication) -> None:
     """SE-1: the pending sign-in has its own cookie; completing it removes that cookie and creates a new session."""
     plug = AuthPlug(auth)
     browser = {**JSON, "Sec-Fetch-Site": "same-origin"}

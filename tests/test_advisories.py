@@ -102,7 +102,7 @@ async def test_ghsa_392p_2q2v_4372_parallel_resets_set_one_password(
 async def test_cve_2025_46336_a_racing_request_revives_no_session(auth: LocalAuthentication) -> None:
     """rack-session: a slow request wrote back the session that a sign-out had deleted."""
     _, token = await register(auth)
-    auth.clock.advance(timedelta(minutes=2))  # so that the slow requests note the use of the session
+    auth.clock.advance(timedelta(minutes=2))  # so that the slow requests record the use of the session
     app, cookie = site(auth), f"user_session={token.cookie}"
     slow = [start(app, "GET", "/", cookie=cookie) for _ in range(20)]
     await asyncio.gather(post(app, "/auth/sign_out", cookie=cookie), *(exchange.task for exchange in slow))

@@ -394,7 +394,7 @@ async def test_sign_in_by_the_application_asks_every_gate(tmp_path: Path) -> Non
     await auth.close()
 
 
-async def test_state_and_user_of_a_connection(auth: LocalAuthentication, tmp_path: Path) -> None:
+async def test_state_and_user_ignore_other_authentications(auth: LocalAuthentication, tmp_path: Path) -> None:
     """SE-12, TK-23: only the state of this Authentication's middleware is used, from a scope or a request."""
     user, token = await register(auth)
     other = make_auth(tmp_path, subject_name="admin")
@@ -430,7 +430,7 @@ class CountingStore(SQLiteStore):
         await super().close()
 
 
-async def test_running_is_counted(tmp_path: Path) -> None:
+async def test_nested_running_opens_and_closes_once(tmp_path: Path) -> None:
     """The application and the middlewares may all run it: the first opens, the last closes, and it can run again."""
     store = CountingStore(tmp_path / "app.db")
     auth = make_auth(tmp_path, store=store)

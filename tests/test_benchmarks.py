@@ -26,7 +26,7 @@ def test_row_spread_of_earlier_revision_widens_bound() -> None:
     assert not found.slower
 
 
-def test_row_load_that_hits_all_alike_changes_no_ratio() -> None:
+def test_row_load_on_all_candidates_changes_no_ratio() -> None:
     """Costs are compared within a turn: a machine that is busy for half of the run changes no result."""
     found = row("cookie", turns(*[(100, 100, 110)] * 5, *[(300, 300, 330)] * 5))
 

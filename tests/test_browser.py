@@ -224,7 +224,7 @@ def reset_by_mail(demo: Demo, visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("domain", ["faß.example", "bücher.example", "βόλος.mail.example"])
-def test_typed_address_arrives_as_typed(demo: Demo, visitor: Visitor, domain: str) -> None:
+def test_typed_address_arrives_unchanged(demo: Demo, visitor: Visitor, domain: str) -> None:
     """AC-6: the browser does not rewrite the domain at registration, sign-in, reset, change and invitation."""
     sign_up_elsewhere(demo, f"script@{domain}")
     visitor.open(SIGN_IN)
@@ -293,7 +293,7 @@ def ask_for_change(visitor: Visitor) -> None:
     assert visitor.text(".waits") == "Not confirmed yet"
 
 
-def test_invited_people_register_and_join(demo: Demo, visitor: Visitor) -> None:
+def test_invited_users_register_and_join(demo: Demo, visitor: Visitor) -> None:
     """A user without an account registers; a user with one signs in on the invitation's page. No URL gets the token."""
     sign_up(demo, visitor)
     mailed = invite(demo, visitor, OTHER_EMAIL)

@@ -129,7 +129,7 @@ def test_sign_in_works_with_the_keyboard_alone(demo: Demo, driver: Chrome) -> No
     assert visitor.path == "/account"
 
 
-def test_pages_fit_when_they_are_enlarged(demo: Demo, driver: Chrome) -> None:
+def test_enlarged_pages_fit(demo: Demo, driver: Chrome) -> None:
     """WCAG 1.4.4 and 1.4.10: at 400 % of 1280 pixels and at 200 % of 640, no page scrolls sideways."""
     visitor = Visitor(driver, demo.url)
     for path in (*OPEN, *DEAD):

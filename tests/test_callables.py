@@ -96,7 +96,7 @@ CHECKS: dict[str, Callable[[Breaches], Callable[[str], object]]] = {
 
 
 @pytest.mark.parametrize("form", CHECKS)
-async def test_check_of_a_policy_may_be_async(tmp_path: Path, form: str) -> None:
+async def test_check_of_a_policy_can_be_async(tmp_path: Path, form: str) -> None:
     """PW-7: every async form is awaited on the event loop before hashing and storing; its error reaches the user."""
     breaches = Breaches()
     auth = make_auth(tmp_path, password_policy=PasswordPolicy(check=CHECKS[form](breaches)))
@@ -245,7 +245,7 @@ def test_extra_field_needs_a_function() -> None:
 
 
 @pytest.mark.parametrize("form", HIDDEN)
-async def test_extra_field_may_be_read_by_an_async_function(tmp_path: Path, form: str) -> None:
+async def test_async_function_can_read_an_extra_field(tmp_path: Path, form: str) -> None:
     """An async function of every form reads the field."""
     auth = make_auth(tmp_path, strategies=[Password(register_fields={"name": HIDDEN[form]})])
     async with auth.running():
@@ -268,7 +268,7 @@ def test_plain_method_of_a_hook_is_refused_at_start(tmp_path: Path, name: str) -
         make_auth(tmp_path, add_ons=[hook])
 
 
-async def test_method_of_a_hook_may_be_wrapped(tmp_path: Path) -> None:
+async def test_method_of_a_hook_can_be_wrapped(tmp_path: Path) -> None:
     """A decorator or a lambda that returns a coroutine is awaited like an async function."""
     seen: list[str] = []
 

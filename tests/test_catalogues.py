@@ -21,7 +21,7 @@ def _forms(language: str) -> dict[str, list[str]]:
     return {key: [text] if isinstance(text, str) else list(text or ()) for key, text in entries.items()}
 
 
-def test_languages_are_those_of_the_library() -> None:
+def test_library_has_the_documented_languages() -> None:
     """The documentation promises English and these languages."""
     assert languages() == {"en", *LANGUAGES}
     assert sorted(path.name for path in LOCALES.iterdir()) == LANGUAGES
@@ -111,7 +111,7 @@ def test_update_keeps_translations() -> None:
         ('Message("a", "A")\nMessage("a", "B")', "a.py:2: a has another text elsewhere"),
     ],
 )
-def test_messages_must_be_written_out(
+def test_message_arguments_must_be_literals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, problem: str
 ) -> None:
     """A message whose arguments are not literals, or whose key has two texts, is an error."""

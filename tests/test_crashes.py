@@ -156,7 +156,7 @@ async def live_alone(server: Served, person: Person, auth: LocalAuthentication, 
 
 
 @pytest.mark.slow
-async def test_killed_server_keeps_what_it_answered(tmp_path: Path) -> None:
+async def test_killed_server_keeps_answered_acts(tmp_path: Path) -> None:
     """FT-2: kill -9 at random moments: every answered act holds; every other act is done completely or not at all."""
     auth, everybody, answers = real_auth(tmp_path), list[Person](), 0
     async with auth.running():
@@ -184,7 +184,7 @@ async def has_changed(auth: LocalAuthentication, person: Person) -> bool:
     return person.wanted is not None and not await holds(auth.tokens.peek(RESET, person.token))
 
 
-# --- clients that hang up --------------------------------------------------------------------------------------------
+# --- clients that disconnect -----------------------------------------------------------------------------------------
 
 HEAD = b"POST /auth/password/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 

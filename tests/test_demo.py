@@ -307,7 +307,7 @@ async def test_sign_out_ends_the_session(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.anyio
-async def test_forgotten_password_is_replaced(auth: LocalAuthentication) -> None:
+async def test_forgotten_password_is_reset(auth: LocalAuthentication) -> None:
     """The answer is the same for every address. The link works once; a dead link shows no password field."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)

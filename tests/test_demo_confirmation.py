@@ -66,7 +66,7 @@ async def test_registration_requires_confirmation_by_mail(auth: LocalAuthenticat
         assert where(await sign_in(browser)) == (303, "/account")
 
 
-async def test_taken_address_looks_like_any_other(auth: LocalAuthentication) -> None:
+async def test_taken_address_is_not_revealed(auth: LocalAuthentication) -> None:
     """EN-4: the page is the same for a taken and a free address; the owner of a taken address gets a mail."""
     async with visit(auth) as browser, visit(auth) as other:
         await sign_up(browser, auth)

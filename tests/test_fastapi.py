@@ -364,7 +364,7 @@ async def test_security_guards_like_depends(visit: Visit) -> None:
     assert (await visit.client.get("/secured", headers=visit.bearer)).json() == "secured"
 
 
-async def test_unwrapped_application_lets_nobody_in() -> None:
+async def test_application_without_middlewares_refuses_requests() -> None:
     """Without the middlewares, every guarded route is closed."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app()), base_url=BASE_URL) as client:
         response = await client.get("/me", headers={"Authorization": "Bearer e30.e30.e30"})

@@ -480,7 +480,7 @@ async def test_pool_uses_all_usable_cores(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(("options", "name"), [({"threads": 0}, "threads"), ({"waiting": -1}, "waiting")])
-def test_pool_refuses_impossible_bounds(options: dict[str, int], name: str) -> None:
+def test_pool_refuses_invalid_bounds(options: dict[str, int], name: str) -> None:
     """Zero threads or a negative number of places is a ConfigurationError that names the parameter."""
     with pytest.raises(ConfigurationError, match=name):
         HashingPool(**options)

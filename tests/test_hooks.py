@@ -42,7 +42,7 @@ def recording(directory: Path) -> tuple[LocalAuthentication, Recorder]:
 # --- Hook ------------------------------------------------------------------------------------------------------------
 
 
-async def test_hook_does_nothing_by_itself(tmp_path: Path) -> None:
+async def test_hook_without_overrides_does_nothing(tmp_path: Path) -> None:
     """A hook without overrides changes, refuses and writes nothing."""
     auth = make_auth(tmp_path)
     user, _ = await register(auth)

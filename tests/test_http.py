@@ -383,7 +383,7 @@ def test_browser_hides_the_session_cookie(tmp_path: Path) -> None:
     assert (browser.read("pending"), _written(browser)) == (None, [])
 
 
-def test_browser_of_code_without_http_keeps_nothing() -> None:
+def test_browser_without_http_stores_nothing() -> None:
     """An action that keeps a cookie can be called without HTTP; then nothing is stored."""
     browser = Browser()
     browser.keep("flow", "a", lifetime=HOUR)

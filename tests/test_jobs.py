@@ -241,7 +241,7 @@ async def test_mail_is_fair_by_source(caplog: pytest.LogCaptureFixture) -> None:
     assert len(gate.ended) == 8 + 5 + 1
 
 
-async def test_full_queue_takes_from_the_longest_line() -> None:
+async def test_full_queue_drops_from_the_longest_line() -> None:
     """At most ten thousand mails wait; if a few sources fill the queue, other sources still get a place."""
     jobs, gate = Jobs(Outbox(share=5000)), Gate()
     for flood in ("one", "two"):
@@ -453,7 +453,7 @@ def test_outbox_is_checked(options: dict[str, Any], problem: str) -> None:
 # --- the shield ------------------------------------------------------------------------------------------------------
 
 
-async def test_shielded_returns_and_raises_like_what_it_shields() -> None:
+async def test_shielded_returns_and_raises_like_the_shielded_call() -> None:
     """Without a cancellation, a shielded call returns and raises like the call itself."""
 
     async def answer() -> int:

@@ -371,7 +371,7 @@ async def test_stopped_server_leaves_one_complete_file(kind: Kind, app: str, by:
 @pytest.mark.parametrize("by", SIGNALS.values(), ids=SIGNALS)
 @pytest.mark.parametrize("app", ["by_nobody", "often_pruned"])
 async def test_daphne_prunes_and_ends(app: str, by: Signals, tmp_path: Path) -> None:
-    """Daphne sends no lifespan messages: the first request starts the pruning, and the exit of the process closes.
+    """Daphne sends no lifespan messages: the first request starts the pruning; its exit closes the store.
 
     One application ends between two prunings, the other before the first.
     """

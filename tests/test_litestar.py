@@ -232,7 +232,7 @@ async def test_exception_handlers_of_the_application_are_called(visit: Visit, pa
     assert (lacking.status_code, lacking.text) == (403, "PermissionDeniedException")
 
 
-async def test_unwrapped_application_lets_nobody_in() -> None:
+async def test_application_without_middlewares_refuses_requests() -> None:
     """Without the middlewares, every guarded route is closed."""
     app = Litestar([guarded], openapi_config=None, logging_config=None)
     async with client_of(app) as client:
