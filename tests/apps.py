@@ -1,6 +1,7 @@
-"""One small application under every framework: the plug, both middlewares, ``/me`` and two websockets.
+"""One small application in every framework: the plug, both middlewares, ``/me`` and two websockets.
 
-``/me`` says who asks, ``/hello`` does so on a websocket, ``/mine`` is a websocket for people who are signed in.
+``/me`` returns the user and the scopes. ``/hello`` sends the user's address on a websocket. ``/mine`` is a websocket
+for signed-in users.
 """
 
 from collections.abc import Callable
@@ -31,12 +32,12 @@ MIDDLEWARES: list[Callable[..., Any]] = [SessionUserMiddleware, BearerUserMiddle
 
 
 def wrapped(app: Any, auth: Auth) -> Any:
-    """*app* inside both middlewares. (Any: each framework has types of its own for ASGI.)"""
+    """*app* inside both middlewares. (Any: each framework has its own types for ASGI.)"""
     return SessionUserMiddleware(BearerUserMiddleware(app, auth), auth)
 
 
 def who(scope: Any) -> dict[str, Any]:
-    """What the middlewares found out."""
+    """The user's address and the scopes that the middlewares put into *scope*."""
     return {"email": scope["user"].email, "scopes": list(scope["auth"].scopes)}
 
 
@@ -54,7 +55,7 @@ async def starlette_hello(websocket: StarletteWebSocket) -> None:
 
 
 def starlette_app(auth: Auth, mount: BaseRoute | None = None, *, lifespan: bool = True) -> Starlette:
-    """With the plug at ``/auth`` or wherever *mount* has it."""
+    """A Starlette application with the plug at *mount*, by default ``/auth``."""
     routes = [
         mount or Mount("/auth", AuthPlug(auth)),
         Route("/me", starlette_me),
@@ -66,7 +67,7 @@ def starlette_app(auth: Auth, mount: BaseRoute | None = None, *, lifespan: bool 
 
 
 def nested_starlette_app(auth: Auth) -> Starlette:
-    """The plug at ``/v1/auth``, in a mount of a mount."""
+    """A Starlette application with the plug at ``/v1/auth``, a mount within a mount."""
     return starlette_app(auth, Mount("/v1", routes=[Mount("/auth", AuthPlug(auth))]))
 
 
@@ -74,7 +75,7 @@ def nested_starlette_app(auth: Auth) -> Starlette:
 
 
 def fastapi_app(auth: Auth, *, root_path: str = "") -> FastAPI:
-    """The guard is a dependency."""
+    """A FastAPI application; the guard is a dependency."""
     app = FastAPI(lifespan=auth.lifespan, root_path=root_path)
     for each in reversed(MIDDLEWARES):
         app.add_middleware(each, auth=auth)
@@ -120,7 +121,7 @@ async def litestar_mine(socket: WebSocket[Any, Any, Any]) -> None:
 
 
 def litestar_app(auth: Auth) -> Litestar:
-    """The plug is a mounted ASGI handler, the middlewares are Litestar's."""
+    """A Litestar application: the plug is a mounted ASGI handler, the middlewares are registered with Litestar."""
     plug = AuthPlug(auth)
 
     @asgi("/auth", is_mount=True, copy_scope=True)
@@ -132,7 +133,7 @@ def litestar_app(auth: Auth) -> Litestar:
         middleware=[DefineMiddleware(each, auth=auth) for each in MIDDLEWARES],
         lifespan=[auth.lifespan],
         openapi_config=None,
-        logging_config=None,  # or it takes pytest's handlers away
+        logging_config=None,  # otherwise Litestar removes pytest's handlers
     )
 
 
@@ -140,7 +141,7 @@ def litestar_app(auth: Auth) -> Litestar:
 
 
 def quart_app() -> quart.Quart:
-    """Without a plug."""
+    """A Quart application without a plug."""
     app = quart.Quart(__name__)
 
     @app.get("/me")
@@ -161,13 +162,13 @@ def quart_app() -> quart.Quart:
 
 
 def plug_around_quart(auth: Auth) -> Any:
-    """Quart is what the plug passes the rest on to."""
+    """The plug passes all other requests to a Quart application."""
     inner: Any = quart_app()
     return wrapped(AuthPlug(auth, app=inner), auth)
 
 
 def quart_with_plug(auth: Auth) -> quart.Quart:
-    """Quart's own way to have middleware."""
+    """The plug and the middlewares are installed as Quart documents it."""
     app = quart_app()
     inner: Any = app.asgi_app
     app.asgi_app = wrapped(AuthPlug(auth, app=inner), auth)  # type: ignore[method-assign]
@@ -178,9 +179,9 @@ def quart_with_plug(auth: Auth) -> quart.Quart:
 
 
 async def bare_inner(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that knows no framework, no lifespan, and no path but its three."""
+    """An application without a framework and without lifespan support, with three paths."""
     if scope["type"] == "lifespan":
-        raise NotImplementedError  # as ASGI has it for whoever does not take part
+        raise NotImplementedError  # ASGI: an application without lifespan support raises
     path = scope["path"].removeprefix(scope["root_path"])
     if scope["type"] == "websocket":
         hello = starlette_hello if path == "/hello" else require()(starlette_hello)
@@ -191,5 +192,5 @@ async def bare_inner(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def bare_app(auth: Auth) -> Any:
-    """The plug around an application, the middlewares around both."""
+    """An application inside the plug, both inside the middlewares."""
     return wrapped(AuthPlug(auth, app=bare_inner), auth)

@@ -1,4 +1,4 @@
-"""Raw ASGI: requests to an application with neither a server nor a client library in between."""
+"""Raw ASGI: requests to an application without a server or a client library."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 
 @dataclass
 class Answer:
-    """What came back."""
+    """The answer to a request."""
 
     status: int = 0
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Answer:
         return [value for key, value in self.headers if key == name.lower()]
 
     def __getitem__(self, name: str) -> str | None:
-        """The one value of a header; None without it."""
+        """The only value of a header; None if the header is absent."""
         values = self.all(name)
         assert len(values) < 2, values
         return values[0] if values else None
@@ -53,7 +53,7 @@ class Answer:
         return json.loads(self.body)
 
     def cookie(self, name: str) -> str:
-        """The value that a Set-Cookie gives."""
+        """The value of a cookie that the answer sets."""
         return SimpleCookie("; ".join(self.all("set-cookie")))[name].value
 
 
@@ -79,7 +79,10 @@ def make_scope(method: str, path: str, headers: Headers = (), *, query: bytes = 
 
 
 class Exchange:
-    """One request and its answer; ``task`` ends when the application returns, ``answered`` when all of it was sent."""
+    """One request and its answer.
+
+    ``task`` ends when the application returns; ``answered`` is set when the whole answer was sent.
+    """
 
     def __init__(self, app: ASGIApp, scope: Scope, chunks: Iterable[bytes], *, whole: bool = True) -> None:
         self.answer, self.answered, self.gone = Answer(), asyncio.Event(), asyncio.Event()
@@ -128,7 +131,10 @@ def start(
     bearer: str | None = None,
     **scope: Any,
 ) -> Exchange:
-    """Begin a request with a form (*data*), JSON, a raw *body* or its *chunks*; if not *whole*, more never comes."""
+    """Begin a request with a form (*data*), JSON, a raw *body* or *chunks* of one.
+
+    If not *whole*, the body never ends: the client announces more and does not send it.
+    """
     pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
     if data is not None:
         body, pairs = urlencode(data).encode(), [*pairs, ("content-type", FORM_TYPE)]
@@ -146,21 +152,21 @@ def _dumps(value: Any) -> bytes:
 
 
 async def ask(app: ASGIApp, method: str, path: str, **request: Any) -> Answer:
-    """A whole request, jobs after the answer included."""
+    """Send a request and wait until the application returns, including jobs after the answer."""
     exchange = start(app, method, path, **request)
     await exchange.task
     return exchange.answer
 
 
 async def post(app: ASGIApp, path: str, data: Mapping[str, str] | None = None, **request: Any) -> Answer:
-    """A POST with a form."""
+    """Send a POST request with a form."""
     return await ask(app, "POST", path, data=data, **request)
 
 
 async def shake(
     app: ASGIApp, path: str = "/", headers: Headers = (), said: Sequence[str] = (), **more: Any
 ) -> list[Message]:
-    """Begin a websocket handshake, say something or nothing, hang up; everything that the application sent."""
+    """Begin a websocket handshake, send the texts in *said*, disconnect, and return all that the application sent."""
     scope = make_scope("GET", path, headers, type="websocket", scheme="ws", subprotocols=[], **more)
     del scope["method"]
     texts: list[Message] = [{"type": "websocket.receive", "text": text} for text in said]
@@ -173,13 +179,13 @@ async def shake(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    # In a task of its own: Python 3.11 does not trace the callers of a coroutine that an error was thrown into.
+    # In a separate task: Python 3.11 does not trace the callers of a coroutine into which an error was thrown.
     await asyncio.ensure_future(app(scope, receive, send))
     return sent
 
 
 async def live(app: ASGIApp, messages: Iterable[Message] | None = None) -> list[Message]:
-    """A lifespan, from start to end; everything that the application sent."""
+    """Run a lifespan from startup to shutdown and return all that the application sent."""
     waiting = list(messages or [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
     sent: list[Message] = []
 
@@ -194,13 +200,13 @@ async def live(app: ASGIApp, messages: Iterable[Message] | None = None) -> list[
 
 
 async def silence() -> Message:
-    """A ``receive`` that says nothing."""
-    return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]  # nor ever
+    """A ``receive`` that never returns."""
+    return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]  # it never returns
 
 
 async def whoami(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that tells whom it sees, in JSON; a websocket is accepted only for a user."""
-    await asyncio.sleep(0)  # lets other requests in between
+    """An application that returns the current user as JSON and accepts a websocket only from a user."""
+    await asyncio.sleep(0)  # gives other requests a turn
     state = scope["asgi_auth"]
     seen = {"user": scope["user"].id, "scopes": scope["auth"].scopes, "error": state.error and state.error.code}
     if scope["type"] == "websocket":
@@ -213,12 +219,12 @@ async def whoami(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def site(auth: Authentication[Any], plug: ASGIApp | None = None) -> ASGIApp:
-    """Both middlewares around a plug around ``whoami``."""
+    """``whoami`` inside a plug inside both middlewares."""
     return SessionUserMiddleware(BearerUserMiddleware(plug or AuthPlug(auth, app=whoami), auth), auth)
 
 
 async def seen_user(app: ASGIApp, **request: Any) -> str | None:
-    """The id of the user whom the application sees."""
+    """The id of the user that the application sees."""
     answer = await ask(app, "GET", "/", **request)
     user: str | None = answer.json()["user"]
     return user
@@ -232,7 +238,7 @@ def tables(directory: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 async def execute(directory: Path, statement: str) -> None:
-    """Change ``app.db`` in *directory* behind the back of the application, which goes on meanwhile."""
+    """Change ``app.db`` in *directory* while the application runs and does not know of it."""
     await asyncio.to_thread(_execute, directory, statement)
 
 

@@ -11,7 +11,7 @@ from selenium.webdriver.chrome.service import Service
 
 _FLAGS = (
     "--headless",
-    "--no-sandbox",  # or it does not start for root
+    "--no-sandbox",  # otherwise Chromium does not start as root
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -24,7 +24,7 @@ _WITHOUT_SCRIPTS = {"profile.managed_default_content_settings.javascript": 2}
 
 @contextmanager
 def browser(profile: Path, *, scripts: bool) -> Iterator[Chrome]:
-    """Chromium with an empty *profile*. Skips the test where there is none."""
+    """Chromium with an empty *profile*. Skips the test if Chromium is not installed."""
     missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)} (Debian: chromium, chromium-driver)")

@@ -1,7 +1,7 @@
-"""The catalogues of translations: ``tox -e catalogues`` brings them up to date after a text was changed.
+"""The catalogues of translations: ``tox -e catalogues`` updates them after a change of a text.
 
-A text of the package is the first arguments of a ``Message(…)``: its key, the English text and, if there is one, the
-plural. The key is the context of the entry, so that a translator sees what the text is for.
+The first arguments of ``Message(…)`` are a text of the package: its key, the English text and an optional plural.
+The key is the context of the entry: it tells the translator the purpose of the text.
 """
 
 import ast
@@ -17,7 +17,7 @@ from babel.messages.pofile import read_po, write_po
 from asgi_auth.messages import DOMAIN, LOCALES
 
 PACKAGE = LOCALES.parent
-_DATE = datetime(2026, 1, 1, tzinfo=UTC)  # a file changes only with its texts
+_DATE = datetime(2026, 1, 1, tzinfo=UTC)  # fixed: a file changes only if its texts change
 Texts = tuple[str, ...]
 """The English text of a message, and its plural if there is one."""
 
@@ -26,7 +26,7 @@ def messages() -> dict[str, Texts]:
     """Every message of the package, by key.
 
     Raises:
-        ValueError: a message is not written out, so that nobody can translate it; or one key has two texts.
+        ValueError: an argument of a message is not a literal, so it cannot be translated; or one key has two texts.
     """
     found = dict[str, Texts]()
     for place, call in _calls():
@@ -48,7 +48,7 @@ def _calls() -> Iterator[tuple[str, ast.Call]]:
 
 
 def path_of(language: str, suffix: str) -> Path:
-    """The catalogue of *language*: ``.po`` is edited, ``.mo`` is read by the library."""
+    """The catalogue of *language*: a translator edits ``.po``, the library reads ``.mo``."""
     return LOCALES / language / "LC_MESSAGES" / f"{DOMAIN}.{suffix}"
 
 
@@ -59,14 +59,14 @@ def read(language: str) -> Catalog:
 
 
 def compiled(language: str) -> bytes:
-    """What the library reads, made of what a translator has written."""
+    """The ``.mo`` file that the library reads, compiled from the translator's ``.po`` file."""
     out = BytesIO()
     write_mo(out, read(language))
     return out.getvalue()
 
 
 def updated(language: str, earlier: Mapping[str, object]) -> Catalog:
-    """The catalogue of *language* with every message of the package; new ones are empty."""
+    """The catalogue of *language* with every message of the package; the translations of new messages are empty."""
     catalogue = Catalog(
         language,
         DOMAIN,
@@ -86,7 +86,7 @@ def updated(language: str, earlier: Mapping[str, object]) -> Catalog:
 
 
 def write(language: str, catalogue: Catalog) -> None:
-    """Write both files."""
+    """Write the ``.po`` and the ``.mo`` file of *language*."""
     path_of(language, "po").parent.mkdir(parents=True, exist_ok=True)
     with path_of(language, "po").open("wb") as file:
         write_po(file, catalogue, width=120, omit_header=False)
@@ -94,7 +94,7 @@ def write(language: str, catalogue: Catalog) -> None:
 
 
 def main() -> None:
-    """Bring every catalogue up to date. A translation whose English text has changed is left out, to be done anew."""
+    """Update every catalogue. A translation is removed if its English text has changed."""
     for path in sorted(each for each in LOCALES.iterdir() if each.is_dir()):
         known = {entry.context: entry for entry in read(path.name) if entry.id}
         kept = {

@@ -1,4 +1,4 @@
-"""What every test shares: the event loop, the effort of property tests, and no skips where everything must run."""
+"""Settings of all tests: the event loop, the number of property examples, and no skips where all tests must run."""
 
 import os
 from collections.abc import AsyncIterator, Generator
@@ -16,7 +16,7 @@ from tests.postgres import database
 from tests.support import PATIENCE, LocalAuthentication, make_auth
 from tests.workers import CACHED, DSN, SESSION_CACHE, OnPostgres, OnSQLite
 
-# The same examples in every run: a red test is red for everybody. `ci` repeats the properties on further Pythons.
+# The same examples in every run: a failure is reproducible. `ci` repeats the properties on other Python versions.
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile("ci", settings.get_profile("default"), max_examples=20)
 settings.load_profile("default")
@@ -24,13 +24,13 @@ settings.load_profile("default")
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Asyncio: the drivers of the stores know no other loop."""
+    """Asyncio: the database drivers support no other event loop."""
     return "asyncio"
 
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An ``Authentication`` with the defaults of the tests; it opens by itself, and is closed at the end."""
+    """An ``Authentication`` with the defaults of the tests; its first use opens it, the fixture closes it."""
     auth = make_auth(tmp_path)
     yield auth
     await auth.close()
@@ -40,7 +40,7 @@ async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
 async def shared(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[OnSQLite | OnPostgres]:
-    """An empty database that ``store_of_all`` finds in worker processes, which are started in ``tmp_path``."""
+    """An empty database; ``store_of_all`` finds it in worker processes that are started in ``tmp_path``."""
     async with AsyncExitStack() as stack:
         if request.param == "sqlite":
             yield OnSQLite(tmp_path)
@@ -57,14 +57,14 @@ async def shared(
 def fail_skipped(
     report: pytest.TestReport | pytest.CollectReport, environment: dict[str, str] | os._Environ[str] = os.environ
 ) -> None:
-    """Turn a skip into a failure where ``ASGI_AUTH_REQUIRE_ALL`` is set: what a test needs must be there."""
+    """Turn a skip into a failure if ``ASGI_AUTH_REQUIRE_ALL`` is set: a test's requirements must be installed."""
     if environment.get("ASGI_AUTH_REQUIRE_ALL") and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", f"skipped, but ASGI_AUTH_REQUIRE_ALL is set: {report.longrepr}"
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, Any]:
-    """Refuse the skip of a test."""
+    """Turn the skip of a test into a failure."""
     report = yield
     fail_skipped(report)
     return report
@@ -72,25 +72,25 @@ def pytest_runtest_makereport() -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, Any, Any]:
-    """Refuse the skip of a module."""
+    """Turn the skip of a module into a failure."""
     report = yield
     fail_skipped(report)
     return report
 
 
 def keep_coverage(measured: Coverage | None) -> None:
-    """Write down what was measured so far; None: nothing is measured."""
+    """Save the coverage measured so far; None: coverage is not measured."""
     if measured is not None:
         measured.save()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish() -> None:
-    """Do so while there is time: pytest-xdist kills a worker that takes ten seconds to end."""
+    """Save coverage early: pytest-xdist kills a worker that takes ten seconds to end."""
     keep_coverage(Coverage.current())
 
 
 @pytest.fixture(autouse=True, scope="session")
 def patient() -> None:
-    """A request waits for its mail however busy the machine is."""
+    """A request waits for its mail even if the machine is busy."""
     Jobs.patience = timedelta(seconds=PATIENCE)

@@ -1,4 +1,4 @@
-"""The demo: for a browser inside the test, and as people start it, a process of its own on a free port."""
+"""The demo: in the process of the test, and as a separate process on a free port, as a user starts it."""
 
 import os
 import re
@@ -26,7 +26,7 @@ SIGN_IN = "/auth/password/sign_in"
 
 
 def make_auth(directory: Path, *, more: Sequence[Any] = ()) -> LocalAuthentication:
-    """What the demo runs on, with cheap hashes and mail that the test reads. *more* add-ons come first."""
+    """The demo's ``Authentication`` with cheap hashes and mail that the test reads. *more* add-ons come first."""
     sender = MemorySender()
     strategies = [Password(resettable=Resettable(sender=sender))]
     around = [*more, *add_ons(sender)]
@@ -36,7 +36,7 @@ def make_auth(directory: Path, *, more: Sequence[Any] = ()) -> LocalAuthenticati
 
 
 def visit(auth: LocalAuthentication, **headers: str) -> httpx.AsyncClient:
-    """A browser of its own on the demo."""
+    """A new browser on the demo."""
     page = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin", "User-Agent": FIREFOX, **headers}
     return httpx.AsyncClient(transport=httpx.ASGITransport(make_app(auth)), base_url=BASE_URL, headers=page)
 
@@ -55,17 +55,17 @@ def confirming(auth: LocalAuthentication) -> dict[str, str]:
 
 
 async def sign_in(browser: httpx.AsyncClient, email: str = EMAIL, **more: str) -> httpx.Response:
-    """Sign in as whom ``sign_up`` registered."""
+    """Sign in as the user that ``sign_up`` registered."""
     return await browser.post("/auth/password/sign_in", data=credentials(email) | more)
 
 
 async def is_signed_in(browser: httpx.AsyncClient) -> bool:
-    """Whether the account page opens."""
+    """Whether the browser can open the account page."""
     return (await browser.get("/account")).status_code == 200
 
 
 def where(answer: httpx.Response) -> tuple[int, str | None]:
-    """Its status, and where it leads to."""
+    """The status and the ``Location`` of *answer*."""
     return answer.status_code, answer.headers.get("Location")
 
 
@@ -73,19 +73,19 @@ def where(answer: httpx.Response) -> tuple[int, str | None]:
 
 
 class Demo:
-    """A demo that runs, and what it prints."""
+    """A running demo and its output."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.url = self.printed(r"http://\S+")
 
     def printed(self, pattern: str) -> str:
-        """The next that it prints which matches; waits for it. StopIteration: the demo has ended."""
+        """Wait for the next output that matches *pattern* and return the match. StopIteration: the demo has ended."""
         assert self._process.stdout is not None
         return next(found[0] for line in self._process.stdout if (found := re.search(pattern, line)))
 
     def interrupt(self) -> tuple[int, str]:
-        """Press Ctrl-C: the exit status, and whatever it had to say about it."""
+        """Press Ctrl-C and return the exit status and the output on standard error."""
         self._process.send_signal(signal.SIGINT)
         _, told = self._process.communicate(timeout=PATIENCE)
         return self._process.returncode, told
@@ -106,5 +106,5 @@ def running_demo(directory: Path) -> Iterator[Demo]:
             yield Demo(process)
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)  # not SIGKILL: it writes down its coverage
+                process.send_signal(signal.SIGINT)  # not SIGKILL: the process saves its coverage
                 process.communicate(timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""A gate inside a hash, a hook that lingers, a turnstile before an application: the test decides who is where."""
+"""A gate inside a hasher, a slow hook, a counter of requests: the test controls the order of events."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ from tests.support import PATIENCE
 
 
 class Gate:
-    """Notes every call, and holds up the calls of one method while it is closed. Open at first."""
+    """Records every call and blocks the calls of one method while it is closed. It starts open."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -26,23 +26,23 @@ class Gate:
         self._opened.set()
 
     def close(self, method: str) -> None:
-        """From now on every call of *method* waits."""
+        """Make every call of *method* wait from now on."""
         self._method = method
         self._opened.clear()
 
     def open(self) -> None:
-        """Let everybody go on."""
+        """Release all waiting calls."""
         self._opened.set()
 
     def enter(self, method: str, password: bytes) -> None:
-        """Called in the thread that hashes."""
+        """Record a call and wait while the gate is closed. The hashing thread calls this."""
         self.calls.append((method, password.decode()))
         if method == self._method and not self._opened.is_set():
             self._arrived.release()
             self._opened.wait(PATIENCE)
 
     async def arrived(self, count: int = 1) -> None:
-        """Wait until *count* more calls stand at the gate."""
+        """Wait until *count* more calls wait at the gate."""
         for _ in range(count):
             assert await asyncio.to_thread(self._arrived.acquire, timeout=PATIENCE)
 
@@ -59,18 +59,18 @@ class GatedBcrypt(Bcrypt):
     gate: Gate = field(default_factory=Gate)
 
     def hash(self, password: bytes) -> str:
-        """Once the gate lets it."""
+        """Wait for the gate, then hash."""
         self.gate.enter("hash", password)
         return Bcrypt.hash(self, password)
 
     def verify(self, password: bytes, stored: str) -> bool:
-        """Once the gate lets it."""
+        """Wait for the gate, then verify."""
         self.gate.enter("verify", password)
         return Bcrypt.verify(self, password, stored)
 
 
 class Gatekeeper(Hook):
-    """Refuses a sign-in, or asks for a factor, as the test says."""
+    """Refuses a sign-in or requires a factor, as the test demands."""
 
     name = "gatekeeper"
 
@@ -84,7 +84,7 @@ class Gatekeeper(Hook):
 
 
 class Lingering(Hook):
-    """Takes its time to say who may know that an address is taken."""
+    """Waits for the test before it decides whether the client may learn that an address is taken."""
 
     name = "lingering"
 
@@ -98,7 +98,7 @@ class Lingering(Hook):
 
 
 class Turnstile:
-    """An ASGI application around another that counts the requests."""
+    """An ASGI application that wraps another one and counts its requests."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -120,6 +120,6 @@ class Turnstile:
             self._moved.notify_all()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until *condition* holds after a user came or went."""
+        """Wait until *condition* holds; it is checked after each request begins or ends."""
         async with self._moved, asyncio.timeout(PATIENCE):
             await self._moved.wait_for(condition)

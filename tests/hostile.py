@@ -1,4 +1,4 @@
-"""Requests that are large where it costs most to read them, for the tests and for the benchmark of stalls."""
+"""Requests that are large in the parts that cost most to read, for the tests and for the benchmark of stalls."""
 
 import asyncio
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from asgi_auth.web.middleware import BearerUserMiddleware, SessionUserMiddleware
 from asgi_auth.web.plug import AuthPlug
 
 HEADER_BYTES = 4 * 1024 * 1024
-"""Of one header: some servers hand on so much and more."""
+"""The size of one header: some servers pass on headers of this size and larger."""
 BODY_BYTES = 64 * 1024
 LINES = 100_000
 
@@ -41,7 +41,7 @@ _BEGINNINGS = {"authorization": b"Bearer ", "origin": b"http://", "referer": b"h
 
 
 class Hostile(NamedTuple):
-    """One request: ``POST /auth/password/sign_in`` unless *path* says otherwise."""
+    """One request: ``POST /auth/password/sign_in`` by default."""
 
     name: str
     headers: list[tuple[bytes, bytes]]
@@ -52,7 +52,7 @@ class Hostile(NamedTuple):
     kind: str = "http"
 
     def scope(self) -> Scope:
-        """The scope, as a server would make it."""
+        """The scope, as a server would create it."""
         host = [] if any(name == b"host" for name, _ in self.headers) else [(b"host", b"localhost:8000")]
         return {
             "type": self.kind,
@@ -71,7 +71,7 @@ class Hostile(NamedTuple):
         }
 
     async def meet(self, app: ASGIApp, scope: Scope) -> int:
-        """Send it in its *scope*; the status of the answer, or the code that a websocket was closed with."""
+        """Send the request with *scope*; return the status of the answer or the code that closed the websocket."""
         kinds: dict[str, Message] = {
             "http": {"type": "http.request", "body": self.body},
             "websocket": {"type": "websocket.connect"},
@@ -100,7 +100,7 @@ async def _talk(websocket: WebSocket) -> None:
 
 
 async def _guarded(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that lets in only who is signed in."""
+    """An application that admits only signed-in users."""
     if scope["type"] == "websocket":
         await _talk(WebSocket(scope, receive, send))
     else:
@@ -108,12 +108,12 @@ async def _guarded(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def target(auth: Authentication[Any]) -> ASGIApp:
-    """Everything that reads requests: both middlewares, the plug, the guard."""
+    """All parts that read requests: both middlewares, the plug, the guard."""
     return SessionUserMiddleware(BearerUserMiddleware(AuthPlug(auth, app=_guarded), auth), auth)
 
 
 def hostile() -> Iterator[Hostile]:
-    """Every one of them. Made one after the other: together they would fill the memory."""
+    """Yield every hostile request. They are created one at a time: all of them together would fill the memory."""
     yield from _headers()
     yield from _paths()
     yield from _forms()
@@ -127,7 +127,7 @@ def _headers() -> Iterator[Hostile]:
             yield from _everywhere(f"{name}: {filling.decode()}", [(name.encode(), value)])
     for name in (*_NAMES, "x"):
         yield from _everywhere(f"{name}, {LINES} lines", [(name.encode(), b"a=b")] * LINES)
-    # As much as is read at all.
+    # The largest inputs within the limits.
     yield from _everywhere("cookie, 64 KiB", [(b"cookie", _filled(b"user_session=a;", BODY_BYTES))])
     yield from _everywhere("cookie, 299 values", [(b"cookie", b"".join(b"user_session=%d;" % n for n in range(299)))])
     yield from _everywhere("cookie, 8 forged", [(b"cookie", b";".join(map(_forged, range(8))))])
@@ -137,7 +137,7 @@ def _headers() -> Iterator[Hostile]:
 
 
 def _forged(number: int) -> bytes:
-    """A session cookie of the right form, whose signature is computed."""
+    """A forged session cookie with a valid form, so that the signature is checked."""
     return b"user_session=%s.%s" % (b"%042dA" % number, b"A" * 43)
 
 
@@ -178,7 +178,7 @@ def _forms() -> Iterator[Hostile]:
 
 
 def _values() -> Iterator[tuple[str, bytes]]:
-    """Values that are expensive to normalise, as long as they may be or much longer."""
+    """Values that are expensive to normalise, of the maximum length and much longer."""
     for text in ("é", "中", "\ufdfa", "a.", "é.", "中.", "\u0301\u0316", "\u0344", "xn--9ca."):
         for characters in (240, 4096):
             yield "email", ("a@" + (text * characters)[:characters] + ".com").encode()

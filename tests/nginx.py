@@ -1,4 +1,4 @@
-"""A real nginx as a child process, as whoever runs the tests."""
+"""A real nginx as a child process, with the rights of the user who runs the tests."""
 
 import asyncio
 import os
@@ -39,13 +39,13 @@ http {{
 
 @asynccontextmanager
 async def nginx(directory: Path, *servers: str) -> AsyncIterator[Sequence[str]]:
-    """The URL of each server. Skips the test where there is no nginx.
+    """Run nginx and yield the URL of each server. Skips the test if nginx is not installed.
 
     Args:
-        directory: Its configuration goes there.
-        servers: What stands in each ``server`` block, but for ``listen``.
+        directory: The directory for its configuration.
+        servers: The content of each ``server`` block, without ``listen``.
     """
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")  # where not everybody looks
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")  # not in every user's PATH
     if program is None:
         pytest.skip("not installed: nginx (Debian: nginx)")
     with ExitStack() as stack:
@@ -78,7 +78,7 @@ async def _until_up(port: int, process: Process) -> None:
 
 
 def listen_at(path: Path) -> tuple[socket.socket, str]:
-    """A listening UNIX socket, and the URL that clients use there."""
+    """A listening UNIX socket and the URL for its clients."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(os.fspath(path))
     listener.listen()

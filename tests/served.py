@@ -1,4 +1,4 @@
-"""What server processes run, on ``app.db`` in the directory they are started in, and tests in their own process."""
+"""The application that server processes run, on ``app.db`` in their current directory; tests run it in-process, too."""
 
 import os
 from pathlib import Path
@@ -17,26 +17,26 @@ from asgi_auth.web.plug import AuthPlug
 from tests.support import LocalAuthentication, make_auth
 
 APP = ("tests.served:application", "--factory", "--no-access-log")
-"""What to tell uvicorn; nobody reads its access log, and a full pipe would stop it."""
+"""Arguments of uvicorn; without an access log, because a full pipe would block the server."""
 
 
 async def me(request: Request) -> PlainTextResponse:
-    """Who asks: the address, or ``-``."""
+    """The address of the current user, or ``-``."""
     return PlainTextResponse(request.user.email or "-")
 
 
 async def ping(request: Request) -> PlainTextResponse:
-    """Nothing but the event loop."""
+    """Answer at once; uses only the event loop."""
     return PlainTextResponse("pong")
 
 
 def real_auth(directory: Path, **options: Any) -> LocalAuthentication:
-    """An ``Authentication`` on ``app.db`` in *directory* with the system's clock, as every process has it."""
+    """An ``Authentication`` on ``app.db`` in *directory* with the system's clock, which all processes share."""
     return make_auth(directory, clock=utc_now, **options)
 
 
 def application(auth: Authentication[Any] | None = None) -> Starlette:
-    """The plug, both middlewares, ``/me`` and ``/ping``; None: with hashes at the cost that the environment names."""
+    """The plug, both middlewares, ``/me`` and ``/ping``. If *auth* is None, ``BCRYPT_COST`` sets the cost of hashes."""
     auth = auth or real_auth(Path(), hasher=Bcrypt(cost=int(os.environ.get("BCRYPT_COST", "4"))))
     return Starlette(
         routes=[Mount("/auth", AuthPlug(auth)), Route("/me", me), Route("/ping", ping)],

@@ -1,4 +1,4 @@
-"""Applications at module level, for servers that know no factories: on ``app.db`` in the current directory."""
+"""Applications at module level, for servers that do not support factories: on ``app.db`` in the current directory."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,7 +20,7 @@ from tests.served import real_auth
 
 
 class Deferred:
-    """An application that is made at its first use, so that importing this module makes nothing."""
+    """An application that is created at its first use, so that importing this module creates nothing."""
 
     def __init__(self, build: Callable[[Authentication[Any]], ASGIApp]) -> None:
         self._build = build
@@ -46,7 +46,7 @@ def _often(auth: Authentication[Any]) -> ASGIApp:
 async def _stay(websocket: WebSocket) -> None:
     await websocket.accept()
     await websocket.send_text(websocket.user.email)
-    await websocket.receive()  # nothing, but that it ends
+    await websocket.receive()  # only the disconnect
 
 
 def _staying(auth: Authentication[Any]) -> ASGIApp:
@@ -59,17 +59,17 @@ by_application = Deferred(starlette_app)
 by_middlewares = Deferred(lambda auth: starlette_app(auth, lifespan=False))
 """The same without ``auth.lifespan``."""
 by_plug = Deferred(lambda auth: AuthPlug(auth, app=Starlette()))
-"""The plug around an application that uses nothing of ours."""
+"""The plug around an application that does not use the library."""
 by_nobody = Deferred(_nobody)
-"""The plug, mounted; nobody passes the lifespan on."""
+"""The plug, mounted; nothing passes the lifespan on."""
 often_pruned = Deferred(_often)
-"""The same, twenty times a second."""
+"""The same; expired rows are deleted twenty times a second."""
 staying = Deferred(_staying)
 """The plug, and a websocket that stays open until the client or the server ends it."""
 
 
 async def without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
-    """The same for a server that finds no lifespan."""
+    """``staying`` as an application without lifespan support."""
     if scope["type"] == "lifespan":
         raise NotImplementedError
     await staying(scope, receive, send)

@@ -1,7 +1,7 @@
-"""Real servers: uvicorn in the event loop of the test, and in processes of its own.
+"""Real servers: uvicorn in the event loop of the test, and in separate processes.
 
-The listening socket is made here and handed over: no port to race for, and no waiting until the server is up, because
-the kernel queues whoever connects before.
+The test creates the listening socket and passes it to the server. So there is no race for a port, and the test does not
+wait for the start of the server: the kernel queues early connections.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from tests.support import PATIENCE, SECRET
 def listen() -> tuple[socket.socket, str]:
     """A listening socket on a free port of the loopback address, and its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    # asyncio does so by itself for sockets that it has made; without it, each answer waits 40 ms for the client's ACK
+    # asyncio sets this only on sockets that it creates. Without it, each answer waits 40 ms for the client's ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def hold_port(stack: ExitStack) -> int:
-    """A free port for a program that takes over no listening socket, held until *stack* ends.
+    """A free port for a program that cannot take over a listening socket, reserved until *stack* ends.
 
-    It is bound and not listened on: nobody else is given it meanwhile, and who asks for it by name may have it.
+    The port is bound without listening: the system gives it to no other program, and the program can bind it by number.
     """
     holder = stack.enter_context(closing(socket.socket()))
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,9 +51,9 @@ async def serving(
     root_path: str = "",
     listening: tuple[socket.socket, str] | None = None,
 ) -> AsyncIterator[str]:
-    """*app* under uvicorn in this event loop: the URL. ``auto`` is for an application that knows no lifespan."""
+    """Serve *app* with uvicorn in this event loop; yield the URL. ``auto``: the application has no lifespan support."""
     listener, url = listening or listen()
-    # The older websocket protocol of uvicorn imports what is deprecated.
+    # The older websocket protocol of uvicorn imports deprecated modules.
     config = uvicorn.Config(app, lifespan=lifespan, root_path=root_path, log_config=None, ws="websockets-sansio")
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve([listener]))
@@ -71,15 +71,15 @@ class Served:
 
     url: str
     output: asyncio.StreamReader
-    """What it prints."""
+    """Its standard output."""
     process: Process
 
     def client(self, **options: Any) -> httpx.AsyncClient:
-        """A client with cookies of its own, which waits until the server is up."""
+        """A new client with its own cookies; it waits until the server has started."""
         return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE, **options)
 
     async def printed_after(self, text: str) -> str:
-        """The rest of the next line of standard output that has *text* in it. EOFError: the server ended before."""
+        """Wait for *text* on standard output and return the rest of its line. EOFError: the server has ended."""
         async with asyncio.timeout(PATIENCE):
             await self.output.readuntil(text.encode())
             return (await self.output.readline()).decode().strip()
@@ -89,7 +89,10 @@ class Served:
 async def uvicorn_process(
     app: str, *options: str, directory: Path, log: IO[bytes] | None = None
 ) -> AsyncIterator[Served]:
-    """``uvicorn <app>`` with *directory* as its current one, its log in *log* or with ours; it is ended by its id."""
+    """Run ``uvicorn <app>`` in *directory*. It is ended by its process id.
+
+    Its log is written to *log*; None: to the standard error of the tests.
+    """
     listener, url = listen()
     with listener:
         process = await asyncio.create_subprocess_exec(
@@ -109,14 +112,14 @@ async def uvicorn_process(
 
 async def end(process: Process) -> None:
     """Ask a process to end, and wait until it has."""
-    with suppress(ProcessLookupError):  # it has, by itself
+    with suppress(ProcessLookupError):  # it has already ended
         process.terminate()
     async with asyncio.timeout(PATIENCE):
         await process.communicate()
 
 
 async def say_hello(url: str, headers: dict[str, str]) -> str | int:
-    """Open a websocket: its first message, or the status with which the handshake was refused."""
+    """Open a websocket and return its first message, or the status that refused the handshake."""
     try:
         async with connect(url.replace("http", "ws", 1), additional_headers=headers, proxy=None) as websocket:
             return str(await websocket.recv())

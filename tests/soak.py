@@ -1,4 +1,4 @@
-"""Two workers on one database, which are killed and started again, as it is, and people who use them meanwhile."""
+"""Users send requests to two workers on one database while the workers and the database are killed and restarted."""
 
 import asyncio
 import random
@@ -23,21 +23,21 @@ from tests.support import BASE_URL, credentials, registration, until
 from tests.workers import resetting
 
 BOUND = 12.0
-"""Seconds in which everything is answered: the store waits five for a connection, and five for what it says."""
+"""The maximum time of an answer, in seconds: the store waits five for a connection and five for its answer."""
 PAUSE = 5.0
-"""Seconds between two disturbances at most."""
+"""The maximum time between two disturbances, in seconds."""
 BACKOFF = 0.05
 KEPT = 8
-"""Sign-ins that a user goes on to use."""
+"""How many sign-ins a user keeps using."""
 
 CUT_OFF = (OSError, EOFError, WebSocketException)
-"""What becomes of a websocket whose worker is killed."""
+"""The errors of a websocket whose worker is killed."""
 
 Headers = dict[str, str]
 
 
 class Dead(NamedTuple):
-    """A credential, and when its end was answered, by the clock of the event loop."""
+    """A revoked credential, and when the client received the answer, by the clock of the event loop."""
 
     headers: Headers
     since: float
@@ -48,19 +48,19 @@ class Dead(NamedTuple):
 
 @dataclass
 class Worker:
-    """A uvicorn process with a port of its own."""
+    """A uvicorn process with its own port."""
 
     served: Served
     client: httpx.AsyncClient
     gone: bool = False
-    """Whether it was killed: only then may it leave a request without an answer."""
+    """Whether it was killed. Only a killed worker may leave a request without an answer."""
     memory: list[int] = field(default_factory=list)
-    """Kilobytes that are resident (``VmRSS``), from time to time."""
+    """Samples of the resident memory (``VmRSS``), in kilobytes."""
     files: list[int] = field(default_factory=list)
-    """How many are open."""
+    """Samples of the number of open files."""
 
     def measure(self) -> None:
-        """As Linux has it."""
+        """Take a sample of both from ``/proc`` (Linux)."""
         process = Path(f"/proc/{self.served.process.pid}")
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         self.memory.append(int(status["VmRSS"].split()[0]))
@@ -68,26 +68,26 @@ class Worker:
 
 
 class Site:
-    """Two workers, and what became of every request."""
+    """Two workers, and the results of all requests."""
 
     def __init__(self, directory: Path, store: Any, moments: random.Random, lag: float = 0.0) -> None:
-        """Args: lag: Seconds in which a worker may not know yet what another has ended."""
+        """Args: lag: Seconds in which a worker may still accept a session that another worker has ended."""
         self.directory, self.moments, self.lag = directory, moments, lag
         self.disturbances = [self.kill_worker]
         if isinstance(store, PostgresStore) and server().restarts:
             self.disturbances.append(self.restart_database)
         self.workers: list[Worker] = []
         self.answers = Counter[int]()
-        """By status; 0 is a request that went with its worker."""
+        """How many answers had each status; 0: a killed worker did not answer."""
         self.happened = Counter[str]()
         self.slowest = 0.0
         self.late = 0
-        """How often a worker did not know yet."""
+        """How often a worker still accepted an ended session within the lag."""
         self._stack = AsyncExitStack()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Both workers, until the end of the block."""
+        """Run both workers until the end of the block."""
         async with self._stack:
             self.workers = [await self._start(), await self._start()]
             yield
@@ -97,18 +97,18 @@ class Site:
             served = await self._stack.enter_async_context(uvicorn_process(*APP, directory=self.directory, log=log))
         no_cookies: Any = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
         client = await self._stack.enter_async_context(served.client(cookies=no_cookies))
-        weak = registration("nobody@mail.example.org", "password")  # loads the list of weak ones, which takes 8 MB
+        weak = registration("nobody@mail.example.org", "password")  # loads the list of weak passwords, which takes 8 MB
         assert (await client.post("/auth/password/register", data=weak)).status_code == 422
         client.timeout = BOUND
         self.happened["start"] += 1
         return Worker(served, client)
 
     def worker(self) -> Worker:
-        """One of them."""
+        """A random worker."""
         return self.moments.choice(self.workers)
 
     async def disturb(self, seconds: float) -> None:
-        """Everything that can go wrong, in any order and again and again for so long, and once at least."""
+        """Repeat all disturbances in random order for *seconds*; each happens at least once."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while loop.time() < end:
@@ -117,7 +117,7 @@ class Site:
                 await disturb()
 
     async def kill_worker(self) -> None:
-        """End one with SIGKILL, and start another in its place."""
+        """Kill a worker with SIGKILL and start a new one in its place."""
         place = self.moments.randrange(2)
         self.workers[place].gone = True
         self.happened["kill"] += 1
@@ -126,7 +126,7 @@ class Site:
         self.workers[place] = await self._start()
 
     async def restart_database(self) -> None:
-        """Stop the server of the database; start it again a little later, whatever becomes of the test."""
+        """Stop the database server and start it again a little later, even if the test is cancelled."""
         await shielded(asyncio.to_thread(self._restart_database, self.moments.uniform(0, 2)))
 
     def _restart_database(self, seconds: float) -> None:
@@ -137,25 +137,25 @@ class Site:
         self.happened["restart"] += 1
 
     async def measure(self, seconds: float) -> None:
-        """Undisturbed for so long, and looked at five times."""
+        """Let the workers run undisturbed for *seconds* and take five samples."""
         for _ in range(5):
             await asyncio.sleep(seconds / 5)
             for worker in self.workers:
                 worker.measure()
 
     def log(self) -> str:
-        """What the workers have said."""
+        """The log of the workers."""
         return (self.directory / "workers.log").read_text()
 
     def report(self) -> str:
-        """What a run has come to."""
+        """The results of a run."""
         lines = [f"answers {dict(sorted(self.answers.items()))}, the slowest after {self.slowest:.2f} s"]
         lines += [f"disturbed {dict(self.happened)}, taken {self.late} times after its end"]
         lines += [f"worker: kB resident {worker.memory}, files {worker.files}" for worker in self.workers]
         return "\n".join(lines)
 
     async def ask(self, worker: Worker, method: str, path: str, **request: Any) -> httpx.Response | None:
-        """The answer; None: there was none, or the store was unavailable, and nobody knows what was done."""
+        """The answer. None: there was none, or the store was unavailable; the request may have been executed or not."""
         began = asyncio.get_running_loop().time()
         asked = worker.client.request(method, path, **request)
         [response] = await asyncio.gather(asked, return_exceptions=True)
@@ -171,7 +171,7 @@ class Site:
         return None if response.status_code == 503 else response
 
     async def insist(self, method: str, path: str, **request: Any) -> tuple[httpx.Response, int]:
-        """The first answer, whoever gives it, and how often was asked."""
+        """Repeat a request at random workers until one answers; return the answer and the number of tries."""
         tries = 1
         while (response := await self.ask(self.worker(), method, path, **request)) is None:
             tries += 1
@@ -198,19 +198,19 @@ MALFORMED: list[tuple[str, str, dict[str, Any], int]] = [
 
 
 class Person:
-    """One user, and what must be true after what their clients were told."""
+    """One user, and what must hold after the answers that the user's clients received."""
 
     def __init__(self, site: Site, number: int) -> None:
         self.site, self.moments = site, random.Random(f"{site.moments.random()} {number}")  # noqa: S311  # no secret
         self.email, self.password = f"p{number}@mail.example.org", f"marble falcon {number} 0"
         self.alive: list[Headers] = []
-        """Credentials that are good."""
+        """Live credentials."""
         self.dead: list[Dead] = []
         self.spent: list[str] = []
-        """Tokens that have done what they are for."""
+        """Consumed tokens."""
 
     async def live(self, over: asyncio.Event) -> None:
-        """Register, and do this and that until it is over."""
+        """Register, then do random acts until *over* is set."""
         response, tries = await self.site.insist("POST", "/auth/password/register", data=registration(*self._known()))
         assert response.status_code == 200 or (response.status_code == 422 and tries > 1), response.text
         await self.sign_in()
@@ -220,7 +220,7 @@ class Person:
             await act()
 
     def _acts(self) -> dict[Callable[[], Awaitable[None]], int]:
-        """What people do, and how often one does each."""
+        """The acts of a user, and the weight of each."""
         return {
             self.look: 6,
             self.look_back: 3,
@@ -237,7 +237,7 @@ class Person:
         return self.email, self.password
 
     async def sign_in(self) -> None:
-        """With a form, which is answered with a cookie, or with JSON, which is answered with a bearer token."""
+        """Sign in with a form, which returns a cookie, or with JSON, which returns a bearer token."""
         response = await self._try(self.password)
         assert response.status_code == 200, response.text
         self.alive = [*self.alive, credential_of(response)][-KEPT:]
@@ -248,16 +248,16 @@ class Person:
         return response
 
     async def mistype(self) -> None:
-        """A wrong password, which may be one of another time."""
+        """A wrong password, possibly similar to an earlier one, is rejected."""
         response = await self._try(self.moments.choice(["marble falcon", f"marble falcon {self.email[1]} 0 "]))
         assert response.status_code == 401, response.text
 
     async def look(self) -> None:
-        """A credential that is good is taken by every worker."""
+        """Every worker accepts a live credential."""
         assert await self._seen(self.site.worker(), self.moments.choice(self.alive)) in (self.email, "")
 
     async def look_back(self) -> None:
-        """Credentials whose end was answered, long ago or just now, are taken by no worker."""
+        """No worker accepts a credential that was revoked, recently or long ago."""
         await self._check_dead([*self.dead[-1:], *self.moments.sample(self.dead, min(len(self.dead), 1))])
 
     async def _check_dead(self, dead: list[Dead]) -> None:
@@ -276,12 +276,12 @@ class Person:
         return [Dead(headers, now) for headers in alive]
 
     async def _seen(self, worker: Worker, headers: Headers) -> str:
-        """Who that is; ``-`` is nobody, nothing is no answer."""
+        """The address of the user that a worker sees; ``-``: anonymous; empty: no answer."""
         response = await self.site.ask(worker, "GET", "/me", headers=headers)
         return "" if response is None else response.text
 
     async def say_hello(self) -> None:
-        """On a websocket, with a credential that is good or not."""
+        """Open a websocket with a live or a revoked credential."""
         alive = [(headers, {self.email}) for headers in self.alive]
         dead = [(end.headers, {"-", self.email} if self._may_be_unknown(end) else {"-"}) for end in self.dead[-3:]]
         worker, (headers, taken) = self.site.worker(), self.moments.choice([*alive, *dead])
@@ -290,24 +290,24 @@ class Person:
         assert said in {*taken, 503} or (worker.gone and isinstance(said, CUT_OFF)), repr(said)
 
     async def sign_out(self) -> None:
-        """At one worker; the others know at the next request."""
+        """Sign out at one worker; the others reject the credential at the next request."""
         await self.sign_in()
         headers = self.alive.pop(self.moments.randrange(len(self.alive)))
         response = await self.site.ask(self.site.worker(), "POST", "/auth/sign_out", headers=headers)
         assert response is None or response.status_code == 200, response.text
-        ended = self._end([headers] if response is not None else [])  # otherwise it may be alive, and is used no more
+        ended = self._end([headers] if response is not None else [])  # otherwise unknown, and not used again
         self.dead += ended
         await self._check_dead(ended)
         await self.sign_in()
 
     async def reset(self) -> None:
-        """By a mailed link, shown to both workers at once: it works once, and ends all that was before."""
+        """Both workers receive a mailed token at once: it works at most once and ends all earlier sessions."""
         token, new = await self._mailed_token(), f"{self.password[:-1].rstrip('0123456789')}{len(self.spent) + 1}"
         requests = (self.site.ask(worker, "POST", RESET, data=resetting(token, new)) for worker in self.site.workers)
         statuses = [response and response.status_code for response in await asyncio.gather(*requests)]
         assert set(statuses) <= {200, 401, None}, statuses
         assert statuses.count(200) <= 1, "a token was accepted twice"
-        await asyncio.sleep(BACKOFF * 4 * (None in statuses))  # a worker that is gone may have told the database
+        await asyncio.sleep(BACKOFF * 4 * (None in statuses))  # a killed worker may have sent a change
         answers = {password: await self._try(password) for password in (self.password, new)}
         valid = [password for password, response in answers.items() if response.status_code == 200]
         assert valid == [new] if 200 in statuses else len(valid) == 1, (statuses, valid)
@@ -319,7 +319,7 @@ class Person:
         await self._check_dead(self.dead[-KEPT:])
 
     async def _mailed_token(self) -> str:
-        """That of a new mail; of one that was lost with its worker or the database: none that is good."""
+        """Request a mail and return its token; if the mail was lost with a worker or the database, an invalid token."""
         before, happened = len(self._mails()), Counter(self.site.happened)
         response, _ = await self.site.insist("POST", "/auth/password/reset_request", data={"email": self.email})
         assert response.status_code == 200
@@ -331,19 +331,19 @@ class Person:
         return mailed_to(self.site.directory, self.email)
 
     async def replay(self) -> None:
-        """A token that has been used is no good at any worker."""
+        """Every worker rejects a consumed token."""
         for token in self.spent[-1:]:
             response, _ = await self.site.insist("POST", RESET, data=resetting(token, "marble falcon replayed"))
             assert response.status_code == 401, response.text
 
     async def send_rubbish(self) -> None:
-        """Every worker refuses it, and knows why."""
+        """Every worker rejects a malformed request with the right status."""
         method, path, request, status = self.moments.choice(MALFORMED)
         response, _ = await self.site.insist(method, path, **request)
         assert response.status_code == status, (path, request, response.text)
 
     async def check(self) -> None:
-        """At the end: everything that was told holds at every worker, and everything can be done once more."""
+        """At the end, every worker agrees with all earlier answers, and the user can do each act once more."""
         for worker in self.site.workers:
             for headers in self.alive:
                 assert await self._seen(worker, headers) == self.email

@@ -1,4 +1,4 @@
-"""What the workers of the soak run: the application of ``tests.served`` on either database, and mail in a folder."""
+"""The application of the soak's workers: ``tests.served`` on either database, with mail as files in a directory."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -16,32 +16,32 @@ from tests.workers import store_of_all
 
 APP = (
     *("tests.soaked:make_app", "--factory", "--no-access-log"),
-    *("--ws=websockets-sansio", "--timeout-keep-alive=600"),  # a connection ends with its worker alone
+    *("--ws=websockets-sansio", "--timeout-keep-alive=600"),  # a connection ends only with its worker
 )
 
 
 def mailed_to(directory: Path, address: str) -> list[str]:
-    """The tokens that were mailed to a user, in order."""
+    """The tokens mailed to a user, in order."""
     box = directory / f"{address}.mail"
     return box.read_text().split() if box.exists() else []
 
 
 async def deliver(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:  # pragma: no cover - see make_app
-    """A sender whose mail the test reads in another process; a line that is there is whole."""
+    """A sender whose mail the test reads in another process; each line is written as a whole."""
     with Path(f"{opts['address']}.mail").open("a") as box:  # noqa: ASYNC230  # a line
         box.write(f"{token or ''}\n")
 
 
 async def hello(websocket: WebSocket) -> None:  # pragma: no cover - see make_app
-    """Who asks, as ``/me`` has it."""
+    """The current user, as ``/me`` returns it."""
     await websocket.accept()
     await websocket.send_text(websocket.user.email or "-")
     await websocket.close()
 
 
 def make_app() -> Starlette:  # pragma: no cover - the workers run it, and a signal ends them
-    """What every worker serves."""
-    # A few people forget their passwords all the time.
+    """The application that every worker serves."""
+    # The same few users request resets again and again.
     strategy = Password(resettable=Resettable(sender=deliver, mails=Limit(1_000_000, timedelta(hours=1))))
     app = application(real_auth(Path(), store=store_of_all(), strategies=[strategy]))
     app.router.routes.append(WebSocketRoute("/hello", hello))

@@ -1,4 +1,4 @@
-"""What the worker of a mail storm runs: accounts that have to be confirmed, behind a proxy, and a slow sender."""
+"""The application of the worker in a mail storm: accounts that require confirmation, a proxy, and a slow sender."""
 
 import asyncio
 import os
@@ -16,13 +16,13 @@ from asgi_auth.runtime.lanes import Outbox
 from tests.served import application, real_auth
 
 SLOW = "STORM_SECONDS"
-"""How long the sender takes for a mail."""
+"""How long the sender takes for a mail, in seconds."""
 DRAIN = "STORM_DRAIN"
-"""How long the end waits for mail, in seconds."""
+"""How long the shutdown waits for mail, in seconds."""
 
 
 async def send(user: Any, token: str | None, opts: Mapping[str, Any]) -> None:  # pragma: no cover - see app
-    """A line in the file ``mails`` once the mail server has taken its time."""
+    """Wait as long as the mail server would, then add a line to the file ``mails``."""
     await asyncio.sleep(float(os.environ[SLOW]))
     with Path("mails").open("a") as box:  # noqa: ASYNC230  # a line
         box.write(f"{opts['address']}\n")
@@ -36,5 +36,5 @@ def _make_app() -> Starlette:  # pragma: no cover - see app
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:  # pragma: no cover - a signal ends the worker
-    """What the worker serves; made at its first use."""
+    """The application that the worker serves; it is created at its first use."""
     await _make_app()(scope, receive, send)

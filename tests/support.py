@@ -1,4 +1,4 @@
-"""What many tests need: an Authentication on a file of its own, with a clock and a mailbox in the test's hands."""
+"""Helpers for many tests: an Authentication on its own file, with a clock and a mailbox that the test controls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -28,11 +28,11 @@ NEW_PASSWORD = "violet harbour pendulum"
 BASE_URL = "http://localhost:8000"
 HASHER = Bcrypt(cost=4)
 PATIENCE = 60.0
-"""Seconds after which a test gives up waiting: long, because other programs may keep the machine busy."""
+"""Seconds after which a test stops waiting: long, because other programs may keep the machine busy."""
 
 
 class DigestHasher:
-    """A hasher of an application's own, which is not bcrypt: ``sha256$`` and a digest."""
+    """An application's own hasher, not bcrypt: ``sha256$`` and a digest."""
 
     cost = 4
     weak = True
@@ -53,11 +53,11 @@ class DigestHasher:
         return None
 
     def level(self, stored: str | None, dearest: int) -> None:
-        """Every ``verify`` is as cheap as this."""
+        """Do nothing: every ``verify`` costs the same."""
 
 
 class LocalAuthentication(Authentication[User]):
-    """An ``Authentication`` whose clock the test turns and whose mail the test reads."""
+    """An ``Authentication`` whose clock the test sets and whose mail the test reads."""
 
     clock: FakeClock
     sender: MemorySender
@@ -67,9 +67,9 @@ def make_auth(directory: Path, *, sender: MemorySender | None = None, **options:
     """An ``Authentication`` on ``app.db`` in *directory*: one password strategy, cheap hashes, a fake clock.
 
     Args:
-        directory: Two of them in one directory share the file.
-        sender: Where mail goes; the default is reached as ``auth.sender``.
-        options: Whatever else ``Authentication`` takes, in place of what is here.
+        directory: The directory of the file; two Authentications in one directory share it.
+        sender: The sender of mail; the test reaches it as ``auth.sender``.
+        options: Parameters of ``Authentication``; they replace these defaults.
     """
     sender = sender or MemorySender()
     defaults = {
@@ -86,7 +86,7 @@ def make_auth(directory: Path, *, sender: MemorySender | None = None, **options:
 
 
 class Events(Hook):
-    """An add-on that keeps what happened."""
+    """An add-on that records all events."""
 
     name = "events"
 
@@ -97,13 +97,13 @@ class Events(Hook):
         self.seen.append(event)
 
     def take(self) -> list[Event]:
-        """What happened since the last time."""
+        """Return the events since the last call."""
         seen, self.seen = self.seen, []
         return seen
 
 
 def mailed_token(auth: LocalAuthentication, *, parameter: str = "reset_token") -> str:
-    """The token in the link of the newest mail that has a link."""
+    """The token in the newest mail that contains a link."""
     url: str = next(opts["url"] for _, _, opts in reversed(auth.sender.messages) if "url" in opts)
     return parse_qs(urlsplit(url).query)[parameter][0]
 
@@ -119,20 +119,20 @@ def registration(email: str = EMAIL, password: str = PASSWORD) -> dict[str, str]
 
 
 async def register(auth: Authentication[User], email: str = EMAIL) -> tuple[User, AccessToken]:
-    """Register *email* with ``PASSWORD``: the user and the token of the sign-in."""
+    """Register *email* with ``PASSWORD``; return the user and the token of the sign-in."""
     user, token = await auth.strategy("password").register(registration(email))
     return user, token
 
 
 async def found_of(auth: Authentication[User], email: str = EMAIL) -> Found[User]:
-    """The user with *email* and their account, as they are now."""
+    """The user with *email* and the account, as currently stored."""
     found = await auth.accounts.find("email", email)
     assert found is not None
     return found
 
 
 async def is_alive(auth: Authentication[User], token: AccessToken) -> bool:
-    """Whether the session of a sign-in is alive, by its cookie and by its bearer token, which must agree."""
+    """Whether the session of a sign-in is live; its cookie and its bearer token must agree."""
     alive = []
     for load, credential in ((auth.sessions.load, token.cookie), (auth.sessions.load_bearer, str(token))):
         try:
@@ -144,14 +144,14 @@ async def is_alive(auth: Authentication[User], token: AccessToken) -> bool:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until *condition* holds, which nothing in this process announces. TimeoutError: it never does."""
+    """Poll until *condition* holds. TimeoutError: it does not hold in time."""
     async with asyncio.timeout(PATIENCE):
         while not await condition():  # noqa: ASYNC110  # nobody sets an event
             await asyncio.sleep(0.002)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """The same for what is known without asking."""
+    """Poll until a plain function returns True. TimeoutError: it does not return True in time."""
 
     async def asked() -> bool:
         return condition()

@@ -1,4 +1,4 @@
-"""asgi_auth.accounts: the only writer of users."""
+"""asgi_auth.accounts: the only module that writes users."""
 
 import asyncio
 import sqlite3
@@ -50,7 +50,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class Invitations(Events):
-    """Keeps events; lets a registration in that brings the code 7."""
+    """Records events and admits a registration with the code 7."""
 
     name = "invitations"
     opens_registration = True
@@ -61,13 +61,13 @@ class Invitations(Events):
 
 @pytest.fixture
 def events() -> Invitations:
-    """What happened in the test."""
+    """An add-on that records the events of the test."""
     return Invitations()
 
 
 @pytest.fixture
 async def auth(tmp_path: Path, events: Invitations) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication whose events are kept."""
+    """An Authentication whose events are recorded."""
     auth = make_auth(tmp_path, add_ons=[events])
     yield auth
     await auth.close()
@@ -84,14 +84,14 @@ async def can_sign_in(auth: LocalAuthentication, password: str, email: str = EMA
 # --- create ----------------------------------------------------------------------------------------------------------
 
 
-async def test_hook_that_forgets_the_draft_is_named(tmp_path: Path) -> None:
-    """A ``prepare`` without a return says so by name."""
+async def test_hook_that_returns_no_draft_is_named(tmp_path: Path) -> None:
+    """If ``prepare`` of a hook returns None, the error names the hook."""
 
     class Forgetful(Hook):
         name = "forgetful"
 
         async def prepare(self, draft: Draft) -> Draft:
-            return None  # type: ignore[return-value]  # what it forgets
+            return None  # type: ignore[return-value]  # the mistake
 
     auth = make_auth(tmp_path, add_ons=[Forgetful()])
     with pytest.raises(TypeError, match=r"Forgetful\.prepare returned NoneType"):
@@ -99,8 +99,8 @@ async def test_hook_that_forgets_the_draft_is_named(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_create_keeps_what_it_is_given(auth: LocalAuthentication, events: Invitations) -> None:
-    """A user has the given address, name and extra fields, an id of its own, and is told of once."""
+async def test_create_stores_the_given_fields(auth: LocalAuthentication, events: Invitations) -> None:
+    """A created user has the given address, name and extra fields and a new id; one event is emitted."""
     fields = {"email": " Alice@Mail.example.ORG ", "username": "Alice", "plan": "gold", "seats": 3}
     user = await auth.accounts.create(fields, password=PASSWORD)
     assert (user.email, user.username, dict(user.data)) == (
@@ -118,8 +118,8 @@ async def test_create_keeps_what_it_is_given(auth: LocalAuthentication, events: 
     assert await can_sign_in(auth, PASSWORD)
 
 
-async def test_create_may_vouch_for_the_address(auth: LocalAuthentication) -> None:
-    """The application may say that the address is confirmed."""
+async def test_create_can_confirm_the_address(auth: LocalAuthentication) -> None:
+    """The application may create a user with a confirmed address."""
     user = await auth.accounts.create({"email": EMAIL}, confirmed=True)
     assert user.confirmed_at == NOW
     found = await auth.accounts.get(user.id)
@@ -127,8 +127,8 @@ async def test_create_may_vouch_for_the_address(auth: LocalAuthentication) -> No
     assert (found.user, found.account.confirmed_at, found.account.password_hash) == (user, NOW, None)
 
 
-async def test_created_users_are_found_however_they_are_spelled(auth: LocalAuthentication) -> None:
-    """AC-6, RL-4: case, spaces and Unicode form do not matter; what is found is the user as stored."""
+async def test_created_users_are_found_by_every_spelling(auth: LocalAuthentication) -> None:
+    """AC-6, RL-4: case, spaces and Unicode form do not matter; the look-up returns the user as stored."""
     user = await auth.accounts.create({"email": "Zoë@Mail.example.org", "username": "Zoë"})
     for spelling in ("zoë@mail.example.org", " ZOË@MAIL.EXAMPLE.ORG\t", "Zoe\u0308@mail.example.org"):
         assert (await found_of(auth, spelling)).user == user
@@ -161,10 +161,10 @@ async def test_created_users_are_found_however_they_are_spelled(auth: LocalAuthe
     ],
     ids=str,
 )
-async def test_create_refuses_fields_by_name(
+async def test_create_names_invalid_fields(
     auth: LocalAuthentication, fields: dict[str, Any], problems: list[str]
 ) -> None:
-    """AC-7, PW-11: what does not do is named, whatever its type, and nothing is created."""
+    """AC-7, PW-11: the error names each invalid field of any type, and nothing is created."""
     with pytest.raises(ValidationError) as refused:
         await auth.accounts.create(fields)
     assert sorted(refused.value.fields) == problems
@@ -185,14 +185,14 @@ async def test_create_refuses_fields_by_name(
     ],
     ids=ascii,
 )
-async def test_create_refuses_passwords_with_a_reason(auth: LocalAuthentication, password: str, message: str) -> None:
-    """PW-1, PW-3 to PW-5, PW-7: a password must be of sound characters and hard to guess."""
+async def test_create_rejects_passwords_with_a_reason(auth: LocalAuthentication, password: str, message: str) -> None:
+    """PW-1, PW-3 to PW-5, PW-7: a password must have valid characters and be hard to guess."""
     with pytest.raises(ValidationError) as refused:
         await auth.accounts.create({"email": EMAIL}, password=password)
     assert refused.value.fields["password"].startswith(message)
 
 
-async def test_create_refuses_a_password_that_is_not_text(auth: LocalAuthentication) -> None:
+async def test_create_rejects_a_password_that_is_not_text(auth: LocalAuthentication) -> None:
     """PW-11: a password is text."""
     not_text: Any = 12345678
     with pytest.raises(ValidationError) as refused:
@@ -200,8 +200,8 @@ async def test_create_refuses_a_password_that_is_not_text(auth: LocalAuthenticat
     assert dict(refused.value.fields) == {"password": "This must be text."}
 
 
-async def test_create_takes_a_hash_in_place_of_a_password(auth: LocalAuthentication) -> None:
-    """A hash of another system is kept as it is and signs in; with a password beside it, nobody knows which counts."""
+async def test_create_accepts_a_hash_instead_of_a_password(auth: LocalAuthentication) -> None:
+    """A hash of another system is stored unchanged and signs in. A hash together with a password is an error."""
     imported = bcrypt.hashpw(b"password1", bcrypt.gensalt(4)).decode()
     with pytest.raises(TypeError, match="not both"):
         await auth.accounts.create({"email": EMAIL}, password=PASSWORD, password_hash=imported)
@@ -229,7 +229,7 @@ UNSUPPORTED = {
 async def test_create_and_register_reject_a_hash_that_cannot_be_verified(
     auth: LocalAuthentication, events: Invitations, kind: str
 ) -> None:
-    """PW-10: the call that gives the hash fails, nobody is created, and the message does not show the hash."""
+    """PW-10: the call with the hash fails, no user is created, and the message does not contain the hash."""
     password_hash: Any = UNSUPPORTED[kind]
     draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
     for call in (
@@ -244,8 +244,8 @@ async def test_create_and_register_reject_a_hash_that_cannot_be_verified(
     assert events.seen == []
 
 
-async def test_create_takes_what_a_hasher_of_the_applications_own_verifies(tmp_path: Path) -> None:
-    """The hasher says what is supported: its own format, and bcrypt no longer."""
+async def test_create_accepts_hashes_that_the_applications_hasher_verifies(tmp_path: Path) -> None:
+    """The application's hasher decides which hashes are supported: its own format, and not bcrypt."""
     auth = make_auth(tmp_path, hasher=DigestHasher())
     async with auth.running():
         with pytest.raises(ValidationError):
@@ -255,10 +255,10 @@ async def test_create_takes_what_a_hasher_of_the_applications_own_verifies(tmp_p
         assert not await can_sign_in(auth, NEW_PASSWORD)
 
 
-async def test_create_refuses_what_the_store_does_not_keep(
+async def test_create_rejects_fields_that_the_store_does_not_support(
     auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that knows no user names cannot be given one."""
+    """A store without user names rejects a user name."""
     monkeypatch.setattr(auth.services.store.users, "identity_fields", frozenset({"email"}))
     with pytest.raises(ValidationError) as refused:
         await auth.accounts.create({"email": EMAIL, "username": "alice"})
@@ -266,8 +266,8 @@ async def test_create_refuses_what_the_store_does_not_keep(
 
 
 @pytest.mark.parametrize("taken", ["email", "username"])
-async def test_create_refuses_what_is_taken(auth: LocalAuthentication, taken: str) -> None:
-    """Addresses and names are unique; the answer names which was taken, and nothing is half done."""
+async def test_create_rejects_taken_identities(auth: LocalAuthentication, taken: str) -> None:
+    """Addresses and names are unique; the error names the taken field, and nothing is written."""
     first = {"email": EMAIL, "username": "alice"}
     second = {**{"email": OTHER_EMAIL, "username": "bob"}, taken: first[taken].upper()}
     await auth.accounts.create(first)
@@ -278,8 +278,8 @@ async def test_create_refuses_what_is_taken(auth: LocalAuthentication, taken: st
     assert await auth.accounts.find(other, second[other]) is None
 
 
-async def test_twenty_registrations_of_one_address_make_one_user(auth: LocalAuthentication) -> None:
-    """AC-9: of many at once, one creates the user and the others are told that it is taken."""
+async def test_twenty_registrations_of_one_address_create_one_user(auth: LocalAuthentication) -> None:
+    """AC-9: of many concurrent calls, one creates the user; the others learn that the address is taken."""
     results = await asyncio.gather(*(auth.accounts.create({"email": EMAIL}) for _ in range(20)), return_exceptions=True)
     assert sum(isinstance(result, IdentityTakenError) for result in results) == 19
 
@@ -300,8 +300,10 @@ async def test_twenty_registrations_of_one_address_make_one_user(auth: LocalAuth
         ("k@mail.example.org", "\u212a@mail.example.org", True),  # the Kelvin sign is a K in NFC
     ],
 )
-async def test_addresses_are_one_account_or_two(auth: LocalAuthentication, first: str, second: str, same: bool) -> None:
-    """AC-6: spellings of one mailbox are one account, look-alikes are two, and mail goes to the one that is stored."""
+async def test_spellings_share_an_account_and_look_alikes_do_not(
+    auth: LocalAuthentication, first: str, second: str, same: bool
+) -> None:
+    """AC-6: spellings of one mailbox are one account, look-alikes are two; mail is sent to the stored address."""
     user = await auth.accounts.create({"email": first})
     if same:
         with pytest.raises(IdentityTakenError):
@@ -317,10 +319,10 @@ async def test_addresses_are_one_account_or_two(auth: LocalAuthentication, first
 @pytest.mark.parametrize(
     "address", ["\ufb01@mail.example.org", "\u00aalice@mail.example.org", "\uff41@mail.example.org"]
 )
-async def test_addresses_that_mail_systems_read_differently_are_refused(
+async def test_addresses_that_mail_systems_read_differently_are_rejected(
     auth: LocalAuthentication, address: str
 ) -> None:
-    """AC-6: a compatibility character before the @ is refused at registration and look-up alike."""
+    """AC-6: registration and look-up both reject a compatibility character before the @."""
     for act in (auth.accounts.create({"email": address}), auth.accounts.find("email", address)):
         with pytest.raises(ValidationError) as refused:
             await act
@@ -328,8 +330,8 @@ async def test_addresses_that_mail_systems_read_differently_are_refused(
 
 
 @pytest.mark.parametrize("address", ["a@company.test", "a@localhost", "a@host.local", "a@x.invalid"])
-async def test_special_use_domains_are_for_loopback_only(tmp_path: Path, address: str) -> None:
-    """AC-6: names that no public mail server has are taken on a local instance, and nowhere else."""
+async def test_special_use_domains_are_accepted_on_loopback_only(tmp_path: Path, address: str) -> None:
+    """AC-6: only a local instance accepts domains that no public mail server has."""
     local = make_auth(tmp_path)
     public = make_auth(tmp_path, base_url="https://auth.example.org", subject_name="member")
     assert (await local.accounts.create({"email": address})).email == address
@@ -354,7 +356,7 @@ async def test_special_use_domains_are_for_loopback_only(tmp_path: Path, address
     ],
 )
 async def test_registration_follows_its_mode(tmp_path: Path, mode: str, invitation: str, created: bool) -> None:
-    """The mode decides whether strangers may register; the application itself always may."""
+    """The mode decides whether strangers may register; the application may always create users."""
     auth = make_auth(tmp_path, registration=mode, add_ons=[Invitations()])
     params = {**registration(), "invitation": invitation}
     if created:
@@ -369,8 +371,8 @@ async def test_registration_follows_its_mode(tmp_path: Path, mode: str, invitati
     await auth.close()
 
 
-async def test_register_demands_the_identity_of_the_strategy(auth: LocalAuthentication) -> None:
-    """A strategy that signs people in by name needs a name, whatever else there is."""
+async def test_register_requires_the_identity_of_the_strategy(auth: LocalAuthentication) -> None:
+    """If a strategy signs users in by name, a registration requires a name; other fields cannot replace it."""
     draft = Draft(act="create", strategy="password", fields={"email": EMAIL})
     with pytest.raises(ValidationError) as refused:
         await auth.services.registrations.register(draft, password=None, required="username")
@@ -383,10 +385,8 @@ async def test_register_demands_the_identity_of_the_strategy(auth: LocalAuthenti
 # --- change ----------------------------------------------------------------------------------------------------------
 
 
-async def test_change_of_other_fields_leaves_everybody_signed_in(
-    auth: LocalAuthentication, events: Invitations
-) -> None:
-    """Extra fields are written; sessions, mail tokens and the confirmation stay, also if the same address is given."""
+async def test_change_of_other_fields_ends_no_session(auth: LocalAuthentication, events: Invitations) -> None:
+    """A change of extra fields keeps sessions, mail tokens and the confirmation, even if it repeats the address."""
     user = await auth.accounts.create({"email": EMAIL, "plan": "gold"}, confirmed=True)
     token = await auth.sign_in(user)
     await auth.strategy("password").reset_request({"email": EMAIL})
@@ -413,10 +413,10 @@ async def test_change_of_other_fields_leaves_everybody_signed_in(
     ],
     ids=str,
 )
-async def test_change_of_identity_ends_what_hangs_on_it(
+async def test_change_of_identity_ends_other_sessions_and_tokens(
     auth: LocalAuthentication, fields: dict[str, Any], confirmed_at: datetime | None
 ) -> None:
-    """TK-12, SE-5, AC-3: another address or name, or none, ends the other sessions and every mail token."""
+    """TK-12, SE-5, AC-3: a changed or removed address or name ends the other sessions and every mail token."""
     user = await auth.accounts.create({"email": EMAIL, "username": "alice"}, confirmed=True)
     acting, other = await auth.sign_in(user), await auth.sign_in(user)
     await auth.strategy("password").reset_request({"email": EMAIL})
@@ -428,8 +428,8 @@ async def test_change_of_identity_ends_what_hangs_on_it(
         await auth.tokens.peek("reset", mailed_token(auth))
 
 
-async def test_change_by_a_session_that_is_over_is_refused(auth: LocalAuthentication) -> None:
-    """SE-16: a session that ended while the request was under way changes no address, and is not revived."""
+async def test_change_by_an_ended_session_is_rejected(auth: LocalAuthentication) -> None:
+    """SE-16: a session that ended during the request cannot change the address and is not revived."""
     user, token = await register(auth)
     await auth.sessions.revoke_all(user.id)
     with pytest.raises(InvalidTokenError):
@@ -438,16 +438,16 @@ async def test_change_by_a_session_that_is_over_is_refused(auth: LocalAuthentica
     assert not await is_alive(auth, token)
 
 
-async def test_change_by_another_user_spares_no_session(auth: LocalAuthentication) -> None:
-    """The acting session lives on only if it is that user's own; an administrator's is not touched."""
+async def test_change_by_another_user_ends_all_sessions(auth: LocalAuthentication) -> None:
+    """Only the user's own acting session survives the change; the administrator's session is not affected."""
     user, token = await register(auth)
     _, administrator = await register(auth, OTHER_EMAIL)
     await auth.accounts.change(user, {"email": "alice@new.example.org"}, acting=administrator.session)
     assert [await is_alive(auth, each) for each in (token, administrator)] == [False, True]
 
 
-async def test_change_that_cannot_be_writes_nothing(auth: LocalAuthentication) -> None:
-    """A taken or unsound address changes nothing and signs nobody out; a user who is gone is said to be."""
+async def test_rejected_change_writes_nothing(auth: LocalAuthentication) -> None:
+    """A taken or invalid address changes nothing and ends no session. The error for a deleted user says so."""
     user, token = await register(auth)
     await auth.accounts.create({"email": OTHER_EMAIL})
     with pytest.raises(IdentityTakenError):
@@ -462,10 +462,10 @@ async def test_change_that_cannot_be_writes_nothing(auth: LocalAuthentication) -
             await auth.accounts.change(user, fields)
 
 
-async def test_change_that_loses_the_race_with_a_deletion(
+async def test_change_that_races_with_a_deletion_writes_nothing(
     auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where several may write at once, the user may go between two statements: nothing is written then."""
+    """If the user is deleted between two statements of a change, nothing is written."""
     user, token = await register(auth)
 
     async def update(*args: object) -> None:
@@ -480,10 +480,8 @@ async def test_change_that_loses_the_race_with_a_deletion(
 # --- passwords -------------------------------------------------------------------------------------------------------
 
 
-async def test_set_password_ends_everything_but_the_acting_session(
-    auth: LocalAuthentication, events: Invitations
-) -> None:
-    """SE-5, TK-12: a new password ends the other sessions and mail tokens, and the old password."""
+async def test_set_password_ends_all_but_the_acting_session(auth: LocalAuthentication, events: Invitations) -> None:
+    """SE-5, TK-12: a new password ends the other sessions, the mail tokens and the old password."""
     user, acting = await register(auth)
     other = await auth.sign_in(user)
     await auth.strategy("password").reset_request({"email": EMAIL})
@@ -502,8 +500,8 @@ async def test_set_password_ends_everything_but_the_acting_session(
     assert (event.user_id, event.client, event.activity) == (user.id, client, (None, "set_password"))
 
 
-async def test_set_password_needs_the_account_as_it_was(auth: LocalAuthentication) -> None:
-    """SE-16: if the account changed, or went, since the proof began, nothing happens."""
+async def test_set_password_requires_an_unchanged_account(auth: LocalAuthentication) -> None:
+    """SE-16: if the account was changed or deleted since the proof began, the password is not set."""
     user, _ = await register(auth)
     before = await found_of(auth)
     await auth.sessions.revoke_all(user.id)
@@ -518,8 +516,8 @@ async def test_set_password_needs_the_account_as_it_was(auth: LocalAuthenticatio
         await auth.accounts.set_password(now, NEW_PASSWORD)
 
 
-async def test_set_password_that_is_refused_changes_nothing(auth: LocalAuthentication) -> None:
-    """TK-10: neither the token nor a session is spent on a password that does not do."""
+async def test_rejected_password_changes_nothing(auth: LocalAuthentication) -> None:
+    """TK-10: a rejected password consumes no token and ends no session."""
     _, token = await register(auth)
     spent: list[str] = []
 
@@ -536,10 +534,10 @@ async def test_set_password_that_is_refused_changes_nothing(auth: LocalAuthentic
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
-async def test_first_proof_of_the_mailbox_is_a_claim(
+async def test_first_proof_of_the_mailbox_claims_the_account(
     auth: LocalAuthentication, events: Invitations, confirmed: bool
 ) -> None:
-    """AC-1: a token that came by mail confirms an account that never was, and says that it was claimed."""
+    """AC-1: a mailed token confirms an account that was never confirmed; the event says that it was claimed."""
     user = await auth.accounts.create({"email": EMAIL}, confirmed=confirmed)
     planted = await auth.sign_in(user)
     events.take()
@@ -553,7 +551,7 @@ async def test_first_proof_of_the_mailbox_is_a_claim(
 
 
 async def test_rehash_replaces_only_the_hash_that_was_verified(auth: LocalAuthentication) -> None:
-    """PW-9: compare-and-set: a hash made from an old password never overwrites a newer one."""
+    """PW-9: compare-and-set: a hash of an old password never overwrites a newer hash."""
     user = await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
     verified = (await found_of(auth)).account
     await auth.accounts.rehash(verified, "newer hash")
@@ -565,8 +563,8 @@ async def test_rehash_replaces_only_the_hash_that_was_verified(auth: LocalAuthen
     assert (await found_of(auth)).account.password_hash == "newer hash"
 
 
-async def test_rehash_that_fails_is_logged_and_goes_by(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """PW-9: a database that is locked does not spoil the sign-in that brought the better hash."""
+async def test_failed_rehash_is_logged_and_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """PW-9: if the database is locked, the re-hash is skipped and logged without an error."""
     auth = make_auth(tmp_path, store=SQLiteStore(tmp_path / "app.db", busy_timeout=timedelta(0)))
     await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
     account = (await found_of(auth)).account
@@ -582,8 +580,8 @@ async def test_rehash_that_fails_is_logged_and_goes_by(tmp_path: Path, caplog: p
 # --- states ----------------------------------------------------------------------------------------------------------
 
 
-async def test_confirm_is_won_once(auth: LocalAuthentication, events: Invitations) -> None:
-    """The application vouches for the address; the first time counts, and no session ends."""
+async def test_confirm_works_once(auth: LocalAuthentication, events: Invitations) -> None:
+    """The application confirms the address; the first call sets the time, and no session ends."""
     user, token = await register(auth)
     events.take()
     assert await auth.accounts.confirm(user.id) is True
@@ -597,8 +595,8 @@ async def test_confirm_is_won_once(auth: LocalAuthentication, events: Invitation
     assert (event.user_id, event.claimed) == (user.id, False)
 
 
-async def test_disable_locks_out_at_once(auth: LocalAuthentication, events: Invitations) -> None:
-    """SE-6, TK-15, AC-3: sessions, bearer and mail tokens of a locked user are dead, for good; others' are not."""
+async def test_disable_ends_access_at_once(auth: LocalAuthentication, events: Invitations) -> None:
+    """SE-6, TK-15, AC-3: disabling ends the user's sessions, bearer and mail tokens for good, and no other user's."""
     user, token = await register(auth)
     _, other = await register(auth, OTHER_EMAIL)
     await auth.strategy("password").reset_request({"email": EMAIL})
@@ -620,10 +618,8 @@ async def test_disable_locks_out_at_once(auth: LocalAuthentication, events: Invi
     assert await can_sign_in(auth, PASSWORD)
 
 
-async def test_enable_of_a_user_who_is_not_disabled_does_nothing(
-    auth: LocalAuthentication, events: Invitations
-) -> None:
-    """Enabling twice, or nobody, changes nothing and signs nobody out."""
+async def test_enable_of_an_enabled_user_does_nothing(auth: LocalAuthentication, events: Invitations) -> None:
+    """Enabling an enabled or an unknown user changes nothing and ends no session."""
     user, token = await register(auth)
     events.take()
     assert await auth.accounts.enable(user.id) is False
@@ -632,8 +628,8 @@ async def test_enable_of_a_user_who_is_not_disabled_does_nothing(
     assert await is_alive(auth, token)
 
 
-async def test_delete_takes_everything_along(auth: LocalAuthentication, events: Invitations) -> None:
-    """TK-15: a deleted user's sessions and tokens are dead, and the address may be registered anew."""
+async def test_delete_ends_sessions_and_tokens(auth: LocalAuthentication, events: Invitations) -> None:
+    """TK-15: deletion ends the user's sessions and tokens; the address can be registered again."""
     user, token = await register(auth)
     await auth.strategy("password").reset_request({"email": EMAIL})
     events.take()
@@ -648,15 +644,15 @@ async def test_delete_takes_everything_along(auth: LocalAuthentication, events: 
 
 
 async def test_deleted_user_cannot_be_signed_in(auth: LocalAuthentication) -> None:
-    """A user object may be older than the end of its user."""
+    """The application cannot sign in a user whose account was deleted after the object was loaded."""
     user, _ = await register(auth)
     await auth.accounts.delete(user.id)
     with pytest.raises(AuthError, match="the user is gone"):
         await auth.sign_in(user)
 
 
-async def test_user_is_named_by_object_or_by_id(auth: LocalAuthentication) -> None:
-    """Accounts and sessions take either; what nobody has is said of an id as of an object."""
+async def test_user_is_given_as_object_or_id(auth: LocalAuthentication) -> None:
+    """Accounts and sessions accept both; the error for a deleted user is the same for both."""
     user, token = await register(auth)
     for named in (user, user.id):
         found = await auth.accounts.get(named)
@@ -679,8 +675,8 @@ async def test_user_is_named_by_object_or_by_id(auth: LocalAuthentication) -> No
     assert not await is_alive(auth, token)
 
 
-async def test_account_as_of_a_token_has_the_stamp_of_the_token(auth: LocalAuthentication) -> None:
-    """What hangs on a token dies with the stamp that the token copied; without one, with none that there can be."""
+async def test_account_as_of_a_token_has_the_tokens_stamp(auth: LocalAuthentication) -> None:
+    """``as_of`` gives the account the stamp that the token copied; without one, a stamp that no account has."""
     await register(auth)
     account = (await found_of(auth)).account
     assert as_of(account, b"older") == replace(account, stamp=b"older")

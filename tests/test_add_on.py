@@ -1,4 +1,4 @@
-"""What an add-on and a second factor can do with nothing but the published contracts."""
+"""An add-on and a second factor that use only the published contracts."""
 
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
@@ -44,7 +44,7 @@ JSON = {"Accept": "application/json"}
 
 
 class Club(Hook):
-    """Lets in who knows the word, keeps a list of members in a table of its own, and can ban a member."""
+    """Admits registrations with the secret word, stores its members in its own table, and can ban a member."""
 
     name = "club"
     needs = frozenset({"tokens"})
@@ -99,7 +99,7 @@ class Club(Hook):
 
 @pytest.fixture
 async def club(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An Authentication with the add-on, by invitation only."""
+    """An Authentication with the add-on; registration is by invitation only."""
     auth = make_auth(tmp_path, registration="invite_only", add_ons=[Club()])
     async with auth.services.store.transaction() as work:
         await work.connection.execute("CREATE TABLE members (user_id TEXT)")
@@ -122,8 +122,8 @@ async def join(auth: LocalAuthentication, email: str = EMAIL) -> Any:
     return await auth.strategy("password").register({**registration(email), "word": "swordfish"})
 
 
-async def test_add_on_gates_registration_and_fills_the_draft(club: LocalAuthentication) -> None:
-    """``prepare`` lets in who is invited, with fields and a confirmation of its own; strangers stay outside."""
+async def test_add_on_controls_registration_and_completes_the_draft(club: LocalAuthentication) -> None:
+    """``prepare`` admits an invited user, adds fields and confirms the address; strangers are rejected."""
     with pytest.raises(ForbiddenError):
         await club.strategy("password").register(registration())
     user, token = await join(club)
@@ -132,7 +132,7 @@ async def test_add_on_gates_registration_and_fills_the_draft(club: LocalAuthenti
 
 
 async def test_add_on_writes_its_own_rows_in_the_transaction(club: LocalAuthentication) -> None:
-    """``within`` writes through the driver's connection; what it refuses takes its row along."""
+    """``within`` writes through the driver's connection; if it refuses, its row is rolled back, too."""
     user, _ = await join(club)
     assert await members(club) == [user.id]
     hook_of(club).full = True
@@ -142,8 +142,8 @@ async def test_add_on_writes_its_own_rows_in_the_transaction(club: LocalAuthenti
     assert await club.accounts.find("email", OTHER_EMAIL) is None
 
 
-async def test_add_on_gates_every_sign_in(club: LocalAuthentication) -> None:
-    """AC-3: ``admit`` is asked whatever the way in: password, sign-in token, or the application itself."""
+async def test_add_on_controls_every_sign_in(club: LocalAuthentication) -> None:
+    """AC-3: ``admit`` is called for every kind of sign-in: password, sign-in token, and by the application."""
     user, _ = await join(club)
     _, token = await club.strategy("password").sign_in(credentials(), token_type="sign_in")
     hook_of(club).banned = frozenset({user.id})
@@ -156,7 +156,7 @@ async def test_add_on_gates_every_sign_in(club: LocalAuthentication) -> None:
 
 
 async def test_add_on_has_phases_and_actions(club: LocalAuthentication) -> None:
-    """An add-on's phase is served like a strategy's; one for a user who is signed in is told who that is."""
+    """An add-on's phase is served like a strategy's; a phase for signed-in users receives the user."""
     user, token = await join(club)
     plug = AuthPlug(club, app=None)
     info = await ask(plug, "GET", "/club/info", headers=JSON)
@@ -176,7 +176,7 @@ async def test_add_on_has_phases_and_actions(club: LocalAuthentication) -> None:
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """Alice has a second factor, Bob has none; a reset would sign in."""
+    """Alice has a second factor, Bob has none; a reset signs in."""
     auth = make_auth(tmp_path)
     strategies = [
         Password(resettable=Resettable(sender=auth.sender, sign_in=True)),
@@ -190,12 +190,12 @@ async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
 
 
 async def begin(auth: LocalAuthentication, **params: Any) -> str:
-    """Prove the password; the pending token."""
+    """Prove the password and return the pending token."""
     return await pending_token(auth.strategy("password").sign_in({**credentials(), **params}))
 
 
 async def pending_token(act: Awaitable[Any]) -> str:
-    """The token of an act that owes the code."""
+    """The pending token of an act that requires the code."""
     with pytest.raises(FactorRequiredError) as caught:
         await act
     assert caught.value.factors == ("code",)
@@ -206,8 +206,8 @@ async def verify(auth: LocalAuthentication, pending: str | None, code: str = f"c
     return await auth.strategy("code").verify({"code": code}, pending=pending)
 
 
-async def test_second_factor_is_asked_of_a_user_who_has_one(auth: LocalAuthentication) -> None:
-    """Without a second factor the password is enough; with one it leads to a challenge and no session."""
+async def test_second_factor_is_required_of_enrolled_users(auth: LocalAuthentication) -> None:
+    """Without a second factor the password is enough; with one, the result is a challenge and no session."""
     _, token = await auth.strategy("password").sign_in(credentials(OTHER_EMAIL))
     assert await is_alive(auth, token)
     pending = await begin(auth)
@@ -218,8 +218,8 @@ async def test_second_factor_is_asked_of_a_user_who_has_one(auth: LocalAuthentic
             await use(pending)
 
 
-async def test_second_factor_finishes_the_sign_in(auth: LocalAuthentication) -> None:
-    """The session has both factors with their times and is remembered as was asked at the first; once."""
+async def test_second_factor_completes_the_sign_in(auth: LocalAuthentication) -> None:
+    """The session has both factors with their times and is remembered as requested at first. The token works once."""
     pending = await begin(auth, remember_me="on")
     auth.clock.advance(timedelta(minutes=1))
     user, token = await verify(auth, pending)
@@ -232,7 +232,7 @@ async def test_second_factor_finishes_the_sign_in(auth: LocalAuthentication) -> 
 
 
 @pytest.mark.parametrize(("seconds", "live"), [(599, True), (600, False), (601, False)])
-async def test_pending_sign_in_ends_after_ten_minutes(auth: LocalAuthentication, seconds: int, live: bool) -> None:
+async def test_pending_sign_in_expires_after_ten_minutes(auth: LocalAuthentication, seconds: int, live: bool) -> None:
     """A sign-in waits ten minutes for its second factor."""
     pending = await begin(auth)
     auth.clock.advance(timedelta(seconds=seconds))
@@ -244,7 +244,7 @@ async def test_pending_sign_in_ends_after_ten_minutes(auth: LocalAuthentication,
 
 
 async def test_wrong_code_leaves_the_sign_in_pending(auth: LocalAuthentication) -> None:
-    """A wrong code signs nobody in and may be tried again."""
+    """A wrong code does not sign in; the user can try again."""
     pending = await begin(auth)
     for code in ("code-", f"code-{OTHER_EMAIL}"):
         with pytest.raises(AuthenticationFailedError, match="wrong code"):
@@ -255,8 +255,8 @@ async def test_wrong_code_leaves_the_sign_in_pending(auth: LocalAuthentication) 
 
 
 @pytest.mark.parametrize("change", ["reset", "disable", "revoke_all"])
-async def test_pending_sign_in_dies_with_a_change(auth: LocalAuthentication, change: str) -> None:
-    """SE-16: what the account has become since the first factor counts for the second, too."""
+async def test_change_of_the_account_ends_pending_sign_in(auth: LocalAuthentication, change: str) -> None:
+    """SE-16: a change of the account after the first factor ends the pending sign-in."""
     pending = await begin(auth)
     found = await found_of(auth)
     if change == "reset":
@@ -269,8 +269,8 @@ async def test_pending_sign_in_dies_with_a_change(auth: LocalAuthentication, cha
         await verify(auth, pending)
 
 
-async def test_other_ways_in_owe_the_second_factor_too(auth: LocalAuthentication) -> None:
-    """AC-10: neither a sign-in token nor a reset gets around it, and each is spent."""
+async def test_other_sign_ins_require_the_second_factor_too(auth: LocalAuthentication) -> None:
+    """AC-10: a sign-in token and a reset do not avoid the second factor; each consumes its token."""
     _, token = await auth.strategy("password").sign_in(credentials(), token_type="sign_in")
     pending = await pending_token(auth.strategy("password").sign_in_with_token({"token": token}))
     assert await is_alive(auth, (await verify(auth, pending)).token)
@@ -285,15 +285,15 @@ async def test_other_ways_in_owe_the_second_factor_too(auth: LocalAuthentication
     assert set(token.session.factors) == {"sso", "code"}
 
 
-async def test_registration_of_a_user_with_a_second_factor(auth: LocalAuthentication) -> None:
-    """A factor that nobody owes is not asked at a registration."""
+async def test_registration_requires_no_second_factor(auth: LocalAuthentication) -> None:
+    """Registration requires no factor that the user does not have."""
     user, token = await register(auth, "carol@mail.example.org")
     assert user.email == "carol@mail.example.org"
     assert await is_alive(auth, token)
 
 
-async def test_second_factor_over_http(auth: LocalAuthentication) -> None:
-    """SE-1: the pending sign-in is in a cookie of its own, which the finished one removes; the session is a new one."""
+async def test_second_factor_works_over_http(auth: LocalAuthentication) -> None:
+    """SE-1: the pending sign-in has its own cookie; completing it removes that cookie and creates a new session."""
     plug = AuthPlug(auth)
     browser = {**JSON, "Sec-Fetch-Site": "same-origin"}
     first = await post(plug, "/password/sign_in", credentials(), headers=browser)

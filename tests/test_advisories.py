@@ -1,6 +1,6 @@
-"""Published defects of systems like this one, each with the test that would have caught it.
+"""Published defects of similar systems, each with a test that would have found it.
 
-Named by the advisory. What concerns strategies that do not exist here yet comes with them.
+Each test is named after its advisory. Tests for strategies that do not exist yet are added with the strategies.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ PATHS = [*(f"/auth/password/{phase}" for phase in PHASES), "/auth/sign_out"]
 
 @pytest.fixture
 def plug(auth: LocalAuthentication) -> AuthPlug[User]:
-    """As it comes."""
+    """A plug with its defaults."""
     return AuthPlug(auth)
 
 
@@ -72,7 +72,7 @@ def _statuses(answers: list[Answer]) -> list[int]:
 async def test_cve_2026_82761_parallel_redemptions_make_one_session(
     tmp_path: Path, auth: LocalAuthentication, plug: AuthPlug[User]
 ) -> None:
-    """AshAuthentication: a token was verified first and revoked after the commit, so nobody lost."""
+    """AshAuthentication: a token was verified first and revoked after the commit, so all requests succeeded."""
     await register(auth)
     token, before = await _sign_in_token(auth), len(tables(tmp_path)["asgi_auth_sessions"])
     redeem = partial(post, plug, "/auth/password/sign_in_with_token", {"token": token})
@@ -102,7 +102,7 @@ async def test_ghsa_392p_2q2v_4372_parallel_resets_set_one_password(
 async def test_cve_2025_46336_a_racing_request_revives_no_session(auth: LocalAuthentication) -> None:
     """rack-session: a slow request wrote back the session that a sign-out had deleted."""
     _, token = await register(auth)
-    auth.clock.advance(timedelta(minutes=2))  # so that the slow requests note the use of the session
+    auth.clock.advance(timedelta(minutes=2))  # so that the slow requests record the use of the session
     app, cookie = site(auth), f"user_session={token.cookie}"
     slow = [start(app, "GET", "/", cookie=cookie) for _ in range(20)]
     await asyncio.gather(post(app, "/auth/sign_out", cookie=cookie), *(exchange.task for exchange in slow))
@@ -110,11 +110,11 @@ async def test_cve_2025_46336_a_racing_request_revives_no_session(auth: LocalAut
     assert await seen_user(app, cookie=cookie) is None
 
 
-# --- revocation that nobody read ------------------------------------------------------------------------------------
+# --- revocation -----------------------------------------------------------------------------------------------------
 
 
-async def test_cve_2026_86533_a_cookie_from_before_the_sign_out(auth: LocalAuthentication) -> None:
-    """AshAuthentication: revoked sessions stayed valid in one storage mode. Here remembered ones, too."""
+async def test_cve_2026_86533_sign_out_ends_the_cookie(auth: LocalAuthentication) -> None:
+    """AshAuthentication: revoked sessions stayed valid in one storage mode. This test also signs in remembered."""
     await register(auth)
     app = site(auth)
     for remember in ("", "on"):
@@ -125,8 +125,8 @@ async def test_cve_2026_86533_a_cookie_from_before_the_sign_out(auth: LocalAuthe
         assert await seen_user(app, cookie=cookie) is None
 
 
-async def test_cve_2025_4754_a_token_from_before_the_sign_out(auth: LocalAuthentication) -> None:
-    """AshAuthentication Phoenix: the log-out left the token valid."""
+async def test_cve_2025_4754_sign_out_ends_the_bearer_token(auth: LocalAuthentication) -> None:
+    """AshAuthentication Phoenix: the token stayed valid after the log-out."""
     _, token = await register(auth)
     app = site(auth)
     await post(app, "/auth/sign_out", cookie=f"user_session={token.cookie}")
@@ -134,7 +134,7 @@ async def test_cve_2025_4754_a_token_from_before_the_sign_out(auth: LocalAuthent
     assert await seen_user(app, bearer=str(token)) is None
 
 
-async def test_ghsa_2vg6_77g8_24mp_credentials_of_a_deleted_user(auth: LocalAuthentication) -> None:
+async def test_ghsa_2vg6_77g8_24mp_deletion_ends_all_credentials(auth: LocalAuthentication) -> None:
     """Better Auth: sessions outlived the user."""
     user, token = await register(auth)
     app, sign_in, reset = site(auth), await _sign_in_token(auth), await _reset_token(auth)
@@ -146,8 +146,8 @@ async def test_ghsa_2vg6_77g8_24mp_credentials_of_a_deleted_user(auth: LocalAuth
     assert (await post(app, RESET, {"reset_token": reset, **NEW})).status == 401
 
 
-async def test_cve_2025_65430_tokens_of_a_deactivated_user(auth: LocalAuthentication) -> None:
-    """django-allauth: tokens of deactivated users went on to work."""
+async def test_cve_2025_65430_deactivation_ends_all_tokens(auth: LocalAuthentication) -> None:
+    """django-allauth: tokens of deactivated users still worked."""
     user, token = await register(auth)
     app, sign_in, reset = site(auth), await _sign_in_token(auth), await _reset_token(auth)
     await auth.accounts.disable(user.id)
@@ -160,8 +160,8 @@ async def test_cve_2025_65430_tokens_of_a_deactivated_user(auth: LocalAuthentica
     assert (await post(app, RESET, {"reset_token": reset, **NEW})).status == 401
 
 
-async def test_cve_2015_8314_devices_are_apart(auth: LocalAuthentication) -> None:
-    """Devise: one remember cookie for all devices, so none could be signed out alone."""
+async def test_cve_2015_8314_devices_are_signed_out_separately(auth: LocalAuthentication) -> None:
+    """Devise: all devices shared one remember cookie, so a single device could not be signed out."""
     await register(auth)
     remembered = {**credentials(), "remember_me": True}
     (_, first), (_, second) = [await auth.strategy("password").sign_in(remembered) for _ in range(2)]
@@ -174,7 +174,7 @@ async def test_cve_2015_8314_devices_are_apart(auth: LocalAuthentication) -> Non
 
 
 async def test_cve_2025_64708_an_expiry_is_exact(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """authentik: usable for minutes after its end, until a user swept."""
+    """authentik: a token was usable for minutes after its expiry, until the next clean-up."""
     await register(auth)
     for wait, status in ((59, 200), (60, 401), (61, 401)):
         token = await _sign_in_token(auth)
@@ -189,8 +189,8 @@ async def test_cve_2025_64708_an_expiry_is_exact(auth: LocalAuthentication, plug
 # --- one kind of token as another -----------------------------------------------------------------------------------
 
 
-async def test_cve_2026_110862_every_token_at_every_consumer(auth: LocalAuthentication) -> None:
-    """Better Auth, Auth.js (CVE-2023-48309): one kind of token was taken for another. Only the diagonal works."""
+async def test_cve_2026_110862_each_consumer_accepts_only_its_kind_of_token(auth: LocalAuthentication) -> None:
+    """Better Auth, Auth.js (CVE-2023-48309): one kind of token was accepted as another."""
     _, access = await register(auth)
     app = site(auth)
     issued = {
@@ -240,7 +240,7 @@ async def test_cve_2019_16109_a_blank_token_matches_nothing(
 
 
 async def test_cve_2013_0233_types_are_checked(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """Devise: a number, a list or an object as a token or an address was compared by the database."""
+    """Devise: the database compared a number, a list or an object that was sent as a token or an address."""
     await register(auth)
     right: dict[str, Any] = {"email": EMAIL, "password": PASSWORD, "token": "x", "reset_token": "x", **NEW}
     for path in PATHS[:5]:
@@ -277,7 +277,7 @@ def _part(value: dict[str, Any]) -> str:
 
 
 async def test_cve_2026_27962_the_header_selects_no_key(auth: LocalAuthentication) -> None:
-    """Authlib, also CVE-2024-37568 and CVE-2025-59420: ``jwk`` trusted, ``none``, critical parameters passed over."""
+    """Authlib, also CVE-2024-37568 and CVE-2025-59420: ``jwk`` or ``none`` accepted, ``crit`` ignored."""
     user, token = await register(auth)
     app, good, own = site(auth), str(token), secrets.token_bytes(32)
     payload = good.split(".")[1]
@@ -300,7 +300,7 @@ async def test_cve_2026_27962_the_header_selects_no_key(auth: LocalAuthenticatio
 
 
 async def test_cve_2024_53861_the_issuer_is_compared_whole(auth: LocalAuthentication) -> None:
-    """PyJWT: a part of the issuer was enough. Audience and subject likewise."""
+    """PyJWT: a part of the issuer was accepted. This test also checks audience and subject."""
     user, token = await register(auth)
     other, _ = await register(auth, OTHER_EMAIL)
     app, audience = site(auth), f"{BASE_URL}/user"
@@ -325,7 +325,7 @@ def test_cve_2026_114616_empty_and_default_secrets_are_refused(tmp_path: Path, s
         make_auth(tmp_path, secret=secret)
 
 
-async def test_ghsa_xmf8_cvqr_rfgj_malformed_authorization_is_nobody(auth: LocalAuthentication) -> None:
+async def test_ghsa_xmf8_cvqr_rfgj_malformed_authorization_is_anonymous(auth: LocalAuthentication) -> None:
     """Auth.js: a malformed bearer header crashed the request."""
     app = site(auth)
     for value in (
@@ -342,8 +342,8 @@ async def test_ghsa_xmf8_cvqr_rfgj_malformed_authorization_is_nobody(auth: Local
         assert await seen_user(app, headers={"authorization": value}) is None
 
 
-async def test_cve_2026_40372_every_flipped_bit_of_a_cookie(auth: LocalAuthentication) -> None:
-    """ASP.NET (MAC not verified), rack-session CVE-2026-39324 (fallback to plain decoding): anonymous."""
+async def test_cve_2026_40372_altered_cookie_is_anonymous(auth: LocalAuthentication) -> None:
+    """ASP.NET (MAC not verified), rack-session CVE-2026-39324 (fallback to plain decoding). Here: anonymous."""
     _, token = await register(auth)
     app = site(auth)
     foreign = make_auth(Path(auth.store._file.path).parent, secret=OTHER_SECRET).sessions  # type: ignore[attr-defined]
@@ -364,7 +364,7 @@ def test_cve_2024_8796_secrets_have_256_bits(tmp_path: Path) -> None:
     assert len(token) == 43  # base64url of 32 bytes
 
 
-# --- what a method, a path or a media type may do -------------------------------------------------------------------
+# --- methods, paths and media types ---------------------------------------------------------------------------------
 
 
 async def test_ghsa_3988_q8q7_p787_fetching_a_mailed_link_changes_nothing(
@@ -381,8 +381,10 @@ async def test_ghsa_3988_q8q7_p787_fetching_a_mailed_link_changes_nothing(
     assert tables(tmp_path) == before
 
 
-async def test_cve_2026_82469_no_other_method_gives_anything(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """Rodauth (a token to any method), Flask-Security PYSEC-2021-91 (a token to a cross-site GET)."""
+async def test_cve_2026_82469_other_methods_return_no_credential(
+    auth: LocalAuthentication, plug: AuthPlug[User]
+) -> None:
+    """Rodauth (a token for any method), Flask-Security PYSEC-2021-91 (a token for a cross-site GET)."""
     _, token = await register(auth)
     for path in PATHS:
         for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "post"):
@@ -404,10 +406,10 @@ async def test_cve_2026_82469_no_other_method_gives_anything(auth: LocalAuthenti
         "multipart/form-data;a=application/json",
     ],
 )
-async def test_cve_2026_82468_the_whole_media_type_counts(
+async def test_cve_2026_82468_whole_media_type_is_compared(
     auth: LocalAuthentication, plug: AuthPlug[User], content_type: str
 ) -> None:
-    """Rodauth (contains ``application/json``), FastAPI CVE-2021-32677 (JSON in text/plain)."""
+    """Rodauth (any type that contains ``application/json``), FastAPI CVE-2021-32677 (JSON in text/plain)."""
     await register(auth)
     body = json.dumps(credentials()).encode()
 
@@ -418,7 +420,7 @@ async def test_cve_2026_82468_the_whole_media_type_counts(
 async def test_ghsa_x732_6j76_qmhm_paths_are_not_normalised(
     auth: LocalAuthentication, plug: AuthPlug[User], path: str
 ) -> None:
-    """Better Auth: another spelling of a path went past what was disabled or limited."""
+    """Better Auth: another spelling of a path avoided disabled routes and limits."""
     await register(auth)
 
     assert (await post(plug, "/auth/password/sign_in", credentials(), raw_path=path.encode())).status == 404
@@ -426,7 +428,7 @@ async def test_ghsa_x732_6j76_qmhm_paths_are_not_normalised(
 
 @pytest.mark.parametrize("wanted", ["//evil.example", "/\\evil.example", "/%5cevil.example", "https://a@evil.example"])
 async def test_cve_2026_82467_return_to_is_local(auth: LocalAuthentication, plug: AuthPlug[User], wanted: str) -> None:
-    """Rodauth, Better Auth CVE-2024-56734, Flask-Security CVE-2023-49438: fixed incompletely again and again."""
+    """Rodauth, Better Auth CVE-2024-56734, Flask-Security CVE-2023-49438: fixed incompletely several times."""
     request = start(plug, "POST", "/auth/sign_out", data={"return_to": wanted})
     await request.task
 
@@ -439,8 +441,10 @@ def _with_params(wanted: str) -> Request:
     return Request({"type": "http", "query_string": b"", "headers": [], "asgi_auth.params": params})
 
 
-async def test_cve_2026_40295_no_failure_goes_to_the_referer(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """Devise: a time-out sent the browser to a foreign Referer."""
+async def test_cve_2026_40295_failures_never_redirect_to_the_referer(
+    auth: LocalAuthentication, plug: AuthPlug[User]
+) -> None:
+    """Devise: a time-out redirected the browser to a foreign Referer."""
     await register(auth)
     headers = {"referer": "https://evil.example/", "accept": "text/html"}
     for path in (*PATHS, "/auth/nothing"):
@@ -450,7 +454,7 @@ async def test_cve_2026_40295_no_failure_goes_to_the_referer(auth: LocalAuthenti
             assert "evil.example" not in answer.text
 
 
-# --- whose account it is --------------------------------------------------------------------------------------------
+# --- accounts -------------------------------------------------------------------------------------------------------
 
 
 async def test_cve_2026_76949_two_credentials_are_not_mixed(auth: LocalAuthentication) -> None:
@@ -466,7 +470,7 @@ async def test_cve_2026_76949_two_credentials_are_not_mixed(auth: LocalAuthentic
     assert await seen_user(app, cookie=own, bearer=str(second)) == alice.id
 
 
-async def test_cve_2025_61928_a_body_names_nobody(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
+async def test_cve_2025_61928_body_cannot_select_the_user(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
     """Better Auth: an id in the body replaced authentication."""
     user, _ = await register(auth)
     named = {"userId": user.id, "user_id": user.id, "id": user.id, "sub": f"user?id={user.id}", "user": {"id": user.id}}
@@ -479,7 +483,7 @@ async def test_cve_2025_61928_a_body_names_nobody(auth: LocalAuthentication, plu
 async def test_cve_2026_18963_no_new_password_without_the_mailbox(
     auth: LocalAuthentication, plug: AuthPlug[User]
 ) -> None:
-    """Keycloak: a detour skipped the proof of the mailbox. Here every path without the token leaves the password."""
+    """Keycloak: one path skipped the proof of the mailbox. Here no request without the token changes the password."""
     _, token = await register(auth)
     await post(plug, "/auth/password/reset_request", {"email": EMAIL})
     others = {"email": EMAIL, "token": token.cookie, "sid": token.session.id, **NEW}
@@ -490,10 +494,10 @@ async def test_cve_2026_18963_no_new_password_without_the_mailbox(
     assert (await post(plug, SIGN_IN, credentials())).status == 200
 
 
-async def test_ghsa_qq9h_g4jm_xgf3_a_planted_password_dies_with_the_proof(
+async def test_ghsa_qq9h_g4jm_xgf3_reset_ends_a_planted_password(
     auth: LocalAuthentication, plug: AuthPlug[User]
 ) -> None:
-    """Better Auth: whoever registered a stranger's address first kept a way in. The owner's reset ends it."""
+    """Better Auth: an attacker who registered a victim's address first kept access. Here the owner's reset ends it."""
     _, planted = await register(auth)
     form = {"reset_token": await _reset_token(auth), **NEW}
     assert (await post(plug, RESET, form)).status == 200
@@ -532,11 +536,11 @@ async def test_cve_2022_35924_mail_goes_to_one_stored_address(
 
 
 async def test_cve_2022_31127_markup_in_an_address_is_text(auth: LocalAuthentication, plug: AuthPlug[User]) -> None:
-    """Auth.js: HTML in the address was rendered. Here it is refused, and never given back as markup."""
+    """Auth.js: HTML in the address was rendered. Here it is rejected and never returned as markup."""
     for address in ("<a href=//evil.example>x</a>@mail.example.org", "<script>@mail.example.org"):
         for path in PATHS[:5]:
             form = {**registration(address), "token": address, "reset_token": address}
             answer = await post(plug, path, form, headers={"accept": "text/html"})
-            assert answer.status in (303, 401, 422)  # 303: on to the sign-in
+            assert answer.status in (303, 401, 422)  # 303: redirect to the sign-in
             assert "<a href=//" not in answer.text
             assert "<script" not in answer.text

@@ -1,4 +1,4 @@
-"""A lint for ASGI 3 around and inside of everything that is an application: order and types of every message."""
+"""An ASGI 3 lint around and inside every ASGI layer of the library: it checks the order and types of all messages."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from tests.support import BASE_URL, EMAIL, PATIENCE, LocalAuthentication, creden
 pytestmark = pytest.mark.anyio
 
 
-# --- what a message has to be ---------------------------------------------------------------------------------------
+# --- requirements of messages ---------------------------------------------------------------------------------------
 
 
 def _check_headers(headers: Any) -> None:
@@ -78,11 +78,11 @@ FOLLOWS: dict[str, set[str]] = {
     "websocket.http.response.start": {"websocket.http.response.body"},
     "lifespan.startup.complete": {"lifespan.shutdown.complete", "lifespan.shutdown.failed"},
 }
-"""What may be sent after what; the empty one is the beginning."""
+"""The messages that may follow each message; the empty key is the beginning."""
 
 
 class Lint:
-    """Stands between two applications and looks at what goes through, in both directions."""
+    """An application between two others that checks the messages in both directions."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app, self.seen = app, list[str]()
@@ -116,11 +116,11 @@ class Lint:
         assert kind != "http" or ended or not last, "half an answer"
 
 
-# --- what is between two of them ------------------------------------------------------------------------------------
+# --- layers between two lints ---------------------------------------------------------------------------------------
 
 
 async def _application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Reads everything, answers in two parts."""
+    """An application that reads the whole request and answers in two parts."""
     if scope["type"] == "http":
         while (await receive()).get("more_body"):
             pass
@@ -146,12 +146,12 @@ LAYERS: dict[str, Callable[[ASGIApp, Any], ASGIApp]] = {
 
 @pytest.fixture(params=LAYERS)
 def linted(request: pytest.FixtureRequest, auth: LocalAuthentication) -> Lint:
-    """A lint around a layer around a lint around an application."""
+    """An application inside a lint, inside a layer, inside another lint."""
     return Lint(LAYERS[request.param](Lint(_application), auth))
 
 
 async def test_http_passes_through(linted: Lint, auth: LocalAuthentication) -> None:
-    """With and without credentials, good and bad, with a body in parts."""
+    """A request passes with and without credentials, valid or invalid, and with a body in parts."""
     _, token = await register(auth)
     for options in (
         {},
@@ -166,7 +166,7 @@ async def test_http_passes_through(linted: Lint, auth: LocalAuthentication) -> N
 
 
 async def test_websocket_passes_through(linted: Lint, auth: LocalAuthentication) -> None:
-    """Accepted by the application, whoever it is."""
+    """The application accepts a websocket of every user."""
     _, token = await register(auth)
     for headers in ({}, {"origin": BASE_URL, "cookie": f"user_session={token.cookie}"}, {"authorization": "Bearer x"}):
         sent = await shake(linted, headers=headers)
@@ -174,7 +174,7 @@ async def test_websocket_passes_through(linted: Lint, auth: LocalAuthentication)
 
 
 async def test_lifespan_passes_through(linted: Lint) -> None:
-    """Started and stopped once."""
+    """The application starts and stops once."""
     assert [message["type"] for message in await live(linted)] == [
         "lifespan.startup.complete",
         "lifespan.shutdown.complete",
@@ -182,7 +182,7 @@ async def test_lifespan_passes_through(linted: Lint) -> None:
 
 
 async def test_unknown_scopes_pass_through(linted: Lint) -> None:
-    """Nothing is read, nothing is sent."""
+    """The layer reads nothing and sends nothing."""
     async with asyncio.timeout(PATIENCE):
         await linted({"type": "unknown"}, silence, _discard)
 
@@ -193,8 +193,8 @@ async def _discard(message: Message) -> None: ...
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-async def test_a_start_that_fails(tmp_path: Path, layer: str) -> None:
-    """``lifespan.startup.failed``, once, and the application inside hears nothing."""
+async def test_failed_start_is_reported_once(tmp_path: Path, layer: str) -> None:
+    """The layer sends ``lifespan.startup.failed`` once; the inner application receives nothing."""
     inner = Lint(_application)
     outer = Lint(LAYERS[layer](inner, make_auth(tmp_path / "missing")))
     (message,) = await live(outer)
@@ -203,8 +203,8 @@ async def test_a_start_that_fails(tmp_path: Path, layer: str) -> None:
     assert inner.seen == []
 
 
-async def test_the_answers_of_the_plug(tmp_path: Path, auth: LocalAuthentication) -> None:
-    """Every kind of answer that it has, and none at all for a client that is gone."""
+async def test_answers_of_the_plug_are_valid_messages(tmp_path: Path, auth: LocalAuthentication) -> None:
+    """The plug's answers of every kind are valid ASGI; a disconnected client gets none."""
     linted = Lint(SessionUserMiddleware(Lint(AuthPlug(auth)), auth))
     answers = [
         await post(linted, "/auth/password/register", registration()),
@@ -226,10 +226,10 @@ async def test_the_answers_of_the_plug(tmp_path: Path, auth: LocalAuthentication
 
 
 @pytest.mark.parametrize("extensions", [None, {}, {"websocket.http.response": {}}])
-async def test_a_handshake_that_cannot_be_checked(
+async def test_handshake_is_refused_if_the_store_is_unavailable(
     tmp_path: Path, auth: LocalAuthentication, extensions: dict[str, Any] | None
 ) -> None:
-    """TK-14: refused with 503 where the server can say so, else closed."""
+    """TK-14: it is refused with 503 if the server supports that, otherwise closed."""
     _, token = await register(auth)
     await execute(tmp_path, "ALTER TABLE asgi_auth_sessions RENAME TO gone")
     linted = Lint(SessionUserMiddleware(Lint(_application), auth))
@@ -239,8 +239,8 @@ async def test_a_handshake_that_cannot_be_checked(
     assert sent[0]["type"] == ("websocket.http.response.start" if extensions else "websocket.close")
 
 
-async def test_a_handshake_under_the_plug(auth: LocalAuthentication) -> None:
-    """WS-3: closed before it is accepted."""
+async def test_handshake_below_the_plug_is_closed(auth: LocalAuthentication) -> None:
+    """WS-3: the plug closes a websocket without accepting it."""
     linted = Lint(AuthPlug(auth))
 
     assert await shake(linted, "/auth/password/sign_in") == [{"type": "websocket.close", "code": 1000}]

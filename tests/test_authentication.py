@@ -1,4 +1,4 @@
-"""asgi_auth.authentication: what it refuses at start, how it opens and ends, and how it finishes acts."""
+"""asgi_auth.authentication: checks at start, opening and closing, and the completion of acts."""
 
 import asyncio
 import inspect
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Named(Hook):
-    """An add-on of any name that may need something of the store."""
+    """An add-on with any name; it may require capabilities of the store."""
 
     def __init__(self, name: Any, *needs: str) -> None:
         self.name, self.needs = name, frozenset(needs)
@@ -151,7 +151,7 @@ class Named(Hook):
     ids=lambda value: value if isinstance(value, str) else ascii(value)[:80],
 )
 def test_invalid_configuration_is_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    """TK-16: what is wrong is refused at start, by the name of the parameter, without its value if that is a secret."""
+    """TK-16: an invalid parameter is refused at start; the message names the parameter and shows no secret."""
     with pytest.raises(ConfigurationError, match=message) as refused:
         make_auth(tmp_path, **options)
     assert SECRET[:31] not in str(refused.value)
@@ -159,8 +159,8 @@ def test_invalid_configuration_is_named(tmp_path: Path, options: dict[str, Any],
 
 
 @pytest.mark.parametrize("missing", ["users", "accounts", "sessions", "tokens", "counters"])
-def test_store_must_keep_what_every_strategy_needs(tmp_path: Path, missing: str) -> None:
-    """A store that lacks a capability is refused by name, with who needs it."""
+def test_store_must_have_the_capabilities_of_every_strategy(tmp_path: Path, missing: str) -> None:
+    """If a store lacks a capability, the error names the store, the capability and the strategy that requires it."""
     scoped = SQLiteStore(tmp_path / "app.db").scope("user")
     names = ("users", "accounts", "sessions", "tokens", "counters")
     kept = {name: getattr(scoped, name) for name in names if name != missing}
@@ -171,7 +171,7 @@ def test_store_must_keep_what_every_strategy_needs(tmp_path: Path, missing: str)
 
     with pytest.raises(ConfigurationError, match=f"store: Poor keeps no {missing}: password needs them"):
         make_auth(tmp_path, store=Poor(tmp_path / "app.db"))
-    if missing == "counters":  # of what is told by whichever strategy registers
+    if missing == "counters":  # limits.identity_taken applies to registrations of every strategy
         with pytest.raises(ConfigurationError, match=r"keeps no counters: limits\.identity_taken needs them"):
             make_auth(tmp_path, store=Poor(tmp_path / "app.db"), strategies=[Password()])
 
@@ -189,8 +189,8 @@ def test_store_must_keep_what_every_strategy_needs(tmp_path: Path, missing: str)
         ("https://auth.example.org", True, "__Host-user_session"),
     ],
 )
-def test_base_url_decides_how_safe_cookies_are(tmp_path: Path, base_url: str, secure: bool, cookie: str) -> None:
-    """SE-3: https has __Host- cookies; http is for localhost, names below it and loopback addresses alone."""
+def test_base_url_decides_the_cookie_name(tmp_path: Path, base_url: str, secure: bool, cookie: str) -> None:
+    """SE-3: https uses __Host- cookies; http is only for localhost, its subdomains and loopback addresses."""
     auth = make_auth(tmp_path, base_url=base_url)
     assert (auth.secure, auth.site.session_cookie) == (secure, cookie)
     assert auth.site.cookie("pending") == cookie.replace("session", "pending")
@@ -198,7 +198,7 @@ def test_base_url_decides_how_safe_cookies_are(tmp_path: Path, base_url: str, se
 
 
 def test_defaults_are_safe(tmp_path: Path) -> None:
-    """What is not said is the documented default."""
+    """Omitted parameters have their documented defaults."""
     auth = Authentication(
         store=SQLiteStore(tmp_path / "app.db"), secret=SECRET, base_url="http://localhost:8000", strategies=[Password()]
     )
@@ -210,8 +210,8 @@ def test_defaults_are_safe(tmp_path: Path) -> None:
     assert utc_now() - now < timedelta(minutes=1)
 
 
-def test_options_are_kept(tmp_path: Path) -> None:
-    """Further origins, return addresses, proxies and the name of the application are where http looks for them."""
+def test_options_are_stored(tmp_path: Path) -> None:
+    """The HTTP layer finds additional origins, return URLs, proxies and the name of the application."""
     auth = make_auth(
         tmp_path,
         app_name="Example",
@@ -231,7 +231,7 @@ def test_options_are_kept(tmp_path: Path) -> None:
 
 
 def test_repr_hides_secrets(tmp_path: Path) -> None:
-    """Neither the Authentication nor anything that it hands out shows a secret or a pepper."""
+    """The ``repr`` of the Authentication and of its parts shows no secret and no pepper."""
     auth = make_auth(tmp_path, hasher=Bcrypt(cost=4, pepper=OTHER_SECRET))
     things = [auth, auth.services, auth.tokens, auth.sessions, auth.accounts, auth.hasher, auth.strategy("password")]
     for thing in things:
@@ -241,8 +241,8 @@ def test_repr_hides_secrets(tmp_path: Path) -> None:
     assert "hidden" not in repr(Finished(None, "hidden"))
 
 
-def test_cheap_hashes_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A cost that is fit for tests only is said to be."""
+def test_cheap_hashes_log_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A hash cost that is only suitable for tests logs a warning."""
     make_auth(tmp_path, hasher=Bcrypt(cost=10))
     assert caplog.messages == []
     make_auth(tmp_path, hasher=HASHER)
@@ -250,7 +250,7 @@ def test_cheap_hashes_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 class Bound(Hook):
-    """An add-on that is another object once it is bound, with a phase and an action."""
+    """An add-on whose ``bind`` returns another object, with a phase and an action."""
 
     name = "bound"
     services: Services[Any]
@@ -266,7 +266,7 @@ class Bound(Hook):
 
 
 class Doubled(Hook):
-    """An add-on with two phases of one name."""
+    """An add-on with two phases of the same name."""
 
     name = "doubled"
     phases = (
@@ -275,14 +275,14 @@ class Doubled(Hook):
     )
 
 
-def test_phases_have_names_of_their_own(tmp_path: Path) -> None:
-    """Two phases of one name would hide each other, so that is refused."""
+def test_phase_names_must_be_unique(tmp_path: Path) -> None:
+    """Two phases with the same name are refused, because one would hide the other."""
     with pytest.raises(ConfigurationError, match="'doubled' has two phases 'act'"):
         make_auth(tmp_path, add_ons=[Doubled()])
 
 
 def test_add_ons_are_bound_and_routed(tmp_path: Path) -> None:
-    """What ``bind`` returns is used; strategies and add-ons share one table of routes."""
+    """The object that ``bind`` returns is used; strategies and add-ons share one table of routes."""
     auth = make_auth(tmp_path, strategies=[Password(registration_enabled=False)], add_ons=[Bound()])
     password = [("password", phase) for phase in ("sign_in", "sign_in_with_token", "reauthenticate")]
     assert list(auth.routes) == [*password, ("bound", "act")]
@@ -291,11 +291,11 @@ def test_add_ons_are_bound_and_routed(tmp_path: Path) -> None:
     assert hook.services is auth.services
 
 
-# --- proxies ---------------------------------------------------------------------------------------------------------
+# --- actions ---------------------------------------------------------------------------------------------------------
 
 
-async def test_strategy_finishes_its_actions(auth: LocalAuthentication) -> None:
-    """The actions sign in, or say that nobody is; what they take goes through, and there is nothing else."""
+async def test_actions_of_a_strategy_are_completed(auth: LocalAuthentication) -> None:
+    """An action signs in or returns no token; its arguments reach the strategy; other attributes do not exist."""
     user, token = await auth.strategy("password").register(registration(), client=Client(label="Browser/1.0"))
     assert token.session.label == "Browser/1.0"
     finished = await auth.strategy("password").sign_in(credentials())
@@ -309,8 +309,8 @@ async def test_strategy_finishes_its_actions(auth: LocalAuthentication) -> None:
         auth.strategy("password")._owner  # noqa: B018
 
 
-async def test_add_on_finishes_its_actions(tmp_path: Path) -> None:
-    """An add-on's actions are finished like a strategy's; other outcomes are returned as they are."""
+async def test_actions_of_an_add_on_are_completed(tmp_path: Path) -> None:
+    """An add-on's actions are completed like a strategy's; other outcomes are returned unchanged."""
     auth = make_auth(tmp_path, add_ons=[Bound()])
     assert await auth.add_on("bound").act() == Challenge({})
     with pytest.raises(ConfigurationError, match="there is no 'magic_link'; there is: password"):
@@ -321,7 +321,7 @@ async def test_add_on_finishes_its_actions(tmp_path: Path) -> None:
 
 
 async def test_refusal_is_logged_and_becomes_an_event(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """AU-4: why a user was refused is for log and hooks; what was typed is in neither."""
+    """AU-4: the log and the hooks get the reason of a refusal, but not the entered values."""
     hook = Events()
     auth = make_auth(tmp_path, add_ons=[hook])
     caplog.set_level("INFO", "asgi_auth")
@@ -337,8 +337,8 @@ async def test_refusal_is_logged_and_becomes_an_event(tmp_path: Path, caplog: py
     await auth.close()
 
 
-async def test_finish_runs_what_is_left_to_do(auth: LocalAuthentication) -> None:
-    """Without HTTP what is left to do is done before the action returns; nothing left is nothing done."""
+async def test_finish_runs_the_job_of_the_outcome(auth: LocalAuthentication) -> None:
+    """Without HTTP, the job of an outcome runs before the action returns."""
     ran: list[str] = []
 
     async def job() -> None:
@@ -349,8 +349,8 @@ async def test_finish_runs_what_is_left_to_do(auth: LocalAuthentication) -> None
     assert ran == ["job"]
 
 
-async def test_perform_opens_the_store_when_it_is_needed(auth: LocalAuthentication, tmp_path: Path) -> None:
-    """Without a lifespan the first act opens the store; a refused configuration of the file reaches the caller."""
+async def test_perform_opens_the_store_at_the_first_act(auth: LocalAuthentication, tmp_path: Path) -> None:
+    """Without a lifespan, the first act opens the store; an error of the configuration reaches the caller."""
     outcome = Challenge({})
 
     async def act() -> Challenge:
@@ -364,8 +364,8 @@ async def test_perform_opens_the_store_when_it_is_needed(auth: LocalAuthenticati
 # --- sign_in, state, user --------------------------------------------------------------------------------------------
 
 
-async def test_sign_in_of_a_user_whom_the_application_knows(auth: LocalAuthentication) -> None:
-    """Code that has established the user signs in, remembered or not, with a factor of its own name."""
+async def test_application_signs_in_a_user(auth: LocalAuthentication) -> None:
+    """The application signs in a user whom it has authenticated, remembered or not, with its own factor name."""
     user = await auth.accounts.create({"email": EMAIL})
     token = await auth.sign_in(user)
     assert (set(token.session.factors), token.session.remembered) == ({"application"}, False)
@@ -375,8 +375,8 @@ async def test_sign_in_of_a_user_whom_the_application_knows(auth: LocalAuthentic
     assert await is_alive(auth, token)
 
 
-async def test_sign_in_of_a_user_asks_every_gate(tmp_path: Path) -> None:
-    """AC-3: a locked, deleted user, or one who owes a factor, is refused."""
+async def test_sign_in_by_the_application_asks_every_gate(tmp_path: Path) -> None:
+    """AC-3: a disabled or deleted user is refused, and a user without a required factor, too."""
     gate = Gatekeeper()
     auth = make_auth(tmp_path, add_ons=[gate])
     user = await auth.accounts.create({"email": EMAIL})
@@ -394,8 +394,8 @@ async def test_sign_in_of_a_user_asks_every_gate(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_state_and_user_of_a_connection(auth: LocalAuthentication, tmp_path: Path) -> None:
-    """SE-12, TK-23: only what a middleware of this Authentication said counts, in a scope or a request."""
+async def test_state_and_user_ignore_other_authentications(auth: LocalAuthentication, tmp_path: Path) -> None:
+    """SE-12, TK-23: only the state of this Authentication's middleware is used, from a scope or a request."""
     user, token = await register(auth)
     other = make_auth(tmp_path, subject_name="admin")
     ours = AuthState(user, token.session, "session", (), None, auth)
@@ -417,7 +417,7 @@ async def test_state_and_user_of_a_connection(auth: LocalAuthentication, tmp_pat
 
 
 class CountingStore(SQLiteStore):
-    """Counts how often it is opened and closed."""
+    """A store that counts how often it is opened and closed."""
 
     opened = closed = 0
 
@@ -430,8 +430,8 @@ class CountingStore(SQLiteStore):
         await super().close()
 
 
-async def test_running_is_counted(tmp_path: Path) -> None:
-    """Application and middlewares may all run it: the first opens, the last closes, and it may run again."""
+async def test_nested_running_opens_and_closes_once(tmp_path: Path) -> None:
+    """The application and the middlewares may all run it: the first opens, the last closes, and it can run again."""
     store = CountingStore(tmp_path / "app.db")
     auth = make_auth(tmp_path, store=store)
     for turn in (1, 2):
@@ -443,8 +443,8 @@ async def test_running_is_counted(tmp_path: Path) -> None:
         assert (store.opened, store.closed) == (turn, turn)
 
 
-async def test_running_that_cannot_open_says_so(tmp_path: Path) -> None:
-    """A file that cannot be opened fails the start, and the next start is a new one."""
+async def test_running_fails_if_the_store_cannot_be_opened(tmp_path: Path) -> None:
+    """If the file cannot be opened, the start fails; the next start tries again."""
     auth = make_auth(tmp_path, store=SQLiteStore(tmp_path / "missing" / "app.db"))
     with pytest.raises(StoreUnavailableError):
         await auth.running().__aenter__()
@@ -456,7 +456,7 @@ async def test_running_that_cannot_open_says_so(tmp_path: Path) -> None:
 
 
 async def test_running_passes_errors_on_and_closes(tmp_path: Path) -> None:
-    """What the application raises goes on; the store is closed all the same."""
+    """An exception of the application is raised, and the store is closed."""
     store = CountingStore(tmp_path / "app.db")
     with pytest.raises(ZeroDivisionError):
         async with make_auth(tmp_path, store=store).running():
@@ -464,8 +464,8 @@ async def test_running_passes_errors_on_and_closes(tmp_path: Path) -> None:
     assert store.closed == 1
 
 
-async def test_running_prunes_from_time_to_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has expired is deleted in batches while the application runs."""
+async def test_running_prunes_periodically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expired rows are deleted in batches while the application runs."""
     monkeypatch.setattr(upkeep, "PRUNE_INTERVAL", timedelta(0))
     monkeypatch.setattr(upkeep, "PRUNE_BATCH", 2)
     auth = make_auth(tmp_path)
@@ -491,8 +491,8 @@ async def test_running_prunes_from_time_to_time(tmp_path: Path, monkeypatch: pyt
         assert await is_alive(auth, kept)
 
 
-async def test_store_is_closed_though_upkeep_was_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever became of the task in the background, the store is closed."""
+async def test_store_is_closed_after_upkeep_was_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is closed even if the background task was cancelled."""
     store = CountingStore(tmp_path / "app.db")
     auth = make_auth(tmp_path, store=store)
     ended = asyncio.Event()
@@ -508,8 +508,8 @@ async def test_store_is_closed_though_upkeep_was_ended(tmp_path: Path, monkeypat
     assert store.closed == 1
 
 
-async def test_open_learns_what_stored_hashes_cost(tmp_path: Path) -> None:
-    """EN-2: from the start failures cost what the dearest stored hash costs."""
+async def test_open_learns_the_cost_of_stored_hashes(tmp_path: Path) -> None:
+    """EN-2: from the start, a failed sign-in costs as much as the most expensive stored hash."""
     dear = make_auth(tmp_path, hasher=Bcrypt(cost=6))
     await dear.accounts.create({"email": EMAIL}, password=PASSWORD)
     await dear.close()
@@ -520,8 +520,8 @@ async def test_open_learns_what_stored_hashes_cost(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_pruning_learns_what_stored_hashes_cost_by_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """EN-2: what another worker has stored meanwhile is learnt, too."""
+async def test_pruning_learns_the_cost_of_new_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EN-2: pruning also learns the cost of hashes that another worker has stored."""
     monkeypatch.setattr(upkeep, "PRUNE_INTERVAL", timedelta(0))
     auth, other = make_auth(tmp_path), make_auth(tmp_path, hasher=Bcrypt(cost=6))
 
@@ -532,8 +532,8 @@ async def test_pruning_learns_what_stored_hashes_cost_by_now(tmp_path: Path, mon
     await other.close()
 
 
-def test_two_event_loops_in_a_row(tmp_path: Path) -> None:
-    """Nothing is bound to a loop that has ended, closed or not."""
+def test_authentication_works_on_consecutive_event_loops(tmp_path: Path) -> None:
+    """An Authentication works on a second event loop, closed in between or not."""
     auth = make_auth(tmp_path)
 
     async def first() -> str:
@@ -567,7 +567,7 @@ asyncio.run(main())
 
 
 def test_script_that_never_closes_ends(tmp_path: Path) -> None:
-    """No thread outlives the interpreter: a script that forgets to close ends, without a word of complaint."""
+    """A script that does not close the Authentication ends without a warning: no thread outlives the interpreter."""
     command: Sequence[str] = [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (ended.returncode, ended.stdout) == (0, f"{EMAIL}\n")
@@ -575,7 +575,7 @@ def test_script_that_never_closes_ends(tmp_path: Path) -> None:
 
 
 def test_constructor_names_every_parameter_in_its_docstring() -> None:
-    """What is not explained is not offered."""
+    """The docstring explains every parameter."""
     documented = inspect.getdoc(Authentication) or ""
     parameters = [name for name in inspect.signature(Authentication.__init__).parameters if name != "self"]
     assert [name for name in parameters if f"{name}: " not in documented] == []

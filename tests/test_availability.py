@@ -1,4 +1,4 @@
-"""Floods: hashing neither stops nor fills the server, and nobody waits behind another user's crowd."""
+"""Floods: hashing neither blocks nor fills the server, and one address cannot delay the users of another."""
 
 import asyncio
 import os
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.anyio
 
 SIGN_IN = "/auth/password/sign_in"
 ROOM = 1 + 32
-"""One that is hashed, and as many as may wait."""
+"""One job that is hashed, and the jobs that may wait."""
 
 
 @pytest.fixture
 def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hash one password at a time, so that their order is the order of the queue."""
+    """Hash one password at a time, so that hashes run in the order of the queue."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
 
 
@@ -48,8 +48,8 @@ def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_sign_ins_leave_other_requests_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DO-1: while twenty passwords are hashed, the server answers ``/ping`` many times for each hash.
 
-    Counted, not timed: other programs use this machine, too. A server that hashes in its event loop answers only
-    between two hashes, some seven times. ``tox -e bench`` measures the seconds.
+    The test counts and does not measure time, because other programs use the machine, too. A server that hashes in its
+    event loop would answer only between two hashes, about seven times. ``tox -e bench`` measures the seconds.
     """
     monkeypatch.setenv("BCRYPT_COST", "12")
     auth = real_auth(tmp_path, hasher=Bcrypt())
@@ -72,7 +72,7 @@ async def test_sign_ins_leave_other_requests_alone(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.slow
 async def test_flood_of_sign_ins_is_bounded(tmp_path: Path, one_core: None) -> None:
-    """DO-2: of 2,000 sign-ins at once as many as there is room for are hashed, the others are told to come again."""
+    """DO-2: of 2,000 concurrent sign-ins, as many as the queue holds are hashed; the others get 503 and Retry-After."""
     hasher = GatedBcrypt()
     auth = make_auth(tmp_path, hasher=hasher)
     turnstile = Turnstile(AuthPlug(auth))
@@ -100,10 +100,10 @@ def sign_in(app: Any, *, client: str = "192.0.2.1", **parameters: str) -> Exchan
     return start(app, "POST", SIGN_IN, data={**credentials(), **parameters}, client=(client, 1234))
 
 
-async def test_burst_is_refused_before_any_look_up(
+async def test_burst_is_refused_before_any_query(
     tmp_path: Path, one_core: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DO-2: of 200 sign-ins that begin together, one address or many, only those with a place ask the store."""
+    """DO-2: of 200 concurrent sign-ins from one or many addresses, only those with a place query the store."""
     asked = Counter[str]()
     for many in (False, True):
         hasher = GatedBcrypt()
@@ -148,7 +148,7 @@ def is_refused(exchange: Exchange) -> bool:
 async def test_overloaded_server_refuses_in_one_step(
     tmp_path: Path, one_core: None, phase: str, params: dict[str, str]
 ) -> None:
-    """DO-2, EN-2: while the queue is full, every phase that hashes is refused alike, before its task waits once."""
+    """DO-2, EN-2: while the queue is full, every phase that hashes is refused in the same way, in one step."""
     auth = make_auth(tmp_path, hasher=GatedBcrypt())
     async with auth.running():
         _, token = await register(auth)
@@ -160,13 +160,13 @@ async def test_overloaded_server_refuses_in_one_step(
             await asyncio.sleep(0)
             assert (exchange.answer.status, exchange.answer["Retry-After"]) == (503, "1")
             await exchange.task
-        # The places have gone with their blocks.
+        # The end of the blocks has released the places.
         answer = await post(AuthPlug(auth), SIGN_IN, credentials())
         assert answer.status == 200
 
 
-async def test_crowd_of_one_address_starves_nobody(tmp_path: Path, one_core: None) -> None:
-    """DO-6: sixteen clients of one address fill the queue; another user is let in, and is next but one."""
+async def test_crowd_of_one_address_does_not_starve_others(tmp_path: Path, one_core: None) -> None:
+    """DO-6: sixteen clients of one address fill the queue; a user at another address gets a place near the front."""
     hasher = GatedBcrypt()
     auth = make_auth(tmp_path, hasher=hasher)
     turnstile = Turnstile(AuthPlug(auth))
@@ -177,8 +177,8 @@ async def test_crowd_of_one_address_starves_nobody(tmp_path: Path, one_core: Non
         crowd = [sign_in(turnstile, password=f"guess {number}") for number in range(16 * 3)]
         await turnstile.until(lambda: turnstile.left == len(crowd) - ROOM)
         other = sign_in(turnstile, client="192.0.2.2", email=OTHER_EMAIL)
-        await turnstile.until(lambda: turnstile.left == len(crowd) - ROOM + 1)  # the crowd's newest gives its place
-        # It holds a place from then on, and has its turn once it is known what is to be hashed.
+        await turnstile.until(lambda: turnstile.left == len(crowd) - ROOM + 1)  # the crowd's newest job loses its place
+        # The other user holds a place now; the job gets its turn as soon as the account was read.
         await until(lambda: any(job.key == "192.0.2.2" and _is_ready(job) for job in auth._pool._queue()._waiting))
         hasher.gate.open()
         await asyncio.gather(*(exchange.task for exchange in [other, *crowd]))
@@ -188,8 +188,8 @@ async def test_crowd_of_one_address_starves_nobody(tmp_path: Path, one_core: Non
         assert Counter(exchange.answer.status for exchange in crowd) == {401: ROOM - 1, 503: len(crowd) - ROOM + 1}
 
 
-async def test_client_that_hangs_up_frees_its_place(tmp_path: Path, one_core: None) -> None:
-    """DO-2: over a real server: who waits for a hash and hangs up is not hashed, and another user may wait."""
+async def test_disconnected_client_frees_its_place(tmp_path: Path, one_core: None) -> None:
+    """DO-2: over a real server, a waiting client that disconnects is not hashed; another client gets its place."""
     hasher = GatedBcrypt()
     auth = make_auth(tmp_path, hasher=hasher)
     turnstile = Turnstile(application(auth))
@@ -198,7 +198,7 @@ async def test_client_that_hangs_up_frees_its_place(tmp_path: Path, one_core: No
         hasher.gate.close("verify")
         clients = [await stack.enter_async_context(httpx.AsyncClient(base_url=url)) for _ in range(ROOM + 7)]
         tasks = [asyncio.create_task(guess(client, number)) for number, client in enumerate(clients[: ROOM + 1])]
-        await turnstile.until(lambda: turnstile.left == 1)  # the one too many
+        await turnstile.until(lambda: turnstile.left == 1)  # the one beyond the limit
         await hasher.gate.arrived()
         running = hasher.gate.passwords("verify")
         leaving = [number for number, task in enumerate(tasks) if not task.done() and f"guess {number}" not in running]
@@ -208,7 +208,7 @@ async def test_client_that_hangs_up_frees_its_place(tmp_path: Path, one_core: No
         tasks += [
             asyncio.create_task(guess(client, number)) for number, client in enumerate(clients[ROOM + 1 :], ROOM + 1)
         ]
-        await turnstile.until(lambda: turnstile.left == 7)  # six came for five places
+        await turnstile.until(lambda: turnstile.left == 7)  # six requests for five places
         hasher.gate.open()
         statuses = Counter(await asyncio.gather(*tasks, return_exceptions=True))
 
@@ -230,10 +230,10 @@ SIZE = 64 * 1024
 
 
 class ReturningPlug(AuthPlug[Any]):
-    """Reads all that a form may bring, as an application does that draws it again."""
+    """Reads all parameters of a form, like an application that shows the form again."""
 
     async def handle_failure(self, request: Request, activity: Activity, reason: AuthError) -> Response:
-        """Where to go, and what was sent."""
+        """Read ``return_to`` and the parameters."""
         response = await super().handle_failure(request, activity, reason)
         response.headers["X-Return-To"] = self.return_to(request)
         assert self.params(request) is not None
@@ -241,7 +241,7 @@ class ReturningPlug(AuthPlug[Any]):
 
 
 def filled(text: str, *, start: str = "", end: str = "", size: int = SIZE) -> str:
-    """*text* again and again, between *start* and *end*."""
+    """*text* repeated between *start* and *end*, up to *size* characters."""
     return start + text * ((size - len(start) - len(end)) // len(text)) + end
 
 
@@ -287,7 +287,7 @@ Asked = Iterator[tuple[str, dict[str, Any]]]
 
 
 def worst_values() -> Asked:
-    """In parameters, where they are read, and in headers."""
+    """Values in parameters and in headers."""
     for (number, email), phase in product(enumerate(EMAILS), ("sign_in", "register", "reset_request")):
         json = {"email": email, "password": PASSWORD, "password_confirmation": PASSWORD}
         yield f"email {number} {phase}", {"json": json, "path": f"/auth/password/{phase}"}
@@ -299,7 +299,7 @@ def worst_values() -> Asked:
 
 
 def worst_shapes() -> Asked:
-    """Of the path and of the body."""
+    """Paths and bodies."""
     for piece in PATHS:
         yield f"path {piece}", {"path": filled(piece, start="/auth/")}
     for kind, pieces in BODIES.items():
@@ -308,7 +308,7 @@ def worst_shapes() -> Asked:
 
 
 async def test_worst_input_is_refused_in_time(tmp_path: Path) -> None:
-    """DO-4: nothing of 64 KiB that anybody thought of takes the plug 50 ms of the processor."""
+    """DO-4: no known input of 64 KiB takes the plug more than 50 ms of processor time."""
     auth = make_auth(tmp_path, trusted_proxies=["192.0.2.0/24"])
     plug = ReturningPlug(auth)
     async with auth.running():
@@ -318,9 +318,9 @@ async def test_worst_input_is_refused_in_time(tmp_path: Path) -> None:
 
 
 async def fastest(app: Any, request: dict[str, Any]) -> float:
-    """Seconds of the processor that a request takes, at the best of three times; it is refused, not by accident."""
+    """The processor time of a request in seconds, the best of three; the answer must not be a server error."""
     tracer, times = sys.gettrace(), []
-    for tracing in (None, None, tracer):  # measuring coverage costs more than what is measured here
+    for tracing in (None, None, tracer):  # coverage costs more than the measured code
         sys.settrace(tracing)
         began = time.process_time()
         exchange = start(app, "POST", **{"path": SIGN_IN, **request})

@@ -1,4 +1,4 @@
-"""The benchmark that compares two revisions: its rule and its command line; `tox -e bench` runs the rest."""
+"""The benchmark that compares two revisions: its rule and its command line. `tox -e bench` runs the rest."""
 
 import pytest
 
@@ -7,18 +7,18 @@ from benchmarks.run import arguments
 
 
 def turns(*costs: tuple[float, float, float]) -> list[Turn]:
-    """A turn for each: the earlier revision, the same again, the working tree."""
+    """One turn for each triple of costs: the earlier revision, the same again, the working tree."""
     return [[Costs(*each)] for each in costs]
 
 
 @pytest.mark.parametrize(("working", "slower"), [(80, False), (105, False), (105.1, True)], ids=["less", "at", "over"])
 def test_row_cost_over_bound_is_slower(working: float, slower: bool) -> None:
-    """An earlier revision that never varies leaves the working tree 5 %, the bound itself included."""
+    """If the earlier revision never varies, the working tree may cost up to 5 % more, the bound included."""
     assert row("cookie", turns(*[(100, 100, working)] * 10)).slower is slower
 
 
 def test_row_spread_of_earlier_revision_widens_bound() -> None:
-    """An earlier revision that is 10 % away from itself in each turn excuses a tenth more."""
+    """If the earlier revision differs from itself by 10 % in each turn, the bound is 10 % higher."""
     found = row("cookie", turns(*[(100, 110, 120), (110, 100, 120)] * 5))
 
     assert found.spread == pytest.approx(0.10)
@@ -26,8 +26,8 @@ def test_row_spread_of_earlier_revision_widens_bound() -> None:
     assert not found.slower
 
 
-def test_row_load_that_hits_all_alike_changes_no_ratio() -> None:
-    """Costs are compared within a turn: a machine that is busy for half of the run excuses and accuses nobody."""
+def test_row_load_on_all_candidates_changes_no_ratio() -> None:
+    """Costs are compared within a turn: a machine that is busy for half of the run changes no result."""
     found = row("cookie", turns(*[(100, 100, 110)] * 5, *[(300, 300, 330)] * 5))
 
     assert found.ratio == pytest.approx(1.1)
@@ -45,14 +45,14 @@ def test_row_one_disturbed_measurement_changes_no_ratio() -> None:
 
 
 def test_spread_more_turns_narrow_it() -> None:
-    """The median of many turns is farther from 1 by chance less often than that of a few."""
+    """More turns give a narrower spread, because the median varies less by chance."""
     ratios = [0.90, 0.94, 0.98, 1.02, 1.06, 1.10]
 
     assert 0 < spread(ratios * 8) < spread(ratios * 2) < 0.1
 
 
 def test_spread_same_ratios_give_same_spread() -> None:
-    """A run is judged once and for all."""
+    """The spread of the same ratios is always the same."""
     assert spread([0.9, 1.05, 1.2]) == spread([0.9, 1.05, 1.2])
 
 
@@ -70,7 +70,7 @@ def test_table_names_every_slower_figure() -> None:
 
 
 def test_status_one_slower_figure_is_failure_unless_quick() -> None:
-    """A run as short as `--quick` proves nothing, so that noise fails no check that only shows that it works."""
+    """A `--quick` run never fails because of slow figures: it is too short and only shows that the benchmark works."""
     slower, same = row("cookie", turns((100, 100, 120))), row("bearer", turns((40, 40, 40)))
 
     assert status([same, slower], quick=False) == 1
@@ -79,7 +79,7 @@ def test_status_one_slower_figure_is_failure_unless_quick() -> None:
 
 
 def test_orders_two_turns_have_all_six() -> None:
-    """No place in the order favours anybody."""
+    """Two turns contain all six orders, so that the order favours no candidate."""
     assert orders(1) + orders(2) == [[0, 2, 1], [1, 0, 2], [2, 1, 0], [0, 1, 2], [1, 2, 0], [2, 0, 1]]
 
 
@@ -95,15 +95,15 @@ def test_arguments_unknown_revision_is_refused(capsys: pytest.CaptureFixture[str
 
 
 def test_arguments_modes_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing that is asked for is left out without a word."""
+    """Modes that exclude each other are an error, so that no option is silently ignored."""
     with pytest.raises(SystemExit):
         arguments(["--parts", "--without-peers"])
 
     assert "not allowed with" in capsys.readouterr().err
 
 
-def test_arguments_none_measure_everything() -> None:
-    """The plain command is the whole benchmark."""
+def test_arguments_default_measures_everything() -> None:
+    """Without arguments, the whole benchmark runs."""
     given = arguments([])
 
     assert (given.quick, given.without_peers, given.parts, given.against) == (False, False, False, None)

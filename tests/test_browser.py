@@ -32,54 +32,54 @@ NEW_EMAIL = "alice@new.example.org"
 
 
 class Visitor:
-    """A user with a browser: looks, fills in, presses."""
+    """A user with a browser, who opens pages, fills in forms and presses buttons."""
 
     def __init__(self, driver: Chrome, url: str) -> None:
         self.driver, self._url = driver, url
 
     def open(self, address: str) -> None:
-        """Go to a path of the demo, or to a whole address."""
+        """Open a path of the demo or an absolute URL."""
         self.driver.get(address if "://" in address else f"{self._url}{address}")
 
     def fill_in(self, **values: str) -> None:
-        """Type into fields, found by their names."""
+        """Type values into the fields with these names."""
         for name, value in values.items():
             field = self.driver.find_element(By.NAME, name)
             field.clear()
             field.send_keys(value)
 
     def press(self, text: str, *, where: str = "main") -> None:
-        """Press such a button or link, and wait for the next page."""
+        """Press the button or link with this text and wait for the next page."""
         page = self.driver.find_element(By.TAG_NAME, "html")
         self.driver.find_element(By.XPATH, f"//{where}//*[self::button or self::a][text()='{text}']").click()
         self.wait_for_another(page)
 
     def wait_for_another(self, page: WebElement) -> None:
-        """Wait until another page than *page*, an ``html`` element, is there."""
-        # Between two pages there is a moment without any.
+        """Wait until the browser has replaced *page*, an ``html`` element, with another page."""
+        # Between two pages there is a moment without a page.
         wait = WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05, ignored_exceptions=[WebDriverException])
         wait.until(lambda driver: driver.find_element(By.TAG_NAME, "html").id != page.id)
 
     @property
     def path(self) -> str:
-        """What the address bar shows, without the origin."""
+        """The URL in the address bar, without the origin."""
         return self.driver.current_url.removeprefix(self._url)
 
     @property
     def heading(self) -> str:
-        """What the page is about."""
+        """The heading of the page."""
         return self.driver.find_element(By.TAG_NAME, "h1").text
 
     def text(self, selector: str) -> str:
-        """The text of the first element that the selector finds."""
+        """The text of the first element that matches the selector."""
         return self.driver.find_element(By.CSS_SELECTOR, selector).text
 
     def cookie(self) -> Any:
-        """The session cookie, with its flags as the browser sees them; None without one."""
+        """The session cookie with its flags, as the browser stores it; None if there is none."""
         return self.driver.get_cookie("user_session")
 
     def width_at(self, pixels: int) -> int:
-        """How wide the page gets in a window of so many pixels."""
+        """The width of the page in a window that is *pixels* wide."""
         metrics = {"width": pixels, "height": 720, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
@@ -89,20 +89,20 @@ class Visitor:
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
-    """A demo of its own."""
+    """A new demo."""
     with running_demo(tmp_path / "demo") as running:
         yield running
 
 
 @pytest.fixture
 def visitor(tmp_path: Path, demo: Demo) -> Iterator[Visitor]:
-    """A fresh browser on the demo."""
+    """A new browser on the demo."""
     with browser(tmp_path / "profile", scripts=False) as driver:
         yield Visitor(driver, demo.url)
 
 
 def sign_up(demo: Demo, visitor: Visitor) -> None:
-    """Register by the form, confirm by the printed link, sign in."""
+    """Register with the form, confirm with the printed link, sign in."""
     visitor.open(REGISTER)
     visitor.fill_in(email=EMAIL, password=PASSWORD, password_confirmation=PASSWORD)
     visitor.press("Create the account")
@@ -113,7 +113,7 @@ def sign_up(demo: Demo, visitor: Visitor) -> None:
 
 
 def confirm(demo: Demo, visitor: Visitor) -> None:
-    """Read the mail, open its link, press the button."""
+    """Open the link in the mail and press the button."""
     assert visitor.heading == "Check your mail"
     visitor.open(demo.printed(r"http://\S+confirmation_token=\S+"))
     assert EMAIL in visitor.text("main p")
@@ -123,7 +123,7 @@ def confirm(demo: Demo, visitor: Visitor) -> None:
 
 
 def sign_up_elsewhere(demo: Demo, email: str) -> None:
-    """An account, made without the browser under test."""
+    """Create a confirmed account without the browser under test."""
     with httpx.Client(base_url=demo.url) as elsewhere:
         elsewhere.post("/auth/password/register", data=registration(email))
         token = demo.printed(r"confirmation_token=\S+").partition("=")[2]
@@ -132,7 +132,7 @@ def sign_up_elsewhere(demo: Demo, email: str) -> None:
 
 
 def test_every_page_fits_and_is_styled(demo: Demo, visitor: Visitor) -> None:
-    """CF-8: the policy lets the stylesheet through; no page is wider than the smallest phone; errors have the focus."""
+    """CF-8: the policy permits the stylesheet; every page fits the smallest phone; an invalid field has the focus."""
     for path in (*OPEN_PAGES, "/nowhere", "/auth/password/reset", "/auth/invitation/view"):
         visitor.open(path)
         assert visitor.width_at(320) <= 320, path
@@ -157,8 +157,8 @@ def test_every_page_fits_and_is_styled(demo: Demo, visitor: Visitor) -> None:
         assert visitor.width_at(320) <= 320, path
 
 
-def test_whole_walk(demo: Demo, visitor: Visitor) -> None:
-    """Guarded page, registration, sessions, sign-out, forgotten password, sign-in with the new one; no script."""
+def test_demo_works_without_scripts(demo: Demo, visitor: Visitor) -> None:
+    """Without scripts: guarded page, registration, sessions, sign-out, password reset, sign-in with the new one."""
     visitor.open("/account")
     assert visitor.path == f"{SIGN_IN}?return_to=%2Faccount"
     visitor.press("Create an account")
@@ -188,7 +188,7 @@ def test_whole_walk(demo: Demo, visitor: Visitor) -> None:
 
 
 def end_other_session(demo: Demo, visitor: Visitor) -> None:
-    """Sign in elsewhere, see it in the list, end it."""
+    """Sign in with another client, find its session in the list and end it."""
     with httpx.Client(base_url=demo.url, headers={"User-Agent": "curl/8"}) as elsewhere:
         assert elsewhere.post("/auth/password/sign_in", data=credentials()).status_code == 200
         visitor.open("/account")
@@ -202,7 +202,7 @@ def end_other_session(demo: Demo, visitor: Visitor) -> None:
 
 
 def reset_by_mail(demo: Demo, visitor: Visitor) -> None:
-    """Ask for a link, open it, be refused once, set a password; no address has the token once the form was sent."""
+    """Request a link, open it, enter an invalid and a valid password. No URL contains the token after a submission."""
     visitor.press("Sign in")
     visitor.press("Forgot your password?")
     visitor.fill_in(email=EMAIL)
@@ -224,8 +224,8 @@ def reset_by_mail(demo: Demo, visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("domain", ["faß.example", "bücher.example", "βόλος.mail.example"])
-def test_typed_address_arrives_as_typed(demo: Demo, visitor: Visitor, domain: str) -> None:
-    """AC-6: the browser rewrites the domain of no address: at registration, sign-in, reset, change and invitation."""
+def test_typed_address_arrives_unchanged(demo: Demo, visitor: Visitor, domain: str) -> None:
+    """AC-6: the browser does not rewrite the domain at registration, sign-in, reset, change and invitation."""
     sign_up_elsewhere(demo, f"script@{domain}")
     visitor.open(SIGN_IN)
     visitor.fill_in(email=f"script@{domain}", password=PASSWORD)
@@ -249,8 +249,8 @@ def test_typed_address_arrives_as_typed(demo: Demo, visitor: Visitor, domain: st
     demo.printed(f"script@{domain}")
 
 
-def test_remembered_session_is_a_cookie_that_stays(demo: Demo, visitor: Visitor) -> None:
-    """The box makes the cookie outlive the browser; the page says until when."""
+def test_remembered_session_has_a_persistent_cookie(demo: Demo, visitor: Visitor) -> None:
+    """The checkbox gives the cookie an expiry; the page shows the end of the session."""
     sign_up_elsewhere(demo, EMAIL)
     visitor.open(SIGN_IN)
     visitor.fill_in(email=EMAIL, password=PASSWORD)
@@ -261,8 +261,8 @@ def test_remembered_session_is_a_cookie_that_stays(demo: Demo, visitor: Visitor)
     assert "Kept until" in visitor.text(SESSIONS)
 
 
-def test_change_of_address_waits_and_is_cancelled(demo: Demo, visitor: Visitor) -> None:
-    """A remembered sign-in proves the password again; what waits is shown, and can be cancelled."""
+def test_pending_change_of_address_is_shown_and_cancelled(demo: Demo, visitor: Visitor) -> None:
+    """A remembered sign-in requires the password again; the page shows the pending change, which can be cancelled."""
     sign_up_elsewhere(demo, EMAIL)
     visitor.open(SIGN_IN)
     visitor.fill_in(email=EMAIL, password=PASSWORD)
@@ -282,7 +282,7 @@ def test_change_of_address_waits_and_is_cancelled(demo: Demo, visitor: Visitor) 
 
 
 def ask_for_change(visitor: Visitor) -> None:
-    """Be refused once, then see what waits."""
+    """Enter a wrong password, then the right one; the page shows the pending change."""
     visitor.fill_in(email=NEW_EMAIL, current_password="not this one")
     visitor.press("Send the link")
     assert visitor.text("#current_password-problem") == "The password is wrong."
@@ -293,8 +293,8 @@ def ask_for_change(visitor: Visitor) -> None:
     assert visitor.text(".waits") == "Not confirmed yet"
 
 
-def test_invited_people_register_and_join(demo: Demo, visitor: Visitor) -> None:
-    """Who has no account makes one; who has, signs in on the page of the invitation; no address gets the token."""
+def test_invited_users_register_and_join(demo: Demo, visitor: Visitor) -> None:
+    """A user without an account registers; a user with one signs in on the invitation's page. No URL gets the token."""
     sign_up(demo, visitor)
     mailed = invite(demo, visitor, OTHER_EMAIL)
     visitor.open(mailed)
@@ -321,7 +321,7 @@ def test_invited_people_register_and_join(demo: Demo, visitor: Visitor) -> None:
 
 
 def invite(demo: Demo, visitor: Visitor, email: str) -> str:
-    """Invite by the form: the link of the mail."""
+    """Send an invitation with the form and return the link in its mail."""
     visitor.open("/invitations")
     visitor.press("Invite people")
     visitor.fill_in(email=email)
@@ -336,7 +336,7 @@ def invite(demo: Demo, visitor: Visitor, email: str) -> str:
 
 @contextmanager
 def other_site(target: str) -> Iterator[str]:
-    """A page of another site with forms that post to the demo, and a script that would say that it ran."""
+    """A page of another site with forms that post to the demo, and a script that would change the title."""
     fields = "".join(f'<input name="{name}" value="{value}">' for name, value in credentials(OTHER_EMAIL).items())
     page = (
         "<!doctype html><title>quiet</title><script>document.title = 'loud'</script>"
@@ -353,7 +353,7 @@ def other_site(target: str) -> Iterator[str]:
             self.wfile.write(page.encode())
 
         def log_message(self, *args: Any) -> None:
-            """Says nothing."""
+            """Write no log."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever)
@@ -363,8 +363,8 @@ def other_site(target: str) -> Iterator[str]:
         thread.join()
 
 
-def test_other_sites_can_sign_nobody_in_or_out(demo: Demo, visitor: Visitor) -> None:
-    """CF-1: localhost and 127.0.0.1 are two sites; what one posts to the other is refused, whether signed in or not."""
+def test_other_sites_cannot_sign_users_in_or_out(demo: Demo, visitor: Visitor) -> None:
+    """CF-1: localhost and 127.0.0.1 are two sites; posts from one to the other are refused, signed in or not."""
     with other_site(demo.url) as address:
         sign_up_elsewhere(demo, OTHER_EMAIL)
         visitor.open(address)

@@ -1,4 +1,4 @@
-"""What a real browser keeps of signed-in pages: copies for the back button, pages fetched or rendered ahead, files."""
+"""Copies of signed-in pages in a real browser: for the back button, prefetched, prerendered, and static files."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ SECRET, CALLBACK = "/secret", "/auth/flow/callback"
 
 
 class _Flow:
-    """A strategy with a callback by GET, as that of a provider."""
+    """A strategy with a callback by GET, like the callback of a provider."""
 
     name, factor, phases = "flow", "flow", ()
 
@@ -55,7 +55,7 @@ class _Flow:
 
 
 class Site:
-    """An application with pages of its own, and what was asked of it."""
+    """An application with its own pages and a record of all requests."""
 
     def __init__(self, directory: Path, **options: Any) -> None:
         self.flow, self.seen = _Flow(), list[tuple[str, int, str | None]]()
@@ -78,7 +78,7 @@ class Site:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Note the path, the status and Sec-Purpose of a request once its answer was sent."""
+        """Record the path, the status and Sec-Purpose of a request after its answer."""
         status = 0
 
         async def send_noting(message: Message) -> None:
@@ -92,7 +92,7 @@ class Site:
             self.seen.append((scope["path"], status, None if purpose is None else purpose.decode()))
 
     def times(self, path: str, *, ahead: bool = False) -> int:
-        """How often a path was asked for, by people or ahead of them."""
+        """How often a path was requested, by the user or (*ahead*) by prefetching."""
         return sum(seen == path and (purpose is not None) == ahead for seen, _, purpose in self.seen)
 
     async def _hub(self, request: Request) -> Response:
@@ -124,7 +124,7 @@ class Site:
 
 @asynccontextmanager
 async def running(directory: Path, **options: Any) -> AsyncIterator[tuple[Site, str]]:
-    """The application with two users, and its URL."""
+    """Serve the application with two users; yield it and its URL."""
     site = Site(directory, **options)
     for email in (EMAIL, OTHER_EMAIL):
         await register(site.auth, email)
@@ -134,35 +134,35 @@ async def running(directory: Path, **options: Any) -> AsyncIterator[tuple[Site, 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """One browser for all: every test has an origin of its own."""
+    """One browser for all tests: every test has its own origin."""
     with browser(tmp_path_factory.mktemp("profile"), scripts=True) as driver:
         yield driver
 
 
 def until(driver: Chrome, done: Callable[[], object]) -> None:
-    """Wait for it; between two pages there is a moment without any."""
+    """Wait until *done* returns a true value; between two pages there is a moment without a page."""
     wait = WebDriverWait(driver, PATIENCE, poll_frequency=0.02, ignored_exceptions=[WebDriverException])
     wait.until(lambda _: done())
 
 
 def user(driver: Chrome) -> str:
-    """Who the page says is signed in."""
+    """The user that the page shows."""
     return driver.find_element(By.TAG_NAME, "h1").text
 
 
 def is_at(driver: Chrome, path: str) -> Callable[[], bool]:
-    """Whether the browser shows such a page."""
+    """A function that tells whether the browser shows the page at *path*."""
     return lambda: path in driver.current_url and bool(driver.find_element(By.TAG_NAME, "body").text)
 
 
 def send(driver: Chrome, path: str, **form: str) -> None:
-    """Post by a script, so that the page stays and what it has fetched ahead with it."""
+    """Post with a script, so that the browser stays on the page and keeps its prefetched pages."""
     script = "const [path, form, done] = arguments; fetch(path, {method: 'POST', body: new URLSearchParams(form)})"
     driver.execute_async_script(f"{script}.then(answer => answer.text()).then(done)", path, form)
 
 
 def sign_in(driver: Chrome, email: str = EMAIL) -> None:
-    """Get the cookie."""
+    """Sign in, so that the browser gets the cookie."""
     send(driver, "/auth/password/sign_in", **credentials(email))
 
 
@@ -170,7 +170,7 @@ def sign_in(driver: Chrome, email: str = EMAIL) -> None:
 async def test_back_button_shows_no_signed_in_page_after_a_sign_out(
     tmp_path: Path, driver: Chrome, button: Literal["plug", "own"]
 ) -> None:
-    """SE-4, SE-15: neither after the plug's sign-out nor after one of the application's with ``clear_session``."""
+    """SE-4, SE-15: after the plug's sign-out and after the application's sign-out with ``clear_session``."""
 
     def walk(url: str) -> None:
         driver.get(f"{url}/hub")
@@ -191,7 +191,7 @@ async def test_back_button_shows_no_signed_in_page_after_a_sign_out(
 
 
 async def test_private_pages_are_restored_by_the_back_button(tmp_path: Path, driver: Chrome) -> None:
-    """SE-15: what ``cache_control="private"`` is for, and what it costs: no request, also after a sign-out."""
+    """SE-15: with ``cache_control="private"`` the back button sends no request, even after a sign-out."""
 
     def walk(site: Site, url: str) -> None:
         driver.get(f"{url}/hub")
@@ -208,8 +208,8 @@ async def test_private_pages_are_restored_by_the_back_button(tmp_path: Path, dri
         await asyncio.to_thread(walk, site, url)
 
 
-async def test_page_that_reloads_itself_is_not_restored_as_it_was(tmp_path: Path, driver: Chrome) -> None:
-    """SE-4: the script that the documentation gives to private pages works."""
+async def test_self_reloading_page_shows_no_signed_in_copy(tmp_path: Path, driver: Chrome) -> None:
+    """SE-4: the documented script for private pages works."""
     (shown,) = re.findall(
         r"^```html\n<script>(.*?)</script>\n^```", CACHING.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
@@ -230,10 +230,10 @@ async def test_page_that_reloads_itself_is_not_restored_as_it_was(tmp_path: Path
 
 @pytest.mark.parametrize("kind", ["prefetch", "prerender"])
 @pytest.mark.parametrize("who", [NOBODY, OTHER_EMAIL])
-async def test_page_fetched_ahead_is_not_shown_once_the_session_has_ended(
+async def test_prefetched_page_is_not_shown_after_the_session_has_ended(
     tmp_path: Path, driver: Chrome, kind: str, who: str
 ) -> None:
-    """SE-4: neither after a sign-out nor to the next user who signs in; before, the copy is shown without a request."""
+    """SE-4: the copy is shown only until a sign-out or the sign-in of another user; until then without a request."""
 
     def walk(site: Site, url: str) -> None:
         driver.get(f"{url}/hub")
@@ -261,7 +261,7 @@ async def test_page_fetched_ahead_is_not_shown_once_the_session_has_ended(
 
 
 async def test_linked_prefetch_is_not_shown_after_a_sign_out(tmp_path: Path, driver: Chrome) -> None:
-    """SE-4, SE-15: ``<link rel="prefetch">`` uses the cache, which keeps no signed-in page."""
+    """SE-4, SE-15: ``<link rel="prefetch">`` uses the cache, which stores no signed-in page."""
 
     def walk(site: Site, url: str) -> None:
         driver.get(f"{url}/hub")
@@ -278,7 +278,7 @@ async def test_linked_prefetch_is_not_shown_after_a_sign_out(tmp_path: Path, dri
 
 
 async def test_script_of_signed_in_pages_is_loaded_once(tmp_path: Path, driver: Chrome) -> None:
-    """SE-15: on every further page the browser asks whether it has changed, and 304 is the whole answer."""
+    """SE-15: on every later page the browser revalidates the script and the answer is 304 without a body."""
 
     def walk(url: str) -> None:
         driver.get(f"{url}/hub")
@@ -296,8 +296,8 @@ async def test_script_of_signed_in_pages_is_loaded_once(tmp_path: Path, driver: 
 
 
 @pytest.mark.parametrize("kind", ["prefetch", "prerender", "link"])
-async def test_callback_fetched_ahead_runs_once_it_is_opened(tmp_path: Path, driver: Chrome, kind: str) -> None:
-    """CF-3: the plug refuses to run it ahead, and the browser asks again."""
+async def test_prefetched_callback_runs_when_it_is_opened(tmp_path: Path, driver: Chrome, kind: str) -> None:
+    """CF-3: the plug refuses a prefetch of a callback; the browser sends the request again when the user opens it."""
 
     def walk(site: Site, url: str) -> None:
         driver.get(f"{url}/hub?ahead={kind}&url={CALLBACK}")

@@ -1,4 +1,4 @@
-"""A download link behind the guard, in a real browser: what is saved for a user whose session has ended."""
+"""A download link behind the guard, in a real browser: the file that it saves after the session has ended."""
 
 import asyncio
 from pathlib import Path
@@ -39,11 +39,11 @@ async def report(request: Request) -> Response:
 
 
 class Site:
-    """A page with two download links, and how the browser asked for each file."""
+    """A page with two download links, and the headers of the browser's requests for the files."""
 
     def __init__(self, directory: Path) -> None:
         self.asked: dict[str, tuple[str | None, str | None]] = {}
-        """Sec-Fetch-Mode and Sec-Fetch-Dest by path."""
+        """Sec-Fetch-Mode and Sec-Fetch-Dest of each path."""
         auth = make_auth(directory)
         self._app = Starlette(
             routes=[
@@ -57,20 +57,20 @@ class Site:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Note the request, then pass it on."""
+        """Record the request, then pass it on."""
         if scope["type"] == "http":
             headers = Request(scope).headers
             self.asked[scope["path"]] = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
         await self._app(scope, receive, send)
 
 
-async def test_download_link_saves_the_sign_in_page_where_the_guard_redirects(tmp_path: Path) -> None:
-    """The browser asks for a download as for a page; behind a guard that does not redirect it saves nothing."""
+async def test_download_link_saves_the_sign_in_page_if_the_guard_redirects(tmp_path: Path) -> None:
+    """The browser requests a download like a page. If the guard does not redirect, it saves nothing."""
     site, saved = Site(tmp_path), tmp_path / "saved"
     saved.mkdir()
 
     def walk(driver: Chrome, url: str) -> None:
-        # A file may be renamed while it is looked at.
+        # The browser may rename a file while the test reads it.
         wait = WebDriverWait(driver, PATIENCE, poll_frequency=0.05, ignored_exceptions=[OSError])
         driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(saved)})
         driver.get(url)

@@ -1,4 +1,4 @@
-"""The library's pages in a real browser: languages, widths, light and dark, the keyboard, and axe."""
+"""The library's pages in a real browser: languages, widths, light and dark schemes, the keyboard, and axe."""
 
 import os
 from collections.abc import Iterator
@@ -27,25 +27,25 @@ SIGNED_IN = (
     "/auth/invitation/invite",
 )
 OF_THE_DEMO = ("/", "/account", "/invitations")
-"""In English only."""
+"""Pages in English only."""
 LANGUAGES = {"en": "Sign in", "de": "Anmelden", "ar": "تسجيل الدخول"}
 LOOKS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
 AXE = files("axe_core_python").joinpath("axe.min.js").read_text()
-"""The rules of WCAG that a program can check."""
+"""A script that checks WCAG rules."""
 SCREENSHOTS = os.environ.get("ASGI_AUTH_SCREENSHOTS")
-"""A directory for a picture of every page, to look at; without it none is made."""
+"""A directory for a screenshot of every page; without it no screenshots are taken."""
 
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
-    """A demo of its own."""
+    """A new demo."""
     with running_demo(tmp_path / "demo") as running:
         yield running
 
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Iterator[Chrome]:
-    """A browser with scripts, for axe alone: the pages have none."""
+    """A browser with scripts, which only axe requires: the pages have none."""
     with browser(tmp_path / "profile", scripts=True) as started:
         yield started
 
@@ -69,7 +69,7 @@ def _violations(driver: Chrome) -> list[tuple[str, list[Any]]]:
 
 
 def _check(driver: Chrome, language: str, path: str) -> None:
-    """Every look of the page that is open."""
+    """Check the open page at every width and in every scheme."""
     html = driver.find_element(By.TAG_NAME, "html")
     assert html.get_attribute("dir") == ("rtl" if language == "ar" else "ltr"), path
     for width, scheme in LOOKS:
@@ -77,14 +77,14 @@ def _check(driver: Chrome, language: str, path: str) -> None:
         size = driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
         assert size["width"] <= width, (path, width)
         assert _violations(driver) == [], (path, width, scheme)
-        if SCREENSHOTS:  # pragma: no cover  # for people
+        if SCREENSHOTS:  # pragma: no cover  # for reviewers
             name = f"{path.strip('/').partition('?')[0].replace('/', '-')}-{language}-{width}-{scheme}.png"
             driver.save_screenshot(str(Path(SCREENSHOTS) / name))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_pages_have_no_barriers(demo: Demo, driver: Chrome, language: str) -> None:
-    """WCAG 2.2 as far as a program can tell: every page, light and dark, on a phone and a wide screen."""
+    """WCAG 2.2, as far as a program can check it: every page, light and dark, on a phone and a wide screen."""
     visitor = Visitor(driver, demo.url)
     _speak(driver, language)
     for path in (*OPEN, *DEAD):
@@ -105,8 +105,8 @@ def test_pages_have_no_barriers(demo: Demo, driver: Chrome, language: str) -> No
         _check(driver, language, path)
 
 
-def test_sign_in_by_keyboard_alone(demo: Demo, driver: Chrome) -> None:
-    """The order of the fields is that of the page, the focus can be seen, and Enter sends the form."""
+def test_sign_in_works_with_the_keyboard_alone(demo: Demo, driver: Chrome) -> None:
+    """The tab order is the order of the page, the focus is visible, and Enter sends the form."""
     sign_up_elsewhere(demo, EMAIL)
     visitor = Visitor(driver, demo.url)
     visitor.open(SIGN_IN)
@@ -129,8 +129,8 @@ def test_sign_in_by_keyboard_alone(demo: Demo, driver: Chrome) -> None:
     assert visitor.path == "/account"
 
 
-def test_pages_fit_when_they_are_enlarged(demo: Demo, driver: Chrome) -> None:
-    """WCAG 1.4.4 and 1.4.10: at 400 % of 1280 pixels, and at 200 % of 640, nothing has to be scrolled sideways."""
+def test_enlarged_pages_fit(demo: Demo, driver: Chrome) -> None:
+    """WCAG 1.4.4 and 1.4.10: at 400 % of 1280 pixels and at 200 % of 640, no page scrolls sideways."""
     visitor = Visitor(driver, demo.url)
     for path in (*OPEN, *DEAD):
         visitor.open(path)

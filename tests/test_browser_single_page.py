@@ -1,4 +1,4 @@
-"""A page on one origin and its API on another, in a real browser: the code of ``docs/single_page.md``."""
+"""A page and its API on different origins, in a real browser: the code in ``docs/single_page.md``."""
 
 import asyncio
 import re
@@ -27,23 +27,23 @@ SIGNED_IN = {"status": 200, "body": {"email": EMAIL}}
 
 
 def shown(language: str) -> str:
-    """The block of the page in this language."""
+    """The code block of the page in this language."""
     (code,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     return str(code)
 
 
 class Visitor:
-    """A browser, the API, and the page on two origins, of which one is listed."""
+    """A browser, the API, and the page on a listed and on an unlisted origin."""
 
     def __init__(self, driver: Chrome, *, listed: str, unlisted: str) -> None:
         self._driver, self.listed, self.unlisted = driver, listed, unlisted
 
     def open(self, url: str) -> None:
-        """Go to the page on one of its origins."""
+        """Open the page on one of its origins."""
         self._driver.get(url)
 
     def call(self, path: str, body: object = None) -> Any:
-        """What ``call`` of the page returns; the text of the error that it throws."""
+        """Run the page's function ``call`` and return its result, or the text of its error."""
         arguments = "arguments[0]" if body is None else "arguments[0], arguments[1]"
         return self._run(f"call({arguments})", path, body)
 
@@ -52,7 +52,7 @@ class Visitor:
         return self._run("fetch(API + arguments[0]).then(answer => answer.status)", path)
 
     def send_blindly(self, path: str) -> Any:
-        """What a page may always do: send a form with the cookie, without reading the answer."""
+        """Send a form with the cookie without reading the answer, which every page may do."""
         options = "{method: 'POST', mode: 'no-cors', credentials: 'include', body: new URLSearchParams()}"
         return self._run(f"fetch(API + arguments[0], {options}).then(answer => answer.type)", path)
 
@@ -63,7 +63,7 @@ class Visitor:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """One browser for all: the API of every test has a port of its own."""
+    """One browser for all tests: every test has its own port for the API."""
     with browser(tmp_path_factory.mktemp("profile"), scripts=True) as driver:
         yield driver
 
@@ -80,7 +80,7 @@ def page_of(api: str) -> Starlette:
 
 @asynccontextmanager
 async def running(driver: Chrome, options: dict[str, str]) -> AsyncIterator[Visitor]:
-    """The API and the page. *options*: what is changed in the code of the API, and what stands in its place."""
+    """Serve the API and the page. *options*: pieces of the API's code and their replacements."""
     listener, url = listen()
     api = named(url)
     page = page_of(api)
@@ -96,25 +96,25 @@ async def running(driver: Chrome, options: dict[str, str]) -> AsyncIterator[Visi
 
 
 def named(url: str) -> str:
-    """The URL by the name of the host: every origin is on one site."""
+    """The URL with ``localhost`` as its host, so that all origins are on one site."""
     return url.replace("127.0.0.1", "localhost")
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code of the page keeps its file in the current directory and reads the secret from the environment."""
+    """The code on the page creates its file in the current directory and reads the secret from the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUTH_SECRET", SECRET)
 
 
 async def visit(driver: Chrome, walk: Callable[[Visitor], None], **options: str) -> None:
-    """Let a visitor walk while the servers answer."""
+    """Run *walk* in a thread while the servers answer."""
     async with running(driver, options) as visitor:
         await asyncio.to_thread(walk, visitor)
 
 
 async def test_page_of_a_listed_origin_signs_in_and_out(driver: Chrome) -> None:
-    """CF-1: with ``credentials: "include"`` the page has a session, without it nobody; no answer has a token."""
+    """CF-1: ``credentials: "include"`` sends the session, a plain ``fetch`` does not; no answer contains a token."""
 
     def walk(visitor: Visitor) -> None:
         visitor.open(visitor.listed)
@@ -134,7 +134,7 @@ async def test_page_of_a_listed_origin_signs_in_and_out(driver: Chrome) -> None:
 
 
 async def test_page_of_another_origin_reads_and_changes_nothing(driver: Chrome) -> None:
-    """CF-1: the browser keeps the answers from a page that is not listed, and the plug refuses what it sends."""
+    """CF-1: the browser hides the answers from a page on an unlisted origin, and the plug refuses its requests."""
 
     def walk(visitor: Visitor) -> None:
         visitor.open(visitor.listed)

@@ -1,4 +1,4 @@
-"""What applications give to be called: plain or async, supported or refused by name, and never taken for a yes."""
+"""Functions of the application, plain or async: each is supported or refused by name; no coroutine counts as true."""
 
 import asyncio
 import threading
@@ -38,7 +38,7 @@ REFUSED = "This password is on a list."
 
 
 class Ways:
-    """One function in every form that calling it has."""
+    """One async function in every form in which it can be passed."""
 
     def __init__(self, answer: Any = None) -> None:
         self.answer = answer
@@ -58,13 +58,13 @@ SAY_SO: dict[str, Callable[..., Any]] = {
     "partial": partial(ways.function),
     "partial of a partial of an object": partial(partial(ways)),
 }
-"""What says that it is async."""
+"""Forms that are recognisably async."""
 HIDDEN: dict[str, Callable[..., Any]] = {"lambda": lambda *arguments: ways.function(*arguments), **SAY_SO}
-"""What is async, whether it says so or not."""
+"""All async forms, recognisable or not."""
 
 
-def test_what_says_that_it_is_async() -> None:
-    """A lambda does not."""
+def test_async_forms_are_recognised() -> None:
+    """``is_async`` recognises every form except a lambda."""
     assert {name: is_async(way) for name, way in HIDDEN.items()} == {name: name != "lambda" for name in HIDDEN}
     assert not is_async(print)
 
@@ -73,7 +73,7 @@ def test_what_says_that_it_is_async() -> None:
 
 
 class Breaches(Ways):
-    """A service that knows which passwords were leaked; it has to be waited for."""
+    """An async service that knows leaked passwords."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,8 +96,8 @@ CHECKS: dict[str, Callable[[Breaches], Callable[[str], object]]] = {
 
 
 @pytest.mark.parametrize("form", CHECKS)
-async def test_check_of_a_policy_may_be_async(tmp_path: Path, form: str) -> None:
-    """PW-7: awaited on the event loop before anything is hashed or stored, in every form; its refusal is the user's."""
+async def test_check_of_a_policy_can_be_async(tmp_path: Path, form: str) -> None:
+    """PW-7: every async form is awaited on the event loop before hashing and storing; its error reaches the user."""
     breaches = Breaches()
     auth = make_auth(tmp_path, password_policy=PasswordPolicy(check=CHECKS[form](breaches)))
     async with auth.running():
@@ -111,7 +111,7 @@ async def test_check_of_a_policy_may_be_async(tmp_path: Path, form: str) -> None
 
 
 async def test_plain_check_stays_off_the_event_loop(tmp_path: Path) -> None:
-    """PW-7: it may ask a service and block."""
+    """PW-7: a plain check runs in another thread, because it may block."""
     threads: list[threading.Thread] = []
     policy = PasswordPolicy(check=lambda password: threads.append(threading.current_thread()))
     auth = make_auth(tmp_path, password_policy=policy)
@@ -122,7 +122,7 @@ async def test_plain_check_stays_off_the_event_loop(tmp_path: Path) -> None:
 
 
 async def test_async_check_that_hangs_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FT-2: the service does not answer: 503 in bounded time, nothing stored."""
+    """FT-2: if the check does not return, the answer is 503 in bounded time and nothing is stored."""
     monkeypatch.setattr(passwords, "CHECK_TIMEOUT", timedelta(milliseconds=10))
 
     async def check(password: str) -> None:
@@ -138,7 +138,7 @@ async def test_async_check_that_hangs_is_unavailable(tmp_path: Path, monkeypatch
 
 
 def test_check_must_be_a_function() -> None:
-    """What cannot be called is refused when the policy is made."""
+    """A check that cannot be called is refused when the policy is created."""
     with pytest.raises(ConfigurationError, match="check must be a function"):
         PasswordPolicy(check="leaked.txt")  # type: ignore[arg-type]
 
@@ -156,7 +156,7 @@ def _hasher(**methods: Any) -> Any:
 @pytest.mark.parametrize("name", ["hash", "verify", "can_verify", "needs_rehash", "cost_of", "level"])
 @pytest.mark.parametrize("form", SAY_SO)
 def test_async_hasher_is_refused_at_start(tmp_path: Path, name: str, form: str) -> None:
-    """PW-1: a hasher runs in a thread, where nobody awaits it."""
+    """PW-1: a hasher runs in a thread and is not awaited."""
     with pytest.raises(ConfigurationError, match=rf"^hasher\.{name}: "):
         make_auth(tmp_path, hasher=_hasher(**{name: SAY_SO[form]}))
 
@@ -174,7 +174,7 @@ def test_async_hasher_is_refused_at_start(tmp_path: Path, name: str, form: str) 
 async def test_hasher_that_returns_an_awaitable_fails_closed(
     name: str, act: Callable[[Passwords, str], Awaitable[object]]
 ) -> None:
-    """PW-1: a coroutine is true in a condition; no wrong password gets in by that."""
+    """PW-1: a coroutine is true in a condition; a wrong password is still rejected."""
     stored = DigestHasher().hash(NEW_PASSWORD.encode())
     pool = HashingPool()
     service = Passwords(hasher=_hasher(**{name: HIDDEN["lambda"]}), policy=PasswordPolicy(), app_name="", pool=pool)
@@ -183,8 +183,8 @@ async def test_hasher_that_returns_an_awaitable_fails_closed(
     pool.close()
 
 
-def test_hash_that_may_not_be_verifiable_is_not_stored() -> None:
-    """PW-10: neither is a coroutine taken for "this can be verified"."""
+def test_coroutine_from_can_verify_is_rejected() -> None:
+    """PW-10: a coroutine from ``can_verify`` does not mean that the hash can be verified."""
     hasher = _hasher(can_verify=HIDDEN["lambda"])
     service = Passwords(hasher=hasher, policy=PasswordPolicy(), app_name="", pool=HashingPool())
     with pytest.raises(TypeError, match=r"^hasher\.can_verify returned coroutine, not bool"):
@@ -198,13 +198,13 @@ def test_hash_that_may_not_be_verifiable_is_not_stored() -> None:
     "clock",
     [
         *(*HIDDEN.values(), time),
-        lambda: datetime(2030, 1, 1),  # noqa: DTZ001  # it must be aware
+        lambda: datetime(2030, 1, 1),  # noqa: DTZ001  # naive on purpose
         lambda: datetime.now(timezone(timedelta(hours=1))),
     ],
     ids=[*HIDDEN, "seconds", "naive", "elsewhere"],
 )
-def test_clock_must_tell_an_aware_instant(tmp_path: Path, clock: Any) -> None:
-    """It is asked once at start, so that even what hides that it is async is refused."""
+def test_clock_must_return_an_aware_utc_datetime(tmp_path: Path, clock: Any) -> None:
+    """The clock is called once at start, so that every async form is refused."""
     with pytest.raises(ConfigurationError, match=r"^clock must be a plain function"):
         make_auth(tmp_path, clock=clock)
 
@@ -220,33 +220,33 @@ def _smtp(render: Any) -> SMTPSender:
 
 @pytest.mark.parametrize("render", [*SAY_SO.values(), "mail.html"], ids=[*SAY_SO, "text"])
 def test_render_must_be_plain(render: Any) -> None:
-    """Refused when the sender is made."""
+    """An async ``render`` is refused when the sender is created."""
     with pytest.raises(ConfigurationError, match=r"^render: "):
         _smtp(render)
 
 
 async def test_render_that_returns_an_awaitable_sends_nothing() -> None:
-    """What does not say that it is async is told when it is called."""
+    """If an async ``render`` is not recognised at creation, the error names it when it is called."""
     with pytest.raises(SenderError, match=r"^render returned coroutine, not a Mail$"):
         await _smtp(HIDDEN["lambda"]).send(None, "token", OPTS)
 
 
 @pytest.mark.parametrize("form", SAY_SO)
-def test_pool_of_an_application_is_got_without_waiting(form: str) -> None:
-    """``PostgresStore(pool=…)`` asks for it in passing."""
+def test_async_pool_function_is_refused(form: str) -> None:
+    """``PostgresStore(pool=…)`` does not await the function that returns the pool."""
     with pytest.raises(ConfigurationError, match=r"^PostgresStore: pool: "):
         PostgresStore(pool=SAY_SO[form])
 
 
 def test_extra_field_needs_a_function() -> None:
-    """What cannot be called is refused when the strategy is made."""
+    """A field without a function is refused when the strategy is created."""
     with pytest.raises(ConfigurationError, match=r"^register_fields: 'name' must have a function"):
         Password(register_fields={"name": "text"})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("form", HIDDEN)
-async def test_extra_field_may_be_read_by_an_async_function(tmp_path: Path, form: str) -> None:
-    """In every form."""
+async def test_async_function_can_read_an_extra_field(tmp_path: Path, form: str) -> None:
+    """An async function of every form reads the field."""
     auth = make_auth(tmp_path, strategies=[Password(register_fields={"name": HIDDEN[form]})])
     async with auth.running():
         user, _ = await register(auth)
@@ -262,14 +262,14 @@ def _plain(*arguments: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["prepare", "taken", "is_contested", "admit", "within", "prune"])
 def test_plain_method_of_a_hook_is_refused_at_start(tmp_path: Path, name: str) -> None:
-    """Otherwise every sign-in, or every registration, would fail."""
+    """Without the refusal, every sign-in or every registration would fail."""
     hook = type("Forgetful", (Hook,), {"name": "forgetful", name: _plain})()
     with pytest.raises(ConfigurationError, match=r"^strategies, add_ons: _plain must be 'async def'$"):
         make_auth(tmp_path, add_ons=[hook])
 
 
-async def test_method_of_a_hook_may_be_wrapped(tmp_path: Path) -> None:
-    """A decorator, or a lambda, that returns what an async function returns is awaited like one."""
+async def test_method_of_a_hook_can_be_wrapped(tmp_path: Path) -> None:
+    """A decorator or a lambda that returns a coroutine is awaited like an async function."""
     seen: list[str] = []
 
     def noting(function: Any) -> Any:
@@ -292,7 +292,7 @@ async def test_method_of_a_hook_may_be_wrapped(tmp_path: Path) -> None:
 
 
 def test_plain_phase_is_refused_at_start(tmp_path: Path) -> None:
-    """What handles a step of an add-on is awaited."""
+    """The handler of an add-on's phase must be async, because it is awaited."""
     hook = Events()
     hook.phases = [Phase(name="look", methods=frozenset({"GET"}), handle=_plain)]
     with pytest.raises(ConfigurationError, match=r"^strategies, add_ons: _plain must be 'async def'$"):
@@ -317,8 +317,8 @@ CALLBACKS = [
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_plain_callback_is_refused_when_the_plug_is_made(tmp_path: Path, kind: Any, name: str) -> None:
-    """By its name."""
+def test_plain_callback_is_refused_when_the_plug_is_created(tmp_path: Path, kind: Any, name: str) -> None:
+    """A plain callback is refused when the plug is created; the message names the function."""
     forgetful = type("Forgetful", (kind,), {name: _plain})
     with pytest.raises(ConfigurationError, match=r"^AuthPlug: _plain must be 'async def'$"):
         forgetful(make_auth(tmp_path))

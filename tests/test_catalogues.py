@@ -1,4 +1,4 @@
-"""Every text of the library can be said in every language that it has."""
+"""Every text of the library is translated into every language."""
 
 import re
 from gettext import GNUTranslations
@@ -21,15 +21,15 @@ def _forms(language: str) -> dict[str, list[str]]:
     return {key: [text] if isinstance(text, str) else list(text or ()) for key, text in entries.items()}
 
 
-def test_languages_are_those_of_the_library() -> None:
-    """The documentation promises English and these."""
+def test_library_has_the_documented_languages() -> None:
+    """The documentation promises English and these languages."""
     assert languages() == {"en", *LANGUAGES}
     assert sorted(path.name for path in LOCALES.iterdir()) == LANGUAGES
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_text_is_translated(language: str) -> None:
-    """No key is missing, none is left over, no form is empty, and each has the English text as it is now."""
+    """No key is missing or superfluous, no form is empty, and each entry has the current English text."""
     expected = {key: texts if len(texts) > 1 else texts[0] for key, texts in messages().items()}
 
     assert {entry.context: entry.id for entry in read(language) if entry.id} == expected
@@ -37,8 +37,8 @@ def test_every_text_is_translated(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_translations_have_the_values(language: str) -> None:
-    """A form that lacks a value, or names another one, would say something else or fail."""
+def test_translations_have_the_placeholders(language: str) -> None:
+    """Every form has the same placeholders as the English text: a wrong one would change the message or fail."""
     expected = {key: set(_PLACEHOLDER.findall(texts[-1])) for key, texts in messages().items()}
     wrong = [
         key
@@ -49,8 +49,8 @@ def test_translations_have_the_values(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_what_is_read_was_compiled_of_what_is_edited(language: str) -> None:
-    """Run ``tox -e catalogues`` after a change of a translation."""
+def test_compiled_catalogue_matches_its_source(language: str) -> None:
+    """The ``.mo`` file matches the ``.po`` file. If it fails, run ``tox -e catalogues``."""
 
     def texts(compiled_: bytes) -> dict[object, str]:
         found = GNUTranslations(BytesIO(compiled_))._catalog  # type: ignore[attr-defined]  # there is no other way
@@ -60,8 +60,8 @@ def test_what_is_read_was_compiled_of_what_is_edited(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_text_is_said_in_the_language(language: str) -> None:
-    """The library finds each translation by the key and the English text."""
+def test_library_finds_every_translation(language: str) -> None:
+    """The library finds each translation by its key and its English text."""
     forms = _forms(language)
     for key, (text, *plural) in messages().items():
         names = set(_PLACEHOLDER.findall(" ".join((text, *plural))))
@@ -79,22 +79,22 @@ def test_every_text_is_said_in_the_language(language: str) -> None:
         ("ja", 1, "試行回数が多すぎます。1 分後にもう一度お試しください。"),
     ],
 )
-def test_plural_forms(language: str, count: int, text: str) -> None:
-    """Each language has the forms that it needs."""
+def test_translation_uses_the_plural_form_of_the_language(language: str, count: int, text: str) -> None:
+    """Each language has the plural forms that it requires."""
     one, other = messages()["form.wait_minutes"]
     assert translate(Message("form.wait_minutes", one, other, count=count), language) == text
 
 
 def test_address_stays_in_order_in_arabic() -> None:
-    """UAX 9: without the isolate the full stop would stand before an address."""
+    """UAX 9: without the isolate, the full stop would appear before the address."""
     message = Message("account.proven", "{address} is confirmed.", address="alice@mail.example.org")
 
     assert "\u2068alice@mail.example.org\u2069" in translate(message, "ar")
     assert "\u2068" not in translate(message, "de")
 
 
-def test_update_keeps_what_is_translated() -> None:
-    """A new text is empty, so that the test above finds it; the others stay."""
+def test_update_keeps_translations() -> None:
+    """A new text has an empty translation, so that the test above finds it; existing translations stay."""
     catalogue = updated("de", {"accept.button": "Annehmen"})
     strings = {str(entry.context): entry.string for entry in catalogue if entry.id}
 
@@ -111,10 +111,10 @@ def test_update_keeps_what_is_translated() -> None:
         ('Message("a", "A")\nMessage("a", "B")', "a.py:2: a has another text elsewhere"),
     ],
 )
-def test_messages_must_be_written_out(
+def test_message_arguments_must_be_literals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, problem: str
 ) -> None:
-    """Else nobody could translate them."""
+    """A message whose arguments are not literals, or whose key has two texts, is an error."""
     (tmp_path / "a.py").write_text(source)
     monkeypatch.setattr(catalogues, "PACKAGE", tmp_path)
 
@@ -122,8 +122,8 @@ def test_messages_must_be_written_out(
         messages()
 
 
-def test_catalogues_are_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is translated stays, and a text that has changed is to be translated anew."""
+def test_catalogues_are_updated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A translation stays unless its English text has changed; then it is removed."""
     package, locales = tmp_path / "package", tmp_path / "locale"
     package.mkdir()
     monkeypatch.setattr(catalogues, "PACKAGE", package)

@@ -1,4 +1,4 @@
-"""asgi_auth.checks: what is refused of an option, by its name."""
+"""asgi_auth.checks: invalid options are refused by name."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -32,8 +32,8 @@ URL = "x must be an absolute URL: it goes into a mail"
     ],
     ids=range(11),
 )
-def test_value_that_is_invalid_is_refused_by_name(check: Callable[..., None], value: Any, message: str) -> None:
-    """The message names the parameter and what it must be."""
+def test_invalid_value_is_refused_by_name(check: Callable[..., None], value: Any, message: str) -> None:
+    """The message names the parameter and its requirement."""
     with pytest.raises(ConfigurationError, match=f"^{message}$"):
         check("x", value)
 
@@ -49,7 +49,7 @@ def test_value_that_is_invalid_is_refused_by_name(check: Callable[..., None], va
     ],
     ids=range(5),
 )
-def test_value_that_is_valid_passes(check: Callable[..., None], value: Any) -> None:
+def test_valid_value_is_accepted(check: Callable[..., None], value: Any) -> None:
     """The limits themselves are valid."""
     check("x", value)
 
@@ -68,6 +68,6 @@ def test_value_that_is_valid_passes(check: Callable[..., None], value: Any) -> N
     ],
     ids=range(8),
 )
-def test_function_takes_as_many_arguments_as_it_can_be_called_with(function: Any, counts: list[int]) -> None:
-    """Optional ones count both ways. What has no signature takes none."""
+def test_takes_reports_every_possible_number_of_arguments(function: Any, counts: list[int]) -> None:
+    """An optional parameter may be given or not. An object without a signature takes no arguments."""
     assert [count for count in (1, 2, 3) if takes(function, count)] == counts

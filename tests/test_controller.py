@@ -1,4 +1,4 @@
-"""The plug with the callbacks of a controller."""
+"""AuthController: the plug with the callbacks of a controller."""
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -33,14 +33,14 @@ class _Controller(AuthController[User]):
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """Mounted at a path of its own."""
+    """An Authentication that is mounted at ``/account``."""
     auth = make_auth(tmp_path, mount_path="/account")
     async with auth.running():
         yield auth
 
 
-async def test_callbacks(auth: LocalAuthentication) -> None:
-    """success, failure and sign_out, at the routes of the controller."""
+async def test_routes_call_the_callbacks(auth: LocalAuthentication) -> None:
+    """The controller's routes call success, failure and sign_out."""
     app = Starlette(routes=[*_Controller(auth).routes()])
     registered = await post(app, "/account/password/register", registration())
     wrong = await post(app, "/account/password/sign_in", credentials(password="wrong horse"))
@@ -58,7 +58,7 @@ async def test_callbacks(auth: LocalAuthentication) -> None:
 
 
 async def test_defaults_are_those_of_the_plug(auth: LocalAuthentication) -> None:
-    """Whatever is not overridden."""
+    """A controller without overrides answers like the plug."""
     app = Starlette(routes=[*AuthController(auth).routes()])
     registered = await ask(app, "POST", "/account/password/register", json=registration())
     wrong = await post(app, "/account/password/sign_in", credentials(password="wrong horse"), headers=JSON)
@@ -77,7 +77,7 @@ class _Forgetful(AuthController[User]):
 
 
 async def test_invalid_callback_is_named(auth: LocalAuthentication) -> None:
-    """By the name that its author gave it, if it has one."""
+    """The error contains the name that the application gave the callback, or ``<lambda>``."""
     with pytest.raises(TypeError, match=r"_Forgetful\.success returned NoneType, not a Response"):
         await post(_Forgetful(auth), "/account/password/register", registration())
     with pytest.raises(TypeError, match=r"_Forgetful\.<lambda> must be 'async def'"):

@@ -1,6 +1,6 @@
-"""A server that is killed, and clients that hang up: what was answered holds, and nothing is done by halves.
+"""A killed server, and clients that disconnect: every answered act holds, and no act is done in part.
 
-``ASGI_AUTH_KILLS=200 pytest tests/test_crashes.py`` kills more often than a test run has time for.
+``ASGI_AUTH_KILLS=200 pytest tests/test_crashes.py`` kills the server more often than a usual test run does.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.anyio
 
 KILLS = int(os.environ.get("ASGI_AUTH_KILLS", "8"))
 PEOPLE = 6
-"""At once, each of them one request after the other."""
-MOMENTS = random.Random(20260401)  # noqa: S311  # the same moments in every run
+"""How many users act at once; each of them sends one request at a time."""
+MOMENTS = random.Random(20260401)  # noqa: S311  # the same values in every run
 
 
 # --- kill -9 ---------------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ MOMENTS = random.Random(20260401)  # noqa: S311  # the same moments in every run
 
 @dataclass
 class Person:
-    """One user, and what their client was told. What it was not told may have happened or not."""
+    """One user, and the answers that the client received. An act without an answer may have happened or not."""
 
     email: str
     password: str
@@ -47,15 +47,15 @@ class Person:
     alive: list[str] = field(default_factory=list)
     """Cookies of sign-ins that were answered."""
     dead: list[str] = field(default_factory=list)
-    """Cookies whose end was answered."""
+    """Cookies of sessions whose end was answered."""
     leaving: str | None = None
-    """The cookie of a sign-out without an answer."""
+    """The cookie of an unanswered sign-out."""
     wanted: str | None = None
-    """The password of a reset without an answer, with the token below."""
+    """The password of an unanswered reset; ``token`` is its token."""
     token: str = ""
 
     async def live(self, client: httpx.AsyncClient, auth: LocalAuthentication, answered: "asyncio.Queue[str]") -> None:
-        """Register, then sign in, reset and sign out until the server is gone."""
+        """Register, then sign in, reset and sign out until the server is killed."""
         with suppress(httpx.TransportError):
             await self._post(client, answered, "password/register", registration(self.email, self.password))
             self.registered = True
@@ -97,7 +97,7 @@ class Person:
         data: dict[str, str],
         **headers: str,
     ) -> str:
-        """The cookie of the answer."""
+        """Send a request and return the cookie in the answer."""
         response = await client.post(f"/auth/{path}", data=data, headers=headers)
         assert response.status_code == 200, (path, response.text)
         client.cookies.clear()
@@ -105,14 +105,14 @@ class Person:
         return str(response.cookies.get("user_session", ""))
 
     async def check(self, auth: LocalAuthentication) -> None:
-        """Compare what the client was told with what is in the database."""
+        """Compare the answers that the client received with the database."""
         found = await auth.accounts.find("email", self.email)
         assert found is not None or not self.registered, "a registration was answered and is lost"
         changed = found is not None and await self._check_password(auth, found)
         await self._check_sessions(auth, changed=changed)
 
     async def _check_password(self, auth: LocalAuthentication, found: Found[User]) -> bool:
-        """Whether the reset without an answer is in force."""
+        """Whether the unanswered reset was done."""
         stored = found.account.password_hash
         assert stored is not None
         changed = self.wanted is not None and HASHER.verify(self.wanted.encode(), stored)
@@ -127,7 +127,7 @@ class Person:
 
 
 async def holds(look: Awaitable[Any]) -> bool:
-    """Whether a token or a cookie would be taken."""
+    """Whether a token or a cookie is live."""
     try:
         await look
     except InvalidTokenError:
@@ -136,39 +136,41 @@ async def holds(look: Awaitable[Any]) -> bool:
 
 
 async def live_until_killed(server: Served, auth: LocalAuthentication, people: list[Person], enough: int) -> int:
-    """Kill the server at some moment of their lives, after *enough* answers: how many there were."""
+    """Kill the server at a random moment after *enough* answers; return the number of answers."""
     answered: asyncio.Queue[str] = asyncio.Queue()
     async with asyncio.TaskGroup() as group:
         for person in people:
             group.create_task(live_alone(server, person, auth, answered))
         for _ in range(enough):
             await answered.get()
-        await asyncio.sleep(MOMENTS.random() / 50)  # no waiting: any moment is as good as another
+        await asyncio.sleep(MOMENTS.random() / 50)  # not a wait for anything: the moment is random
         server.process.kill()
     await server.process.wait()
     return enough + answered.qsize()
 
 
 async def live_alone(server: Served, person: Person, auth: LocalAuthentication, answered: "asyncio.Queue[str]") -> None:
-    """With a connection of one's own."""
+    """Let one user act on a separate connection."""
     async with server.client() as client:
         await person.live(client, auth, answered)
 
 
 @pytest.mark.slow
-async def test_killed_server_keeps_what_it_answered(tmp_path: Path) -> None:
-    """FT-2: kill -9 at random moments: every answered act holds, every other one is done wholly or not at all."""
+async def test_killed_server_keeps_answered_acts(tmp_path: Path) -> None:
+    """FT-2: kill -9 at random moments: every answered act holds; every other act is done completely or not at all."""
     auth, everybody, answers = real_auth(tmp_path), list[Person](), 0
     async with auth.running():
         for round_ in range(KILLS):
             people = [Person(f"p{round_}.{n}@mail.example.org", f"marble falcon {round_} {n}") for n in range(PEOPLE)]
             async with uvicorn_process(*APP, directory=tmp_path) as server:
                 async with server.client() as client:
-                    for person in MOMENTS.sample(everybody, min(2, len(everybody))):  # restarted, they can sign in
+                    for person in MOMENTS.sample(
+                        everybody, min(2, len(everybody))
+                    ):  # after the restart they can sign in
                         password = person.wanted if await has_changed(auth, person) else person.password
                         data = credentials(person.email, password or "")
                         assert (await client.post("/auth/password/sign_in", data=data)).status_code == 200
-                # Later each time: early kills meet registrations, late ones whoever has done everything once.
+                # Later each time: early kills interrupt registrations, late kills interrupt the later acts.
                 answers += await live_until_killed(server, auth, people, round_ * 60 // KILLS)
             await check_rows(OnSQLite(tmp_path))
             for person in people:
@@ -178,17 +180,17 @@ async def test_killed_server_keeps_what_it_answered(tmp_path: Path) -> None:
 
 
 async def has_changed(auth: LocalAuthentication, person: Person) -> bool:
-    """Whether a reset without an answer is in force."""
+    """Whether the unanswered reset was done."""
     return person.wanted is not None and not await holds(auth.tokens.peek(RESET, person.token))
 
 
-# --- clients that hang up --------------------------------------------------------------------------------------------
+# --- clients that disconnect -----------------------------------------------------------------------------------------
 
 HEAD = b"POST /auth/password/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
-async def test_clients_that_hang_up_leave_nothing(tmp_path: Path) -> None:
-    """RP-9: a hundred connections that are cut after the head or in the body: no row, and no call that waits on."""
+async def test_disconnected_clients_leave_no_rows(tmp_path: Path) -> None:
+    """RP-9: a hundred connections abort after the head or in the body: no row is written and no call keeps waiting."""
     auth = make_auth(tmp_path)
     turnstile = Turnstile(application(auth))
     body = httpx.Request("POST", "http://localhost", json=registration()).content
@@ -199,7 +201,7 @@ async def test_clients_that_hang_up_leave_nothing(tmp_path: Path) -> None:
         for number, writer in enumerate(writers):
             writer.write(pieces[number % 4])
         lifespan = 1
-        await turnstile.until(lambda: turnstile.entered == lifespan + 75)  # the last piece is no request yet
+        await turnstile.until(lambda: turnstile.entered == lifespan + 75)  # the last piece is not a complete request
         for writer in writers:
             writer.transport.abort()
         await turnstile.until(lambda: turnstile.left == 75)

@@ -1,4 +1,4 @@
-"""The demo: its pages, what they let nobody do, and the whole of it as a process."""
+"""The demo: its pages and its sessions."""
 
 import re
 import time
@@ -28,20 +28,20 @@ PAGES = (
     *("/", "/auth/password/sign_in", "/auth/password/register"),
     *("/auth/password/reset_request", "/auth/confirmation/resend"),
 )
-"""Those that anybody may open."""
+"""Public pages."""
 NOT_CAREFUL = '"><script>alert(1)</script>@x'
 
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """What the demo runs on, with cheap hashes and mail that the test reads."""
+    """The demo's Authentication, with cheap hashes and mail that the test reads."""
     auth = demos.make_auth(tmp_path)
     yield auth
     await auth.close()
 
 
 def ids_to_end(page: httpx.Response) -> list[str]:
-    """The sessions that the account page has a button for."""
+    """The ids of the sessions that have a button on the account page."""
     return re.findall(r'action="/account/end/([^"]+)"', page.text)
 
 
@@ -50,8 +50,8 @@ def ids_to_end(page: httpx.Response) -> list[str]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("path", PAGES)
-async def test_page_is_whole_and_kept_by_no_cache(auth: LocalAuthentication, path: str) -> None:
-    """CF-8: every page has a language, a title and one heading, runs no script, is in no frame and in no cache."""
+async def test_page_is_complete_and_not_cached(auth: LocalAuthentication, path: str) -> None:
+    """CF-8: every page has a language, a title and one heading, permits no scripts or frames, and is not cached."""
     async with visit(auth) as browser:
         page = await browser.get(path)
 
@@ -68,7 +68,7 @@ async def test_page_is_whole_and_kept_by_no_cache(auth: LocalAuthentication, pat
 
 @pytest.mark.anyio
 async def test_account_shows_this_session(auth: LocalAuthentication) -> None:
-    """A user who has signed in sees their name, address, password and session, and a button to sign out."""
+    """A signed-in user sees the address, the password button, the session and the sign-out button."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         page = await browser.get("/account")
@@ -87,8 +87,8 @@ async def test_account_shows_this_session(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.anyio
-async def test_refused_registration_keeps_what_was_entered_but_no_password(auth: LocalAuthentication) -> None:
-    """422 draws the form again: the address is there, the message belongs to its field, no password comes back."""
+async def test_rejected_registration_keeps_the_address_but_no_password(auth: LocalAuthentication) -> None:
+    """422 shows the form again with the address and the message at its field, without the password."""
     async with visit(auth) as browser:
         page = await browser.post("/auth/password/register", data=registration(password="password"))
 
@@ -103,8 +103,8 @@ async def test_refused_registration_keeps_what_was_entered_but_no_password(auth:
 
 
 @pytest.mark.anyio
-async def test_messages_are_sentences(auth: LocalAuthentication) -> None:
-    """Every field says what is wrong with it. The first such field has the focus."""
+async def test_invalid_fields_have_messages(auth: LocalAuthentication) -> None:
+    """Every invalid field has a message. The first one has the focus."""
     async with visit(auth) as browser:
         no_address = await browser.post("/auth/password/register", data=registration("alice"))
         empty = await browser.post("/auth/password/sign_in")
@@ -117,8 +117,8 @@ async def test_messages_are_sentences(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.anyio
-async def test_refused_sign_in_says_the_same_to_everybody(auth: LocalAuthentication) -> None:
-    """EN-1: a wrong password and an unknown address give 401 and the same page, with the address that was entered."""
+async def test_rejected_sign_in_does_not_reveal_the_cause(auth: LocalAuthentication) -> None:
+    """EN-1: a wrong password and an unknown address give 401 and the same page, with the entered address."""
     async with visit(auth) as browser, visit(auth) as other:
         await sign_up(other, auth)
         wrong = await sign_in(browser, password="not this one")
@@ -132,8 +132,8 @@ async def test_refused_sign_in_says_the_same_to_everybody(auth: LocalAuthenticat
 
 
 @pytest.mark.anyio
-async def test_what_was_entered_is_escaped(auth: LocalAuthentication) -> None:
-    """Markup in a field comes back as text."""
+async def test_entered_values_are_escaped(auth: LocalAuthentication) -> None:
+    """Markup in a field is shown as text."""
     async with visit(auth) as browser:
         page = await sign_in(browser, email=NOT_CAREFUL, remember_me="on")
 
@@ -144,8 +144,8 @@ async def test_what_was_entered_is_escaped(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.anyio
-async def test_way_back_survives_a_refusal(auth: LocalAuthentication) -> None:
-    """The guard's ``return_to`` goes through the form, its redrawing and the links, and is followed after sign-in."""
+async def test_return_to_survives_a_rejected_sign_in(auth: LocalAuthentication) -> None:
+    """The form, its repetition and the links keep the guard's ``return_to``; the sign-in redirects to it."""
     async with visit(auth) as browser, visit(auth) as other:
         await sign_up(other, auth)
         sent = await browser.get("/account?a=1")
@@ -160,8 +160,8 @@ async def test_way_back_survives_a_refusal(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.anyio
-async def test_foreign_way_back_is_forgotten(auth: LocalAuthentication) -> None:
-    """RD-1: nobody is sent to another site, nor is its address drawn."""
+async def test_foreign_return_to_is_ignored(auth: LocalAuthentication) -> None:
+    """RD-1: the demo never redirects to another site and does not show its address."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         await browser.post("/auth/sign_out")
@@ -173,8 +173,8 @@ async def test_foreign_way_back_is_forgotten(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.anyio
-async def test_note_is_one_of_the_demo(auth: LocalAuthentication) -> None:
-    """A link can choose a note, but not put words of its own on a page."""
+async def test_unknown_note_is_not_shown(auth: LocalAuthentication) -> None:
+    """A link can select a note of the demo, but cannot put its own text on a page."""
     async with visit(auth) as browser:
         known = await browser.get("/?note=ended")
         unknown = await browser.get("/?note=Call+0900+12345")
@@ -185,8 +185,8 @@ async def test_note_is_one_of_the_demo(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.anyio
-async def test_nothing_there_is_a_page_too(auth: LocalAuthentication) -> None:
-    """Unknown addresses, inside the plug and outside, and a wrong method are told on a page."""
+async def test_unknown_address_is_answered_with_a_page(auth: LocalAuthentication) -> None:
+    """Unknown addresses, inside and outside the plug, and a wrong method are answered with a page."""
     async with visit(auth) as browser:
         pages = [await browser.get("/nowhere"), await browser.get("/auth/nowhere")]
         wrong_method = await browser.get("/account/end_others")
@@ -199,8 +199,10 @@ async def test_nothing_there_is_a_page_too(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.anyio
-async def test_store_that_does_not_answer_is_told(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
-    """503 with Retry-After on a page, nothing of the reason on it."""
+async def test_unavailable_store_is_answered_with_a_page(
+    auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the store is unavailable, the answer is a page with 503 and Retry-After; the page does not show the reason."""
 
     async def fail(user_id: str) -> None:
         raise StoreUnavailableError("sqlite: SQLITE_BUSY")
@@ -219,7 +221,7 @@ async def test_store_that_does_not_answer_is_told(auth: LocalAuthentication, mon
 
 @pytest.mark.anyio
 async def test_session_list_ends_one_session(auth: LocalAuthentication) -> None:
-    """The other session has a button, which ends it and it alone; doing so twice does nothing more."""
+    """The button of another session ends only that session; a second press changes nothing."""
     async with visit(auth) as here, visit(auth, **{"User-Agent": "curl/8"}) as there:
         await sign_up(here, auth)
         await sign_in(there, remember_me="on")
@@ -237,7 +239,7 @@ async def test_session_list_ends_one_session(auth: LocalAuthentication) -> None:
 
 @pytest.mark.anyio
 async def test_session_list_ends_all_others(auth: LocalAuthentication) -> None:
-    """SE-6: everywhere but here."""
+    """SE-6: the button ends all sessions except the current one."""
     async with visit(auth) as here, visit(auth) as there, visit(auth) as elsewhere:
         await sign_up(here, auth)
         await sign_in(there)
@@ -266,7 +268,7 @@ async def test_session_of_another_user_cannot_be_ended(auth: LocalAuthentication
 @pytest.mark.anyio
 @pytest.mark.parametrize("path", ["/account/end_others", "/account/end/x"])
 async def test_strangers_are_sent_to_the_sign_in_page(auth: LocalAuthentication, path: str) -> None:
-    """The acts of the account page are guarded as the page is."""
+    """The account page and its actions require a session."""
     async with visit(auth) as browser:
         page, act = await browser.get("/account"), await browser.post(path)
 
@@ -276,7 +278,7 @@ async def test_strangers_are_sent_to_the_sign_in_page(auth: LocalAuthentication,
 
 @pytest.mark.anyio
 async def test_other_sites_cannot_act(auth: LocalAuthentication) -> None:
-    """CF-1: with the cookie, but sent by a page of another site, nothing is ended and nobody is signed in or out."""
+    """CF-1: a request with the cookie from a page of another site ends no session and signs no user in or out."""
     foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1:9"}
     async with visit(auth) as here, visit(auth) as there:
         await sign_up(here, auth)
@@ -294,7 +296,7 @@ async def test_other_sites_cannot_act(auth: LocalAuthentication) -> None:
 
 @pytest.mark.anyio
 async def test_sign_out_ends_the_session(auth: LocalAuthentication) -> None:
-    """SE-4: the cookie is gone, and a copy of it worthless."""
+    """SE-4: after a sign-out, a copy of the cookie is rejected."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         copy = dict(browser.cookies)
@@ -308,8 +310,8 @@ async def test_sign_out_ends_the_session(auth: LocalAuthentication) -> None:
 
 
 @pytest.mark.anyio
-async def test_forgotten_password_is_replaced(auth: LocalAuthentication) -> None:
-    """The answer is the same for every address. The link works once; a dead one says so before a password is typed."""
+async def test_forgotten_password_is_reset(auth: LocalAuthentication) -> None:
+    """The answer is the same for every address. The link works once; a dead link shows no password field."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         await browser.post("/auth/sign_out")
@@ -339,8 +341,8 @@ async def test_forgotten_password_is_replaced(auth: LocalAuthentication) -> None
 
 
 @pytest.mark.anyio
-async def test_password_is_changed_by_a_link_to_the_own_address(auth: LocalAuthentication) -> None:
-    """The button of the account page has the link sent, and the page says so."""
+async def test_account_page_mails_a_link_to_change_the_password(auth: LocalAuthentication) -> None:
+    """The button of the account page sends the link, and the page confirms it."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         page = await browser.get("/account")
@@ -373,8 +375,8 @@ def new_password(token: str, password: str) -> dict[str, str]:
         ("", "Unknown device"),
     ],
 )
-def test_device_name_is_what_people_call_it(label: str, name: str) -> None:
-    """Browser and system, or the label itself."""
+def test_device_name_is_readable(label: str, name: str) -> None:
+    """The name has the browser and the system, or the label itself."""
     assert device_name(label) == name
 
 

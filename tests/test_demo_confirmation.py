@@ -1,4 +1,4 @@
-"""The demo's pages about addresses: confirm, ask again, change, cancel, take back."""
+"""The demo's pages about addresses: confirm, resend, change, cancel, undo."""
 
 import re
 from collections.abc import AsyncIterator
@@ -24,29 +24,29 @@ CHANGE = "/auth/confirmation/change_email"
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """What the demo runs on."""
+    """The demo's Authentication."""
     auth = demos.make_auth(tmp_path)
     yield auth
     await auth.close()
 
 
 def purposes(auth: LocalAuthentication) -> list[str]:
-    """Of every mail since the last time."""
+    """The purposes of all mails since the last call."""
     found = [opts["purpose"] for _, _, opts in auth.sender.messages]
     auth.sender.messages.clear()
     return found
 
 
 async def change(browser: httpx.AsyncClient, email: str = NEW_EMAIL, password: str = PASSWORD) -> httpx.Response:
-    """Ask for another address."""
+    """Request a change of the address."""
     return await browser.post(CHANGE, data={"email": email, "current_password": password})
 
 
 # --- the first proof -------------------------------------------------------------------------------------------------
 
 
-async def test_registration_asks_for_the_mail(auth: LocalAuthentication) -> None:
-    """Nobody is signed in by registering; the mailed page has a button, and only then one can sign in."""
+async def test_registration_requires_confirmation_by_mail(auth: LocalAuthentication) -> None:
+    """Registration does not sign in. The user can sign in only after pressing the button on the mailed page."""
     async with visit(auth) as browser:
         sent = await browser.post("/auth/password/register", data=registration())
         too_early = await sign_in(browser)
@@ -66,8 +66,8 @@ async def test_registration_asks_for_the_mail(auth: LocalAuthentication) -> None
         assert where(await sign_in(browser)) == (303, "/account")
 
 
-async def test_taken_address_looks_like_any_other(auth: LocalAuthentication) -> None:
-    """EN-4: the same page, whether or not a user has the address; its owner is told by mail."""
+async def test_taken_address_is_not_revealed(auth: LocalAuthentication) -> None:
+    """EN-4: the page is the same for a taken and a free address; the owner of a taken address gets a mail."""
     async with visit(auth) as browser, visit(auth) as other:
         await sign_up(browser, auth)
         purposes(auth)
@@ -81,7 +81,7 @@ async def test_taken_address_looks_like_any_other(auth: LocalAuthentication) -> 
 
 
 async def test_link_is_sent_again(auth: LocalAuthentication) -> None:
-    """By a form to which the page after the registration leads, once a minute; a wrong address is told at its field."""
+    """The page after a registration links to the form, which sends one mail a minute and reports invalid addresses."""
     async with visit(auth) as browser:
         sent = await browser.post("/auth/password/register", data=registration())
         purposes(auth)
@@ -103,8 +103,8 @@ async def test_link_is_sent_again(auth: LocalAuthentication) -> None:
     assert 'id="email-problem">This is not a mail address.<' in refused.text
 
 
-async def test_dead_link_leads_to_a_new_one(auth: LocalAuthentication) -> None:
-    """What was used does not work; the page says where to get another."""
+async def test_dead_link_page_offers_a_new_link(auth: LocalAuthentication) -> None:
+    """A used link is rejected; the page links to the form for a new one."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         await browser.post("/auth/sign_out")
@@ -120,8 +120,8 @@ async def test_dead_link_leads_to_a_new_one(auth: LocalAuthentication) -> None:
 # --- a change --------------------------------------------------------------------------------------------------------
 
 
-async def test_address_is_changed_by_the_new_ones_owner(auth: LocalAuthentication) -> None:
-    """The account page shows what waits; the old address holds until then, and is told; the session lives on."""
+async def test_address_changes_when_the_new_address_is_confirmed(auth: LocalAuthentication) -> None:
+    """The page shows the pending address. The old one gets a mail and stays until the confirmation; no session ends."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         purposes(auth)
@@ -148,8 +148,8 @@ async def test_address_is_changed_by_the_new_ones_owner(auth: LocalAuthenticatio
     assert EMAIL not in account.text.replace(NEW_EMAIL, "")
 
 
-async def test_change_is_refused_at_its_field(auth: LocalAuthentication) -> None:
-    """A wrong password and what is no address, beside the field; the password does not come back."""
+async def test_rejected_change_is_reported_at_its_field(auth: LocalAuthentication) -> None:
+    """A wrong password and an invalid address are reported at the field; the page does not contain the password."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         form = await browser.get(CHANGE)
@@ -164,8 +164,8 @@ async def test_change_is_refused_at_its_field(auth: LocalAuthentication) -> None
     assert 'id="email-problem">This is not a mail address.<' in no_address.text
 
 
-async def test_too_many_wrong_passwords_are_told(auth: LocalAuthentication) -> None:
-    """429 on the page of the form, with how long to wait."""
+async def test_too_many_wrong_passwords_are_rejected(auth: LocalAuthentication) -> None:
+    """The form is shown again with 429 and the time to wait."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         for _ in range(10):
@@ -176,8 +176,8 @@ async def test_too_many_wrong_passwords_are_told(auth: LocalAuthentication) -> N
     assert re.search(r"Too many attempts\. Try again in \d+ minutes\.", refused.text)
 
 
-async def test_old_sign_in_has_to_be_proven_again(auth: LocalAuthentication) -> None:
-    """The form, and what it posts to, ask for the password first; then one comes back to the form."""
+async def test_old_sign_in_requires_the_password_again(auth: LocalAuthentication) -> None:
+    """The form and its submission first require the password again; then the user returns to the form."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         auth.clock.advance(timedelta(minutes=16))
@@ -202,7 +202,7 @@ def again(password: str) -> dict[str, str]:
 
 
 async def test_change_is_cancelled(auth: LocalAuthentication) -> None:
-    """Nothing waits any more, and the link is dead."""
+    """After the cancellation no change is pending, and the link is rejected."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         await change(browser)
@@ -216,8 +216,8 @@ async def test_change_is_cancelled(auth: LocalAuthentication) -> None:
     assert dead.status_code == 401
 
 
-async def test_change_is_taken_back(auth: LocalAuthentication) -> None:
-    """By the link in the mail to the earlier address: everybody is signed out, and a new password is next."""
+async def test_change_is_undone(auth: LocalAuthentication) -> None:
+    """The link in the mail to the earlier address undoes the change and ends every session; a new password is next."""
     async with visit(auth) as browser, visit(auth) as owner:
         await sign_up(browser, auth)
         await change(browser)
@@ -245,13 +245,13 @@ async def test_change_is_taken_back(auth: LocalAuthentication) -> None:
     ],
 )
 async def test_strangers_sign_in_first(auth: LocalAuthentication, path: str, to: str) -> None:
-    """A user whose session ended while a form was open comes back to that form, or to the account."""
+    """A user whose session ended while a form was open returns to that form or to the account after the sign-in."""
     async with visit(auth) as browser:
         assert where(await browser.post(path)) == (303, f"{SIGN_IN}?return_to={quote(to, safe='')}")
 
 
-async def test_old_form_does_no_harm_to_who_is_signed_in(auth: LocalAuthentication) -> None:
-    """A registration from another tab is answered as ever."""
+async def test_registration_in_an_old_tab_keeps_the_session(auth: LocalAuthentication) -> None:
+    """A registration from an old tab is answered as usual, and the user stays signed in."""
     async with visit(auth) as browser:
         await sign_up(browser, auth)
         page = await browser.post("/auth/password/register", data=registration(OTHER_EMAIL))
@@ -261,7 +261,7 @@ async def test_old_form_does_no_harm_to_who_is_signed_in(auth: LocalAuthenticati
 
 
 async def test_invited_registration_without_a_session_leads_to_the_sign_in_page(tmp_path: Path) -> None:
-    """An account that a gate does not admit was made all the same."""
+    """If a gate refuses the sign-in, the account is created anyway."""
     auth = demos.make_auth(tmp_path, more=[Gatekeeper(AuthenticationFailedError("closed"))])
     async with visit(auth) as browser:
         await auth.add_on("invitation").invite(APPLICATION, EMAIL)

@@ -1,4 +1,4 @@
-"""The demo's invitations: inviting, and being invited in every way that one can be."""
+"""The demo's invitations: inviting users, and every way to accept or decline."""
 
 import re
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ THIRD_EMAIL = "carol@mail.example.org"
 
 @pytest.fixture
 async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """What the demo runs on; ``EMAIL`` has invited ``OTHER_EMAIL``."""
+    """The demo's Authentication; ``EMAIL`` has invited ``OTHER_EMAIL``."""
     auth = demos.make_auth(tmp_path)
     inviter = await auth.accounts.create({"email": EMAIL}, password=PASSWORD, confirmed=True)
     await auth.add_on("invitation").invite(inviter, OTHER_EMAIL)
@@ -30,17 +30,17 @@ async def auth(tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
 
 
 def token_of(auth: LocalAuthentication) -> str:
-    """That of the newest invitation's mail."""
+    """The token in the mail of the newest invitation."""
     return mailed_token(auth, parameter="invitation_token")
 
 
 async def open_link(browser: httpx.AsyncClient, token: str) -> httpx.Response:
-    """Look at the invitation."""
+    """Open the page of the invitation."""
     return await browser.get("/auth/invitation/view", params={"invitation_token": token})
 
 
 def actions(page: httpx.Response) -> list[str]:
-    """Where the forms of a page post to, in order, but for the header's."""
+    """The targets of the forms of a page, in order, without the header's form."""
     return re.findall(r'action="([^"]+)"', page.text.partition("<main")[2])
 
 
@@ -50,16 +50,16 @@ def joining(token: str, password: str = PASSWORD) -> dict[str, str]:
 
 
 def only_hidden(page: httpx.Response, token: str) -> bool:
-    """Whether every form has the token in a hidden field, and nothing else has it."""
+    """Whether the token is in a hidden field of every form and nowhere else."""
     hidden = page.text.count(f'<input type="hidden" name="invitation_token" value="{token}"')
     return page.text.count(token) == hidden == len(actions(page))
 
 
-# --- whoever invites -------------------------------------------------------------------------------------------------
+# --- the inviter -----------------------------------------------------------------------------------------------------
 
 
 async def test_invitations_are_sent_and_listed(auth: LocalAuthentication) -> None:
-    """With their states; only what is pending has buttons, whose names say what they are about."""
+    """The list shows the state of each invitation; only pending ones have buttons, which name the address."""
     async with visit(auth) as browser:
         await sign_in(browser)
         sent = await browser.post("/auth/invitation/invite", data={"email": THIRD_EMAIL})
@@ -82,12 +82,12 @@ async def test_invitations_are_sent_and_listed(auth: LocalAuthentication) -> Non
 
 
 def ids(page: httpx.Response) -> list[str]:
-    """Those of the invitations that can be revoked, in the order of the page."""
+    """The ids of the revocable invitations, in the order of the page."""
     return re.findall(r'action="/auth/invitation/revoke"><input type="hidden" name="id" value="([^"]+)"', page.text)
 
 
 async def test_invitation_is_sent_again(auth: LocalAuthentication) -> None:
-    """Not at once; then with a new link, and the older one says that there is a newer."""
+    """An immediate resend is refused. A later one sends a new link; the page of the old link says so."""
     async with visit(auth) as browser, visit(auth) as guest:
         await sign_in(browser)
         older = token_of(auth)
@@ -108,8 +108,8 @@ async def test_invitation_is_sent_again(auth: LocalAuthentication) -> None:
     assert alive.status_code == 200
 
 
-async def test_refused_invitation_is_told_at_the_field(auth: LocalAuthentication) -> None:
-    """With what was entered; the list leads to the form."""
+async def test_rejected_invitation_is_reported_at_the_field(auth: LocalAuthentication) -> None:
+    """The form keeps the entered value; the list links to the form."""
     async with visit(auth) as browser:
         await sign_in(browser)
         refused = await browser.post("/auth/invitation/invite", data={"email": "carol"})
@@ -122,8 +122,8 @@ async def test_refused_invitation_is_told_at_the_field(auth: LocalAuthentication
     assert 'href="/auth/invitation/invite"' in page.text
 
 
-async def test_nobody_has_invited_yet(auth: LocalAuthentication) -> None:
-    """An empty list says so; other people's invitations are not in it, nor can they be revoked."""
+async def test_user_sees_and_revokes_only_own_invitations(auth: LocalAuthentication) -> None:
+    """An empty list says so. It does not contain other users' invitations, and they cannot be revoked."""
     async with visit(auth) as browser, visit(auth) as other:
         await sign_in(browser)
         await sign_up(other, auth, THIRD_EMAIL)
@@ -137,8 +137,8 @@ async def test_nobody_has_invited_yet(auth: LocalAuthentication) -> None:
     assert "You are not allowed to do this" in refused.text
 
 
-async def test_mail_that_could_not_be_sent_is_told(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever invites sees it in the list."""
+async def test_failed_mail_is_shown_in_the_list(auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inviter's list shows that the mail could not be sent."""
 
     async def fail(*message: object) -> None:
         raise OSError("no mail today")
@@ -152,11 +152,11 @@ async def test_mail_that_could_not_be_sent_is_told(auth: LocalAuthentication, mo
     assert page.text.count("The mail could not be sent") == 1
 
 
-# --- whoever was invited ---------------------------------------------------------------------------------------------
+# --- the invited user ------------------------------------------------------------------------------------------------
 
 
-async def test_invited_registers_with_a_password(auth: LocalAuthentication) -> None:
-    """Signed in at once, with the invited address, confirmed; a refused password leaves the link usable."""
+async def test_invited_user_registers_with_a_password(auth: LocalAuthentication) -> None:
+    """Registration signs in and confirms the invited address. A rejected password keeps the link usable."""
     async with visit(auth) as browser:
         token = token_of(auth)
         page = await open_link(browser, token)
@@ -178,8 +178,8 @@ async def test_invited_registers_with_a_password(auth: LocalAuthentication) -> N
     assert dead.status_code == 401
 
 
-async def test_invited_with_an_account_signs_in_first(auth: LocalAuthentication) -> None:
-    """On the page of the invitation, which comes back at once; a wrong password does not lose it."""
+async def test_invited_user_with_an_account_signs_in_first(auth: LocalAuthentication) -> None:
+    """The user signs in on the page of the invitation and then sees it again; a wrong password does not lose it."""
     async with visit(auth) as browser, visit(auth) as guest:
         await sign_up(browser, auth, THIRD_EMAIL)
         await invite(auth, THIRD_EMAIL)
@@ -205,12 +205,12 @@ async def test_invited_with_an_account_signs_in_first(auth: LocalAuthentication)
 
 
 async def invite(auth: LocalAuthentication, email: str) -> None:
-    """Have the application itself invite."""
+    """Send an invitation from the application."""
     await auth.add_on("invitation").invite(APPLICATION, email)
 
 
-async def test_invited_with_another_account_switches(auth: LocalAuthentication) -> None:
-    """Signing out shows the invitation as nobody sees it."""
+async def test_invited_user_with_another_account_signs_out_first(auth: LocalAuthentication) -> None:
+    """After the sign-out, the page shows the invitation as an anonymous visitor sees it."""
     async with visit(auth) as browser:
         await sign_in(browser)
         token = token_of(auth)
@@ -228,8 +228,8 @@ async def test_invited_with_another_account_switches(auth: LocalAuthentication) 
         assert not await is_signed_in(browser)
 
 
-async def test_invitation_that_died_meanwhile_does_not_hold_up(auth: LocalAuthentication) -> None:
-    """Signing in and out go on as ever."""
+async def test_dead_invitation_does_not_block_sign_in_and_sign_out(auth: LocalAuthentication) -> None:
+    """With the token of a dead invitation, the user can still sign in and out."""
     async with visit(auth) as browser:
         signed_in = await sign_in(browser, invitation_token="dead")
         out = await browser.post("/auth/sign_out", data={"invitation_token": "dead"})
@@ -239,7 +239,7 @@ async def test_invitation_that_died_meanwhile_does_not_hold_up(auth: LocalAuthen
 
 
 async def test_invitation_is_declined(auth: LocalAuthentication) -> None:
-    """By whoever has the link; whoever invites sees it."""
+    """Anyone with the link can decline; the inviter sees it in the list."""
     async with visit(auth) as browser, visit(auth) as guest:
         token = token_of(auth)
         done = await guest.post("/auth/invitation/decline", data={"invitation_token": token})
@@ -252,8 +252,8 @@ async def test_invitation_is_declined(auth: LocalAuthentication) -> None:
     assert '<span class="badge over">Declined</span>' in page.text
 
 
-async def test_link_without_a_token_is_told(auth: LocalAuthentication) -> None:
-    """A link that was cut off in the mail."""
+async def test_link_without_a_token_is_rejected(auth: LocalAuthentication) -> None:
+    """A link without its token is answered with 422 on a page."""
     async with visit(auth) as browser:
         page = await browser.get("/auth/invitation/view")
 
@@ -261,15 +261,15 @@ async def test_link_without_a_token_is_told(auth: LocalAuthentication) -> None:
     assert "<h1>Some fields are not right yet</h1>" in page.text
 
 
-async def test_script_gets_the_data(auth: LocalAuthentication) -> None:
-    """What the library says, without pages: the demo's own invitations are a list."""
+async def test_script_gets_json(auth: LocalAuthentication) -> None:
+    """A script gets the library's JSON answer instead of a page."""
     async with visit(auth, Accept="application/json") as script:
         await sign_in(script)
         listed = await script.get("/auth/invitation/list")
         assert [each["email"] for each in listed.json()["invitations"]] == [OTHER_EMAIL]
 
 
-async def test_registration_without_an_address_or_a_token_is_refused(auth: LocalAuthentication) -> None:
-    """Neither of the two forms sends that."""
+async def test_registration_without_an_address_or_a_token_is_rejected(auth: LocalAuthentication) -> None:
+    """The answer is 422; neither of the two forms sends such a request."""
     async with visit(auth) as browser:
         assert (await browser.post("/auth/password/register", data={"password": PASSWORD})).status_code == 422

@@ -1,4 +1,4 @@
-"""How the demo starts, what it leaves on the disk, and the whole of it as a process."""
+"""The start of the demo, its files, and the demo as a process."""
 
 import re
 import socket
@@ -17,8 +17,8 @@ from tests.demos import Demo, running_demo
 from tests.support import BASE_URL, EMAIL, NEW_PASSWORD, credentials, registration
 
 
-def test_secret_is_made_once_by_the_first_caller(tmp_path: Path) -> None:
-    """Starts at the same time agree on one secret, in a file that nobody else can read, and leave nothing else."""
+def test_secret_is_created_once_by_the_first_caller(tmp_path: Path) -> None:
+    """Concurrent starts agree on one secret, in a file that only its owner can read, and leave no other file."""
     path = tmp_path / "secret"
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(load_secret, [path] * 32))
@@ -30,7 +30,7 @@ def test_secret_is_made_once_by_the_first_caller(tmp_path: Path) -> None:
 
 
 def test_directory_is_private_and_stays_out_of_git(tmp_path: Path) -> None:
-    """A directory that the demo makes is its user's alone; one that was there is left as it is."""
+    """A directory that the demo creates is private to its user; an existing directory is not changed."""
     made, found = tmp_path / "a" / "b", tmp_path / "found"
     found.mkdir(mode=0o755)
     for directory in (made, found):
@@ -41,8 +41,8 @@ def test_directory_is_private_and_stays_out_of_git(tmp_path: Path) -> None:
     assert [path.name for path in found.iterdir()] == ["secret"]
 
 
-def test_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
-    """A file in the place of the directory is no traceback."""
+def test_unusable_directory_is_reported(tmp_path: Path) -> None:
+    """If the directory is a file, the error tells the user to choose another directory."""
     (tmp_path / "file").write_text("")
 
     with pytest.raises(ConfigurationError, match=r"cannot use .*file.*; choose another --directory"):
@@ -50,21 +50,21 @@ def test_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.org", "::", ""])  # noqa: S104  # to be refused
-def test_only_this_machine_is_served(host: str) -> None:
-    """Whatever is not a loopback address is refused."""
+def test_other_hosts_are_refused(host: str) -> None:
+    """Hosts that are not loopback addresses are refused."""
     with pytest.raises(ConfigurationError, match="for this machine only"):
         listen(host, 0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "Demo.localhost"])
-def test_loopback_is_served(host: str) -> None:
-    """Port 0 is one that is free."""
+def test_loopback_hosts_are_served(host: str) -> None:
+    """Loopback hosts are accepted; port 0 means a free port."""
     with listen(host, 0) as listening:
         assert listening.getsockname()[0] == "127.0.0.1"
 
 
-def test_taken_port_is_told() -> None:
-    """One line says what to do."""
+def test_taken_port_is_reported() -> None:
+    """The error names the port and tells the user to choose another one."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"cannot listen on port {port}: .*; choose another --port"):
@@ -72,7 +72,7 @@ def test_taken_port_is_told() -> None:
 
 
 def test_missing_uvicorn_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra is not installed."""
+    """If uvicorn is not installed, the error shows the command that installs the extra."""
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     told: list[Any] = []
 
@@ -81,8 +81,8 @@ def test_missing_uvicorn_names_the_command(tmp_path: Path, monkeypatch: pytest.M
     assert told == []
 
 
-def test_demo_as_a_process(tmp_path: Path) -> None:
-    """Register, confirm, forget, reset, by printed links; list, sign out; a second start knows users and cookie."""
+def test_demo_runs_as_a_process(tmp_path: Path) -> None:
+    """Register, confirm and reset with printed links, list sessions, sign out; a restart keeps users and cookies."""
     directory = tmp_path / "demo"
     with running_demo(directory) as demo, browsing(demo, follow_redirects=True) as browser:
         sign_up(demo, browser)
@@ -102,12 +102,12 @@ def test_demo_as_a_process(tmp_path: Path) -> None:
 
 
 def browsing(demo: Demo, **options: Any) -> httpx.Client:
-    """A client that wants pages."""
+    """A client that accepts pages."""
     return httpx.Client(base_url=demo.url, headers={"Accept": "text/html"}, **options)
 
 
 def sign_up(demo: Demo, browser: httpx.Client) -> None:
-    """Register, confirm by the printed link, sign in."""
+    """Register, confirm with the printed link, sign in."""
     assert "Check your mail" in browser.post("/auth/password/register", data=registration()).text
     link = demo.printed(r"http://\S+confirmation_token=\S+")
     token = re.search(r'name="confirmation_token" value="([^"]+)"', browser.get(link).text)
@@ -117,7 +117,7 @@ def sign_up(demo: Demo, browser: httpx.Client) -> None:
 
 
 def reset_by_mail(demo: Demo, browser: httpx.Client) -> None:
-    """Ask for a link, take it from what the demo prints, and set a new password."""
+    """Request a link, read it from the output of the demo, and set a new password."""
     browser.post("/auth/password/reset_request", data={"email": EMAIL})
     link = demo.printed(r"http://\S+reset_token=\S+")
     assert link.startswith(f"{demo.url}/auth/password/reset?")

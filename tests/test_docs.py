@@ -1,8 +1,8 @@
-"""The README and docs/: every block of code runs, every option, phase, code, command and name has its entry.
+"""The README and docs/: every code block runs; every option, phase, error code, command and name has an entry.
 
-Conventions: the ``python`` blocks of a page run from top to bottom in one namespace, where ``await`` may stand at the
-top, in an empty directory. ``python fragment`` is compiled only. A block whose first line is ``# name.py`` becomes a
-file there, and pytest runs the files called ``test_….py``.
+Conventions: the ``python`` blocks of a page run from top to bottom in one namespace and in an empty directory;
+top-level ``await`` is allowed. ``python fragment`` is only compiled. A block whose first line is ``# name.py`` becomes
+a file in that directory; pytest runs the files called ``test_….py``.
 """
 
 import argparse
@@ -68,7 +68,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
 def is_slow(page: Path) -> bool:
-    """Whether it takes a pytest of its own."""
+    """Whether the page requires a separate pytest run."""
     return "```python\n# test_" in page.read_text("utf-8")
 
 
@@ -81,7 +81,7 @@ class Block(NamedTuple):
     info: str
     code: str
     line: int
-    """Where the code begins, counted from 1."""
+    """The line where the code begins, counted from 1."""
 
 
 def blocks(page: Path, language: str) -> list[Block]:
@@ -101,7 +101,7 @@ def _is_row(line: str) -> bool:
 
 
 def rows(page: str, heading: str, header: str) -> list[list[str]]:
-    """The cells of the first table below *heading* whose first column is called *header*."""
+    """The cells of the first table below *heading* with *header* as its first column."""
     text = (DOCS / page).read_text("utf-8").split(f"{heading}\n", 1)[1]
     lines = iter(text.splitlines())
     next(line for line in lines if line.startswith(f"| {header} |"))
@@ -110,7 +110,7 @@ def rows(page: str, heading: str, header: str) -> list[list[str]]:
 
 
 def entries(page: str, heading: str, header: str) -> list[str]:
-    """What the first column of a table has in its backticks, up to a parenthesis."""
+    """The names in backticks in the first column of a table, up to a parenthesis."""
     return [re.findall(r"`(?:await )?([\w.]+)", row[0])[0] for row in rows(page, heading, header)]
 
 
@@ -120,7 +120,7 @@ def names(page: str, heading: str, header: str) -> list[str]:
 
 
 def slug(heading: str) -> str:
-    """The anchor of a heading, as GitHub makes it."""
+    """The anchor of a heading, as GitHub builds it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
@@ -128,13 +128,13 @@ def slug(heading: str) -> str:
 
 
 def compiled(page: Path, block: Block) -> Any:
-    """The code object of a block, with the page's line numbers."""
+    """The code object of a block, with the line numbers of the page."""
     tree = ast.parse("\n" * (block.line - 1) + block.code, str(page))
     return compile(tree, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 async def run_blocks(page: Path, directory: Path) -> None:
-    """Run the blocks of a page; those that are files are written to *directory*."""
+    """Run the blocks of a page; blocks with a file name are written to *directory*."""
     namespace: dict[str, Any] = {"__name__": "page"}
     for block in blocks(page, "python"):
         code = compiled(page, block)
@@ -149,7 +149,7 @@ async def run_blocks(page: Path, directory: Path) -> None:
 
 
 async def run_pytest(directory: Path) -> None:
-    """Run the tests in a directory, with no configuration but what is there."""
+    """Run the tests in a directory, without other configuration."""
     (directory / "pytest.ini").write_text("[pytest]\n")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
@@ -167,7 +167,7 @@ async def run_pytest(directory: Path) -> None:
     "page", [pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] * is_slow(page)) for page in PAGES]
 )
 async def test_docs_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a page shows does what it says."""
+    """The code of every page runs, including its tests."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUTH_SECRET", SECRET)
     await run_blocks(page, tmp_path)
@@ -177,7 +177,7 @@ async def test_docs_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 @every_page
 def test_docs_json_is_json(page: Path) -> None:
-    """A block that says that it is JSON can be parsed."""
+    """Every JSON block can be parsed."""
     for block in blocks(page, "json"):
         json.loads(block.code)
 
@@ -186,7 +186,7 @@ def test_docs_json_is_json(page: Path) -> None:
 
 
 def test_readme_quickstart_is_the_example() -> None:
-    """The first block is examples/quickstart.py, to the letter."""
+    """The first block is identical to examples/quickstart.py."""
     assert blocks(README, "python")[0].code == (ROOT / "examples" / "quickstart.py").read_text("utf-8")
 
 
@@ -202,7 +202,7 @@ class Curl(NamedTuple):
 
 
 def read_curl(block: Block) -> Iterator[Curl]:
-    """The curl commands of a block; an option that is not known here fails."""
+    """The curl commands of a block; an option that this parser does not know is an error."""
     parser = argparse.ArgumentParser()
     parser.add_argument("-i", action="store_true")
     for flag in ("-b", "-c", "-X"):
@@ -223,8 +223,8 @@ def read_curl(block: Block) -> Iterator[Curl]:
 
 @pytest.mark.anyio
 @pytest.mark.slow
-async def test_readme_curl_commands_do_what_it_says(tmp_path: Path) -> None:
-    """The quickstart, changed for scripts and started as the README says, answers its commands as it says."""
+async def test_readme_curl_commands_give_the_documented_answers(tmp_path: Path) -> None:
+    """The quickstart, changed for scripts and started as documented, gives the documented answers."""
     quickstart, for_scripts, *_ = (block.code for block in blocks(README, "python"))
     code = re.sub(r"^class AppAuth.*?\n\n", lambda _: f"{for_scripts}\n", quickstart, flags=re.DOTALL | re.MULTILINE)
     (tmp_path / "quickstart.py").write_text(code, "utf-8")
@@ -257,13 +257,13 @@ async def test_readme_curl_commands_do_what_it_says(tmp_path: Path) -> None:
     assert answers[1].text == '{"email":"ada@mail.example.org"}'
     assert answers[1].text in README.read_text("utf-8")
     assert len(token) == 43
-    assert after.status_code == 403  # what Starlette's @requires answers to nobody
+    assert after.status_code == 403  # the answer of Starlette's @requires to an anonymous user
 
 
 @pytest.mark.anyio
 @pytest.mark.slow
 async def test_readme_script_runs_beside_the_quickstart(tmp_path: Path) -> None:
-    """The script of "Without HTTP" runs as it stands, and a second time."""
+    """The script in "Without HTTP" runs unchanged, and runs a second time."""
     quickstart, *others = (block.code for block in blocks(README, "python"))
     (script,) = (code for code in others if code.startswith("# without_http.py\n"))
     (tmp_path / "quickstart.py").write_text(quickstart, "utf-8")
@@ -313,25 +313,25 @@ def parameters(function: Callable[..., Any]) -> list[str]:
     ],
 )
 def test_docs_have_every_option(page: str, heading: str, header: str, function: Callable[..., Any]) -> None:
-    """The table has a row for each parameter, in the order of the signature, and for nothing else."""
+    """The table has one row for each parameter, in the order of the signature, and no other row."""
     assert entries(page, heading, header) == parameters(function)
 
 
 def test_docs_have_every_phase(tmp_path: Path) -> None:
-    """The table of phases has those that the strategy serves."""
+    """The table of phases has exactly the phases of the strategy."""
     phases = [phase for strategy, phase in make_auth(tmp_path).routes if strategy == "password"]
     assert entries("strategies/password.md", "## Phases", "phase") == phases
 
 
 @pytest.mark.parametrize("add_on", [Confirmation(sender=MemorySender()), Invitation(sender=MemorySender())])
 def test_docs_have_every_phase_of_an_add_on(tmp_path: Path, add_on: Confirmation | Invitation) -> None:
-    """The table of phases has those that the add-on serves."""
+    """The table of phases has exactly the phases of the add-on."""
     phases = [phase for name, phase in make_auth(tmp_path, add_ons=[add_on]).routes if name == add_on.name]
     assert entries(f"add_ons/{add_on.name}.md", "## Phases", "phase") == phases
 
 
 def errors(root: type[AuthError]) -> Iterator[tuple[str, str, str]]:
-    """Code, status and class of an error and all below it."""
+    """The code, status and class of an error and all its subclasses."""
     yield f"`{root.code}`", str(root.status), f"`{root.__name__}`"
     for error in root.__subclasses__():
         if error.__module__ == "asgi_auth.errors":
@@ -339,19 +339,19 @@ def errors(root: type[AuthError]) -> Iterator[tuple[str, str, str]]:
 
 
 def test_docs_have_every_error() -> None:
-    """The table has the code, the status and the class of every error, and no other."""
+    """The table has the code, the status and the class of every error, and no other row."""
     documented = [tuple(row[:3]) for row in rows("errors.md", "## Codes", "code")]
     assert len(documented) == len(set(documented))
     assert set(documented) == set(errors(AuthError))
 
 
 def test_docs_have_every_cause() -> None:
-    """The words that events may have."""
+    """The table has every cause that an event may have."""
     assert entries("errors.md", "## Causes", "cause") == list(get_args(Cause))
 
 
 def test_docs_have_every_command_and_its_options() -> None:
-    """The page has what ``--help`` has."""
+    """The page has the same commands and options as ``--help``."""
     actions = command_line._parser()._actions
     commands = next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
     assert [row[0] for row in rows("command_line.md", "# Command line", "command")] == [
@@ -373,19 +373,19 @@ def test_docs_have_every_public_name() -> None:
 
 
 def test_docs_have_every_callback_and_helper_of_the_plug() -> None:
-    """What a subclass may override or call has a row."""
+    """Every method that a subclass may override or call has a row."""
     documented = entries("plug.md", "## Callbacks", "callback") + entries("plug.md", "## Helpers", "helper")
     methods = [name for name in vars(AuthPlug) if inspect.isfunction(vars(AuthPlug)[name]) and name[0] != "_"]
     assert sorted(documented) == sorted(methods)
 
 
 def test_docs_have_every_member_of_a_hook() -> None:
-    """What an add-on may override has a row."""
+    """Every member that an add-on may override has a row."""
     assert entries("hooks.md", "# Hooks", "member") == [name for name in vars(Hook) if name[0] != "_"]
 
 
 def test_docs_have_every_event_and_outcome() -> None:
-    """What hooks are told, and what actions return."""
+    """The tables have every event of hooks and every outcome of actions."""
     events = [name for row in rows("hooks.md", "## Events", "event") for name in re.findall(r"\w+", row[0])]
     defined = {kind.__name__ for kind in Event.__subclasses__() if kind.__module__ == Event.__module__}
     assert sorted(events) == sorted(defined)
@@ -403,7 +403,7 @@ def test_docs_have_every_page() -> None:
 
 @every_page
 def test_docs_links_resolve(page: Path) -> None:
-    """Every relative link leads to a file, and every fragment to a heading of it."""
+    """Every relative link names a file, and every fragment names a heading in it."""
     targets = re.findall(r"\]\(([^)]+)\)", prose(page))
     for target in (target for target in targets if "://" not in target):
         path, _, fragment = target.partition("#")

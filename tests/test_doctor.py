@@ -1,4 +1,4 @@
-"""What the doctor finds in a configuration, and what it leaves alone."""
+"""The doctor: the findings in a configuration, and the cases without a finding."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from tests.support import make_auth
 
 
 class Gate(Hook):
-    """Confirms addresses, as far as anybody can see."""
+    """A hook that claims to confirm addresses."""
 
     name = "gate"
     proves_addresses = True
@@ -30,7 +30,7 @@ async def deliver(user: Any, token: str) -> None:
 
 
 def good_auth(directory: Path, **options: Any) -> Authentication[User]:
-    """Nothing is wrong with this one but what *options* say."""
+    """A safe Authentication; *options* change it."""
     defaults: dict[str, Any] = {
         "base_url": "https://app.example.org",
         "strategies": [Password(resettable=Resettable(sender=deliver))],
@@ -44,14 +44,14 @@ def good_auth(directory: Path, **options: Any) -> Authentication[User]:
 
 
 def findings(directory: Path, **options: Any) -> list[str]:
-    """What the doctor says about it, on a database that exists."""
+    """The doctor's findings on an existing database."""
     auth = good_auth(directory, **options)
     asyncio.run(auth.store.migrate())
     return [str(finding) for finding in asyncio.run(examine(auth))]
 
 
-def test_doctor_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
-    """The defaults are safe."""
+def test_doctor_finds_nothing_in_a_safe_configuration(tmp_path: Path) -> None:
+    """A safe configuration has no findings."""
     assert findings(tmp_path) == []
 
 
@@ -83,8 +83,8 @@ def test_doctor_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
         ({"clock": lambda: datetime.now(UTC) - timedelta(minutes=2)}, "unsafe: clock: it differs from the clock"),
     ],
 )
-def test_doctor_names_what_is_unsafe(tmp_path: Path, options: dict[str, Any], told: str) -> None:
-    """One line for each thing, with what to do; notes are no danger."""
+def test_doctor_names_unsafe_options(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+    """Each unsafe option has one line with a remedy; a note is not a danger."""
     (finding,) = findings(tmp_path, **options)
 
     assert finding.startswith(told)
@@ -94,17 +94,17 @@ def test_doctor_names_what_is_unsafe(tmp_path: Path, options: dict[str, Any], to
     "options", [{"registration": "closed"}, {"strategies": [Password(registration_enabled=False)]}]
 )
 def test_doctor_has_no_advice_for_a_closed_registration(tmp_path: Path, options: dict[str, Any]) -> None:
-    """Where nobody registers, nobody registers the address of another user."""
+    """Without registration, no user can register another user's address."""
     assert not any("registration" in finding for finding in findings(tmp_path, add_ons=[], **options))
 
 
 def test_doctor_has_no_advice_for_a_proxy_on_a_socket(tmp_path: Path) -> None:
-    """It is listed, and is no network."""
+    """``unix`` is a trusted proxy and not a network."""
     assert findings(tmp_path, trusted_proxies=["unix"]) == []
 
 
-def test_doctor_knows_the_senders_that_are_for_development(tmp_path: Path) -> None:
-    """One prints links, the other keeps them; neither is a way to reach a person."""
+def test_doctor_reports_development_senders(tmp_path: Path) -> None:
+    """ConsoleSender prints links and MemorySender stores them; neither delivers mail."""
     printing = Password(resettable=Resettable(sender=ConsoleSender()))
     auth = make_auth(tmp_path, strategies=[printing], clock=utc_now)
     told = [str(finding) for finding in asyncio.run(examine(auth))]
@@ -114,8 +114,8 @@ def test_doctor_knows_the_senders_that_are_for_development(tmp_path: Path) -> No
     assert any(line.startswith("unsafe: resettable.sender: MemorySender delivers nothing") for line in told)
 
 
-def test_doctor_sees_who_can_open_the_database(tmp_path: Path) -> None:
-    """FS-1: a file that others can read."""
+def test_doctor_reports_a_readable_database(tmp_path: Path) -> None:
+    """FS-1: the doctor reports a database file that other users can read."""
     auth = good_auth(tmp_path)
     asyncio.run(auth.store.migrate())
     (tmp_path / "app.db").chmod(0o640)
@@ -125,8 +125,8 @@ def test_doctor_sees_who_can_open_the_database(tmp_path: Path) -> None:
     assert "app.db (mode 0640); chmod 600 it" in finding.advice
 
 
-def test_doctor_makes_no_database(tmp_path: Path) -> None:
-    """Looking changes nothing."""
+def test_doctor_creates_no_database(tmp_path: Path) -> None:
+    """The doctor does not create the database file."""
     (finding,) = asyncio.run(examine(good_auth(tmp_path)))
 
     assert not finding.unsafe
@@ -134,8 +134,8 @@ def test_doctor_makes_no_database(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_doctor_makes_no_tables(tmp_path: Path) -> None:
-    """A file that a user has made for the database stays empty."""
+def test_doctor_creates_no_tables(tmp_path: Path) -> None:
+    """An empty file that the user created for the database stays empty."""
     (tmp_path / "app.db").touch(mode=0o600)
     (finding,) = asyncio.run(examine(good_auth(tmp_path)))
 
@@ -145,7 +145,7 @@ def test_doctor_makes_no_tables(tmp_path: Path) -> None:
 
 
 def test_doctor_reports_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
-    """Neither a missing directory nor a file that is no database is a traceback."""
+    """A missing directory and a file that is not a database are findings, not tracebacks."""
     (missing,) = asyncio.run(examine(good_auth(tmp_path / "nowhere")))
     assert str(missing).startswith("unsafe: store: it cannot be opened (sqlite: ")
 
@@ -156,14 +156,14 @@ def test_doctor_reports_a_database_that_cannot_be_opened(tmp_path: Path) -> None
 
 
 class Elsewhere:
-    """A store that is no file: everything is another store's."""
+    """A store without a file: it uses the methods of another store."""
 
     def __init__(self, store: Any) -> None:
         self.open, self.close, self.versions, self.scope = store.open, store.close, store.versions, store.scope
 
 
-def test_doctor_asks_for_no_file_where_there_is_none(tmp_path: Path) -> None:
-    """A store without a path is only opened, once it has tables."""
+def test_doctor_requires_no_file_of_other_stores(tmp_path: Path) -> None:
+    """For a store without a path, the doctor only reports missing tables."""
     auth = good_auth(tmp_path)
     elsewhere = good_auth(tmp_path, store=Elsewhere(auth.store))
 

@@ -1,4 +1,4 @@
-"""asgi_auth.errors: one tree, and codes that programs may compare."""
+"""asgi_auth.errors: one class tree, and codes that programs can compare."""
 
 import inspect
 
@@ -40,19 +40,19 @@ def _classes() -> dict[str, type[AuthError]]:
 
 
 def test_errors_are_the_documented_tree() -> None:
-    """Every error has its documented parent, code and status, and there is no other."""
+    """Every error has its documented parent, code and status, and there is no other error."""
     found = {name: (cls.__base__.__name__, cls.code, cls.status) for name, cls in _classes().items() if cls.__base__}
     assert found == TREE
 
 
-def test_errors_have_codes_of_their_own() -> None:
-    """No two errors share a code, so that a code names one."""
+def test_errors_have_unique_codes() -> None:
+    """No two errors share a code, so that a code identifies one error."""
     codes = [cls.code for cls in _classes().values()]
     assert len(set(codes)) == len(codes) == 24
 
 
-def test_error_keeps_the_reason_from_what_is_shown() -> None:
-    """The reason is kept for the log; title and code are the same for every cause."""
+def test_error_separates_the_reason_from_the_title() -> None:
+    """The reason is for the log; title and code are the same for every cause."""
     unknown, wrong = AuthenticationFailedError("unknown user"), AuthenticationFailedError("wrong password")
     assert (unknown.reason, wrong.reason) == ("unknown user", "wrong password")
     assert (unknown.title, unknown.code) == (wrong.title, wrong.code) == ("Access denied", "authentication_failed")
@@ -60,21 +60,21 @@ def test_error_keeps_the_reason_from_what_is_shown() -> None:
     assert not unknown.headers
 
 
-def test_error_without_a_reason_gives_its_title() -> None:
-    """Where nothing more is known, the title is the reason."""
+def test_error_without_a_reason_uses_its_title() -> None:
+    """Without a reason, the title is the reason."""
     error = InvalidTokenError()
     assert error.reason == str(error) == "This link or token is no longer valid"
 
 
-def test_error_cannot_be_changed_by_who_catches_it() -> None:
-    """Fields and headers are copies of what was given."""
+def test_error_copies_its_fields_and_headers() -> None:
+    """The error copies the given fields and headers."""
     fields = {"email": "This field is required."}
     error = ValidationError("parameters refused", fields=fields)
     fields["password"] = "This field is required."
     assert dict(error.fields) == {"email": "This field is required."}
 
 
-def test_unavailable_says_when_to_try_again() -> None:
-    """503 carries Retry-After in seconds."""
+def test_unavailable_error_has_retry_after() -> None:
+    """The headers of UnavailableError have Retry-After in seconds."""
     assert dict(UnavailableError("locked").headers) == {"Retry-After": "1"}
     assert dict(UnavailableError("locked", retry_after=30).headers) == {"Retry-After": "30"}

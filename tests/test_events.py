@@ -1,4 +1,4 @@
-"""Which act an event belongs to, who did it, and that every act leaves one."""
+"""Events: every act has one, and each event names its act and its actor."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -55,7 +55,7 @@ def events() -> Events:
 
 @pytest.fixture
 async def auth(tmp_path: Path, events: Events) -> AsyncIterator[LocalAuthentication]:
-    """Every verb of the library is there; the address need not be confirmed."""
+    """An Authentication with every action; the address does not have to be confirmed."""
     sender = MemorySender()
     auth = make_auth(
         tmp_path,
@@ -70,8 +70,8 @@ async def auth(tmp_path: Path, events: Events) -> AsyncIterator[LocalAuthenticat
 # --- one act --------------------------------------------------------------------------------------------------------
 
 
-async def test_events_of_one_act_bear_its_id(auth: LocalAuthentication, events: Events) -> None:
-    """AU-1: a registration creates a user and signs them in; both have the act, the activity and the client."""
+async def test_events_of_one_act_share_its_id(auth: LocalAuthentication, events: Events) -> None:
+    """AU-1: a registration creates a user and signs in; both events have the act, the activity and the client."""
     await auth.strategy("password").register(registration(), client=CLIENT)
     first = events.take()
     await auth.strategy("password").sign_in(credentials(), client=CLIENT)
@@ -84,8 +84,8 @@ async def test_events_of_one_act_bear_its_id(auth: LocalAuthentication, events: 
     assert {event.client for event in (*first, *second)} == {CLIENT}
 
 
-async def test_mail_that_fails_belongs_to_its_act(tmp_path: Path) -> None:
-    """AU-1: it is sent after the answer, and told of in a transaction of its own."""
+async def test_failed_mail_belongs_to_its_act(tmp_path: Path) -> None:
+    """AU-1: the mail is sent after the answer; its failure is an event in a separate transaction, with the same act."""
 
     async def refuse(user: object, token: str | None, opts: object) -> None:
         raise OSError("550")
@@ -104,7 +104,7 @@ async def test_mail_that_fails_belongs_to_its_act(tmp_path: Path) -> None:
 
 
 async def test_event_of_a_hook_belongs_to_the_act(tmp_path: Path) -> None:
-    """What a hook emits, or does with the library while it is told, is part of the act."""
+    """An event that a hook emits, and a library call that it makes within an event, are part of the act."""
 
     class Echo(Hook):
         name = "echo"
@@ -121,11 +121,11 @@ async def test_event_of_a_hook_belongs_to_the_act(tmp_path: Path) -> None:
     assert len(acts) == 1
 
 
-# --- who did it -----------------------------------------------------------------------------------------------------
+# --- the actor ------------------------------------------------------------------------------------------------------
 
 
-async def test_actor_of_what_the_application_does(auth: LocalAuthentication, events: Events) -> None:
-    """AU-1: an administrator who locks a user is named, by object or by id; without one it is the application."""
+async def test_actor_of_an_application_call_is_the_given_user(auth: LocalAuthentication, events: Events) -> None:
+    """AU-1: the event names the administrator, given as object or id; without an actor, the application acted."""
     user, admin = await auth.accounts.create({"email": EMAIL}), await auth.accounts.create({"email": OTHER_EMAIL})
     events.take()
     await auth.accounts.disable(user, actor=admin)
@@ -146,8 +146,8 @@ async def test_actor_of_what_the_application_does(auth: LocalAuthentication, eve
     ]
 
 
-async def test_actor_of_a_phase_is_who_is_signed_in(auth: LocalAuthentication, events: Events) -> None:
-    """By cookie; a sign-out has its client, too."""
+async def test_actor_of_a_phase_is_the_signed_in_user(auth: LocalAuthentication, events: Events) -> None:
+    """The user of the cookie is the actor; the event of a sign-out has the client, too."""
     user, token = await register(auth)
     cookie = f"user_session={token.cookie}"
     events.take()
@@ -160,7 +160,7 @@ async def test_actor_of_a_phase_is_who_is_signed_in(auth: LocalAuthentication, e
     assert ended.client.address == "192.0.2.1"
 
 
-# --- every act leaves one -------------------------------------------------------------------------------------------
+# --- every act has an event -----------------------------------------------------------------------------------------
 
 Act = Callable[[LocalAuthentication], Coroutine[Any, Any, Any]]
 
@@ -212,10 +212,10 @@ REFUSALS: list[tuple[Act, str, str, str, bool]] = [
 
 
 @pytest.mark.parametrize(("act", "activity", "code", "cause", "known"), REFUSALS)
-async def test_refusal_leaves_exactly_one_event(
+async def test_refusal_has_exactly_one_event(
     auth: LocalAuthentication, events: Events, act: Act, activity: str, code: str, cause: str, known: bool
 ) -> None:
-    """AU-1, AU-4: what was tried, what was told and why; whom it is about, if that is known; nothing that was typed."""
+    """AU-1, AU-4: it has the activity, the code, the cause and the user, if known, but no entered value."""
     user = await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
     events.take()
     with pytest.raises(AuthError):
@@ -227,16 +227,16 @@ async def test_refusal_leaves_exactly_one_event(
     assert "mail.example.org" not in repr(event)
 
 
-async def test_refusal_of_a_stranger_is_one_of_the_act(auth: LocalAuthentication, events: Events) -> None:
-    """AU-1: a phase for signed-in users that is asked without a session, and one for fresh sessions."""
+async def test_refusal_of_a_stranger_has_an_event(auth: LocalAuthentication, events: Events) -> None:
+    """AU-1: a phase for signed-in users that is called without a session has an event, and one for fresh sessions."""
     await post(AuthPlug(auth), "/auth/password/reauthenticate", {"password": "x"}, headers=JSON)
     [event] = events.take()
     assert isinstance(event, ActFailed)
     assert (event.activity, event.cause) == (("password", "reauthenticate"), "not_signed_in")
 
 
-async def test_concealed_refusal_leaves_its_event(tmp_path: Path, events: Events) -> None:
-    """EN-4: the client is told what everybody is told; the log knows that the address was taken."""
+async def test_concealed_refusal_has_an_event(tmp_path: Path, events: Events) -> None:
+    """EN-4: the client gets the same answer for every address; the event says that the address was taken."""
     sender = MemorySender()
     auth = make_auth(tmp_path, sender=sender, add_ons=[Confirmation(sender=sender), events])
     await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
@@ -248,8 +248,8 @@ async def test_concealed_refusal_leaves_its_event(tmp_path: Path, events: Events
     await auth.close()
 
 
-async def test_success_that_writes_nothing_leaves_an_event(auth: LocalAuthentication, events: Events) -> None:
-    """AU-1: a reset that is asked for, for whomever, and a sign-in token."""
+async def test_success_without_a_change_has_an_event(auth: LocalAuthentication, events: Events) -> None:
+    """AU-1: a reset request for any address has an event, and the issue of a sign-in token, too."""
     user = await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
     events.take()
     await auth.strategy("password").reset_request({"email": EMAIL})
@@ -263,8 +263,8 @@ async def test_success_that_writes_nothing_leaves_an_event(auth: LocalAuthentica
     ]
 
 
-async def test_missing_factor_is_no_refusal(tmp_path: Path, events: Events) -> None:
-    """The sign-in waits: an event of its own, and no failure."""
+async def test_missing_factor_is_not_a_refusal(tmp_path: Path, events: Events) -> None:
+    """A sign-in that waits for a factor has its own event, which is not a failure."""
     auth = make_auth(tmp_path, strategies=[Password(), Code(enrolled=frozenset({EMAIL}))], add_ons=[events])
     await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
     events.take()
@@ -274,8 +274,8 @@ async def test_missing_factor_is_no_refusal(tmp_path: Path, events: Events) -> N
     await auth.close()
 
 
-async def test_change_that_waits_is_no_change(auth: LocalAuthentication, events: Events) -> None:
-    """``UserChanged`` says that fields were written; asking for a change, and dropping it, are events of their own."""
+async def test_pending_change_is_not_a_change(auth: LocalAuthentication, events: Events) -> None:
+    """``UserChanged`` means that fields were written; the request and the cancellation have their own events."""
     user = await auth.accounts.create({"email": EMAIL}, confirmed=True)
     events.take()
     await auth.accounts.change(user, {"email": OTHER_EMAIL})
@@ -286,8 +286,8 @@ async def test_change_that_waits_is_no_change(auth: LocalAuthentication, events:
     assert kinds == [UserChangeAsked, UserChanged, UserChangeAsked, UserChangeCancelled]
 
 
-async def test_change_of_a_user_who_is_gone(auth: LocalAuthentication) -> None:
-    """The caller learns which parameter is wrong."""
+async def test_change_of_a_deleted_user_is_rejected(auth: LocalAuthentication) -> None:
+    """The error names the parameter ``user``."""
     user = await auth.accounts.create({"email": EMAIL})
     await auth.accounts.delete(user)
     for named in (user, user.id):
@@ -300,7 +300,7 @@ async def test_change_of_a_user_who_is_gone(auth: LocalAuthentication) -> None:
 
 
 class Bouncer(Hook):
-    """Refuses whom it is told to, before anything else is looked at."""
+    """A hook that can refuse every act before anything else is checked."""
 
     name = "bouncer"
 
@@ -315,7 +315,7 @@ class Bouncer(Hook):
 
 
 async def test_before_sees_the_parameters_without_secrets(tmp_path: Path) -> None:
-    """With and without HTTP; what it refuses does not happen, and no password is looked at."""
+    """With and without HTTP; an act that ``before`` refuses is not done, and no password is checked."""
     bouncer, events = Bouncer(), Events()
     auth = make_auth(tmp_path, add_ons=[bouncer, events])
     async with auth.running():
@@ -337,11 +337,11 @@ async def test_before_sees_the_parameters_without_secrets(tmp_path: Path) -> Non
     assert [event.name for event in events.take()] == ["act.failed", "act.failed"]
 
 
-# --- tries ----------------------------------------------------------------------------------------------------------
+# --- attempts -------------------------------------------------------------------------------------------------------
 
 
-async def test_tries_at_the_current_password_are_one_budget(tmp_path: Path) -> None:
-    """RL-6: reauthentication and a change of address count together; what is right is given back."""
+async def test_attempts_at_the_current_password_share_one_limit(tmp_path: Path) -> None:
+    """RL-6: reauthentication and a change of address share one limit; a right password is not counted."""
     sender, limit = MemorySender(), Limit(2, timedelta(hours=1))
     confirmation = Confirmation(sender=sender, required=False)
     auth = make_auth(tmp_path, sender=sender, add_ons=[confirmation], limits=Limits(current_password=limit))
@@ -360,8 +360,8 @@ async def test_tries_at_the_current_password_are_one_budget(tmp_path: Path) -> N
     await auth.close()
 
 
-async def test_tries_at_a_sign_in_may_be_limited(tmp_path: Path) -> None:
-    """RL-4, EN-1: by the name that is given, in any spelling, and whether or not there is such an account."""
+async def test_attempts_at_a_sign_in_can_be_limited(tmp_path: Path) -> None:
+    """RL-4, EN-1: attempts are counted by the given address in every spelling, whether or not the account exists."""
     auth = make_auth(tmp_path, limits=Limits(sign_in=Limit(2, timedelta(hours=1)), current_password=None))
     await register(auth)
     for email in (EMAIL, OTHER_EMAIL):
@@ -374,8 +374,8 @@ async def test_tries_at_a_sign_in_may_be_limited(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_tries_are_given_back_unless_the_secret_was_wrong(tmp_path: Path) -> None:
-    """RL-6: also what was counted before another key was refused; a wrong secret and a cancelled try stay counted."""
+async def test_attempts_are_counted_only_if_the_secret_was_wrong(tmp_path: Path) -> None:
+    """RL-6: a wrong secret and a cancelled attempt stay counted. If a later key is refused, the earlier one is not."""
     auth = make_auth(tmp_path, limits=Limits(current_password=Limit(1, timedelta(hours=1))))
     tries = auth.services.tries
     errors = [(AuthenticationFailedError, True), (asyncio.CancelledError, True), (OverloadedError, False)]
@@ -398,8 +398,8 @@ async def _is_counted(auth: LocalAuthentication, key: str) -> bool:
     return False
 
 
-async def test_hook_before_sees_no_secret_whatever_is_sent(tmp_path: Path) -> None:
-    """AU-4: secrets of other phases, of verbs without a phase, nested ones, and those of a keyword argument."""
+async def test_hook_before_never_sees_a_secret(tmp_path: Path) -> None:
+    """AU-4: secrets are removed from other phases, actions without a phase, nested values and keyword arguments."""
     bouncer = Bouncer()
     auth = make_auth(
         tmp_path,
@@ -421,11 +421,11 @@ async def test_hook_before_sees_no_secret_whatever_is_sent(tmp_path: Path) -> No
     assert PASSWORD not in repr(bouncer.asked)
 
 
-# --- where an act ends ----------------------------------------------------------------------------------------------
+# --- the limits of an act -------------------------------------------------------------------------------------------
 
 
 async def test_task_that_outlives_its_act_begins_another(tmp_path: Path) -> None:
-    """AU-1: whatever a hook, or a sender, has started goes on with acts of its own, and with actors of its own."""
+    """AU-1: a task that a hook or a sender has started begins its own acts, with their own actors."""
     tasks: list[asyncio.Task[Any]] = []
     over = asyncio.Event()
 
@@ -457,8 +457,8 @@ async def test_task_that_outlives_its_act_begins_another(tmp_path: Path) -> None
     assert [(event.activity, event.actor, event.client) for event in told] == [((None, "disable"), admin.id, Client())]
 
 
-async def test_part_of_an_act_may_have_an_actor_of_its_own(tmp_path: Path) -> None:
-    """AU-1: what is done in a hook's job is part of the act, by whom it says."""
+async def test_part_of_an_act_can_have_its_own_actor(tmp_path: Path) -> None:
+    """AU-1: a call in a hook's job is part of the act and has the actor that it names."""
 
     class Locking(Hook):
         name = "locking"
@@ -483,7 +483,7 @@ async def test_part_of_an_act_may_have_an_actor_of_its_own(tmp_path: Path) -> No
 
 
 async def test_acts_of_two_authentications_do_not_mix(tmp_path: Path) -> None:
-    """TK-23: the event of the one names neither the act nor a user of the other, and both leave theirs."""
+    """TK-23: the event of one names neither the act nor a user of the other, and both have events."""
 
     class Promoting(Hook):
         name = "promoting"
@@ -504,8 +504,8 @@ async def test_acts_of_two_authentications_do_not_mix(tmp_path: Path) -> None:
     assert created.act_id != ours.act_id
 
 
-async def test_refusal_within_an_act_is_told_once(tmp_path: Path) -> None:
-    """AU-1: a verb that calls another one, and lets its error go, is one refused act."""
+async def test_refusal_within_an_act_has_one_event(tmp_path: Path) -> None:
+    """AU-1: an action that calls another action and passes its error on is one refused act."""
 
     class Outer(Hook):
         name = "outer"
@@ -522,8 +522,8 @@ async def test_refusal_within_an_act_is_told_once(tmp_path: Path) -> None:
     await own.close()
 
 
-async def test_refused_sign_in_of_the_application_leaves_an_event(auth: LocalAuthentication, events: Events) -> None:
-    """AU-1: ``auth.sign_in`` is an act, too."""
+async def test_refused_sign_in_of_the_application_has_an_event(auth: LocalAuthentication, events: Events) -> None:
+    """AU-1: ``auth.sign_in`` is an act with events, too."""
     user = await auth.accounts.create({"email": EMAIL})
     await auth.accounts.disable(user)
     events.take()
@@ -534,10 +534,10 @@ async def test_refused_sign_in_of_the_application_leaves_an_event(auth: LocalAut
     assert (event.activity, event.cause, event.user_id) == ((None, "sign_in"), "disabled", user.id)
 
 
-async def test_try_that_cannot_be_given_back_changes_nothing(
+async def test_failure_to_give_an_attempt_back_changes_nothing(
     auth: LocalAuthentication, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """FT-3: a right password is right, also where the database fails just then."""
+    """FT-3: a right password is accepted even if the database fails when the attempt is given back."""
 
     async def fail(name: str, key: str) -> None:
         raise StoreUnavailableError("down")
@@ -549,7 +549,7 @@ async def test_try_that_cannot_be_given_back_changes_nothing(
 
 
 def test_plain_before_is_refused_at_start(tmp_path: Path) -> None:
-    """A hook's methods are awaited."""
+    """Every method of a hook must be async, because it is awaited."""
 
     class Plain(Hook):
         name = "plain"

@@ -1,4 +1,4 @@
-"""Every example, run as its first lines say: uvicorn, an empty directory, ``AUTH_SECRET``."""
+"""Every example, run as its first lines document: uvicorn, an empty directory, ``AUTH_SECRET``."""
 
 import re
 from collections.abc import AsyncIterator
@@ -20,13 +20,13 @@ WRONG = credentials(password="not this one")
 
 
 def run(name: str, directory: Path) -> AbstractAsyncContextManager[Served]:
-    """The example under uvicorn, with nothing in its directory."""
+    """The example under uvicorn, in an empty directory."""
     return uvicorn_process(f"{name}:app", "--app-dir", str(EXAMPLES), directory=directory)
 
 
 @asynccontextmanager
 async def visit(name: str, directory: Path, **headers: str) -> AsyncIterator[tuple[Served, httpx.AsyncClient]]:
-    """The example, and a user who comes with these headers."""
+    """The example, and a client with these headers."""
     async with run(name, directory) as served, served.client(headers=headers) as client:
         yield served, client
 
@@ -37,7 +37,7 @@ async def status_of(client: httpx.AsyncClient, path: str, **headers: str) -> int
 
 
 async def test_quickstart_serves_a_browser(tmp_path: Path) -> None:
-    """The page of the design: register, /me, sign out; a copy of the cookie is worthless then."""
+    """The user registers, opens /me and signs out; then a copy of the cookie is rejected."""
     async with visit("quickstart", tmp_path, Origin=BASE_URL) as (served, browser):
         registered = await browser.post("/auth/password/register", data=registration())
         assert (registered.status_code, registered.headers["Location"]) == (303, "/me")
@@ -59,7 +59,7 @@ async def test_quickstart_serves_a_browser(tmp_path: Path) -> None:
 
 
 async def reset_by_mail(served: Served, browser: httpx.AsyncClient) -> None:
-    """The link is printed; the page behind it sets a new password."""
+    """Open the printed link and set a new password on its page."""
     await browser.post("/auth/password/reset_request", data={"email": EMAIL})
     token = await served.printed_after(f"{BASE_URL}/auth/password/reset?reset_token=")
     page = await browser.get("/auth/password/reset", params={"reset_token": token})
@@ -71,7 +71,7 @@ async def reset_by_mail(served: Served, browser: httpx.AsyncClient) -> None:
 
 
 async def test_browser_controller_keeps_a_session(tmp_path: Path) -> None:
-    """Forms, redirects and pages; 401 for a wrong password, 422 with what is wrong."""
+    """Forms, redirects and pages; 401 for a wrong password, 422 with the invalid fields."""
     async with visit("browser_controller", tmp_path, Origin=BASE_URL) as (_, browser):
         assert "/auth/password/register" in (await browser.get("/")).text
         weak = await browser.post("/auth/password/register", data=registration(password="12345678"))
@@ -92,8 +92,8 @@ async def test_browser_controller_keeps_a_session(tmp_path: Path) -> None:
         assert "set-cookie" not in refused.headers
 
 
-async def test_api_controller_hands_out_a_bearer_token(tmp_path: Path) -> None:
-    """The bodies of the controller are the whole answer; the token is dead after signing out."""
+async def test_api_controller_returns_a_bearer_token(tmp_path: Path) -> None:
+    """The controller defines the whole body; the token is rejected after the sign-out."""
     async with visit("api_controller", tmp_path) as (_, script):
         registered = await script.post("/auth/password/register", json=registration())
         bearer = f"Bearer {registered.json()['authentication'].pop('bearer')}"
@@ -112,14 +112,14 @@ async def test_api_controller_hands_out_a_bearer_token(tmp_path: Path) -> None:
 
 
 async def token_for(script: httpx.AsyncClient) -> str:
-    """Register; the Authorization header."""
+    """Register and return the Authorization header."""
     registered = await script.post("/auth/password/register", json=registration(), headers=JSON)
     assert (registered.status_code, registered.json()["status"]) == (200, "success")
     return f"Bearer {registered.json()['token']}"
 
 
 async def test_fastapi_app_guards_with_a_dependency(tmp_path: Path) -> None:
-    """A bearer token opens /me; OpenAPI shows a lock there, and none where everybody may go."""
+    """A bearer token opens /me; OpenAPI shows a lock on /me and none on the public route."""
     async with visit("fastapi_app", tmp_path) as (_, script):
         bearer = await token_for(script)
         assert (await script.get("/me", headers={"Authorization": bearer})).json()["email"] == EMAIL
@@ -133,8 +133,8 @@ async def test_fastapi_app_guards_with_a_dependency(tmp_path: Path) -> None:
         assert (await script.post("/auth/password/sign_in", json=WRONG, headers=JSON)).status_code == 401
 
 
-async def test_litestar_app_knows_cookie_and_bearer(tmp_path: Path) -> None:
-    """Both middlewares work inside Litestar; its guard refuses everybody else."""
+async def test_litestar_app_accepts_cookie_and_bearer(tmp_path: Path) -> None:
+    """Both middlewares work inside Litestar; the guard refuses other requests."""
     async with visit("litestar_app", tmp_path) as (served, script):
         bearer = await token_for(script)
         assert (await script.get("/me", headers={"Authorization": bearer})).json() == {"email": EMAIL}
@@ -152,8 +152,8 @@ async def test_litestar_app_knows_cookie_and_bearer(tmp_path: Path) -> None:
         assert (await script.post("/auth/password/sign_in", json=WRONG, headers=JSON)).status_code == 401
 
 
-async def test_sqlalchemy_app_keeps_customers_of_its_own(tmp_path: Path) -> None:
-    """The user is the application's own object, with a profile that was made in the same transaction."""
+async def test_sqlalchemy_app_stores_its_own_customers(tmp_path: Path) -> None:
+    """The user is the application's own object; its profile was created in the same transaction."""
     async with visit("sqlalchemy_app", tmp_path, **JSON) as (_, script):
         form = {**registration(), "full_name": "Alice"}
         registered = (await script.post("/auth/password/register", json=form)).json()
@@ -166,8 +166,8 @@ async def test_sqlalchemy_app_keeps_customers_of_its_own(tmp_path: Path) -> None
     assert (tmp_path / "shop.db").exists()
 
 
-async def test_invitations_bring_people_in_with_a_role(tmp_path: Path) -> None:
-    """The first admin is invited by the application; invites, sends again, revokes; who was invited sets a password."""
+async def test_invitations_register_users_with_a_role(tmp_path: Path) -> None:
+    """The application invites the first admin, who invites, resends and revokes; an invited user sets a password."""
     async with visit("invitations", tmp_path, Origin=BASE_URL) as (served, admin), served.client() as guest:
         guest.headers["Origin"] = BASE_URL
         closed = await guest.post("/auth/password/register", data=registration())
@@ -190,7 +190,7 @@ async def test_invitations_bring_people_in_with_a_role(tmp_path: Path) -> None:
 
 
 async def join(served: Served, guest: httpx.AsyncClient) -> None:
-    """Open the printed link, be refused once, set a password, be signed in and sent to the start."""
+    """Open the printed link, enter an invalid, then a valid password; the user is signed in and redirected to ``/``."""
     token = await served.printed_after("http://localhost:8000/welcome?invitation_token=")
     page = await guest.get("/welcome", params={"invitation_token": token})
     assert f'name="invitation_token" type="hidden" value="{token}"' in page.text
@@ -205,7 +205,7 @@ async def join(served: Served, guest: httpx.AsyncClient) -> None:
 
 
 async def revoke_before_it_is_opened(served: Served, admin: httpx.AsyncClient, guest: httpx.AsyncClient) -> None:
-    """Too soon for another mail; whoever is signed in is shown the library's page; a revoked link is dead."""
+    """A resend is too early; a signed-in user sees the library's page; a revoked link is rejected."""
     await admin.post("/invite", data={"email": OTHER_EMAIL, "role": "editor"})
     token = await served.printed_after("http://localhost:8000/welcome?invitation_token=")
     found = re.search(
@@ -220,8 +220,8 @@ async def revoke_before_it_is_opened(served: Served, admin: httpx.AsyncClient, g
     assert f"{OTHER_EMAIL}, revoked" in (await admin.get("/")).text
 
 
-async def test_restyled_serves_the_pages_in_its_own_look(tmp_path: Path) -> None:
-    """The template, the stylesheet and the logo are on every page, and the policy allows them."""
+async def test_restyled_serves_the_pages_in_its_own_style(tmp_path: Path) -> None:
+    """The template, the stylesheet and the logo are on every page, and the policy permits them."""
     async with visit("restyled", tmp_path, Origin=BASE_URL, Accept="text/html") as (_, browser):
         assert (await browser.get("/")).headers["Location"] == "/auth/password/sign_in?return_to=%2F"
         page = await browser.get("/auth/password/sign_in?return_to=/")
@@ -239,7 +239,7 @@ async def test_restyled_serves_the_pages_in_its_own_look(tmp_path: Path) -> None
 
 
 async def test_own_pages_keep_fields_and_show_messages(tmp_path: Path) -> None:
-    """Every form is the application's: the address is kept, each field has its message, no password comes back."""
+    """The application draws every form: it keeps the address, shows a message at each field and returns no password."""
     async with visit("own_pages", tmp_path, Origin=BASE_URL, Accept="text/html") as (served, browser):
         assert "Sign in to see" in (await browser.get("/")).text
         assert "Reading Room</a>" in (await browser.get("/auth/password/register")).text
@@ -266,7 +266,7 @@ async def test_own_pages_keep_fields_and_show_messages(tmp_path: Path) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    """A new example needs a test here."""
+    """A new example requires a test in this file."""
     tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     examples = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 

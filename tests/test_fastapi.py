@@ -1,4 +1,4 @@
-"""``require`` as a dependency of FastAPI: documented, replaceable, for routes and websockets, and never in a thread."""
+"""``require`` as a FastAPI dependency: documented, replaceable, for routes and websockets, never run in a thread."""
 
 import threading
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ ALICE = User(id="1", email="alice@elsewhere.example.org", created_at=datetime(20
 
 
 def make_app() -> FastAPI:
-    """Open, for users, for admins, for whoever has proven it lately; a guarded router; a websocket."""
+    """Routes that are open, for users, for admins and for fresh sessions; a guarded router; a websocket."""
     app, guarded = FastAPI(), APIRouter(prefix="/guarded", dependencies=[Depends(require())])
 
     @app.get("/open")
@@ -45,7 +45,7 @@ def make_app() -> FastAPI:
         return user.email
 
     @app.get("/admin")
-    def admin(user: Admin) -> str | None:  # the same; the guard, which looks at the scopes, stays on the loop
+    def admin(user: Admin) -> str | None:  # the same; the guard, which reads the scopes, stays on the event loop
         return user.email
 
     @app.get("/page", dependencies=[Depends(require(redirect="/sign-in", fresh=timedelta(minutes=10)))])
@@ -66,14 +66,14 @@ def make_app() -> FastAPI:
 
 
 class Watched:
-    """Stands in for ``scope["auth"]`` and notes on which thread the check of a dependency reads it."""
+    """Replaces ``scope["auth"]`` and records the thread on which the guard reads it."""
 
     def __init__(self) -> None:
         self.readers = list[threading.Thread]()
 
     @property
     def scopes(self) -> list[str]:
-        """As the middlewares have it."""
+        """The scopes, as the middlewares set them."""
         self.readers.append(threading.current_thread())
         return ["authenticated", "admin"]
 
@@ -88,7 +88,7 @@ class Visit:
 
 @pytest.fixture
 async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
-    """A user has registered."""
+    """The application with a registered user."""
     app, auth = make_app(), make_auth(tmp_path)
     _, token = await register(auth)
     site = SessionUserMiddleware(BearerUserMiddleware(app, auth), auth)
@@ -97,7 +97,7 @@ async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
     await auth.close()
 
 
-# --- written wrongly
+# --- misuse
 
 BARE: Any = require()
 """A guard that is not wrapped in ``Depends``."""
@@ -109,7 +109,7 @@ REQUIRED: Any = Parameter.empty
 
 
 def _taking(annotation: Any, default: Any) -> Any:
-    """An endpoint, or a dependency, with one parameter."""
+    """An endpoint or a dependency with one parameter."""
 
     def endpoint(**parameters: Any) -> None: ...
 
@@ -119,7 +119,7 @@ def _taking(annotation: Any, default: Any) -> Any:
 
 
 class _Current:
-    """A dependency that is a class; it asks for a guard that is not wrapped."""
+    """A class as a dependency; its parameter is a guard without ``Depends``."""
 
     def __init__(self, user: Annotated[Any, BARE]) -> None: ...
 
@@ -157,7 +157,7 @@ MISUSES: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("kind", ["get", "post", "websocket"])
 @pytest.mark.parametrize("misuse", MISUSES)
 def test_guard_without_depends_fails_when_the_route_is_declared(misuse: str, kind: str) -> None:
-    """A forgotten ``Depends`` never opens a route: FastAPI would take any client's value for the user."""
+    """A forgotten ``Depends`` never opens a route: FastAPI would accept a client's value as the user."""
     with pytest.raises(TypeError, match=r"write Annotated\[User, Depends\(require\(\)\)\]"):
         getattr(FastAPI(), kind)("/x")(_taking(*MISUSES[misuse]))
 
@@ -166,7 +166,7 @@ def test_guard_without_depends_fails_when_the_route_is_declared(misuse: str, kin
 @pytest.mark.parametrize("router", [FastAPI, APIRouter])
 @pytest.mark.parametrize("kind", ["get", "websocket"])
 def test_listed_guard_without_depends_fails_when_the_route_is_declared(router: Any, kind: str, wrong: Any) -> None:
-    """The same in ``dependencies=[…]``, of a route or of its router."""
+    """A guard without ``Depends`` in ``dependencies=[…]`` of a route or of its router is refused, too."""
     of_route = getattr(router(), kind)("/x", dependencies=[wrong])
     of_router = getattr(router(dependencies=[wrong]), kind)("/x")
     for declare in (of_route, of_router):
@@ -176,7 +176,7 @@ def test_listed_guard_without_depends_fails_when_the_route_is_declared(router: A
 
 @pytest.mark.parametrize("wrong", [BARE, UNCALLED, Depends(UNCALLED)], ids=["bare", "uncalled", "uncalled dependency"])
 async def test_guard_without_depends_around_a_router_opens_nothing(visit: Visit, wrong: Any) -> None:
-    """FastAPI looks at the dependencies of ``include_router`` when a request comes. No request reaches the route."""
+    """FastAPI reads the dependencies of ``include_router`` at the first request. No request reaches the route."""
     router, reached = APIRouter(), list[str]()
     router.get("/included")(lambda: reached.append("included"))
 
@@ -190,7 +190,7 @@ async def test_guard_without_depends_around_a_router_opens_nothing(visit: Visit,
 
 
 async def test_decorator_above_the_route_is_told_of_at_start(visit: Visit, caplog: pytest.LogCaptureFixture) -> None:
-    """FastAPI has the endpoint already, without the guard. No other route is told of."""
+    """FastAPI has registered the endpoint without the guard. The log names no other route."""
     router = APIRouter(prefix="/part")
 
     def declare(routes: Any, path: str) -> None:
@@ -216,7 +216,7 @@ async def test_decorator_above_the_route_is_told_of_at_start(visit: Visit, caplo
 
 
 async def test_decorator_below_the_route_guards(visit: Visit) -> None:
-    """There it works, for functions of both kinds."""
+    """The decorator guards async and plain functions."""
 
     @visit.app.get("/below")
     @require()
@@ -234,15 +234,15 @@ async def test_decorator_below_the_route_guards(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("wrong", [BARE, UNCALLED], ids=["bare", "uncalled"])
-def test_guard_is_taken_for_a_marker(wrong: Any) -> None:
-    """Whatever part of FastAPI looks, it goes on to read ``dependency``, which is refused."""
+def test_guard_looks_like_depends_to_fastapi(wrong: Any) -> None:
+    """FastAPI treats the guard as a ``Depends`` and reads ``dependency``, which raises TypeError."""
     assert isinstance(wrong, fastapi.params.Depends)
     with pytest.raises(TypeError, match=r"write Annotated\[User, Depends\(require\(\)\)\]"):
         _ = wrong.dependency
 
 
 def test_require_shows_its_parameters() -> None:
-    """Tools see what ``require`` takes."""
+    """Tools can read the parameters of ``require``."""
     assert list(signature(require).parameters) == ["scopes", "redirect", "fresh", "factor"]
 
 
@@ -250,7 +250,7 @@ def test_require_shows_its_parameters() -> None:
 
 
 def test_openapi_shows_the_scheme() -> None:
-    """The "Authorize" button of /docs asks for the bearer token of a sign-in."""
+    """The "Authorize" button of /docs requests the bearer token of a sign-in."""
     schemes: dict[str, Any] = make_app().openapi()["components"]["securitySchemes"]
 
     assert list(schemes) == ["asgi_auth"]
@@ -258,8 +258,8 @@ def test_openapi_shows_the_scheme() -> None:
     assert schemes["asgi_auth"]["bearerFormat"] == "JWT"
 
 
-def test_openapi_shows_locks_where_there_are_guards() -> None:
-    """Each guarded route has a lock, by whichever way it is guarded; an open one has none."""
+def test_openapi_shows_locks_on_guarded_routes() -> None:
+    """Every guarded route has a lock, however it is guarded; an open route has none."""
     paths = make_app().openapi()["paths"]
     locks = {path: methods["get"].get("security") for path, methods in paths.items()}
 
@@ -269,38 +269,38 @@ def test_openapi_shows_locks_where_there_are_guards() -> None:
 
 
 def test_openapi_documents_no_parameters_of_the_guard() -> None:
-    """How the guard is called is nobody's business."""
+    """The parameters of the guard's own call are not part of the documentation."""
     assert "parameters" not in make_app().openapi()["paths"]["/me"]["get"]
 
 
-# --- who may
+# --- access
 
 
 @pytest.mark.parametrize("path", ["/me", "/plain"])
 async def test_dependency_is_the_user(visit: Visit, path: str) -> None:
-    """Async and plain endpoints get the application's own user object."""
+    """Async and plain endpoints receive the user object."""
     response = await visit.client.get(path, headers=visit.bearer)
 
     assert (response.status_code, response.json()) == (200, EMAIL)
 
 
 @pytest.mark.parametrize(("path", "answer"), [("/open", "open"), ("/guarded/thing", "thing")])
-async def test_guard_is_invisible_to_those_it_lets_in(visit: Visit, path: str, answer: str) -> None:
+async def test_guard_does_not_change_the_answer_to_a_user(visit: Visit, path: str, answer: str) -> None:
     """An open route and a guarded router answer a user as if there were no guard."""
     assert (await visit.client.get(path, headers=visit.bearer)).json() == answer
 
 
 @pytest.mark.parametrize("path", ["/me", "/plain", "/admin", "/guarded/thing"])
 async def test_stranger_gets_401_with_a_challenge(visit: Visit, path: str) -> None:
-    """TK-20: without a token, the challenge names no error."""
+    """TK-20: without a token, the challenge contains no error."""
     response = await visit.client.get(path)
 
     assert (response.status_code, response.json()) == (401, {"detail": "Access denied"})
     assert response.headers["WWW-Authenticate"] == 'Bearer realm="localhost"'
 
 
-async def test_bad_token_gets_401_with_its_error(visit: Visit) -> None:
-    """TK-20: with a token that is not live, the challenge says so."""
+async def test_invalid_token_gets_401_with_its_error(visit: Visit) -> None:
+    """TK-20: with an invalid token, the challenge contains the error."""
     response = await visit.client.get("/me", headers={"Authorization": "Bearer e30.e30.e30"})
 
     assert response.status_code == 401
@@ -308,7 +308,7 @@ async def test_bad_token_gets_401_with_its_error(visit: Visit) -> None:
 
 
 async def test_missing_scope_gets_403(visit: Visit) -> None:
-    """A known user without the scope is told which one is missing."""
+    """The challenge to a known user names the missing scope."""
     response = await visit.client.get("/admin", headers=visit.bearer)
 
     assert response.status_code == 403
@@ -316,7 +316,7 @@ async def test_missing_scope_gets_403(visit: Visit) -> None:
 
 
 async def test_redirect_sends_strangers_to_the_sign_in_page(visit: Visit) -> None:
-    """The page that was asked for comes along; a user who has just signed in is let in."""
+    """The redirect contains the requested page; a user with a fresh sign-in sees the page."""
     stranger = await visit.client.get("/page?a=b")
     user = await visit.client.get("/page", headers=visit.bearer)
 
@@ -325,7 +325,7 @@ async def test_redirect_sends_strangers_to_the_sign_in_page(visit: Visit) -> Non
 
 
 async def test_redirect_is_for_browsers(visit: Visit) -> None:
-    """A script gets 401, also one with a bad token that accepts pages."""
+    """A script gets 401, even if it accepts pages and has an invalid token."""
     script = await visit.client.get("/page", headers={"Accept": "application/json"})
     expired = await visit.client.get("/page", headers={"Authorization": "Bearer e30.e30.e30", "Accept": "text/html"})
 
@@ -333,8 +333,8 @@ async def test_redirect_is_for_browsers(visit: Visit) -> None:
     assert expired.headers["WWW-Authenticate"] == 'Bearer realm="localhost", error="invalid_token"'
 
 
-async def test_handler_of_the_application_is_asked(visit: Visit) -> None:
-    """The dependency raises FastAPI's own HTTPException, for which applications have handlers."""
+async def test_exception_handler_of_the_application_is_called(visit: Visit) -> None:
+    """The dependency raises FastAPI's own HTTPException, so that the application's handler is called."""
 
     @visit.app.exception_handler(HTTPException)
     async def handle(request: Request, exc: HTTPException) -> JSONResponse:
@@ -348,7 +348,7 @@ async def test_handler_of_the_application_is_asked(visit: Visit) -> None:
     assert (page.status_code, page.json()) == (303, ["See Other", {"Location": "/sign-in?return_to=%2Fpage"}])
 
 
-def test_dependency_raises_what_an_application_catches() -> None:
+def test_dependency_raises_exceptions_of_fastapi() -> None:
     """A dependency of the application may call the guard and catch FastAPI's own exceptions."""
     with pytest.raises(HTTPException):
         require()(HTTPConnection(make_scope("GET", "/"))).close()
@@ -356,16 +356,16 @@ def test_dependency_raises_what_an_application_catches() -> None:
         require()(HTTPConnection(make_scope("GET", "/", type="websocket"))).close()
 
 
-async def test_security_guards_as_depends_does(visit: Visit) -> None:
-    """FastAPI's ``Security`` calls the guard, whatever scopes it documents."""
+async def test_security_guards_like_depends(visit: Visit) -> None:
+    """FastAPI's ``Security`` calls the guard, independent of the scopes that it documents."""
     visit.app.get("/secured", dependencies=[Security(require(), scopes=["documented"])])(lambda: "secured")
 
     assert (await visit.client.get("/secured")).status_code == 401
     assert (await visit.client.get("/secured", headers=visit.bearer)).json() == "secured"
 
 
-async def test_unwrapped_application_lets_nobody_in() -> None:
-    """Whoever forgets the middlewares gets a closed door, not an open one."""
+async def test_application_without_middlewares_refuses_requests() -> None:
+    """Without the middlewares, every guarded route is closed."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app()), base_url=BASE_URL) as client:
         response = await client.get("/me", headers={"Authorization": "Bearer e30.e30.e30"})
 
@@ -375,7 +375,7 @@ async def test_unwrapped_application_lets_nobody_in() -> None:
 # --- websockets
 
 
-async def test_websocket_is_closed_before_it_is_accepted(visit: Visit) -> None:
+async def test_strangers_websocket_is_closed_before_it_is_accepted(visit: Visit) -> None:
     """WS-1: a stranger's handshake is refused."""
     sent = await shake(visit.site, "/socket")
 
@@ -389,7 +389,7 @@ async def test_websocket_of_a_user_is_served(visit: Visit) -> None:
     assert [message.get("text") for message in sent] == [None, EMAIL]
 
 
-# --- how it is run
+# --- execution
 
 
 async def test_override_replaces_the_guard(visit: Visit) -> None:
@@ -401,7 +401,7 @@ async def test_override_replaces_the_guard(visit: Visit) -> None:
 
 
 async def test_dependency_runs_on_the_loop(visit: Visit) -> None:
-    """No request of a guarded route waits for a thread of the pool to look at a scope."""
+    """The guard reads the scopes on the event loop, not in a thread of the pool."""
     watched = Watched()
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""The database is locked, full, read-only, broken or away: 503, nothing done by halves, and no restart afterwards."""
+"""A locked, full, read-only, broken or missing database: 503, no partial changes, recovery without a restart."""
 
 import asyncio
 import shutil
@@ -54,7 +54,7 @@ UNAVAILABLE = (503, "1", None)
 
 
 def impatient_auth(directory: Path, *, inline_reads: bool = False, **options: Any) -> LocalAuthentication:
-    """One that does not wait long for others."""
+    """An Authentication that waits only briefly for a lock."""
     store = SQLiteStore(directory / "app.db", busy_timeout=SHORT, inline_reads=inline_reads)
     return make_auth(directory, store=store, **options)
 
@@ -68,7 +68,7 @@ async def asking(auth: Authentication[Any]) -> AsyncIterator[httpx.AsyncClient]:
 
 @contextmanager
 def held_elsewhere(directory: Path) -> Iterator[None]:
-    """Another process has begun to write, and takes its time."""
+    """Another process holds the write lock until the end of the block."""
     arguments = [sys.executable, "-c", HOLD, str(directory / "app.db")]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -80,13 +80,13 @@ def held_elsewhere(directory: Path) -> Iterator[None]:
 
 
 async def answer(client: httpx.AsyncClient, phase: str, data: dict[str, str]) -> tuple[int, str | None, str | None]:
-    """What matters of an answer: the status, when to try again, and what became of the cookie."""
+    """The status of an answer, its Retry-After and its Set-Cookie."""
     response = await client.post(f"/auth/{phase}", data=data)
     return response.status_code, response.headers.get("Retry-After"), response.headers.get("Set-Cookie")
 
 
 async def change_everything(client: httpx.AsyncClient, token: str) -> list[tuple[int, str | None, str | None]]:
-    """The answers to everything that writes."""
+    """The answers to all requests that write."""
     return [
         await answer(client, "password/reset", resetting(token)),
         await answer(client, "password/sign_in", credentials()),
@@ -95,20 +95,20 @@ async def change_everything(client: httpx.AsyncClient, token: str) -> list[tuple
     ]
 
 
-async def test_locked_database_is_unavailable_for_what_writes(tmp_path: Path) -> None:
-    """FT-1: another process writes: a bounded wait, 503, Retry-After; reading goes on; the reset link stays good."""
+async def test_locked_database_is_unavailable_for_writes(tmp_path: Path) -> None:
+    """FT-1: another process writes: 503 and Retry-After in bounded time; reads work; the reset link stays valid."""
     auth = impatient_auth(tmp_path)
     async with auth.running(), asking(auth) as client:
         assert (await answer(client, "password/register", registration()))[0] == 200
         token = await reset_token(auth)
-        auth.clock.advance(timedelta(minutes=2))  # so that a session has its use to note
+        auth.clock.advance(timedelta(minutes=2))  # so that the next request would record the use of the session
         with held_elsewhere(tmp_path):
             began = time.monotonic()
             assert await change_everything(client, token) == [UNAVAILABLE] * 4
             assert (await client.get("/me")).text == EMAIL
             assert (await answer(client, "password/reset_request", {"email": EMAIL}))[0] == 200
             assert time.monotonic() - began < 5
-            async with asking(impatient_auth(tmp_path, clock=auth.clock)) as late:  # started meanwhile
+            async with asking(impatient_auth(tmp_path, clock=auth.clock)) as late:  # started while the lock is held
                 late.cookies = client.cookies
                 assert (await late.get("/me")).text == EMAIL
                 assert await answer(late, "password/sign_in", credentials()) == UNAVAILABLE
@@ -120,7 +120,7 @@ async def test_locked_database_is_unavailable_for_what_writes(tmp_path: Path) ->
 
 @pytest.mark.slow
 async def test_exhausted_pool_is_unavailable(tmp_path: Path) -> None:
-    """FT-1: every connection to PostgreSQL is taken: a bounded wait, 503, Retry-After; the reset link stays good."""
+    """FT-1: no free PostgreSQL connection: 503 and Retry-After in bounded time; the reset link stays valid."""
     async with database() as dsn:
         auth = make_auth(tmp_path, store=PostgresStore(dsn, max_connections=1, timeout=timedelta(seconds=0.5)))
         async with auth.running(), asking(auth) as client:
@@ -128,7 +128,7 @@ async def test_exhausted_pool_is_unavailable(tmp_path: Path) -> None:
             token = await reset_token(auth)
             async with auth.store.scope("user").transaction():
                 began = time.monotonic()
-                # In tasks of their own: Python 3.11 does not trace the callers of a coroutine that timed out.
+                # In separate tasks: Python 3.11 does not trace the callers of a coroutine that timed out.
                 answers, response = await asyncio.gather(change_everything(client, token), client.get("/me"))
                 assert answers == [UNAVAILABLE] * 4
                 assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
@@ -140,8 +140,8 @@ async def test_exhausted_pool_is_unavailable(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux takes away the disk of a running process")
-async def test_full_disk_is_unavailable_for_what_writes(tmp_path: Path) -> None:
-    """FT-6: a server that can write no byte more signs nobody in; once it can, it goes on without a restart."""
+async def test_full_disk_is_unavailable_for_writes(tmp_path: Path) -> None:
+    """FT-6: while a server cannot write, it signs no user in; when it can write again, it works without a restart."""
     import resource
 
     auth = real_auth(tmp_path)
@@ -170,7 +170,7 @@ os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 
 
 def launcher(directory: Path) -> str:
-    """A Python for which modes hold."""
+    """A Python that respects file modes, even as root."""
     path = directory / "python"
     path.write_text(LAUNCHER.format(python=sys.executable))
     path.chmod(0o700)
@@ -179,7 +179,7 @@ def launcher(directory: Path) -> str:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux makes root mind the mode of a file")
 async def test_read_only_database_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FT-6: a file and a directory without the right to write: 503 for every credential, until they have it."""
+    """FT-6: while the file and the directory are not writable, the answer is 503 for every credential."""
     auth, directory = real_auth(tmp_path), tmp_path / "database"
     directory.mkdir()
     async with auth.running():
@@ -204,8 +204,8 @@ async def test_read_only_database_is_unavailable(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux makes root mind the mode of a file")
-async def test_read_only_file_is_unavailable_for_what_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FT-6: a server on a file that it may not write reads; it writes once it may, without a restart."""
+async def test_read_only_file_is_unavailable_for_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FT-6: a server on a read-only file still reads; when the file is writable again, it writes without a restart."""
     auth, directory = real_auth(tmp_path), tmp_path / "database"
     directory.mkdir()
     async with auth.running():
@@ -226,8 +226,8 @@ async def test_read_only_file_is_unavailable_for_what_writes(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("lose", ["delete", "empty", "replace"])
-async def test_lost_database_is_unavailable_until_it_is_back(tmp_path: Path, lose: str) -> None:
-    """FT-6: a server writes neither to a file that is gone nor to one that was put in its place, and makes none."""
+async def test_lost_database_is_unavailable_until_it_is_restored(tmp_path: Path, lose: str) -> None:
+    """FT-6: a server does not write to a removed or replaced file and does not create a new one."""
     auth, path, aside = real_auth(tmp_path), tmp_path / "app.db", tmp_path / "aside"
     async with auth.running():
         _, token = await register(auth)
@@ -260,7 +260,7 @@ async def test_lost_database_is_unavailable_until_it_is_back(tmp_path: Path, los
 @pytest.mark.parametrize("table", ["sessions", "accounts", "users"])
 @pytest.mark.parametrize("inline_reads", [False, True], ids=["threads", "inline"])
 async def test_missing_table_fails_closed(tmp_path: Path, table: str, inline_reads: bool) -> None:
-    """TK-14: without a table a valid credential is 503, its cookie untouched; with the table it works again."""
+    """TK-14: without a table, a valid credential gets 503 and keeps its cookie; with the table it works again."""
     auth = impatient_auth(tmp_path, inline_reads=inline_reads)
     async with auth.running(), asking(auth) as client:
         _, token = await register(auth)
@@ -282,7 +282,7 @@ async def test_missing_table_fails_closed(tmp_path: Path, table: str, inline_rea
 
 
 async def test_missing_directory_is_unavailable(tmp_path: Path) -> None:
-    """TK-14: a store that cannot be opened is 503 for a credential and a sign-in, and is opened once it can be."""
+    """TK-14: while the store cannot be opened, a credential and a sign-in get 503; afterwards it is opened."""
     signed_in, late = make_auth(tmp_path), impatient_auth(tmp_path / "late")
     async with signed_in.running(), asking(late) as client:
         _, token = await register(signed_in)
@@ -297,7 +297,7 @@ async def test_missing_directory_is_unavailable(tmp_path: Path) -> None:
 
 
 async def test_broken_file_is_unavailable(tmp_path: Path) -> None:
-    """TK-14: a file that is no database is 503, until it is the database again."""
+    """TK-14: while the file is not a database, the answer is 503."""
     auth = impatient_auth(tmp_path)
     async with auth.running():
         _, token = await register(auth)
@@ -314,14 +314,14 @@ async def test_broken_file_is_unavailable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inline_reads", [False, True], ids=["threads", "inline"])
-async def test_database_that_breaks_while_it_is_open_is_unavailable(tmp_path: Path, inline_reads: bool) -> None:
-    """TK-14: a database that breaks while connections are open on it is 503, until it is whole again."""
+async def test_database_that_breaks_while_open_is_unavailable(tmp_path: Path, inline_reads: bool) -> None:
+    """TK-14: if the file breaks while connections are open, the answer is 503 until the file is restored."""
     auth = impatient_auth(tmp_path, inline_reads=inline_reads)
     async with auth.running(), asking(auth) as client:
         _, token = await register(auth)
         client.cookies.set(auth.site.session_cookie, token.cookie)
         assert (await client.get("/me")).text == EMAIL
-        # A change of somebody else's makes every connection read its pages again, and from the file.
+        # After another connection's change, every connection reads its pages from the file again.
         await execute(tmp_path, "CREATE TABLE other (id)")
         await execute(tmp_path, "PRAGMA wal_checkpoint(TRUNCATE)")
         with (tmp_path / "app.db").open("r+b") as file:
@@ -336,8 +336,8 @@ async def test_database_that_breaks_while_it_is_open_is_unavailable(tmp_path: Pa
         assert (await answer(client, "password/sign_in", credentials()))[0] == 200
 
 
-async def test_rehash_that_cannot_be_written_fails_no_sign_in(tmp_path: Path) -> None:
-    """PW-9: the database refuses the new hash; the sign-in goes on, and the old hash stays."""
+async def test_failed_rehash_does_not_fail_the_sign_in(tmp_path: Path) -> None:
+    """PW-9: if the database refuses the new hash, the sign-in succeeds and the old hash stays."""
     older, auth = make_auth(tmp_path, hasher=Bcrypt(cost=5)), make_auth(tmp_path)
     async with older.running(), auth.running():
         user, _ = await register(older)
@@ -354,7 +354,7 @@ async def test_rehash_that_cannot_be_written_fails_no_sign_in(tmp_path: Path) ->
 
 
 class Locksmith(Hook):
-    """Locks the database, by another connection, as soon as one kind of act is committed."""
+    """Locks the database with another connection as soon as an event of one kind is committed."""
 
     name = "locksmith"
 
@@ -363,7 +363,7 @@ class Locksmith(Hook):
         self._connections: list[sqlite3.Connection] = []
 
     async def within(self, event: Event, work: Work[Any]) -> None:
-        """The lock is taken once this transaction has given it back."""
+        """Take the lock after the commit of this transaction."""
         if isinstance(event, self._act):
             work.after_commit(self._lock)
 
@@ -373,14 +373,14 @@ class Locksmith(Hook):
         self._connections.append(connection)
 
     def unlock(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         while self._connections:
             self._connections.pop().close()
 
 
 @pytest.mark.parametrize("act", [UserCreated, PasswordSet])
-async def test_what_is_done_is_not_called_unavailable(tmp_path: Path, act: type[Event]) -> None:
-    """FT-1: the database goes away between a registration or a reset and its sign-in: what is committed is accepted."""
+async def test_committed_act_is_not_reported_as_unavailable(tmp_path: Path, act: type[Event]) -> None:
+    """FT-1: if the database fails between a registration or reset and its sign-in, the committed act is accepted."""
     locksmith, sender = Locksmith(tmp_path, act), MemorySender()
     strategy = Password(resettable=Resettable(sender=sender, sign_in=True))
     auth = impatient_auth(tmp_path, add_ons=[locksmith], strategies=[strategy], sender=sender)

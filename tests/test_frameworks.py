@@ -1,4 +1,4 @@
-"""The same scenario under every framework, by ASGI calls and over a real server."""
+"""The same scenario in every framework, by ASGI calls and over a real server."""
 
 import asyncio
 import os
@@ -31,14 +31,14 @@ from tests.support import (
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),  # FastAPI's, and still much used
+    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),  # FastAPI's; it is still widely used
 ]
 
 JSON = {"Accept": "application/json"}
 
 
 class Mailbox(MemorySender):
-    """Mail that can be waited for: over a server it is sent after the answer."""
+    """A mailbox that the test can wait for: a server sends mail after the answer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,23 +50,23 @@ class Mailbox(MemorySender):
             self._links.put_nowait(opts["url"])
 
     async def link(self) -> str:
-        """The next link that arrives."""
+        """Wait for the next link."""
         async with asyncio.timeout(PATIENCE):
             return await self._links.get()
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to be mounted. Paths are public ones, as the browser has them."""
+    """One way to mount the plug. All paths are public paths, as the browser uses them."""
 
     build: Callable[[LocalAuthentication], Any]
     prefix: str = ""
-    """Where the application is."""
+    """The path of the application."""
     mount_path: str = "/auth"
     stripped: str = ""
-    """What a proxy in front takes away."""
+    """The prefix that a proxy removes."""
     lifespan: Literal["on", "auto"] = "on"
-    """``auto`` where nobody handles it."""
+    """``auto`` if the application does not support it."""
 
 
 CASES = {
@@ -87,7 +87,7 @@ SERVED = ["starlette", "fastapi", "litestar", "quart-with-plug", "bare"]
 
 @dataclass
 class Site:
-    """A running application, and how to reach it."""
+    """A running application and its address."""
 
     case: Case
     url: str
@@ -96,11 +96,11 @@ class Site:
     transport: httpx.AsyncBaseTransport | None = None
 
     def client(self, **headers: str) -> httpx.AsyncClient:
-        """A user with cookies of their own."""
+        """A new client with its own cookies."""
         return httpx.AsyncClient(transport=self.transport, headers=headers, timeout=PATIENCE)
 
     def at(self, public: str) -> str:
-        """The URL of a public path, as the server gets it."""
+        """The URL of a public path, as the server receives it."""
         return self.url + public.removeprefix(self.case.stripped)
 
     def auth(self, path: str) -> str:
@@ -114,7 +114,7 @@ class Site:
         return response.json()
 
     async def on_websocket(self, path: str, headers: dict[str, str]) -> str | int:
-        """The first message of a websocket, or the status of its refusal."""
+        """The first message of a websocket, or the status that refused it."""
         return await self.hello(self.at(self.case.prefix + path), headers)
 
 
@@ -124,7 +124,7 @@ BY_BEARER = {"email": EMAIL, "scopes": ["authenticated", "bearer", "user"]}
 
 
 async def play(site: Site) -> None:
-    """Everything that a user and a stranger do, in order."""
+    """Run the whole scenario of a user and a stranger, in order."""
     async with site.client(Origin=BASE_URL) as browser, site.client(**JSON) as script:
         assert await site.who(script) == ANONYMOUS
         await register_in(browser, site)
@@ -145,7 +145,7 @@ async def register_in(browser: httpx.AsyncClient, site: Site) -> None:
 
 
 async def sign_in_from(script: httpx.AsyncClient, site: Site) -> str:
-    response = await script.post(site.auth("password/sign_in/"), json=credentials())  # the slash is forgiven
+    response = await script.post(site.auth("password/sign_in/"), json=credentials())  # a trailing slash is accepted
 
     assert response.status_code == 200
     assert "set-cookie" not in response.headers
@@ -187,7 +187,7 @@ MISSPELT = [
 
 
 async def misspell(script: httpx.AsyncClient, site: Site) -> None:
-    """RP-6: there is one spelling of a path; no other is served, or redirected with the body."""
+    """RP-6: a path has one spelling; another spelling is neither served nor redirected with the body."""
     mount = site.at(site.case.mount_path)
     encoded = site.at(site.case.mount_path.replace("/auth", "/%61uth"))
     doubled = site.at(site.case.mount_path.replace("/auth", "//auth"))
@@ -211,7 +211,7 @@ async def pieces(count: int) -> AsyncIterator[bytes]:
 
 
 async def open_websockets(browser: httpx.AsyncClient, site: Site) -> None:
-    """WS-1: the cookie counts from listed origins only."""
+    """WS-1: the cookie is accepted from listed origins only."""
     ours = {"Cookie": f"user_session={browser.cookies['user_session']}", "Origin": BASE_URL}
     foreign = ours | {"Origin": "https://evil.example"}
 
@@ -222,7 +222,7 @@ async def open_websockets(browser: httpx.AsyncClient, site: Site) -> None:
 
 
 async def reset_password(browser: httpx.AsyncClient, site: Site, bearer: str) -> None:
-    """The mailed link opens a page; its form sets the password, and ends every session."""
+    """The mailed link opens a page; its form sets the password and ends every session."""
     await browser.post(site.auth("password/reset_request"), data={"email": EMAIL})
     link = await site.mailbox.link()
     assert link.startswith(f"{BASE_URL}{site.case.mount_path}/password/reset?reset_token=")
@@ -242,7 +242,7 @@ async def reset_password(browser: httpx.AsyncClient, site: Site, bearer: str) ->
 
 
 async def sign_out_of(browser: httpx.AsyncClient, site: Site) -> None:
-    """SE-4: a copy of the cookie is worthless after signing out."""
+    """SE-4: a copy of the cookie is rejected after the sign-out."""
     await browser.post(site.auth("password/sign_in"), data=credentials(password=NEW_PASSWORD))
     copy = f"user_session={browser.cookies['user_session']}"
     assert await site.who(browser) == BY_COOKIE
@@ -259,8 +259,8 @@ async def sign_out_of(browser: httpx.AsyncClient, site: Site) -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-async def test_scenario_by_asgi_calls(case: Case, tmp_path: Path) -> None:
-    """Under every framework, with nobody to tell the application that it starts: the store opens lazily."""
+async def test_scenario_works_by_asgi_calls(case: Case, tmp_path: Path) -> None:
+    """In every framework, without lifespan events: the store opens at the first request."""
     auth = make_auth(tmp_path, sender=(mailbox := Mailbox()), mount_path=case.mount_path)
     app = case.build(auth)
     try:
@@ -270,7 +270,7 @@ async def test_scenario_by_asgi_calls(case: Case, tmp_path: Path) -> None:
 
 
 async def hello_by_asgi(app: Any, url: str, headers: dict[str, str]) -> str | int:
-    """As ``say_hello``, without a server; stays until the application closes, as a browser does."""
+    """Like ``say_hello``, without a server; it stays connected until the application closes, as a browser does."""
     scope = make_scope("GET", url.removeprefix(BASE_URL), headers, type="websocket", scheme="ws", subprotocols=[])
     del scope["method"]
     incoming, sent, over = [{"type": "websocket.connect"}], list[Any](), asyncio.Event()
@@ -295,8 +295,8 @@ async def hello_by_asgi(app: Any, url: str, headers: dict[str, str]) -> str | in
 
 @pytest.mark.parametrize("root_path", ["", "/api"], ids=["at-the-root", "root-path"])
 @pytest.mark.parametrize("name", SERVED)
-async def test_scenario_over_uvicorn(name: str, root_path: str, tmp_path: Path) -> None:
-    """Over a real server, also with ``--root-path``: what a proxy has taken away, uvicorn puts back."""
+async def test_scenario_works_over_uvicorn(name: str, root_path: str, tmp_path: Path) -> None:
+    """Over a real server, also with ``--root-path``: uvicorn restores the prefix that a proxy has removed."""
     case = replace(CASES[name], prefix=root_path, mount_path=f"{root_path}/auth", stripped=root_path)
     auth = make_auth(tmp_path, sender=(mailbox := Mailbox()), mount_path=case.mount_path)
     try:
@@ -308,7 +308,7 @@ async def test_scenario_over_uvicorn(name: str, root_path: str, tmp_path: Path) 
 
 
 async def send_odd_targets(url: str, case: Case) -> None:
-    """RP-6: what clients tidy up before they send it, sent all the same."""
+    """RP-6: request targets that clients usually normalise are sent unchanged and not served."""
     mount = case.mount_path.removeprefix(case.stripped)
     odd = [f"{mount}/../auth/password/sign_in", f"{mount}/./password/sign_in", f"{url}{mount}/password/sign_in"]
     async with httpx.AsyncClient() as client:
@@ -349,7 +349,7 @@ LIFESPANS: dict[str, Callable[[LocalAuthentication], Any]] = {
 
 @pytest.mark.parametrize("build", LIFESPANS.values(), ids=LIFESPANS)
 async def test_lifespan_opens_and_closes_the_store(build: Callable[[LocalAuthentication], Any], tmp_path: Path) -> None:
-    """However many parts hear of the start and the end, the store is open in between, and closed afterwards."""
+    """Several parts may receive the lifespan events; the store is open between startup and shutdown, then closed."""
     app = build(make_auth(tmp_path))
 
     async with lifespan(app):

@@ -1,4 +1,4 @@
-"""require, as a decorator of Starlette's endpoints and as a dependency."""
+"""``require`` as a decorator of Starlette endpoints and as a dependency."""
 
 import inspect
 import sys
@@ -75,7 +75,7 @@ async def _fresh_factor(request: Request) -> Response:
 
 
 class _Methods(HTTPEndpoint):
-    """Each method has a guard, or none."""
+    """An endpoint whose methods have different guards, or none."""
 
     @require()
     async def get(self, request: Request) -> Response:
@@ -100,7 +100,7 @@ class _Methods(HTTPEndpoint):
 
 
 class _Open(HTTPEndpoint):
-    """What it says."""
+    """An endpoint without a guard."""
 
     async def get(self, request: Request) -> Response:
         return PlainTextResponse(type(self).__name__)
@@ -110,7 +110,7 @@ _Guarded = require(redirect="/sign_in")(_Open)
 
 
 class _Below(_Guarded):  # type: ignore[valid-type, misc]  # a class, as at run time
-    """A guard of a base class is a guard of the class."""
+    """A subclass of a guarded class."""
 
     async def dispatch(self) -> None:
         await PlainTextResponse("below")(self.scope, self.receive, self.send)
@@ -167,7 +167,7 @@ ENDPOINTS: dict[str, Any] = {
 
 
 def _roles(app: ASGIApp) -> ASGIApp:
-    """What an application may add: a scope of its own."""
+    """An application's own middleware, which adds a scope."""
 
     async def add(scope: Scope, receive: Receive, send: Send) -> None:
         if (b"x-role", b"admin") in scope["headers"]:
@@ -179,7 +179,7 @@ def _roles(app: ASGIApp) -> ASGIApp:
 
 @dataclass
 class _Site:
-    """Endpoints with guards, and a user who is signed in."""
+    """Endpoints with guards, and a signed-in user."""
 
     auth: LocalAuthentication
     app: ASGIApp
@@ -193,7 +193,7 @@ class _Site:
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[_Site]:
-    """Both middlewares around all endpoints."""
+    """All endpoints inside both middlewares."""
     methods = ["GET", "POST"]
     routes = [Route(f"/{name}", endpoint, methods=methods) for name, endpoint in ENDPOINTS.items()]
     classes = {"methods": _Methods, "open": _Open, "guarded": _Guarded, "below": _Below, "twice-class": _Twice}
@@ -207,8 +207,8 @@ async def site(tmp_path: Path) -> AsyncIterator[_Site]:
 
 
 @pytest.mark.parametrize("name", ["async", "sync"])
-async def test_guarded_endpoints(site: _Site, name: str) -> None:
-    """Whoever is signed in is let in, by cookie or token; nobody is 401 and asked for a token."""
+async def test_guarded_endpoint_admits_only_users(site: _Site, name: str) -> None:
+    """A user with a cookie or a token is admitted; an anonymous request gets 401 and a challenge."""
     by_cookie = await ask(site.app, "GET", f"/{name}", cookie=site.cookie)
     by_token = await ask(site.app, "GET", f"/{name}", bearer=str(site.token))
     nobody = await ask(site.app, "GET", f"/{name}")
@@ -228,10 +228,10 @@ async def test_guarded_endpoints(site: _Site, name: str) -> None:
         ({"query": b"access_token=x"}, 401, "authentication_failed", CHALLENGE),
     ],
 )
-async def test_why_nobody_may_pass(
+async def test_refusal_names_its_reason(
     site: _Site, request_: dict[str, Any], status: int, code: str, challenge: str
 ) -> None:
-    """TK-20: no error value without a bearer token, ``invalid_token`` for a bad one, and no token is echoed."""
+    """TK-20: no error without a bearer token, ``invalid_token`` for an invalid one; the answer contains no token."""
     options = {**request_, "headers": {**request_.get("headers", {}), **JSON}}
     answer = await ask(site.app, "GET", "/async", **options)
 
@@ -239,15 +239,15 @@ async def test_why_nobody_may_pass(
     assert "forged" not in answer.text + str(answer.headers)
 
 
-async def test_a_cross_site_request_is_nobody(site: _Site) -> None:
-    """CF-1: 401, because the cookie counts for nothing."""
+async def test_cross_site_request_is_anonymous(site: _Site) -> None:
+    """CF-1: the answer is 401, because the cookie is ignored."""
     answer = await ask(site.app, "POST", "/async", headers={"origin": "null"}, cookie=site.cookie)
 
     assert (answer.status, answer["www-authenticate"]) == (401, CHALLENGE)
 
 
-async def test_scopes(site: _Site) -> None:
-    """TK-20: 403 for a known user without the scope, 401 for nobody; the application's own scopes count."""
+async def test_missing_scope_is_refused(site: _Site) -> None:
+    """TK-20: 403 for a known user without the scope, 401 without a user; scopes of the application are accepted."""
     known = await ask(site.app, "GET", "/admin", cookie=site.cookie)
     admin = await ask(site.app, "GET", "/admin", cookie=site.cookie, headers={"x-role": "admin"})
     nobody = await ask(site.app, "GET", "/admin", headers={"x-role": "admin"})
@@ -257,8 +257,8 @@ async def test_scopes(site: _Site) -> None:
     assert (admin.status, nobody.status) == (200, 401)
 
 
-async def test_fresh(site: _Site) -> None:
-    """A proof of this session within the hour; a remembered session never has one."""
+async def test_stale_session_is_refused(site: _Site) -> None:
+    """``fresh`` requires a proof in this session within the hour; a remembered sign-in is not a proof."""
     _, remembered = await site.auth.strategy("password").sign_in({**credentials(), "remember_me": True})
     stale = f"user_session={remembered.cookie}"
     assert (await ask(site.app, "GET", "/strict", cookie=site.cookie)).text == "fresh"
@@ -286,8 +286,10 @@ async def test_fresh(site: _Site) -> None:
         ("GET", {"headers": {"authorization": "Basic eDp5"}}, "/sign_in?lang=en&return_to=%2Ffresh"),
     ],
 )
-async def test_redirect(site: _Site, method: str, options: dict[str, Any], location: str) -> None:
-    """RD-1: to sign in, and back by a local path, if the request is one that can be repeated."""
+async def test_redirect_contains_the_local_return_path(
+    site: _Site, method: str, options: dict[str, Any], location: str
+) -> None:
+    """RD-1: the browser is redirected to the sign-in, with a local return path if the request can be repeated."""
     answer = await ask(site.app, method, "/fresh", **options)
 
     assert (answer.status, answer["location"]) == (303, location)
@@ -304,7 +306,7 @@ async def test_redirect(site: _Site, method: str, options: dict[str, Any], locat
     ],
 )
 async def test_redirect_is_for_browsers(site: _Site, method: str, options: dict[str, Any]) -> None:
-    """RFC 6750 section 3: a client that prefers JSON or shows a bearer token gets 401. It cannot show a page."""
+    """RFC 6750 section 3: a client that prefers JSON or sends a bearer token gets 401: it cannot show a page."""
     answer = await ask(site.app, method, "/fresh", **options)
 
     assert (answer.status, answer["location"]) == (401, None)
@@ -312,7 +314,7 @@ async def test_redirect_is_for_browsers(site: _Site, method: str, options: dict[
 
 
 async def test_script_with_a_stale_proof_is_not_redirected(site: _Site) -> None:
-    """It gets 403, by cookie and by token."""
+    """The script gets 403, with a cookie and with a token."""
     site.auth.clock.advance(HOUR + timedelta(microseconds=1))
     by_cookie = await ask(site.app, "GET", "/fresh", cookie=site.cookie, headers=JSON)
     by_token = await ask(site.app, "GET", "/fresh", bearer=str(site.token))
@@ -320,8 +322,8 @@ async def test_script_with_a_stale_proof_is_not_redirected(site: _Site) -> None:
     assert (by_cookie.status, by_cookie.json()["code"], by_token.status) == (403, "not_fresh", 403)
 
 
-async def test_redirect_of_a_known_user(site: _Site) -> None:
-    """A stale session is sent to sign in again; for whoever lacks a scope that would not help."""
+async def test_redirect_helps_a_stale_session_but_not_a_missing_scope(site: _Site) -> None:
+    """A stale session is redirected to the sign-in. A user without the scope is not: a new sign-in would not help."""
     allowed = await ask(site.app, "GET", "/redirecting", cookie=site.cookie, headers={"x-role": "admin"})
     fresh = await ask(site.app, "GET", "/fresh", cookie=site.cookie)
     site.auth.clock.advance(2 * HOUR)
@@ -338,8 +340,8 @@ async def test_redirect_of_a_known_user(site: _Site) -> None:
     ("path", "way_back"),
     [("//evil.example/x", ""), ("/\\evil.example", ""), ("/a/../b", ""), ("/\ud800", "?return_to=%2F%253F")],
 )
-def test_redirect_gives_no_way_back_elsewhere(path: str, way_back: str) -> None:
-    """RD-1: a path that a browser could read as another host is left out."""
+def test_redirect_contains_no_return_path_to_another_host(path: str, way_back: str) -> None:
+    """RD-1: the redirect omits a return path that a browser could read as another host."""
     connection = HTTPConnection(make_scope("GET", path))
     with pytest.raises(HTTPException) as caught:
         require(redirect="/sign_in")(connection).close()
@@ -347,8 +349,8 @@ def test_redirect_gives_no_way_back_elsewhere(path: str, way_back: str) -> None:
     assert caught.value.headers == {"Location": f"/sign_in{way_back}"}
 
 
-async def test_websocket(site: _Site) -> None:
-    """WS-1: closed before it is accepted."""
+async def test_refused_websocket_is_closed_before_it_is_accepted(site: _Site) -> None:
+    """WS-1: the guard closes a refused websocket before it is accepted."""
     headers = {"origin": BASE_URL, "cookie": site.cookie}
     accepted = await shake(site.app, "/socket", headers)
     denied = await shake(site.app, "/socket", {**headers, "origin": "https://evil.example"})
@@ -361,8 +363,8 @@ async def test_websocket(site: _Site) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])
-async def test_guarded_method(site: _Site, method: str) -> None:
-    """A method of a class is guarded as a function is, async or not; ``self`` is still the endpoint."""
+async def test_guarded_method_admits_only_users(site: _Site, method: str) -> None:
+    """A method, async or plain, is guarded like a function; ``self`` is still the endpoint."""
     user = await ask(site.app, method, "/methods", bearer=str(site.token))
     nobody = await ask(site.app, method, "/methods")
 
@@ -370,14 +372,14 @@ async def test_guarded_method(site: _Site, method: str) -> None:
     assert (nobody.status, nobody.text, nobody["www-authenticate"]) == (401, "Access denied", CHALLENGE)
 
 
-async def test_guard_of_a_method_leaves_the_others_alone(site: _Site) -> None:
-    """A method without a guard is open; one that does not exist is 405."""
+async def test_guard_of_a_method_does_not_guard_other_methods(site: _Site) -> None:
+    """A method without a guard is open; a missing method gets 405."""
     assert (await ask(site.app, "DELETE", "/methods")).text == "open"
     assert (await ask(site.app, "OPTIONS", "/methods")).status == 405
 
 
-async def test_guarded_class(site: _Site) -> None:
-    """Every method is guarded, also one that does not exist; browsers are redirected."""
+async def test_guarded_class_admits_only_users(site: _Site) -> None:
+    """Every method is guarded, even a missing one; browsers are redirected."""
     user = await ask(site.app, "GET", "/guarded", cookie=site.cookie)
     page = await ask(site.app, "GET", "/guarded", query=b"a=1")
     script = await ask(site.app, "GET", "/guarded", headers=JSON)
@@ -390,14 +392,14 @@ async def test_guarded_class(site: _Site) -> None:
 
 
 async def test_guard_of_a_class_is_inherited(site: _Site) -> None:
-    """A class below cannot lose the guard, whatever it overrides."""
+    """A subclass keeps the guard, even if it overrides ``dispatch``."""
     assert (await ask(site.app, "GET", "/below", cookie=site.cookie)).text == "below"
     assert (await ask(site.app, "GET", "/below")).status == 303
 
 
 @pytest.mark.parametrize("name", ["twice", "twice-class"])
-async def test_two_guards_are_both_asked(site: _Site, name: str) -> None:
-    """Whichever does not hold refuses, in a class as in a function."""
+async def test_two_guards_are_both_checked(site: _Site, name: str) -> None:
+    """Each of two guards can refuse, on a class and on a function."""
     role = {"x-role": "admin", **JSON}
     both = await ask(site.app, "GET", f"/{name}", cookie=site.cookie, headers=role)
     inner = await ask(site.app, "GET", f"/{name}", cookie=site.cookie, headers=JSON)
@@ -409,16 +411,16 @@ async def test_two_guards_are_both_asked(site: _Site, name: str) -> None:
     assert (outer.status, outer.json()["code"]) == (403, "not_fresh")
 
 
-async def test_guarded_class_is_another_one(site: _Site) -> None:
-    """The class itself stays open, for another route; the guarded one looks the same."""
+async def test_guarded_class_is_a_separate_class(site: _Site) -> None:
+    """The decorated class stays open for other routes; the guarded class has the same name and docstring."""
     assert (await ask(site.app, "GET", "/open")).text == "_Open"
     assert issubclass(_Guarded, _Open)
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         assert getattr(_Guarded, name) == getattr(_Open, name)
 
 
-async def test_guarded_websocket_class(site: _Site) -> None:
-    """WS-1: a stranger's socket is closed before it is accepted, and before a method of the class runs."""
+async def test_guarded_websocket_class_admits_only_users(site: _Site) -> None:
+    """WS-1: a stranger's websocket is closed before it is accepted and before a method of the class runs."""
     accepted = await shake(site.app, "/class-socket", {"origin": BASE_URL, "cookie": site.cookie})
     denied = await shake(site.app, "/class-socket")
 
@@ -426,8 +428,8 @@ async def test_guarded_websocket_class(site: _Site) -> None:
     assert [(message["type"], message["code"]) for message in denied] == [("websocket.close", 1008)]
 
 
-async def test_guarded_websocket_method(site: _Site) -> None:
-    """A message is refused once its condition does not hold: the socket is closed."""
+async def test_guarded_websocket_method_closes_the_websocket(site: _Site) -> None:
+    """The guard of ``on_receive`` closes the websocket when its condition no longer holds."""
     bearer = {"authorization": f"Bearer {site.token}"}
     fresh = await shake(site.app, "/method-socket", bearer, ["hello"])
     site.auth.clock.advance(2 * HOUR)
@@ -441,7 +443,7 @@ async def test_guarded_websocket_method(site: _Site) -> None:
 
 @pytest.mark.parametrize("kind", [object, Starlette, Exception])
 def test_other_classes_are_refused(kind: type) -> None:
-    """What has no request is no endpoint; Litestar's controllers have guards."""
+    """A class that is not an endpoint is refused; the message points to Litestar's guards."""
     with pytest.raises(TypeError, match=r"neither an HTTPEndpoint nor .*guards=\[require\(\)\]"):
         require()(kind)
 
@@ -450,7 +452,7 @@ def test_other_classes_are_refused(kind: type) -> None:
 
 
 async def test_factor_must_be_proven_in_this_session(site: _Site) -> None:
-    """A user who has not proven it is answered as one whose proof is too old."""
+    """A user who has not proven the factor gets the same answer as a user with an old proof."""
     totp = await site.auth.sign_in(site.user, factor="totp")
     proven = await ask(site.app, "GET", "/factor", cookie=f"user_session={totp.cookie}")
     missing = await ask(site.app, "GET", "/factor", cookie=site.cookie, headers=JSON)
@@ -462,16 +464,16 @@ async def test_factor_must_be_proven_in_this_session(site: _Site) -> None:
     assert (page.status, page["location"]) == (303, "/sign_in?return_to=%2Ffactor")
 
 
-async def test_factor_without_fresh_has_no_end(site: _Site) -> None:
-    """It counts for as long as the session, also in a remembered one."""
+async def test_factor_without_fresh_does_not_expire(site: _Site) -> None:
+    """The proof is valid as long as the session, even in a remembered one."""
     remembered = await site.auth.sign_in(site.user, factor="totp", remember=True)
     site.auth.clock.advance(2 * HOUR)
 
     assert (await ask(site.app, "GET", "/factor", cookie=f"user_session={remembered.cookie}")).text == "proven"
 
 
-async def test_factor_with_fresh_must_be_proven_lately(site: _Site) -> None:
-    """The age of this factor counts, not that of another one."""
+async def test_factor_with_fresh_must_be_proven_recently(site: _Site) -> None:
+    """The age of the named factor is checked, not the age of another factor."""
     totp = await site.auth.sign_in(site.user, factor="totp")
     other = await ask(site.app, "GET", "/fresh-factor", cookie=f"user_session={totp.cookie}")
     site.auth.clock.advance(HOUR)
@@ -484,7 +486,7 @@ async def test_factor_with_fresh_must_be_proven_lately(site: _Site) -> None:
 
 
 async def test_fresh_proof_of_another_factor_is_not_enough(site: _Site) -> None:
-    """A session in which both were proven: the age of the named one counts."""
+    """If a session has two factors, the age of the named factor is checked."""
     now = site.auth.clock()
     session = replace(site.token.session, factors={"password": now - 2 * HOUR, "totp": now})
     state = AuthState(site.user, session, "session", ("authenticated",), None, site.auth)
@@ -506,19 +508,19 @@ def _scope_of(user: User, token: AccessToken, authentication: object) -> dict[st
     return {**make_scope("GET", "/"), **known}
 
 
-async def test_dependency_gives_the_user(site: _Site) -> None:
-    """The user whom the middleware found, whatever became of ``scope["user"]`` since."""
+async def test_dependency_returns_the_user(site: _Site) -> None:
+    """The dependency returns the middleware's user, even if ``scope["user"]`` was replaced."""
     scope = _scope_of(site.user, site.token, site.auth) | {"user": "planted"}
 
     assert await require()(HTTPConnection(scope)) == site.user
 
 
 def _forget(awaitable: object) -> None:
-    """What a missing ``await`` does."""
+    """Ignore the result, as a missing ``await`` does."""
 
 
-async def test_a_forgotten_middleware_is_said_aloud(site: _Site, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever forgot it finds the reason in the log; who is merely nobody is not worth a line."""
+async def test_missing_middleware_is_logged(site: _Site, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says that the middleware is missing; an anonymous request logs nothing."""
     state = AuthState(AnonymousUser(), None, None, (), None, site.auth)
     nobody = {**make_scope("GET", "/"), "asgi_auth": state}
     caplog.clear()
@@ -539,7 +541,7 @@ async def test_a_forgotten_middleware_is_said_aloud(site: _Site, caplog: pytest.
 async def test_missing_middleware_is_named(
     site: _Site, caplog: pytest.LogCaptureFixture, running: Any, missing: str, method: str
 ) -> None:
-    """The error of the state, the guard's reason and one line of the log name the middleware; there is no query."""
+    """The state's error, the guard's reason and one log line name the middleware; the database is not queried."""
     caplog.set_level("DEBUG", "asgi_auth")
     reasons = list[str]()
 
@@ -568,8 +570,8 @@ async def test_missing_middleware_is_named(
     "headers",
     [[], [("authorization", "Basic eDp5")], [("authorization", "Bearer")], [("authorization", "Bearer x")] * 300],
 )
-async def test_request_without_a_credential_misses_no_middleware(site: _Site, headers: list[tuple[str, str]]) -> None:
-    """Nobody is told to add a middleware for nothing; nor for a scope that is no request."""
+async def test_request_without_a_credential_requires_no_middleware(site: _Site, headers: list[tuple[str, str]]) -> None:
+    """Without a credential, or for a scope that is not a request, no missing middleware is reported."""
     assert site.auth.state(make_scope("GET", "/", headers)).error is None
     assert site.auth.state({"type": "lifespan"}).error is None
     shown = site.auth.state(make_scope("GET", "/", [("cookie", site.cookie)])).error
@@ -578,7 +580,7 @@ async def test_request_without_a_credential_misses_no_middleware(site: _Site, he
 
 
 def test_dependency_refuses_before_anything_is_awaited() -> None:
-    """A forgotten ``await`` lets nobody in; without any middleware nobody is signed in."""
+    """A forgotten ``await`` admits no request; without a middleware no user is signed in."""
     with pytest.raises(HTTPException) as http:
         _forget(require()(HTTPConnection(make_scope("GET", "/"))))
     with pytest.raises(WebSocketException) as websocket:
@@ -589,8 +591,8 @@ def test_dependency_refuses_before_anything_is_awaited() -> None:
     assert websocket.value.code == 1008
 
 
-async def test_a_state_of_nobody_knows_no_freshness(site: _Site) -> None:
-    """A state whose ``Authentication`` is unknown is never fresh."""
+async def test_state_without_an_authentication_is_never_fresh(site: _Site) -> None:
+    """If the ``Authentication`` of a state is unknown, the session is never fresh."""
     scope = _scope_of(site.user, site.token, None)
 
     assert require().check(HTTPConnection(scope)) is None
@@ -599,11 +601,11 @@ async def test_a_state_of_nobody_knows_no_freshness(site: _Site) -> None:
     assert reason.code == "not_fresh"
 
 
-# --- how it is written ----------------------------------------------------------------------------------------------
+# --- usage ----------------------------------------------------------------------------------------------------------
 
 
-def test_guard_is_nothing_but_itself_without_fastapi(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What FastAPI reads of a guard does not exist where there is no FastAPI."""
+def test_guard_has_no_fastapi_attributes_without_fastapi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without FastAPI, a guard does not have the attributes that FastAPI reads."""
     for name in ("fastapi", "fastapi.params"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -619,16 +621,16 @@ def test_guard_is_nothing_but_itself_without_fastapi(monkeypatch: pytest.MonkeyP
 async def _plain(request: Request) -> None: ...
 
 
-def test_the_same_arguments_give_the_same_object() -> None:
-    """So that ``dependency_overrides`` finds it."""
+def test_same_arguments_return_the_same_object() -> None:
+    """``dependency_overrides`` can find a guard, because equal arguments return the same object."""
     assert require("a", fresh=HOUR, factor="totp") is require("a", fresh=HOUR, factor="totp")
     assert require(factor="totp") is not require(factor="password")
     assert require("a") is not require("b")
     assert isinstance(require(), Require)
 
 
-def test_arguments_that_cannot_be_meant() -> None:
-    """RD-1: no guard sends anybody away from the site; a freshness without a unit is none."""
+def test_invalid_arguments_are_refused() -> None:
+    """RD-1: a redirect to another site, a ``fresh`` without a unit and an invalid factor are refused."""
     for redirect in ("https://evil.example", "//evil.example", "sign_in"):
         with pytest.raises(ConfigurationError, match="redirect"):
             require(redirect=redirect)
@@ -639,8 +641,8 @@ def test_arguments_that_cannot_be_meant() -> None:
             require(factor=factor)  # type: ignore[arg-type]  # as if it were ``fresh``
 
 
-def test_forgotten_parentheses() -> None:
-    """``@require`` alone would let everybody in or nobody; it is an error at once."""
+def test_forgotten_parentheses_are_refused() -> None:
+    """``@require`` without parentheses is an error at once: it would admit every request or none."""
     with pytest.raises(TypeError, match="parentheses"):
         require(_async)  # type: ignore[arg-type]  # mypy sees it, too
 
@@ -674,7 +676,7 @@ class _Odd:
     ],
 )
 def test_endpoint_without_a_request_is_refused_with_the_right_signature(endpoint: Any, signature: str) -> None:
-    """There is nothing to check without a request; the message is raised where the endpoint is declared."""
+    """A guard requires a request; the error is raised where the endpoint is declared."""
     with pytest.raises(TypeError) as raised:
         require()(endpoint)
 
@@ -682,8 +684,8 @@ def test_endpoint_without_a_request_is_refused_with_the_right_signature(endpoint
     assert str(raised.value).endswith("guards=[require()]")
 
 
-async def test_a_guard_keeps_the_shape_of_its_endpoint(site: _Site) -> None:
-    """Name and kind are the endpoint's; the request is found among keyword arguments, too."""
+async def test_guard_keeps_name_and_kind_of_its_endpoint(site: _Site) -> None:
+    """A guarded function keeps its name and kind; the request is also found in the keyword arguments."""
     call = partial(_async, request=Request(_scope_of(site.user, site.token, site.auth)))
 
     assert (_async.__name__, _sync.__name__) == ("_async", "_sync")
@@ -692,8 +694,8 @@ async def test_a_guard_keeps_the_shape_of_its_endpoint(site: _Site) -> None:
     assert (await call()).body == EMAIL.encode()
 
 
-async def test_endpoint_that_cannot_be_remembered_is_guarded(site: _Site) -> None:
-    """Only functions are looked for among open routes; any other callable is guarded all the same."""
+async def test_unhashable_endpoint_is_guarded(site: _Site) -> None:
+    """A callable that cannot be hashed is guarded, too; only functions are searched for among unguarded routes."""
 
     class Endpoint:
         __slots__ = ()

@@ -22,7 +22,7 @@ REQUEST: ContextVar[str] = ContextVar("REQUEST")
 
 
 class Gate:
-    """A job that says when it has started, and ends when it is let go."""
+    """A job that signals its start and ends when the test opens the gate."""
 
     def __init__(self) -> None:
         self.started = asyncio.Event()
@@ -30,18 +30,18 @@ class Gate:
         self._open = threading.Event()
 
     def __call__(self) -> str:
-        """The job."""
+        """Signal the start and wait for the gate."""
         self._loop.call_soon_threadsafe(self.started.set)
         assert self._open.wait(PATIENCE)
         return "gate"
 
     def open(self) -> None:
-        """Let it end."""
+        """Let the job end."""
         self._open.set()
 
 
 class Crew:
-    """A pool of one thread that is busy, and the order in which the jobs behind it run."""
+    """A pool with one busy thread, and the order in which the waiting jobs run."""
 
     def __init__(self, waiting: int) -> None:
         self.pool = HashingPool(threads=1, waiting=waiting)
@@ -54,13 +54,13 @@ class Crew:
         await self.gate.started.wait()
 
     async def enter(self, key: str | None, *names: str) -> list["asyncio.Task[None]"]:
-        """Queue a job a name; they have entered, or were refused, when this returns."""
+        """Queue one job for each name; when this returns, each job is queued or refused."""
         jobs = [asyncio.create_task(self.pool.run(key, partial(self.order.append, name))) for name in names]
         await asyncio.sleep(0)
         return jobs
 
     async def release(self, *jobs: "asyncio.Task[None]") -> list[str]:
-        """Let go, wait for everything; the order in which the jobs ran."""
+        """Release the thread, wait for all jobs, and return their order."""
         self.gate.open()
         await asyncio.gather(self.first, *jobs)
         self.pool.close()
@@ -68,18 +68,18 @@ class Crew:
 
 
 class ManualExecutor:
-    """Stands in for the threads: a job ends when the test says so."""
+    """Replaces the threads: a job ends when the test calls ``finish``."""
 
     def __init__(self, *args: object) -> None:
         self.running: list[tuple[Future[Any], Callable[[], Any]]] = []
 
     def submit(self, function: Callable[[], Any]) -> "Future[Any]":
-        """Take a job."""
+        """Store a job."""
         self.running.append((Future(), function))
         return self.running[-1][0]
 
     def finish(self) -> None:
-        """Do the oldest job."""
+        """Run the oldest job."""
         future, function = self.running.pop(0)
         future.set_result(function())
 
@@ -93,15 +93,15 @@ def pool() -> Iterator[HashingPool]:
 
 
 @pytest.mark.anyio
-async def test_run_returns_what_the_function_returns(pool: HashingPool) -> None:
-    """DO-1: the function runs in another thread, and its value comes back."""
+async def test_run_returns_the_functions_result(pool: HashingPool) -> None:
+    """DO-1: the function runs in another thread and the caller gets its result."""
     assert await pool.run("a", threading.get_ident) != threading.get_ident()
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
-async def test_run_raises_what_the_function_raises(pool: HashingPool, error: BaseException) -> None:
-    """The caller gets the very exception, and the pool goes on."""
+async def test_run_raises_the_functions_exception(pool: HashingPool, error: BaseException) -> None:
+    """The caller gets the same exception object, and the pool keeps working."""
 
     def fail() -> None:
         raise error
@@ -115,7 +115,7 @@ async def test_run_raises_what_the_function_raises(pool: HashingPool, error: Bas
 
 @pytest.mark.anyio
 async def test_run_survives_a_function_that_raises_stop_iteration(pool: HashingPool) -> None:
-    """StopIteration, which no asyncio future can carry, does not leave the caller waiting."""
+    """StopIteration, which an asyncio future cannot hold, does not block the caller."""
     with pytest.raises(RuntimeError):
         await pool.run("a", partial(next, iter(())))
 
@@ -130,7 +130,7 @@ async def test_run_passes_context_variables_on(pool: HashingPool) -> None:
 
 @pytest.mark.anyio
 async def test_run_refuses_at_once_when_the_queue_is_full() -> None:
-    """DO-2: what does not fit is refused with Retry-After, and the others are served."""
+    """DO-2: a job beyond the limit is refused with Retry-After, and the others run."""
     crew = Crew(waiting=2)
     await crew.occupy()
     jobs = await crew.enter("a", "1", "2")
@@ -144,8 +144,8 @@ async def test_run_refuses_at_once_when_the_queue_is_full() -> None:
 
 
 @pytest.mark.anyio
-async def test_run_refuses_what_cannot_run_now_when_nothing_may_wait() -> None:
-    """DO-2: with no place to wait, only a free thread serves."""
+async def test_run_refuses_a_job_without_a_free_thread_when_none_may_wait() -> None:
+    """DO-2: if no job may wait, a job runs only on a free thread."""
     crew = Crew(waiting=0)
     await crew.occupy()
 
@@ -157,8 +157,8 @@ async def test_run_refuses_what_cannot_run_now_when_nothing_may_wait() -> None:
 
 
 @pytest.mark.anyio
-async def test_run_never_uses_more_threads_than_it_may() -> None:
-    """DO-2: the third job starts only when one of two threads is free."""
+async def test_run_never_uses_more_threads_than_allowed() -> None:
+    """DO-2: with two threads, the third job starts only when a thread is free."""
     pool = HashingPool(threads=2)
     gates = [Gate(), Gate(), Gate()]
     jobs = [asyncio.create_task(pool.run(None, gate)) for gate in gates]
@@ -177,7 +177,7 @@ async def test_run_never_uses_more_threads_than_it_may() -> None:
 
 @pytest.mark.anyio
 async def test_run_gives_each_key_its_turn() -> None:
-    """DO-6: keys take turns, and each key's jobs keep their order."""
+    """DO-6: the keys take turns, and the jobs of each key keep their order."""
     crew = Crew(waiting=8)
     await crew.occupy()
 
@@ -187,8 +187,8 @@ async def test_run_gives_each_key_its_turn() -> None:
 
 
 @pytest.mark.anyio
-async def test_run_lets_no_address_starve_another() -> None:
-    """DO-6: sixteen clients of one address fill the queue; another address is served second."""
+async def test_one_address_does_not_starve_another() -> None:
+    """DO-6: if sixteen clients of one address fill the queue, the job of another address runs second."""
     crew = Crew(waiting=16)
     await crew.occupy()
     flood = await crew.enter("flood", *(str(number) for number in range(16)))
@@ -201,8 +201,8 @@ async def test_run_lets_no_address_starve_another() -> None:
 
 
 @pytest.mark.anyio
-async def test_run_takes_the_place_from_the_last_of_the_longest_lines() -> None:
-    """DO-6: of two equally long lines, the one that is served later loses its newest job."""
+async def test_newcomer_gets_the_place_of_the_last_of_the_longest_lines() -> None:
+    """DO-6: of two equally long lines, the line that is served later loses its newest job."""
     crew = Crew(waiting=4)
     await crew.occupy()
     a = await crew.enter("a", "a1", "a2")
@@ -216,8 +216,8 @@ async def test_run_takes_the_place_from_the_last_of_the_longest_lines() -> None:
 
 
 @pytest.mark.anyio
-async def test_run_takes_no_place_from_an_equal() -> None:
-    """DO-2, DO-6: a crowd of which each has one job waiting keeps its places; who comes later is refused at once."""
+async def test_newcomer_gets_no_place_of_an_equal_line() -> None:
+    """DO-2, DO-6: if every key has one waiting job, all keep their places and a newcomer is refused at once."""
     crew = Crew(waiting=2)
     await crew.occupy()
     jobs = await crew.enter("a", "a1") + await crew.enter("b", "b1")
@@ -231,8 +231,8 @@ async def test_run_takes_no_place_from_an_equal() -> None:
 
 
 @pytest.mark.anyio
-async def test_run_treats_all_without_key_as_one() -> None:
-    """DO-6: jobs without a key share one line."""
+async def test_jobs_without_a_key_share_one_line() -> None:
+    """DO-6: all jobs without a key share one line."""
     crew = Crew(waiting=2)
     await crew.occupy()
     none = await crew.enter(None, "1", "2")
@@ -248,7 +248,7 @@ async def test_run_treats_all_without_key_as_one() -> None:
 
 @pytest.mark.anyio
 async def test_place_is_refused_at_once_when_the_queue_is_full() -> None:
-    """DO-2: places count as jobs that wait, whether it is known yet what will run in them or not."""
+    """DO-2: a place counts as a waiting job, even if its job is not known yet."""
     crew = Crew(waiting=2)
     await crew.occupy()
     jobs = await crew.enter("a", "a1")
@@ -263,7 +263,7 @@ async def test_place_is_refused_at_once_when_the_queue_is_full() -> None:
 
 @pytest.mark.anyio
 async def test_place_is_used_by_the_first_run_only() -> None:
-    """Within the block a second job waits like any other."""
+    """Within the block, a second job waits like any other job."""
     crew = Crew(waiting=1)
     await crew.occupy()
     with crew.pool.place("a"):
@@ -276,7 +276,7 @@ async def test_place_is_used_by_the_first_run_only() -> None:
 
 @pytest.mark.anyio
 async def test_free_thread_does_not_wait_for_a_place() -> None:
-    """DO-1: what holds a place looks something up; whoever is ready goes first, and free threads count as room."""
+    """DO-1: a place without a ready job does not block a free thread; the ready job runs first."""
     pool = HashingPool(threads=1, waiting=0)
     with pool.place("a"):
         with pytest.raises(OverloadedError):
@@ -297,8 +297,8 @@ async def test_free_thread_does_not_wait_for_a_place() -> None:
 
 
 @pytest.mark.anyio
-async def test_place_is_lost_to_a_key_with_fewer() -> None:
-    """DO-6: who holds most places gives the newest; its owner is told when it is used, or never."""
+async def test_key_with_most_places_loses_its_newest() -> None:
+    """DO-6: the key with most places loses its newest one; its owner gets the error when it uses the place."""
     crew = Crew(waiting=2)
     await crew.occupy()
     with crew.pool.place("a"), crew.pool.place("a"):
@@ -312,7 +312,7 @@ async def test_place_is_lost_to_a_key_with_fewer() -> None:
 
 @pytest.mark.anyio
 async def test_place_ends_with_its_block() -> None:
-    """What was refused before anything was hashed leaves room, and a task that outlives the block has no place."""
+    """The end of the block frees an unused place; a task that outlives the block has no place."""
     crew = Crew(waiting=1)
     await crew.occupy()
     over = asyncio.Event()
@@ -332,8 +332,8 @@ async def test_place_ends_with_its_block() -> None:
 
 
 @pytest.mark.anyio
-async def test_run_forgets_a_cancelled_job_that_waits() -> None:
-    """DO-2: the client has gone: the job never runs and its place is free."""
+async def test_cancelled_waiting_job_never_runs() -> None:
+    """DO-2: if the client has disconnected, the waiting job never runs and its place is free."""
     crew = Crew(waiting=3)
     await crew.occupy()
     a = await crew.enter("a", "a1", "a2")
@@ -349,8 +349,8 @@ async def test_run_forgets_a_cancelled_job_that_waits() -> None:
 
 
 @pytest.mark.anyio
-async def test_run_keeps_the_thread_of_a_cancelled_job_until_it_is_done() -> None:
-    """DO-2: a running job cannot be stopped, so the next one starts only after it."""
+async def test_cancelled_running_job_keeps_its_thread_until_its_end() -> None:
+    """DO-2: a running job cannot be stopped, so the next job starts only after its end."""
     crew = Crew(waiting=1)
     await crew.occupy()
     jobs = await crew.enter("a", "1")
@@ -366,8 +366,8 @@ async def test_run_keeps_the_thread_of_a_cancelled_job_until_it_is_done() -> Non
 
 
 @pytest.mark.anyio
-async def test_run_takes_the_place_of_a_job_cancelled_in_the_same_moment() -> None:
-    """A waiting job that was cancelled, and has not run yet to say so, keeps no place."""
+async def test_job_cancelled_in_the_same_moment_gives_up_its_place() -> None:
+    """A cancelled waiting job gives up its place at once, before its task has noticed the cancellation."""
     crew = Crew(waiting=1)
     await crew.occupy()
     (cancelled,) = await crew.enter("a", "a1")
@@ -380,8 +380,8 @@ async def test_run_takes_the_place_of_a_job_cancelled_in_the_same_moment() -> No
 
 
 @pytest.mark.anyio
-async def test_run_skips_a_job_cancelled_in_the_moment_of_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread falls to the next job if the one whose turn it is was cancelled just now."""
+async def test_job_cancelled_in_the_moment_of_its_turn_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the next job was just cancelled, the thread runs the job after it."""
     executor = ManualExecutor()
     monkeypatch.setattr(hashing, "ThreadPoolExecutor", lambda *args: executor)
     pool = HashingPool(threads=1)
@@ -389,7 +389,7 @@ async def test_run_skips_a_job_cancelled_in_the_moment_of_its_turn(monkeypatch: 
     first, cancelled, last = (asyncio.create_task(pool.run(None, partial(order.append, name))) for name in "abc")
     await asyncio.sleep(0)
 
-    executor.finish()  # its report is now in the loop's queue, before what cancel() puts there
+    executor.finish()  # its result is now in the loop's queue, before the callback of cancel()
     cancelled.cancel()
     await first
     executor.finish()
@@ -400,7 +400,7 @@ async def test_run_skips_a_job_cancelled_in_the_moment_of_its_turn(monkeypatch: 
 
 
 def test_run_works_on_several_loops_one_after_another() -> None:
-    """A pool serves a new loop after the old one died, even while a job of the old one still runs."""
+    """A pool works on a new event loop after the old one has ended, even while a job of the old loop still runs."""
     pool = HashingPool(threads=1)
     gates: list[Gate] = []
 
@@ -418,7 +418,7 @@ def test_run_works_on_several_loops_one_after_another() -> None:
 
 
 def test_script_ends_without_closing() -> None:
-    """No thread outlives the interpreter: a script that never closes the pool ends."""
+    """A script that never closes the pool ends: no thread outlives the interpreter."""
     script = "import asyncio; from asgi_auth.hashing import HashingPool as H; print(asyncio.run(H().run(None, int)))"
 
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=PATIENCE, check=True)
@@ -427,8 +427,8 @@ def test_script_ends_without_closing() -> None:
 
 
 @pytest.mark.anyio
-async def test_close_ends_the_threads_and_may_be_repeated() -> None:
-    """Closing twice is closing once; a closed pool that is used opens again."""
+async def test_close_ends_the_threads_and_can_be_repeated() -> None:
+    """A second close does nothing; using a closed pool opens it again."""
     pool = HashingPool(threads=1)
     pool.close()
     thread = await pool.run(None, threading.current_thread)
@@ -443,8 +443,8 @@ async def test_close_ends_the_threads_and_may_be_repeated() -> None:
 
 
 @pytest.mark.anyio
-async def test_close_serves_what_waits() -> None:
-    """Closing loses nothing: what runs ends, what waits is served."""
+async def test_close_completes_waiting_jobs() -> None:
+    """After a close, running and waiting jobs still complete."""
     crew = Crew(waiting=1)
     await crew.occupy()
     jobs = await crew.enter("a", "1")
@@ -455,8 +455,8 @@ async def test_close_serves_what_waits() -> None:
 
 
 @pytest.mark.anyio
-async def test_pool_uses_the_cores_that_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a number there are as many threads as usable cores, and at least one."""
+async def test_pool_uses_all_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default the pool has as many threads as usable cores, and at least one."""
     asked: list[int] = []
 
     def executor(threads: int, name: str) -> ManualExecutor:
@@ -480,7 +480,7 @@ async def test_pool_uses_the_cores_that_it_may(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("options", "name"), [({"threads": 0}, "threads"), ({"waiting": -1}, "waiting")])
-def test_pool_refuses_impossible_bounds(options: dict[str, int], name: str) -> None:
-    """A pool without threads, or with less than no places, is a ConfigurationError that names the parameter."""
+def test_pool_refuses_invalid_bounds(options: dict[str, int], name: str) -> None:
+    """Zero threads or a negative number of places is a ConfigurationError that names the parameter."""
     with pytest.raises(ConfigurationError, match=name):
         HashingPool(**options)

@@ -1,4 +1,4 @@
-"""asgi_auth.hooks: a change is committed with its hooks or not at all, and its jobs run afterwards."""
+"""asgi_auth.hooks: a change is committed together with its hooks or not at all; its jobs run after the commit."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Recorder(Hook):
-    """Notes in a list what it is told, and does what a test wants it to."""
+    """Records all events in a list and then calls the test's function."""
 
     def __init__(self, name: str = "recorder", log: list[str] | None = None) -> None:
         self.name = name
@@ -42,8 +42,8 @@ def recording(directory: Path) -> tuple[LocalAuthentication, Recorder]:
 # --- Hook ------------------------------------------------------------------------------------------------------------
 
 
-async def test_hook_does_nothing_by_itself(tmp_path: Path) -> None:
-    """A hook that overrides nothing changes, refuses and notes nothing."""
+async def test_hook_without_overrides_does_nothing(tmp_path: Path) -> None:
+    """A hook without overrides changes, refuses and writes nothing."""
     auth = make_auth(tmp_path)
     user, _ = await register(auth)
     hook, draft = Hook(), Draft(act="create", strategy=None)
@@ -63,8 +63,8 @@ async def test_hook_does_nothing_by_itself(tmp_path: Path) -> None:
 # --- Commit ----------------------------------------------------------------------------------------------------------
 
 
-async def test_commit_tells_every_hook_of_every_event_in_order(tmp_path: Path) -> None:
-    """Events are told in the order in which they happened, each to all hooks in their order; jobs run after both."""
+async def test_commit_passes_every_event_to_every_hook_in_order(tmp_path: Path) -> None:
+    """All hooks receive each event in order before the next event; jobs run after all hooks."""
     log: list[str] = []
     first, second = Recorder("first", log), Recorder("second", log)
 
@@ -91,8 +91,8 @@ async def test_commit_tells_every_hook_of_every_event_in_order(tmp_path: Path) -
     await auth.close()
 
 
-async def test_commit_tells_hooks_of_what_a_hook_emits(tmp_path: Path) -> None:
-    """A hook may emit an event itself, and every hook is told of it before the commit."""
+async def test_commit_passes_events_of_a_hook_to_the_hooks(tmp_path: Path) -> None:
+    """If a hook emits an event, every hook receives it before the commit."""
     auth, hook = recording(tmp_path)
 
     async def emit_once(event: Event, work: Work[Any]) -> None:
@@ -106,7 +106,7 @@ async def test_commit_tells_hooks_of_what_a_hook_emits(tmp_path: Path) -> None:
 
 
 async def test_commit_rolls_back_when_a_hook_raises(tmp_path: Path) -> None:
-    """What a hook refuses has not happened: no user, no job, and the error reaches the caller."""
+    """If a hook raises, no user is created, no job runs, and the error reaches the caller."""
     auth, hook = recording(tmp_path)
     ran: list[str] = []
 
@@ -130,8 +130,8 @@ async def test_commit_rolls_back_when_a_hook_raises(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_commit_drops_jobs_of_an_act_that_fails(tmp_path: Path) -> None:
-    """An act that raises leaves nothing behind, its jobs included; one that ends returns what it decided."""
+async def test_commit_discards_jobs_of_a_failed_act(tmp_path: Path) -> None:
+    """An act that raises changes nothing and runs no job; an act that succeeds returns its result."""
     auth = make_auth(tmp_path)
     ran: list[str] = []
 
@@ -156,8 +156,8 @@ async def test_commit_drops_jobs_of_an_act_that_fails(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_commit_runs_jobs_once_everything_is_committed(tmp_path: Path) -> None:
-    """A job sees what the act wrote, on another connection."""
+async def test_commit_runs_jobs_after_the_transaction(tmp_path: Path) -> None:
+    """A job sees the act's changes on another connection."""
     auth, hook = recording(tmp_path)
     seen: list[bool] = []
 
@@ -176,8 +176,8 @@ async def test_commit_runs_jobs_once_everything_is_committed(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("point", ["act", "hook", "job"])
 @pytest.mark.parametrize("times", [1, 2])
-async def test_commit_finishes_what_was_begun_when_cancelled(tmp_path: Path, point: str, times: int) -> None:
-    """A cancellation inside the transaction waits for its end: everything is there, the job included."""
+async def test_cancelled_commit_finishes_its_transaction(tmp_path: Path, point: str, times: int) -> None:
+    """A cancellation inside the transaction waits for its end: the act is committed and its job runs."""
     auth, hook = recording(tmp_path)
     done: list[str] = []
 
@@ -209,7 +209,7 @@ async def test_commit_finishes_what_was_begun_when_cancelled(tmp_path: Path, poi
 
 
 class _CancelledAt:
-    """Awaits a coroutine and cancels the task that does at its *n*-th suspension."""
+    """Awaits a coroutine and cancels the current task at its *n*-th suspension."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], n: int) -> None:
         self._coroutine, self._n = coroutine, n
@@ -235,7 +235,7 @@ class _CancelledAt:
 
 
 async def _cancel_at(coroutine: Coroutine[Any, Any, Any], n: int) -> bool:
-    """Whether *coroutine* came to its end although it was cancelled at step *n* (False: it was cut short)."""
+    """Whether *coroutine* completed although its task was cancelled at step *n* (False: it was cancelled)."""
 
     async def run() -> None:
         await _CancelledAt(coroutine, n)
@@ -247,8 +247,8 @@ async def _cancel_at(coroutine: Coroutine[Any, Any, Any], n: int) -> bool:
     return True
 
 
-async def test_act_cancelled_at_any_await_is_whole_or_absent(tmp_path: Path) -> None:
-    """Wherever a caller is cancelled, user and hook's row are both there or both not, and nothing stays locked."""
+async def test_act_cancelled_at_any_await_is_complete_or_absent(tmp_path: Path) -> None:
+    """After a cancellation at any await, the user and the hook's row both exist or both do not; no lock remains."""
     auth, hook = recording(tmp_path)
 
     async def write_row(event: Event, work: Work[Any]) -> None:
@@ -274,8 +274,8 @@ async def test_act_cancelled_at_any_await_is_whole_or_absent(tmp_path: Path) -> 
 # --- note ------------------------------------------------------------------------------------------------------------
 
 
-async def test_note_tells_hooks_and_never_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """LG-1: a failure is noted in a transaction of its own; if that fails, only the log says so."""
+async def test_note_calls_hooks_and_never_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """LG-1: a failure is recorded in a separate transaction; if that fails, only the log says so."""
     hook = Recorder()
     auth = make_auth(tmp_path, add_ons=[hook], base_url="https://auth.example.org")
     event = ActFailed(at=auth.clock(), code="authentication_failed", cause="wrong_password")
@@ -292,8 +292,8 @@ async def test_note_tells_hooks_and_never_raises(tmp_path: Path, caplog: pytest.
     await auth.close()
 
 
-async def test_note_opens_no_transaction_for_nobody(tmp_path: Path) -> None:
-    """Where no hook listens, a failure costs no transaction."""
+async def test_note_opens_no_transaction_without_hooks(tmp_path: Path) -> None:
+    """Without a hook that handles events, a failure opens no transaction."""
     auth = make_auth(tmp_path, add_ons=[_Silent()])
     with collect_jobs() as jobs:
         await auth.services.commit.note(
@@ -308,7 +308,7 @@ class _Silent(Hook):
 
 
 async def test_concurrent_acts_do_not_mix(tmp_path: Path) -> None:
-    """Events of one act are not told as those of another."""
+    """The events of one act are not reported as events of another act."""
     auth, hook = recording(tmp_path)
     await asyncio.gather(*(auth.accounts.create({"email": email}) for email in (EMAIL, OTHER_EMAIL)))
     assert hook.log == ["recorder:user.created", "recorder:user.created"]

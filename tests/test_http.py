@@ -1,4 +1,4 @@
-"""Reading bodies and writing answers."""
+"""Reading requests and writing answers."""
 
 import asyncio
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ SOON = timedelta(seconds=10)
 
 
 async def _read(body: list[bytes] | None, *headers: tuple[str, str], limit: int = 64, timeout: timedelta = SOON) -> Any:
-    """*body* in chunks; None: the client hangs up, an empty list: nothing ever comes."""
+    """Read *body*, given in chunks. None: the client disconnects. An empty list: no data ever arrives."""
     messages: Iterator[Message] = iter(
         [{"type": "http.disconnect"}]
         if body is None
@@ -69,8 +69,10 @@ JSON = ("content-type", "application/json")
         ([b"a=1"], [FORM, ("content-length", "x")], {"a": "1"}),
     ],
 )
-async def test_read_body_parses(body: list[bytes], headers: list[tuple[str, str]], expected: Any) -> None:
-    """Forms and JSON, in any number of chunks; an empty body needs no media type."""
+async def test_read_body_parses_forms_and_json(
+    body: list[bytes], headers: list[tuple[str, str]], expected: Any
+) -> None:
+    """Forms and JSON are read in any number of chunks; an empty body requires no media type."""
     assert expected == await _read(body, *headers)
 
 
@@ -91,30 +93,30 @@ async def test_read_body_parses(body: list[bytes], headers: list[tuple[str, str]
         (None, [FORM], ClientGone),
     ],
 )
-async def test_read_body_refuses(
+async def test_read_body_rejects_invalid_bodies(
     body: list[bytes] | None, headers: list[tuple[str, str]], error: type[Exception]
 ) -> None:
-    """RP-1, RP-2: the limit is told before anything is read, or as soon as it is passed, chunked or not."""
+    """RP-1, RP-2: a body over the limit is refused before reading or as soon as it passes the limit, chunked or not."""
     with pytest.raises(error):
         await _read(body, *headers)
 
 
 @pytest.mark.anyio
-async def test_read_body_does_not_wait_for_ever() -> None:
-    """RP-9: half a body is a 408, not a request that hangs."""
+async def test_read_body_times_out() -> None:
+    """RP-9: an incomplete body gets 408; the request does not hang."""
     with pytest.raises(SlowRequestError):
         await _read([], FORM, timeout=timedelta(microseconds=1))
 
 
 def test_parse_query_is_strict() -> None:
-    """RP-4: a name that is given twice is not one of them."""
+    """RP-4: a repeated name and an invalid encoding are rejected."""
     assert parse_query(b"a=1&b=%20") == {"a": "1", "b": " "}
     for query in (b"a=1&a=2", b"a=%ff", b"a=%"):
         with pytest.raises(MalformedRequestError):
             parse_query(query)
 
 
-# --- whether the client is there ------------------------------------------------------------------------------------
+# --- disconnected clients -------------------------------------------------------------------------------------------
 
 
 async def _forever() -> None:
@@ -122,8 +124,8 @@ async def _forever() -> None:
 
 
 @pytest.mark.anyio
-async def test_unless_gone_stops_the_work_of_a_client_that_hung_up() -> None:
-    """DO-2: the work is cancelled, and has ended when this is told."""
+async def test_unless_gone_stops_the_work_of_a_disconnected_client() -> None:
+    """DO-2: the work is cancelled and has ended before ClientGone is raised."""
     ended = []
 
     async def work() -> None:
@@ -143,7 +145,7 @@ async def test_unless_gone_stops_the_work_of_a_client_that_hung_up() -> None:
 
 @pytest.mark.anyio
 async def test_unless_gone_survives_a_receive_that_repeats_the_body() -> None:
-    """Something in between may answer every receive() with the body, at once and for ever."""
+    """A middleware may answer every receive() with the body at once; the work still completes."""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -158,7 +160,7 @@ async def test_unless_gone_survives_a_receive_that_repeats_the_body() -> None:
 
 @pytest.mark.anyio
 async def test_unless_gone_passes_errors_on() -> None:
-    """Of the work, and of a receive() that breaks."""
+    """Errors of the work and of receive() are raised."""
 
     async def broken() -> Message:
         raise RuntimeError("no more messages")
@@ -173,8 +175,8 @@ async def test_unless_gone_passes_errors_on() -> None:
 
 
 @pytest.mark.anyio
-async def test_unless_gone_lets_a_cancellation_through() -> None:
-    """A server that shuts down does not wait for a client."""
+async def test_unless_gone_passes_a_cancellation_on() -> None:
+    """A cancellation ends the work: a server that shuts down does not wait for a client."""
 
     task = asyncio.ensure_future(unless_gone(silence, _forever()))
     await asyncio.sleep(0)
@@ -184,7 +186,7 @@ async def test_unless_gone_lets_a_cancellation_through() -> None:
         await task
 
 
-# --- who asks, and where --------------------------------------------------------------------------------------------
+# --- hosts and clients ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -202,8 +204,8 @@ async def test_unless_gone_lets_a_cancellation_through() -> None:
         "testserver",
     ],
 )
-def test_check_host_takes_local_ones(tmp_path: Path, host: str) -> None:
-    """A local instance answers to local names, on every port."""
+def test_check_host_accepts_local_names(tmp_path: Path, host: str) -> None:
+    """A local instance accepts local host names, with every port."""
     make_auth(tmp_path).site.check_host([(b"host", host.encode())])
 
 
@@ -221,26 +223,26 @@ def test_check_host_takes_local_ones(tmp_path: Path, host: str) -> None:
         ["a", "a"],
     ],
 )
-def test_check_host_refuses_a_rebound_name(tmp_path: Path, hosts: list[str]) -> None:
-    """HT-1: a page that points its own name to 127.0.0.1 gets nothing."""
+def test_check_host_rejects_other_names(tmp_path: Path, hosts: list[str]) -> None:
+    """HT-1: an attacker's host name that resolves to 127.0.0.1 is rejected."""
     with pytest.raises(MisdirectedRequestError):
         make_auth(tmp_path).site.check_host([(b"host", host.encode()) for host in hosts])
 
 
 def test_check_host_names_a_missing_host(tmp_path: Path) -> None:
-    """HT-1: HTTP/1.0 knows requests without one."""
+    """HT-1: an HTTP/1.0 request may have no Host; the error says that it is missing."""
     with pytest.raises(MisdirectedRequestError, match="Host is missing: with base_url http://localhost:8000 only"):
         make_auth(tmp_path).site.check_host([])
 
 
-def test_check_host_does_not_ask_on_https(tmp_path: Path) -> None:
-    """The certificate answers for the name there."""
+def test_check_host_accepts_every_name_on_https(tmp_path: Path) -> None:
+    """With https, the certificate protects the name."""
     make_auth(tmp_path, base_url="https://app.example.org").site.check_host([(b"host", b"other")])
 
 
 @pytest.mark.anyio
 async def test_client_of_reads_the_transport(tmp_path: Path) -> None:
-    """HT-2: the address is the peer's whatever a header says; the session is that of our cookie alone."""
+    """HT-2: without trusted proxies, the address is the peer's; only our own cookie gives the session."""
     auth = make_auth(tmp_path)
     _, token = await register(auth)
     headers = {"x-forwarded-for": "203.0.113.9", "user-agent": "Browser\x07 1", "origin": "null"}
@@ -253,8 +255,8 @@ async def test_client_of_reads_the_transport(tmp_path: Path) -> None:
     assert (nobody.address, nobody.label, nobody.browser, nobody.session_hashes) == (None, "", False, ())
 
 
-def test_client_of_believes_listed_proxies(tmp_path: Path) -> None:
-    """HT-2: the right-most hop that is no proxy of ours."""
+def test_client_of_trusts_listed_proxies(tmp_path: Path) -> None:
+    """HT-2: the address is the right-most hop that is not a trusted proxy."""
     auth = make_auth(tmp_path, trusted_proxies=["192.0.2.0/24"])
     scope = make_scope("GET", "/", {"x-forwarded-for": "198.51.100.1, 203.0.113.9"})
 
@@ -262,8 +264,8 @@ def test_client_of_believes_listed_proxies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("header", "address"), [("x-forwarded-for", "203.0.113.9"), ("forwarded", "203.0.113.8")])
-def test_client_of_believes_one_header(tmp_path: Path, header: str, address: str) -> None:
-    """HT-2: a proxy that sets one of them passes the other on as the client has written it."""
+def test_client_of_trusts_only_the_configured_header(tmp_path: Path, header: str, address: str) -> None:
+    """HT-2: only the configured header is read, because a proxy passes the other one on as the client sent it."""
     auth = make_auth(tmp_path, trusted_proxies=["192.0.2.1"], forwarded_header=header)
     both = {"x-forwarded-for": "203.0.113.9", "forwarded": "for=203.0.113.8"}
     (other,) = both.keys() - {header}
@@ -273,8 +275,8 @@ def test_client_of_believes_one_header(tmp_path: Path, header: str, address: str
 
 
 @pytest.mark.parametrize("client", [None, ("", "0")])
-def test_client_of_believes_the_peer_on_a_socket(tmp_path: Path, client: Any) -> None:
-    """HT-2: servers say nothing of it, or an empty address."""
+def test_client_of_trusts_the_peer_on_a_socket(tmp_path: Path, client: Any) -> None:
+    """HT-2: with ``unix`` trusted, the peer on a UNIX socket is trusted; servers give it no address or an empty one."""
     scope = {**make_scope("GET", "/", {"x-forwarded-for": "203.0.113.9"}), "client": client, "server": None}
 
     assert client_of(scope, make_auth(tmp_path, trusted_proxies=["unix"])).address == "203.0.113.9"
@@ -284,7 +286,7 @@ def test_client_of_believes_the_peer_on_a_socket(tmp_path: Path, client: Any) ->
     )
 
 
-# --- the cookies of the steps of a sign-in --------------------------------------------------------------------------
+# --- cookies of the steps of a sign-in ------------------------------------------------------------------------------
 
 HOUR = timedelta(hours=1)
 PENDING, FLOW = "user_pending", "user_flow_{:016x}"
@@ -302,8 +304,8 @@ def _written(browser: CookieBrowser) -> list[str]:
 
 
 @pytest.mark.parametrize("value", ["", "1; user_pending=1", '"1"', "\xff", "x" * 5000])
-def test_browser_reads_one_readable_value(tmp_path: Path, value: str) -> None:
-    """SE-8, RP-10: empty, doubled and unreadable are all no cookie; to drop it, its name is enough."""
+def test_browser_ignores_unreadable_cookies(tmp_path: Path, value: str) -> None:
+    """SE-8, RP-10: an empty, repeated or unreadable cookie is ignored; it can still be removed by its name."""
     browser = _browser(tmp_path, f"{PENDING}={value}")
     assert (browser.read("pending"), list(browser.read_all("pending"))) == (None, [])
     browser.drop("pending")
@@ -313,8 +315,8 @@ def test_browser_reads_one_readable_value(tmp_path: Path, value: str) -> None:
 @pytest.mark.parametrize(
     "name", ["pending", "user_pending_0123456789abcdef", "user_flow", "user_theme", "admin_pending"]
 )
-def test_browser_reads_only_names_that_we_gave(tmp_path: Path, name: str) -> None:
-    """SE-8: another name is another application's, and is neither read nor removed."""
+def test_browser_reads_only_its_own_cookies(tmp_path: Path, name: str) -> None:
+    """SE-8: a cookie with another name belongs to another application; it is neither read nor removed."""
     browser = _browser(tmp_path, f"{name}=1")
     kinds: tuple[CookieKind, ...] = ("pending", "flow", "challenge")
     assert [browser.read(kind) for kind in kinds] == [None] * 3
@@ -323,7 +325,7 @@ def test_browser_reads_only_names_that_we_gave(tmp_path: Path, name: str) -> Non
 
 
 def test_browser_has_one_pending_sign_in(tmp_path: Path) -> None:
-    """The newer one takes the place of the older; what is kept can be read at once, and dropped again."""
+    """A newer pending cookie replaces the older one; it can be read at once and removed again."""
     browser = _browser(tmp_path, f"{PENDING}=old")
     browser.keep("pending", "new", lifetime=HOUR)
     assert list(browser.read_all("pending")) == ["new"]
@@ -334,20 +336,20 @@ def test_browser_has_one_pending_sign_in(tmp_path: Path) -> None:
 
 
 def test_browser_keeps_twenty_of_a_kind(tmp_path: Path) -> None:
-    """SE-3, OA-19: twenty tabs may be under way; of more the oldest goes. One that is kept again is no further one."""
+    """SE-3, OA-19: twenty flows are kept; one more removes the oldest. A flow that is kept again counts only once."""
     cookies = [f"{FLOW.format(number)}=flow{number}" for number in range(20)]
     browser = _browser(tmp_path, "; ".join(cookies))
     browser.keep("flow", "newest", lifetime=HOUR)
     browser.keep("flow", "newest", lifetime=HOUR)
     browser.keep("challenge", "other", lifetime=HOUR)
     assert list(browser.read_all("flow")) == [*(f"flow{number}" for number in range(1, 20)), "newest"]
-    assert browser.read("flow") is None  # which of them it is only the flow itself can tell
+    assert browser.read("flow") is None  # only the flow itself can identify its cookie
     dropped = [line for line in _written(browser) if "Max-Age=0" in line]
     assert [line.partition("=")[0] for line in dropped] == [FLOW.format(0)]
 
 
 def test_browser_drops_one_value(tmp_path: Path) -> None:
-    """A flow that came back goes, those of other tabs stay."""
+    """A finished flow is removed, the flows of other tabs stay."""
     browser = _browser(tmp_path, f"{FLOW.format(1)}=a; {FLOW.format(2)}=b")
     browser.drop("flow", "a")
     browser.drop("flow", "unknown")
@@ -356,7 +358,7 @@ def test_browser_drops_one_value(tmp_path: Path) -> None:
 
 
 def test_browser_bounds_the_bytes_of_a_kind(tmp_path: Path) -> None:
-    """DO-4: a server that refuses large headers would lock the user out; the oldest goes."""
+    """DO-4: the oldest value is removed, because a server that refuses large headers would lock the user out."""
     browser = _browser(tmp_path)
     for number in range(9):
         browser.keep("flow", f"{number}{'x' * 3999}", lifetime=HOUR)
@@ -364,16 +366,16 @@ def test_browser_bounds_the_bytes_of_a_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "lifetime"), [("a b", HOUR), ("a;b", HOUR), ("a", timedelta(milliseconds=999))])
-def test_browser_refuses_what_no_cookie_can_be(tmp_path: Path, value: str, lifetime: timedelta) -> None:
-    """RD-3: at once, so that a step fails before it has done its work."""
+def test_browser_rejects_invalid_cookies(tmp_path: Path, value: str, lifetime: timedelta) -> None:
+    """RD-3: a value that a cookie cannot hold is rejected at once, so that a step fails before it does its work."""
     browser = _browser(tmp_path)
     with pytest.raises(ValueError, match="cookie"):
         browser.keep("flow", value, lifetime=lifetime)
     assert _written(browser) == []
 
 
-def test_browser_does_not_show_the_session(tmp_path: Path) -> None:
-    """SE-3: no step sees the cookie of the session, nor removes it."""
+def test_browser_hides_the_session_cookie(tmp_path: Path) -> None:
+    """SE-3: a step can neither read nor remove the session cookie."""
     browser = _browser(tmp_path, "user_session=secret; user_pending_=x; user_session_=y")
     assert browser.read(cast("Any", "session")) is None
     browser.drop(cast("Any", "session"))
@@ -381,8 +383,8 @@ def test_browser_does_not_show_the_session(tmp_path: Path) -> None:
     assert (browser.read("pending"), _written(browser)) == (None, [])
 
 
-def test_browser_of_code_without_http_keeps_nothing() -> None:
-    """A verb that keeps a cookie can be called without HTTP."""
+def test_browser_without_http_stores_nothing() -> None:
+    """An action that keeps a cookie can be called without HTTP; then nothing is stored."""
     browser = Browser()
     browser.keep("flow", "a", lifetime=HOUR)
     browser.drop("flow")
@@ -407,16 +409,18 @@ def test_browser_of_code_without_http_keeps_nothing() -> None:
         ("text/plain", None, False, False),
     ],
 )
-def test_wants(accept: str | None, content_type: str | None, json: bool, page: bool) -> None:
-    """JSON if Accept prefers it, or if the body is JSON and Accept names no text; a page if Accept names HTML."""
+def test_wants_json_and_wants_page_follow_the_headers(
+    accept: str | None, content_type: str | None, json: bool, page: bool
+) -> None:
+    """JSON if Accept prefers it, or if the body is JSON and Accept contains no text; a page if Accept contains HTML."""
     headers = {"accept": accept, "content-type": content_type}
     scope = make_scope("POST", "/", {name: value for name, value in headers.items() if value is not None})
 
     assert (json, page) == (wants_json(scope), wants_page(scope))
 
 
-def test_problem_as_json() -> None:
-    """RD-4: RFC 9457, with a stable code and messages by field, and nothing of the reason."""
+def test_problem_as_json_has_code_and_fields() -> None:
+    """RD-4: RFC 9457, with a stable code and a message for each field, without the reason."""
     response = problem(ValidationError("secret", fields={"email": "This field is required."}), json=True)
 
     assert response.headers["content-type"] == "application/problem+json"
@@ -427,8 +431,8 @@ def test_problem_as_json() -> None:
     )
 
 
-def test_problem_as_text() -> None:
-    """The title, then a line for each field; every 401 is ``Access denied``."""
+def test_problem_as_text_has_title_and_fields() -> None:
+    """The text has the title and a line for each field; a 401 is always ``Access denied``."""
     response = problem(
         ValidationError(fields={"email": "This field is required.", "password": "This text is too long."}), json=False
     )
@@ -452,22 +456,24 @@ def test_problem_as_text() -> None:
         (ForbiddenError(), "Bearer x", None),
     ],
 )
-def test_reason_headers_challenge(reason: AuthError, authorization: str | None, expected: str | None) -> None:
-    """TK-20: an error value only for a bearer token that was shown; another scheme is none of ours."""
+def test_reason_headers_contain_the_challenge(
+    reason: AuthError, authorization: str | None, expected: str | None
+) -> None:
+    """TK-20: the challenge has an error only if the request has a bearer token; other schemes are ignored."""
     scope = make_scope("GET", "/", {} if authorization is None else {"authorization": authorization})
 
     assert expected == reason_headers(reason, scope, realm="App").get("WWW-Authenticate")
 
 
-def test_reason_headers_keeps_those_of_the_reason() -> None:
-    """Retry-After, Allow."""
+def test_reason_headers_keep_the_headers_of_the_reason() -> None:
+    """Headers of the reason, such as Retry-After, are kept."""
     reason = ForbiddenError(headers={"Retry-After": "7"})
 
     assert reason_headers(reason, make_scope("GET", "/"), realm="") == {"Retry-After": "7"}
 
 
-def test_security_headers_overrule_but_for_the_policy_of_a_page() -> None:
-    """TK-21, CF-8: no store, no sniffing, no referrer elsewhere, no frame."""
+def test_security_headers_replace_all_but_a_pages_policy() -> None:
+    """TK-21, CF-8: no-store, nosniff, same-origin referrer, no frames; only a page's own policy is kept."""
     nothing, own = "default-src 'none'; frame-ancestors 'none'", "default-src 'self'"
     responses: list[tuple[Response, str]] = [
         (PlainTextResponse("", headers={"cache-control": "public, max-age=9"}), nothing),
@@ -483,8 +489,8 @@ def test_security_headers_overrule_but_for_the_policy_of_a_page() -> None:
         assert response.headers["content-security-policy"] == policy
 
 
-def test_clear_site_data_keeps_what_the_application_names() -> None:
-    """Each kind is named once, in one header, however many there were."""
+def test_clear_site_data_keeps_the_applications_values() -> None:
+    """The values of all headers are merged into one header, each value once."""
     response = PlainTextResponse("")
     for value in ('"cookies", "cache"', '"storage"'):
         response.headers.append("Clear-Site-Data", value)
@@ -495,7 +501,7 @@ def test_clear_site_data_keeps_what_the_application_names() -> None:
 
 
 def test_keep_cookie_and_drop_cookie_leave_other_cookies_alone() -> None:
-    """SE-3: one Set-Cookie for a name, the last; an application's own survive."""
+    """SE-3: each name has one Set-Cookie header, the last one; the application's own cookies are kept."""
     response = PlainTextResponse("")
     response.set_cookie("theirs", "1")
     keep_cookie(response, "ours", "a", secure=True, max_age=9)
@@ -513,8 +519,8 @@ def test_keep_cookie_and_drop_cookie_leave_other_cookies_alone() -> None:
 # --- limits ---------------------------------------------------------------------------------------------------------
 
 
-def test_header_lines_are_counted() -> None:
-    """DO-4: 256 are looked at; one more is refused, and the answer is made of the first ones."""
+def test_number_of_header_lines_is_limited() -> None:
+    """DO-4: 256 header lines are accepted; one more is refused, and the answer depends only on the first 256."""
     scope = make_scope("GET", "/", [("x", "")] * 255)
     check_headers(scope["headers"])
     scope["headers"].append((b"accept", b"application/json"))
@@ -523,8 +529,8 @@ def test_header_lines_are_counted() -> None:
     assert not wants_json(scope)
 
 
-def test_a_header_is_cut(tmp_path: Path) -> None:
-    """DO-4: of a User-Agent the first 1,024 bytes are looked at, of X-Forwarded-For the last."""
+def test_long_headers_are_cut(tmp_path: Path) -> None:
+    """DO-4: only the first 1,024 bytes of User-Agent are read, and the last ones of X-Forwarded-For."""
     auth = make_auth(tmp_path, trusted_proxies=["192.0.2.0/24"])
     hops = ",".join(["198.51.100.1", *["192.0.2.9"] * 200_000, "203.0.113.9"])
     scope = make_scope("GET", "/", {"user-agent": " " * 1023 + "Browser", "x-forwarded-for": hops})
@@ -533,8 +539,8 @@ def test_a_header_is_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [16 * 1024, 16 * 1024 + 1])
-def test_a_query_has_a_limit(size: int) -> None:
-    """DO-4: 16 KiB."""
+def test_size_of_a_query_is_limited(size: int) -> None:
+    """DO-4: a query may have up to 16 KiB."""
     query = b"a=" + b"x" * (size - 2)
     if size > 16 * 1024:
         with pytest.raises(MalformedRequestError):

@@ -1,4 +1,4 @@
-"""HTTP/2, as hypercorn and granian serve it: a refused upload is answered."""
+"""HTTP/2 with hypercorn and granian: a refused upload gets an answer."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ SERVERS = {
 
 @pytest.fixture(params=SERVERS)
 async def address(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, ssl.SSLContext]]:
-    """A server in a process of its own, on a UNIX socket: its path, and a context that trusts it and offers HTTP/2."""
+    """A server process on a UNIX socket: the socket's path, and an SSL context that trusts it and offers HTTP/2."""
     with TemporaryDirectory() as name:  # shorter than pytest's: the path of a socket has 107 bytes at most
         directory, authority = Path(name), trustme.CA()
         certificate = authority.issue_cert("localhost")
@@ -62,7 +62,7 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, ss
 
 
 async def is_listening(path: Path) -> bool:
-    """Whether a user takes connections at a UNIX socket."""
+    """Whether a server accepts connections at a UNIX socket."""
     with suppress(OSError):
         _, writer = await asyncio.open_unix_connection(path)
         writer.close()
@@ -71,7 +71,7 @@ async def is_listening(path: Path) -> bool:
 
 
 class Connection:
-    """One HTTP/2 connection with one request, whose body goes out in pieces."""
+    """One HTTP/2 connection with one request, whose body is sent in pieces."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -81,11 +81,11 @@ class Connection:
         self._status = b""
 
     async def post(self, method: str, path: str, headers: dict[str, str], body: list[bytes]) -> int:
-        """The status, once the whole of *body* was sent and answered; fails if the server takes back either."""
+        """Send the whole *body*, return the status; fails if the server resets the stream or drops the connection."""
         names = {":method": method, ":path": path, ":authority": "localhost", ":scheme": "https"}
         self._http.send_headers(1, [*names.items(), *headers.items()])
         for piece in body:
-            # A round trip before each piece: a server that answers before the end has done so by now.
+            # A round trip before each piece: a server that answers early has answered by then.
             self._http.ping(b"12345678")
             await self._read_until(PingAckReceived)
             self._http.send_data(1, piece)
@@ -94,7 +94,7 @@ class Connection:
         return int(self._status)
 
     async def _read_until(self, wanted: type[Event]) -> None:
-        """Send what is there to send, and read up to an event of this kind."""
+        """Send pending data and read until an event of this kind."""
         while wanted not in self._seen:
             self._writer.write(self._http.data_to_send())
             data = await self._reader.read(65_536)
@@ -109,7 +109,7 @@ class Connection:
 
 @pytest.mark.parametrize("refusal", REFUSALS)
 async def test_refused_upload_is_answered_over_http2(address: tuple[str, ssl.SSLContext], refusal: str) -> None:
-    """RP-1: thirty of thirty; neither is the stream reset nor the connection dropped."""
+    """RP-1: thirty of thirty uploads get the answer; no stream is reset and no connection is dropped."""
     (path, context), (method, target, headers, status) = address, REFUSALS[refusal]
     for _ in range(30):
         async with asyncio.timeout(PATIENCE):

@@ -1,4 +1,4 @@
-"""JinjaPages: each part of a page by a template, if there is one."""
+"""JinjaPages: a template can draw each part of a page."""
 
 import sys
 from importlib import import_module
@@ -29,7 +29,7 @@ VIEW = View({}, title="Look", text="1 < 2", links={"/?a&b": "a & b"})
 
 
 def environment(**templates: str) -> Environment:
-    """Templates in memory, by part."""
+    """Templates in memory, one for each part."""
     return Environment(loader=DictLoader({f"{name}.html": text for name, text in templates.items()}), autoescape=True)
 
 
@@ -39,24 +39,24 @@ def jinja(**templates: str) -> JinjaPages:
 
 
 def whole(pages: Pages) -> str:
-    """A page that has every part."""
+    """A page with every part."""
     return pages.page("Top & bottom", pages.view(VIEW, [FORM], HOME), HOME, status=422).html
 
 
-def test_part_without_a_template_is_that_of_the_library() -> None:
-    """To the letter, with nothing escaped twice: here nothing draws what the one template is for."""
+def test_part_without_a_template_is_the_librarys() -> None:
+    """The other parts are identical to the library's, and nothing is escaped twice. The one template draws nothing."""
     assert whole(jinja(links="")).replace("\n\n</main>", "") == whole(Pages()).replace(
         '\n<ul class="links"><li><a href="/?a&amp;b">a &amp; b</a></li></ul>\n</main>', ""
     )
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_template_may_draw_a_part_as_the_library_does(part: str, tmp_path: Path) -> None:
-    """A template that hands on what the library draws changes nothing: all of it is HTML, none of it escaped."""
+def test_template_can_return_the_librarys_part(part: str, tmp_path: Path) -> None:
+    """A template that returns the library's part changes nothing: the part is HTML and is not escaped again."""
 
     class Handing(JinjaPages):
         def library(self, name: str) -> Any:
-            """The part as it is without a template."""
+            """The library's method for the part."""
             return getattr(super(JinjaPages, self), name)
 
     calls = {
@@ -75,8 +75,8 @@ def test_template_may_draw_a_part_as_the_library_does(part: str, tmp_path: Path)
     assert whole(Handing(tmp_path)) == whole(Pages())
 
 
-def test_templates_draw_a_page_of_their_own() -> None:
-    """RD-4: every text is escaped, what other parts have drawn is not; each is drawn by its own template again."""
+def test_templates_draw_a_whole_page() -> None:
+    """RD-4: every text is escaped, the HTML of other parts is not; each part uses its own template."""
     pages = jinja(
         layout="{{ pages.full_title(title, context, is_error=is_error) }}|{{ context.locale }}|{{ context.direction }}|"
         "{{ wide }}|{{ header }}|{{ content }}",
@@ -101,8 +101,8 @@ def test_templates_draw_a_page_of_their_own() -> None:
     )
 
 
-def test_head_of_the_library_can_stand_in_a_layout() -> None:
-    """CF-8: with its stylesheet, which the policy allows."""
+def test_head_of_the_library_can_be_part_of_a_layout() -> None:
+    """CF-8: the head contains the library's stylesheet, which the policy permits."""
     page = jinja(layout="<head>{{ pages.head(context) }}</head>").page("Hello", "", HOME)
 
     assert page.html.startswith("<head><style>\n:root {")
@@ -122,7 +122,7 @@ def test_head_of_the_library_can_stand_in_a_layout() -> None:
     ],
 )
 def test_library_part_in_a_template_is_html(call: str) -> None:
-    """It has escaped its texts already."""
+    """A part of the library has escaped its texts, so that the template does not escape them again."""
     templates = environment(head=f"{{{{ pages.{call} }}}}")
     templates.globals.update(look=VIEW, filled=FORM, name=NAME, evil=EVIL)
     drawn = eval(f"Pages().{call}", {**templates.globals, "Pages": Pages, "context": HOME})  # noqa: S307  # from above
@@ -131,14 +131,14 @@ def test_library_part_in_a_template_is_html(call: str) -> None:
 
 
 def test_content_and_header_of_a_layout_are_html() -> None:
-    """Whoever has drawn them, as text or as markup."""
+    """A layout does not escape the content and the header, given as text or as markup."""
     page = jinja(layout="{{ header }}{{ content }}").page("Hello", "<p>&amp;</p>", HOME, header="<nav></nav>")
 
     assert page.html == "<nav></nav><p>&amp;</p>"
 
 
 def test_template_can_translate() -> None:
-    """By ``say``, as the library does."""
+    """A template translates with ``say``, like the library."""
     pages = jinja(message="{{ say(text) }}")
     german = Context("App", "de", lambda text: "Tür & Tor" if isinstance(text, Message) else text)
 
@@ -146,7 +146,7 @@ def test_template_can_translate() -> None:
 
 
 def test_template_never_sees_a_password() -> None:
-    """Whatever it draws, what was typed there does not come back."""
+    """The value of a password field is None in a template."""
     pages = jinja(field="{{ field.name }}={{ value }}")
     secret = FormField(name="secret", label="Secret", type="password")
 
@@ -155,8 +155,8 @@ def test_template_never_sees_a_password() -> None:
     ]
 
 
-def test_templates_are_in_a_directory(tmp_path: Path) -> None:
-    """A path or its text; what a template misspells is an error, not a gap."""
+def test_templates_are_read_from_a_directory(tmp_path: Path) -> None:
+    """The directory is a path or a string; an undefined name in a template is an error."""
     (tmp_path / "button.html").write_text("<button>{{ text }}{{ other }}</button>")
 
     for directory in (tmp_path, str(tmp_path)):
@@ -164,8 +164,8 @@ def test_templates_are_in_a_directory(tmp_path: Path) -> None:
             JinjaPages(directory).button("Go", HOME)
 
 
-def test_templates_may_be_in_a_folder_of_it() -> None:
-    """So that one environment has those of the application, too: a layout may extend the application's own."""
+def test_templates_can_be_in_a_folder_of_an_environment() -> None:
+    """One environment can have the application's templates, too: a layout can extend one of them."""
     templates = {"base.html": "[{% block body %}{% endblock %}]", "layout.html": "not this one"}
     templates["auth/layout.html"] = "{% extends 'base.html' %}{% block body %}{{ title }}{% endblock %}"
     pages = JinjaPages(Environment(loader=DictLoader(templates), autoescape=select_autoescape()), folder="auth")
@@ -173,8 +173,8 @@ def test_templates_may_be_in_a_folder_of_it() -> None:
     assert pages.page("Hello", "", HOME).html == "[Hello]"
 
 
-def test_options_are_those_of_pages() -> None:
-    """The other parts keep them."""
+def test_options_of_pages_are_accepted() -> None:
+    """The other parts use the options of ``Pages``."""
     assert 'href="/start"' in JinjaPages(environment(button=""), home="/start").header(HOME)
 
 
@@ -184,7 +184,7 @@ def refused(match: str, templates: Any, **options: Any) -> None:
 
 
 def test_mistakes_are_found_at_start(tmp_path: Path) -> None:
-    """Each with what to do."""
+    """Each mistake is an error with a remedy."""
     refused("there is no directory '.*nowhere'", tmp_path / "nowhere")
     refused("there is no template in templates: call one layout.html", tmp_path)
     refused("there is no template in auth:", environment(layout=""), folder="auth")
@@ -195,14 +195,14 @@ def test_mistakes_are_found_at_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("escapes", [False, select_autoescape(["xml"])], ids=["never", "another kind"])
 def test_templates_must_escape(escapes: Any) -> None:
-    """RD-4: Jinja's own default is not to."""
+    """RD-4: an environment without escaping is refused; Jinja does not escape by default."""
     environment = Environment(loader=DictLoader({"form.html": ""}), autoescape=escapes)  # noqa: S701  # what must be refused
 
     refused("the Environment must escape form.html: give it autoescape=True", environment)
 
 
 def test_without_jinja_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Jinja the error says what to install."""
+    """If Jinja is not installed, the error names the extra."""
     monkeypatch.delitem(sys.modules, "asgi_auth.frameworks.jinja")
     monkeypatch.setitem(sys.modules, "jinja2", None)
 

@@ -1,4 +1,4 @@
-"""What is left to do after a response, fairly and within bounds; and the shield of a transaction."""
+"""Jobs after a response: their order, fairness and limits; and the shield of a transaction."""
 
 import asyncio
 import gc
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Gate:
-    """Jobs that all wait until it is opened, and tell who ran."""
+    """Jobs that wait until the gate opens, and the names of running and ended jobs."""
 
     def __init__(self) -> None:
         self.event, self.running, self.ended = asyncio.Event(), list[str](), list[str]()
@@ -50,7 +50,7 @@ def source(name: str) -> Callable[[], str | None]:
 
 
 async def leave(jobs: Jobs, of: str, *left: Job) -> "asyncio.Task[None]":
-    """Have a request of a user leave something to do."""
+    """Schedule jobs in a request from the source *of* and return the task that finishes the request."""
     with collect_jobs(source(of)) as collector:
         for job in left:
             await jobs.schedule(job)
@@ -61,15 +61,15 @@ async def leave(jobs: Jobs, of: str, *left: Job) -> "asyncio.Task[None]":
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is dropped is told as soon as the loop comes round."""
+    """Dropped jobs are reported in the next cycle of the event loop."""
     monkeypatch.setattr("asgi_auth.runtime.lanes.TELL_EVERY", timedelta(0))
 
 
-# --- when a job is done ----------------------------------------------------------------------------------------------
+# --- when a job runs -------------------------------------------------------------------------------------------------
 
 
-async def test_jobs_are_collected_where_a_response_comes_first() -> None:
-    """Where jobs are collected, one waits for whoever collects; elsewhere it is done at once."""
+async def test_jobs_wait_for_the_collector() -> None:
+    """Within a collector, a job waits for the collector; elsewhere it runs at once."""
     ran: list[str] = []
 
     async def job() -> None:
@@ -85,8 +85,8 @@ async def test_jobs_are_collected_where_a_response_comes_first() -> None:
     assert ran == ["job", "job"]
 
 
-async def test_job_of_a_task_that_outlives_its_request_is_done() -> None:
-    """Work that a callback has started leaves its mail and its events after the response: they are not lost."""
+async def test_job_of_a_task_that_outlives_its_request_runs() -> None:
+    """A job that a task schedules after its request has ended is not lost."""
     jobs, over, ran = Jobs(), asyncio.Event(), list[str]()
 
     async def job() -> None:
@@ -100,13 +100,13 @@ async def test_job_of_a_task_that_outlives_its_request_is_done() -> None:
         task = asyncio.create_task(outlive())
         await jobs.finish(collector)
         over.set()
-        await task  # although the block is not left yet
+        await task  # the block has not ended yet
     assert ran == ["late"]
     assert collector.jobs == []
 
 
 async def test_job_outlives_its_caller() -> None:
-    """A caller who is cancelled waits no longer; what was accepted is done all the same."""
+    """A cancelled caller stops waiting; the accepted job still runs."""
     jobs, gate = Jobs(), Gate()
     direct = asyncio.ensure_future(jobs.schedule(gate.job("direct")))
     after = await leave(jobs, "192.0.2.1", gate.job("after"))
@@ -119,8 +119,8 @@ async def test_job_outlives_its_caller() -> None:
     await until(lambda: sorted(gate.ended) == ["after", "direct"])
 
 
-async def test_job_sees_the_context_of_who_left_it() -> None:
-    """A sender finds the context variables of the request: its locale, its trace."""
+async def test_job_sees_the_context_of_its_caller() -> None:
+    """A sender sees the context variables of the request, such as its locale or its trace."""
     locale, seen = ContextVar("locale", default="en"), list[str]()
 
     async def job() -> None:
@@ -134,8 +134,8 @@ async def test_job_sees_the_context_of_who_left_it() -> None:
     assert seen == ["de"]
 
 
-async def test_job_waits_for_what_it_leaves_outside_of_its_turn() -> None:
-    """As many as may run at once, each with something left to do: all of it is done before anybody goes on."""
+async def test_jobs_of_running_jobs_complete_without_deadlock() -> None:
+    """If all running jobs schedule further jobs, there is no deadlock: all complete before the callers continue."""
     jobs, log, meet = Jobs(), list[str](), asyncio.Barrier(8)
 
     async def inner() -> None:
@@ -153,8 +153,8 @@ async def test_job_waits_for_what_it_leaves_outside_of_its_turn() -> None:
 
 
 @pytest.mark.parametrize("local", [True, False], ids=["local", "public"])
-async def test_job_that_fails_is_contained(caplog: pytest.LogCaptureFixture, local: bool) -> None:
-    """LG-1: a foreign exception may hold the token that it failed to send: only a local instance shows it."""
+async def test_failed_job_is_logged(caplog: pytest.LogCaptureFixture, local: bool) -> None:
+    """LG-1: a foreign exception may contain the token of the failed mail; only a local instance logs its text."""
 
     async def foreign() -> None:
         raise RuntimeError("https://localhost/reset?reset_token=hidden")
@@ -169,8 +169,8 @@ async def test_job_that_fails_is_contained(caplog: pytest.LogCaptureFixture, loc
     assert ("hidden" in caplog.text) is local
 
 
-def test_jobs_belong_to_no_event_loop(caplog: pytest.LogCaptureFixture) -> None:
-    """What a loop that has ended left waiting does not stand in the way of the next."""
+def test_jobs_work_on_consecutive_event_loops(caplog: pytest.LogCaptureFixture) -> None:
+    """Jobs of an ended event loop do not block the next loop."""
     jobs, ran = Jobs(), list[str]()
 
     async def job() -> None:
@@ -183,18 +183,18 @@ def test_jobs_belong_to_no_event_loop(caplog: pytest.LogCaptureFixture) -> None:
         await _turn()
 
     async def work() -> None:
-        await jobs.drain()  # of nothing
+        await jobs.drain()  # no job
         await jobs.schedule(job)
 
     asyncio.run(abandon())
-    gc.collect()  # which would tell of tasks that nobody has cancelled
+    gc.collect()  # which would report tasks that were not cancelled
     asyncio.run(work())
     assert ran == ["job"]
     assert caplog.messages == ["12 jobs were dropped: the event loop ends"]
 
 
 async def test_job_that_cancels_itself_has_failed(caplog: pytest.LogCaptureFixture) -> None:
-    """A sender may let out a cancellation of its own: that is its failure, and not the end of everything."""
+    """If a sender raises CancelledError, the job has failed; its caller is not cancelled."""
 
     async def cancel() -> None:
         raise asyncio.CancelledError
@@ -204,8 +204,8 @@ async def test_job_that_cancels_itself_has_failed(caplog: pytest.LogCaptureFixtu
     assert caplog.messages == ["a job failed: CancelledError"]
 
 
-async def test_collector_that_is_over_keeps_nothing() -> None:
-    """What was left to do goes with the request: a task that outlives it holds no mail in memory."""
+async def test_finished_collector_keeps_no_jobs() -> None:
+    """The end of the request frees its jobs: a task that outlives the request keeps no mail in memory."""
 
     class Body:
         pass
@@ -225,11 +225,11 @@ async def test_collector_that_is_over_keeps_nothing() -> None:
     assert alive() is None
 
 
-# --- how many, and whose ---------------------------------------------------------------------------------------------
+# --- limits and fairness ---------------------------------------------------------------------------------------------
 
 
 async def test_mail_is_fair_by_source(caplog: pytest.LogCaptureFixture) -> None:
-    """DO-1: whoever floods waits in a line of their own, loses mail of their own, and holds up nobody else."""
+    """DO-1: a flooding source waits in its own line, loses only its own mail, and delays no other source."""
     jobs, gate = Jobs(Outbox(share=5)), Gate()
     flood = await leave(jobs, "flood", *(gate.job(f"flood {n}") for n in range(8 + 5 + 3)))
     honest = await leave(jobs, "honest", gate.job("honest"))
@@ -241,8 +241,8 @@ async def test_mail_is_fair_by_source(caplog: pytest.LogCaptureFixture) -> None:
     assert len(gate.ended) == 8 + 5 + 1
 
 
-async def test_full_queue_takes_from_the_longest_line() -> None:
-    """Ten thousand wait at most; where a few sources fill all that, those who want little are still served."""
+async def test_full_queue_drops_from_the_longest_line() -> None:
+    """At most ten thousand mails wait; if a few sources fill the queue, other sources still get a place."""
     jobs, gate = Jobs(Outbox(share=5000)), Gate()
     for flood in ("one", "two"):
         await leave(jobs, flood, *(gate.job(flood) for _ in range(5100)))
@@ -254,8 +254,8 @@ async def test_full_queue_takes_from_the_longest_line() -> None:
     assert len(gate.ended) == 8 + 10_000
 
 
-async def test_notices_and_notes_wait_for_no_mail() -> None:
-    """AU-2: while all who send mail are held up, owners are told, and failures are written down."""
+async def test_notices_and_notes_do_not_wait_for_mail() -> None:
+    """AU-2: while all mail senders are busy, notices and notes of failures still run."""
     jobs, gate, ran = Jobs(), Gate(), list[str]()
 
     async def note(name: str) -> None:
@@ -269,8 +269,8 @@ async def test_notices_and_notes_wait_for_no_mail() -> None:
     await jobs.drain()
 
 
-async def test_notices_are_counted_by_whom_they_tell() -> None:
-    """PW-8: a thief who acts in an account cannot use up what its owner is told, however much their own mail it is."""
+async def test_notices_are_counted_by_recipient() -> None:
+    """PW-8: an attacker's many notices in one account cannot use up the notices of another account's owner."""
     jobs, gate = Jobs(), Gate()
     thief = [Notice(gate.job("mallory"), "mallory") for _ in range(30)]
     await leave(jobs, "192.0.2.66", *thief, Notice(gate.job("alice"), "alice"))
@@ -280,8 +280,8 @@ async def test_notices_are_counted_by_whom_they_tell() -> None:
     assert gate.ended.count("mallory") == 4 + 20
 
 
-async def test_request_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DO-4: a request waits for its mail, so that a test finds it; but a slow mail server keeps none in memory."""
+async def test_request_waits_only_briefly_for_its_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DO-4: a request waits only briefly for its mail; a slow mail server does not keep requests in memory."""
     jobs, gate = Jobs(), Gate()
     monkeypatch.setattr(jobs, "patience", timedelta(0))
     requests = [await leave(jobs, "somebody", gate.job()) for _ in range(20)]
@@ -292,10 +292,10 @@ async def test_request_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(gate.ended) == 20
 
 
-async def test_what_is_dropped_is_told_once_in_a_while(
+async def test_drops_are_reported_together(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DO-4: a thousand drops are a line and one transaction, and what hooks leave to do then does not go round."""
+    """DO-4: a thousand drops are one log line and one transaction; a job of a hook does not cause further reports."""
     events, begun = Events(), list[int]()
     auth = make_auth(tmp_path, add_ons=[events], outbox=Outbox(share=1))
     jobs, gate = auth.services.commit.jobs, Gate()
@@ -322,8 +322,8 @@ async def test_what_is_dropped_is_told_once_in_a_while(
     assert gate.ended == [""] * 9
 
 
-async def test_drop_costs_nothing_where_nobody_listens(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a hook that listens there is a line in the log, and no transaction: the store is not even opened."""
+async def test_drop_without_hooks_opens_no_transaction(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a hook for events, a drop is only logged: no transaction begins and the store is not opened."""
     auth = make_auth(tmp_path, outbox=Outbox(share=1))
     jobs, gate = auth.services.commit.jobs, Gate()
     await leave(jobs, "flood", *(gate.job() for _ in range(10)))
@@ -333,8 +333,8 @@ async def test_drop_costs_nothing_where_nobody_listens(tmp_path: Path, caplog: p
     assert not (tmp_path / "app.db").exists()
 
 
-async def test_drops_are_told_as_long_as_there_are_any(caplog: pytest.LogCaptureFixture) -> None:
-    """Each round tells of those since the last one."""
+async def test_drops_are_reported_repeatedly(caplog: pytest.LogCaptureFixture) -> None:
+    """Each report counts the drops since the last report."""
     jobs, gate = Jobs(Outbox(share=1)), Gate()
     await leave(jobs, "flood", *(gate.job() for _ in range(9)))
     for count in (2, 3):
@@ -348,8 +348,8 @@ async def test_drops_are_told_as_long_as_there_are_any(caplog: pytest.LogCapture
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
-async def test_end_waits_for_what_was_accepted(caplog: pytest.LogCaptureFixture) -> None:
-    """What runs and what waits is done, and what that leaves to do, before the application ends."""
+async def test_end_waits_for_accepted_jobs(caplog: pytest.LogCaptureFixture) -> None:
+    """Running and waiting jobs, and the jobs that they schedule, complete before the application ends."""
     jobs, gate = Jobs(), Gate()
 
     async def more() -> None:
@@ -365,8 +365,8 @@ async def test_end_waits_for_what_was_accepted(caplog: pytest.LogCaptureFixture)
     assert caplog.messages == []
 
 
-async def test_end_tells_what_is_left(caplog: pytest.LogCaptureFixture) -> None:
-    """Once its patience is over, what is left is dropped and counted, and nothing starts that nobody waits for."""
+async def test_end_reports_remaining_jobs(caplog: pytest.LogCaptureFixture) -> None:
+    """After the time limit, remaining jobs are dropped and counted, and no new job starts."""
     jobs, gate, cancelled = Jobs(Outbox(drain=timedelta(0), share=40)), Gate(), list[str]()
     told: list[int] = []
 
@@ -400,14 +400,12 @@ async def test_end_tells_what_is_left(caplog: pytest.LogCaptureFixture) -> None:
     ]
     assert told == [10, 51]
     gate.event.set()
-    await jobs.schedule(gate.job("later"))  # an Authentication may be opened again
+    await jobs.schedule(gate.job("later"))  # an Authentication can be opened again
     assert gate.ended == ["later"]
 
 
-async def test_end_is_told_of_what_was_dropped_just_now(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The end does not wait for the time at which drops would be told."""
+async def test_end_reports_recent_drops(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end reports recent drops at once and does not wait for the next report."""
     monkeypatch.setattr("asgi_auth.runtime.lanes.TELL_EVERY", timedelta(hours=1))
     jobs, gate = Jobs(Outbox(share=1)), Gate()
     await leave(jobs, "flood", *(gate.job() for _ in range(10)))
@@ -416,10 +414,10 @@ async def test_end_is_told_of_what_was_dropped_just_now(
     assert caplog.messages == ["1 mails were dropped: too many wait already"]
 
 
-async def test_end_does_not_wait_for_who_refuses_to_end(
+async def test_end_does_not_wait_for_a_job_that_ignores_cancellation(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FT-3: a sender that swallows its cancellation holds up no shutdown."""
+    """FT-3: a sender that ignores its cancellation does not block the shutdown."""
     monkeypatch.setattr("asgi_auth.runtime.lanes.LAST_MOMENT", timedelta(0))
     jobs, gate = Jobs(Outbox(drain=timedelta(0))), Gate()
 
@@ -434,8 +432,8 @@ async def test_end_does_not_wait_for_who_refuses_to_end(
     assert gate.ended == [""]
 
 
-async def test_job_that_is_cancelled_before_it_begins_gives_its_turn_back() -> None:
-    """At the end of a patience of nothing, a job that has just got its turn does not keep it."""
+async def test_job_cancelled_before_its_start_gives_its_turn_back() -> None:
+    """With a time limit of zero, a job that has just got its turn gives it back when it is cancelled."""
     jobs, gate = Jobs(Outbox(drain=timedelta(0))), Gate()
     gate.event.set()
     waiting = [asyncio.ensure_future(jobs.schedule(gate.job("early"))) for _ in range(8)]
@@ -447,7 +445,7 @@ async def test_job_that_is_cancelled_before_it_begins_gives_its_turn_back() -> N
 
 @pytest.mark.parametrize(("options", "problem"), [({"share": 0}, "share"), ({"drain": timedelta(-1)}, "drain")])
 def test_outbox_is_checked(options: dict[str, Any], problem: str) -> None:
-    """An Outbox without room, or with a past end, is refused by the name of the option."""
+    """An Outbox with a share of zero or a negative drain is refused; the message names the option."""
     with pytest.raises(ConfigurationError, match=f"outbox: {problem}"):
         Outbox(**options)
 
@@ -455,8 +453,8 @@ def test_outbox_is_checked(options: dict[str, Any], problem: str) -> None:
 # --- the shield ------------------------------------------------------------------------------------------------------
 
 
-async def test_shielded_returns_and_raises_like_what_it_shields() -> None:
-    """Without a cancellation nothing is different."""
+async def test_shielded_returns_and_raises_like_the_shielded_call() -> None:
+    """Without a cancellation, a shielded call returns and raises like the call itself."""
 
     async def answer() -> int:
         return 42
@@ -471,10 +469,10 @@ async def test_shielded_returns_and_raises_like_what_it_shields() -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
-async def test_shielded_work_ends_before_the_cancellation_goes_on(
+async def test_shielded_work_ends_before_the_cancellation_is_raised(
     caplog: pytest.LogCaptureFixture, fails: bool
 ) -> None:
-    """FT-3: the cancellation wins over the result, and over an error, which is not reported as lost."""
+    """FT-3: the caller gets the cancellation, not the result or the error; the error is not reported as lost."""
     gate, ended = asyncio.Event(), list[str]()
 
     async def work() -> None:
@@ -496,8 +494,8 @@ async def test_shielded_work_ends_before_the_cancellation_goes_on(
     assert caplog.get_records("call") == []
 
 
-async def test_shielded_work_may_be_cancelled_itself() -> None:
-    """At the end of a loop every task is cancelled, the shielded one too."""
+async def test_shielded_work_can_be_cancelled_itself() -> None:
+    """At the end of an event loop every task is cancelled, the shielded task, too."""
 
     async def cancelled() -> None:
         raise asyncio.CancelledError
@@ -521,7 +519,7 @@ async def test_shielded_work_may_be_cancelled_itself() -> None:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """One entry for each time that a shield began to wait."""
+    """A list with one entry for each wait of a shield."""
     counted, wait = list[str](), asyncio.wait
 
     def count(*args: Any, **options: Any) -> Awaitable[Any]:
@@ -534,7 +532,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 async def test_shield_does_not_spin_in_a_cancelled_scope(waits: list[str]) -> None:
-    """FT-3: a scope of anyio's cancels every wait at once, again and again: the shield waits twice."""
+    """FT-3: a cancelled anyio scope cancels every wait again and again; the shield waits only twice."""
     gate, done = asyncio.Event(), list[str]()
 
     async def work() -> None:
@@ -551,8 +549,8 @@ async def test_shield_does_not_spin_in_a_cancelled_scope(waits: list[str]) -> No
     assert (done, waits) == (["done"], ["wait", "wait"])
 
 
-async def test_mail_is_outside_of_the_shield() -> None:
-    """A caller who waits for a second waits no longer, whatever a mail server does; the mail goes its way."""
+async def test_mail_is_outside_the_shield() -> None:
+    """A caller that is cancelled while the mail is sent ends at once; the mail is still sent."""
     jobs, gate, committed = Jobs(), Gate(), list[str]()
 
     async def act() -> None:
@@ -569,8 +567,8 @@ async def test_mail_is_outside_of_the_shield() -> None:
     await until(lambda: gate.ended == ["mail"])
 
 
-async def test_mail_of_an_act_is_sent_though_its_caller_is_cancelled() -> None:
-    """Cancelled within the transaction, its mail is sent nevertheless; by whoever collects, if a user does."""
+async def test_mail_is_sent_even_if_the_caller_is_cancelled() -> None:
+    """If the caller is cancelled within the transaction, the mail is still sent, with and without a collector."""
     jobs, gate, commit = Jobs(), Gate(), asyncio.Event()
     gate.event.set()
 
@@ -594,8 +592,8 @@ async def test_mail_of_an_act_is_sent_though_its_caller_is_cancelled() -> None:
     assert collector.jobs == []
 
 
-async def test_finished_waits_for_what_was_done_already() -> None:
-    """A future that is done costs no wait for it."""
+async def test_finished_accepts_a_future_that_is_done() -> None:
+    """``finished`` returns the result of a future that is already done."""
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     future.set_result(42)
     assert await finished(future) == 42

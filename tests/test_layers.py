@@ -1,4 +1,4 @@
-"""Who imports whom: the contracts of pyproject.toml."""
+"""Imports between modules: the contracts in pyproject.toml."""
 
 from graphlib import TopologicalSorter
 
@@ -8,16 +8,16 @@ from importlinter.cli import lint_imports
 
 
 def test_layers_every_contract_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data flows one way: a module imports only what is to its left in the design."""
-    # It would disable every logger that there is, and the tests after this one would hear nothing.
+    """Data flows in one direction: a module imports only modules to its left in the design."""
+    # It would disable all existing loggers, and later tests could not read the log.
     monkeypatch.setattr("importlinter.cli.logging_config.dictConfig", lambda config: None)
 
     assert lint_imports(config_filename="pyproject.toml", no_cache=True) == 0
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
-    """No circle, within a package neither; imports for the type checker alone do not count."""
+def test_no_import_cycle_exists() -> None:
+    """No import cycle exists, even within a package; imports for type checkers are ignored."""
     graph = grimp.build_graph("asgi_auth", exclude_type_checking_imports=True, cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
-    TopologicalSorter(imports).prepare()  # raises CycleError, which names the circle
+    TopologicalSorter(imports).prepare()  # raises CycleError, which names the cycle
     assert len(imports) > 150

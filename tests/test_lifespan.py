@@ -1,4 +1,4 @@
-"""Opening and closing by the lifespan: in which order, under every wrapper and every server."""
+"""The lifespan opens and closes the store, in the right order, in every wrapper and every server."""
 
 import asyncio
 import gc
@@ -50,7 +50,7 @@ async def _application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class _TellingStore(SQLiteStore):
-    """Writes down when it was closed, and raises what the test says."""
+    """Records when it is closed, and raises the test's exception."""
 
     def __init__(self, path: Path, told: list[str], failure: Exception | None = None) -> None:
         super().__init__(path)
@@ -64,7 +64,7 @@ class _TellingStore(SQLiteStore):
 
 
 async def _tell(app: ASGIApp, told: list[str], *messages: str) -> None:
-    """A lifespan of *app*: what the server hears, in its order."""
+    """Run a lifespan of *app*; *told* gets the messages that the server receives, in order."""
     waiting = [{"type": f"lifespan.{message}"} for message in messages or ("startup", "shutdown")]
 
     async def receive() -> Message:
@@ -91,10 +91,10 @@ WRAPPERS: dict[str, Callable[[ASGIApp, Any], ASGIApp]] = {
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 @pytest.mark.parametrize("end", ["startup.failed", "shutdown.complete", "shutdown.failed"])
-async def test_store_is_closed_before_the_server_hears_of_the_end(
+async def test_store_is_closed_before_the_server_receives_the_end(
     wrap: Callable[[ASGIApp, Any], ASGIApp], end: str, tmp_path: Path
 ) -> None:
-    """The server may end the event loop at once; the application itself uses the store until it says that it ended."""
+    """The server may end the event loop at once; the application may use the store until it reports its shutdown."""
     told: list[str] = []
     auth = make_auth(tmp_path, store=_TellingStore(tmp_path / "app.db", told))
 
@@ -114,8 +114,8 @@ async def test_store_is_closed_before_the_server_hears_of_the_end(
     assert (told.count("closed"), os.listdir(tmp_path)) == (1, ["app.db"])
 
 
-async def test_application_that_closes_by_itself_is_closed_once(tmp_path: Path) -> None:
-    """``auth.lifespan`` inside of both middlewares: the outermost closes, before the server hears of the end."""
+async def test_store_is_closed_once_if_the_application_closes_it_too(tmp_path: Path) -> None:
+    """With ``auth.lifespan`` inside both middlewares, the outermost closes before the server receives the end."""
     told: list[str] = []
     auth = make_auth(tmp_path, store=_TellingStore(tmp_path / "app.db", told))
 
@@ -127,10 +127,10 @@ async def test_application_that_closes_by_itself_is_closed_once(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-async def test_store_is_closed_where_the_application_ends_without_a_word(
+async def test_store_is_closed_if_the_application_ends_without_a_message(
     wrap: Callable[[ASGIApp, Any], ASGIApp], tmp_path: Path
 ) -> None:
-    """One that has no lifespan, one that forgets to answer, and one that raises, whose error goes on to the server."""
+    """The application has no lifespan, sends no answer, or raises an error, which is passed on to the server."""
     told: list[str] = []
     auth = make_auth(tmp_path, store=_TellingStore(tmp_path / "app.db", told))
 
@@ -163,7 +163,7 @@ async def test_store_is_closed_where_the_application_ends_without_a_word(
 async def test_store_that_cannot_be_closed_is_logged(
     failure: Exception, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server hears of the end all the same; the log does not hold the text of a foreign exception."""
+    """The server still receives the end; the log does not contain the text of a foreign exception."""
     told: list[str] = []
     auth = make_auth(tmp_path, store=_TellingStore(tmp_path / "app.db", told, failure))
 
@@ -177,7 +177,7 @@ async def test_store_that_cannot_be_closed_is_logged(
 
 
 def _prunes(auth: LocalAuthentication) -> list[str]:
-    """Write down what the pruning of *auth* begins."""
+    """Record the prunings that *auth* begins."""
     begun: list[str] = []
 
     async def prune() -> tuple[int, list[Exception]]:
@@ -201,10 +201,10 @@ async def _ask_first(auth: LocalAuthentication, what: str, token: AccessToken) -
 
 
 @pytest.mark.parametrize("what", ["session", "bearer", "plug", "sign-out"])
-async def test_first_request_starts_what_the_lifespan_starts(
+async def test_first_request_opens_the_store_and_starts_the_pruning(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store is opened and pruned from then on, once, although requests arrive together."""
+    """The first of several concurrent requests opens the store and starts the pruning, both once."""
     monkeypatch.setattr(upkeep, "PRUNE_INTERVAL", timedelta(0))
     earlier = make_auth(tmp_path)
     _, token = await register(earlier)
@@ -223,7 +223,7 @@ async def test_first_request_starts_what_the_lifespan_starts(
 
 
 async def test_request_without_a_valid_credential_starts_nothing(tmp_path: Path) -> None:
-    """Nor does an unknown route: strangers cannot make a process that only answers them open its database."""
+    """A request without a valid credential or to an unknown route does not open the database."""
     auth = make_auth(tmp_path)
     app = SessionUserMiddleware(BearerUserMiddleware(whoami, auth), auth)
     for cookie in ("", "user_session=forged"):
@@ -238,7 +238,7 @@ async def test_request_without_a_valid_credential_starts_nothing(tmp_path: Path)
 async def test_lifespan_after_the_first_request_starts_nothing_twice(
     pruning: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And it stops all at its end."""
+    """The end of the lifespan stops all tasks."""
     auth = make_auth(tmp_path)
     begun = _prunes(auth)
     if pruning:
@@ -256,8 +256,8 @@ async def test_lifespan_after_the_first_request_starts_nothing_twice(
     assert os.listdir(tmp_path) == ["app.db"]
 
 
-def test_start_on_an_event_loop_that_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it left does not keep the next one from opening, pruning and closing, nor does asyncio complain of it."""
+def test_next_event_loop_can_open_prune_and_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a loop has ended, the next loop can open, prune and close; asyncio reports no left-over task."""
     monkeypatch.setattr(upkeep, "PRUNE_INTERVAL", timedelta(0))
     auth = make_auth(tmp_path)
     begun = _prunes(auth)
@@ -280,8 +280,8 @@ def test_start_on_an_event_loop_that_has_ended(tmp_path: Path, monkeypatch: pyte
     assert os.listdir(tmp_path) == ["app.db"]
 
 
-async def test_store_that_refuses_to_open_at_the_first_request(tmp_path: Path) -> None:
-    """The error reaches the server, whose log then shows it; the client is not told."""
+async def test_refused_schema_raises_at_the_first_request(tmp_path: Path) -> None:
+    """The error is raised to the server, which logs it; the client does not see it."""
     with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
         connection.execute("CREATE TABLE asgi_auth_schema AS SELECT 99 AS version")
     auth = make_auth(tmp_path)
@@ -312,7 +312,7 @@ print(answer.status, auth.upkeep.started)
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["run", "close"])
 def test_script_that_serves_a_request_ends(how: str, tmp_path: Path) -> None:
-    """However it treats its event loop: in time, without a word, and with the rows in the file itself."""
+    """With every use of the event loop it ends in time and without errors; the rows are in the file itself."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT, how],
@@ -329,18 +329,18 @@ def test_script_that_serves_a_request_ends(how: str, tmp_path: Path) -> None:
 APPS = ("by_application", "by_middlewares", "by_plug")
 SIGNALS = {"SIGTERM": SIGTERM, "SIGINT": SIGINT}
 STOPPED: dict[Kind, dict[Signals, int]] = {
-    "uvicorn": {SIGTERM: -SIGTERM, SIGINT: 0},  # raises the signal again, once it is done
+    "uvicorn": {SIGTERM: -SIGTERM, SIGINT: 0},  # raises the signal again at the end
     "hypercorn": {SIGTERM: 0, SIGINT: 0},
     "granian": {SIGTERM: 0, SIGINT: 0},
     "gunicorn": {SIGTERM: 0, SIGINT: 0},
 }
 """The exit status of each server."""
 TROUBLE = ("Traceback", "Error", "error", "xception", "destroyed")
-"""Words that no server should print at its end."""
+"""Words that no server must print at its end."""
 
 
 def _kept(directory: Path) -> list[Any]:
-    """The addresses that are in the file itself; whatever is beside it is not read."""
+    """The addresses in the database file itself; files beside it are not read."""
     with closing(sqlite3.connect(f"file:{directory}/app.db?immutable=1", uri=True)) as copy:
         return copy.execute("SELECT email FROM asgi_auth_users ORDER BY email").fetchall()
 
@@ -349,8 +349,8 @@ def _kept(directory: Path) -> list[Any]:
 @pytest.mark.parametrize("by", SIGNALS.values(), ids=SIGNALS)
 @pytest.mark.parametrize("app", APPS)
 @pytest.mark.parametrize("kind", WITH_LIFESPAN)
-async def test_stopped_server_leaves_one_whole_file(kind: Kind, app: str, by: Signals, tmp_path: Path) -> None:
-    """No log beside the database: a copy of the file alone has every table and row. The server says nothing of it."""
+async def test_stopped_server_leaves_one_complete_file(kind: Kind, app: str, by: Signals, tmp_path: Path) -> None:
+    """No log file remains: a copy of the database file has every table and row. The server prints no error."""
     async with (
         server_process(kind, f"tests.served_apps:{app}", directory=tmp_path) as server,
         server.client() as client,
@@ -371,12 +371,12 @@ async def test_stopped_server_leaves_one_whole_file(kind: Kind, app: str, by: Si
 @pytest.mark.parametrize("by", SIGNALS.values(), ids=SIGNALS)
 @pytest.mark.parametrize("app", ["by_nobody", "often_pruned"])
 async def test_daphne_prunes_and_ends(app: str, by: Signals, tmp_path: Path) -> None:
-    """It sends no lifespan messages: the first request starts the pruning, and the end of the process the rest.
+    """Daphne sends no lifespan messages: the first request starts the pruning; its exit closes the store.
 
-    Once between two prunings, and once before the first.
+    One application ends between two prunings, the other before the first.
     """
     auth = make_auth(tmp_path, clock=lambda: utc_now() - timedelta(days=30))
-    await register(auth, OTHER_EMAIL)  # a session that has expired
+    await register(auth, OTHER_EMAIL)  # an expired session
     await auth.close()
 
     async with (
@@ -397,7 +397,7 @@ async def test_daphne_prunes_and_ends(app: str, by: Signals, tmp_path: Path) -> 
 
 
 class _Odd:
-    """An application whose attributes are not what they are elsewhere."""
+    """An application with unusual attributes."""
 
     def __init__(self, routes: Any = None) -> None:
         self.app, self._routes = self, routes
@@ -416,14 +416,14 @@ class _Odd:
 
 @pytest.mark.parametrize("routes", [None, 3, print, LookupError("odd"), ["x", None]], ids=repr)
 async def test_odd_application_starts(tmp_path: Path, routes: Any) -> None:
-    """Whatever an application keeps under the names of Starlette; it may also be its own inner application."""
+    """An application may use Starlette's attribute names for other values; it may also be its own inner application."""
     auth = make_auth(tmp_path)
     sent = await live(SessionUserMiddleware(_Odd(routes), auth))
     assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 async def test_application_with_a_controller_or_mounted_in_itself_starts(tmp_path: Path) -> None:
-    """A mount has the routes of what is mounted: of a controller they are a method."""
+    """The routes of a mounted application are searched; the ``routes`` of a controller are a method."""
     auth = make_auth(tmp_path)
     app = Starlette(routes=[*AuthController(auth).routes()])
     app.mount("/v1", app)

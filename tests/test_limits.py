@@ -1,4 +1,4 @@
-"""The limiter."""
+"""asgi_auth.limits: the limiter."""
 
 import asyncio
 from datetime import timedelta
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.anyio
 TWICE = Limit(2, timedelta(hours=1))
 
 
-async def test_take_refuses_what_is_too_much_until_the_window_ends(tmp_path: Path) -> None:
-    """RL-2: the answer says when to come back; the window begins with the first and is not moved by what is refused."""
+async def test_take_refuses_more_calls_until_the_window_ends(tmp_path: Path) -> None:
+    """RL-2: Retry-After is the rest of the window, which begins with the first call; refused calls do not extend it."""
     auth = make_auth(tmp_path)
     limiter = auth.services.limiter
     await auth.open()
@@ -35,8 +35,8 @@ async def test_take_refuses_what_is_too_much_until_the_window_ends(tmp_path: Pat
     await auth.close()
 
 
-async def test_take_counts_nothing_that_it_refuses(tmp_path: Path) -> None:
-    """RL-5: of a hundred at once two are counted, so that what these two give back can be taken again."""
+async def test_take_does_not_count_refused_calls(tmp_path: Path) -> None:
+    """RL-5: of a hundred concurrent calls two are counted, so that after two are given back two can be taken again."""
     auth = make_auth(tmp_path)
     limiter = auth.services.limiter
     await auth.open()
@@ -48,8 +48,8 @@ async def test_take_counts_nothing_that_it_refuses(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_check_refuses_what_is_used_up_and_counts_nothing(tmp_path: Path) -> None:
-    """RL-2: who asks before they do refuses nobody else; the answer says when to come back."""
+async def test_check_refuses_a_used_up_limit_and_counts_nothing(tmp_path: Path) -> None:
+    """RL-2: ``check`` does not count, so that it refuses no other caller; its error has Retry-After."""
     auth = make_auth(tmp_path)
     limiter = auth.services.limiter
     await auth.open()
@@ -68,7 +68,7 @@ async def test_check_refuses_what_is_used_up_and_counts_nothing(tmp_path: Path) 
 
 
 async def test_source_is_an_address_or_a_network(tmp_path: Path) -> None:
-    """An IPv6 customer has a whole /64, and is one client; without an address nobody is counted."""
+    """An IPv6 /64 network counts as one client; a request without an address is not counted."""
     auth = make_auth(tmp_path)
     source = SourceLimiter(auth.services.limiter, "asked", TWICE)
     await auth.open()
@@ -88,8 +88,8 @@ async def test_source_is_an_address_or_a_network(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_names_and_keys_are_counted_apart(tmp_path: Path) -> None:
-    """What one address does costs no other, and no other act."""
+async def test_names_and_keys_are_counted_separately(tmp_path: Path) -> None:
+    """A used-up limit does not affect other addresses or other acts."""
     auth = make_auth(tmp_path)
     limiter = auth.services.limiter
     await auth.open()
@@ -101,8 +101,8 @@ async def test_names_and_keys_are_counted_apart(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_what_is_given_back_can_be_taken_again(tmp_path: Path) -> None:
-    """For what did not happen after all."""
+async def test_given_back_call_can_be_taken_again(tmp_path: Path) -> None:
+    """``give_back`` removes the count of an act that did not happen."""
     auth = make_auth(tmp_path)
     limiter = auth.services.limiter
     await auth.open()
@@ -112,8 +112,8 @@ async def test_what_is_given_back_can_be_taken_again(tmp_path: Path) -> None:
     await auth.close()
 
 
-async def test_counting_is_exact_and_outlives_the_process(tmp_path: Path) -> None:
-    """RL-5, RL-7: of twenty at once two pass; a restart forgives nothing."""
+async def test_counting_is_exact_and_survives_a_restart(tmp_path: Path) -> None:
+    """RL-5, RL-7: of twenty concurrent calls two are allowed; a restart keeps the count."""
     auth = make_auth(tmp_path)
     await auth.open()
     passed = await asyncio.gather(*(auth.services.limiter.allows("mail", "a@x.example", TWICE) for _ in range(20)))
@@ -125,8 +125,8 @@ async def test_counting_is_exact_and_outlives_the_process(tmp_path: Path) -> Non
     await again.close()
 
 
-async def test_key_is_kept_as_a_keyed_hash(tmp_path: Path) -> None:
-    """The database says of nobody who they are, and not without the secret."""
+async def test_key_is_stored_as_a_keyed_hash(tmp_path: Path) -> None:
+    """The database contains no address and no secret, only a keyed hash."""
     auth = make_auth(tmp_path)
     await auth.open()
     await auth.services.limiter.take("mail", "a@x.example", TWICE)
@@ -142,7 +142,7 @@ def _everything(directory: Path) -> bytes:
 
 
 async def test_ended_counters_are_pruned(tmp_path: Path) -> None:
-    """Nothing is left of a window that is over."""
+    """The counter of an ended window is deleted."""
     auth = make_auth(tmp_path)
     await auth.open()
     await auth.services.limiter.take("mail", "a@x.example", TWICE)
@@ -155,7 +155,7 @@ async def test_ended_counters_are_pruned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("count", "window"), [(0, timedelta(1)), (True, timedelta(1)), (1.5, timedelta(1)), (1, timedelta(0)), (1, 60)]
 )
-def test_limit_has_to_be_one(count: int, window: timedelta) -> None:
-    """A limit that limits nothing, or everything, is a mistake."""
+def test_invalid_limit_is_refused(count: int, window: timedelta) -> None:
+    """A limit with an invalid count or window is refused."""
     with pytest.raises(ConfigurationError, match="Limit: "):
         Limit(count, window)

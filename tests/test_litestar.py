@@ -1,4 +1,4 @@
-"""``require`` under Litestar: as a guard and as a decorator."""
+"""``require`` in Litestar: as a guard and as a decorator."""
 
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -28,11 +28,11 @@ JSON = {"Accept": "application/json"}
 SIGN_IN = require(redirect="/sign-in", fresh=timedelta(minutes=10))
 
 threads = set[threading.Thread]()
-"""The threads on which guards looked at scopes."""
+"""The threads on which guards read scopes."""
 
 
 class _Watched:
-    """Stands in for ``scope["auth"]``."""
+    """Replaces ``scope["auth"]`` and records the thread that reads it."""
 
     @property
     def scopes(self) -> list[str]:
@@ -41,7 +41,7 @@ class _Watched:
 
 
 def _watch(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """A guard of the application, before ours."""
+    """The application's own guard, which runs before ``require``."""
     connection.scope["auth"] = _Watched()
 
 
@@ -82,7 +82,7 @@ def decorated_plainly(request: "AnyRequest") -> "Response[dict[str, Any]]":
 
 
 class Things(Controller):
-    """Handlers that are methods."""
+    """A controller: its handlers are methods."""
 
     path = "/things"
 
@@ -111,7 +111,7 @@ HANDLERS: list[Any] = [
 
 
 class Visit:
-    """The application, and a bearer token for it."""
+    """The application and a bearer token for it."""
 
     def __init__(self, app: Litestar, auth: LocalAuthentication, client: httpx.AsyncClient, token: str) -> None:
         self.app, self.auth, self.client = app, auth, client
@@ -127,7 +127,7 @@ def make_app(auth: LocalAuthentication, **options: Any) -> Litestar:
 
 @pytest.fixture
 async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
-    """A user has registered."""
+    """The application with a registered user."""
     auth = make_auth(tmp_path)
     _, token = await register(auth)
     app = make_app(auth)
@@ -151,8 +151,8 @@ GUARDED = [
 
 
 @pytest.mark.parametrize(("method", "path", "answer"), GUARDED)
-async def test_guarded_handler(visit: Visit, method: str, path: str, answer: Any) -> None:
-    """A user is let in; a stranger gets 401 with a challenge, whatever the handler's return type is."""
+async def test_guarded_handler_admits_only_users(visit: Visit, method: str, path: str, answer: Any) -> None:
+    """A user is admitted; a stranger gets 401 with a challenge, for every return type of the handler."""
     user = await visit.client.request(method, path, headers=visit.bearer)
     stranger = await visit.client.request(method, path, headers=JSON)
     expired = await visit.client.request(method, path, headers={"Authorization": "Bearer e30.e30.e30"})
@@ -165,12 +165,12 @@ async def test_guarded_handler(visit: Visit, method: str, path: str, answer: Any
 
 
 async def test_handler_without_a_guard_is_open(visit: Visit) -> None:
-    """A guard is for its handler alone."""
+    """A guard applies only to its own handler."""
     assert (await visit.client.get("/open")).text == "open"
 
 
 async def test_missing_scope_is_403(visit: Visit) -> None:
-    """A known user is told which scope is missing; a malformed credential is 400."""
+    """The challenge to a known user names the missing scope; a malformed credential gets 400."""
     known = await visit.client.get("/admin", headers=visit.bearer)
     malformed = await visit.client.get("/admin", headers={"Authorization": "Bearer two words"})
 
@@ -181,7 +181,7 @@ async def test_missing_scope_is_403(visit: Visit) -> None:
 
 @pytest.mark.parametrize("path", ["/page", "/decorated"])
 async def test_redirect_is_for_browsers(visit: Visit, path: str) -> None:
-    """A browser is sent to sign in, and back; a script gets 401."""
+    """A browser is redirected to the sign-in with a return path; a script gets 401."""
     browser = await visit.client.get(f"{path}?a=b", headers={"Accept": "text/html"})
     script = await visit.client.get(path, headers=JSON)
 
@@ -190,7 +190,7 @@ async def test_redirect_is_for_browsers(visit: Visit, path: str) -> None:
 
 
 async def test_stale_proof_is_403(visit: Visit) -> None:
-    """``fresh`` counts as it does elsewhere."""
+    """``fresh`` works as in other frameworks."""
     assert (await visit.client.get("/page", headers=visit.bearer)).text == "page"
     visit.auth.clock.advance(timedelta(minutes=11))
 
@@ -198,15 +198,15 @@ async def test_stale_proof_is_403(visit: Visit) -> None:
 
 
 async def test_guard_runs_on_the_loop(visit: Visit) -> None:
-    """No request waits for a thread of the pool to look at a scope."""
+    """The guard reads the scopes on the event loop, not in a thread of the pool."""
     threads.clear()
 
     assert (await visit.client.get("/watched", headers=visit.bearer)).text == "watched"
     assert threads == {threading.current_thread()}
 
 
-async def test_websocket(visit: Visit) -> None:
-    """WS-1: a stranger's socket is closed before it is accepted."""
+async def test_guarded_websocket_admits_only_users(visit: Visit) -> None:
+    """WS-1: a stranger's websocket is closed before it is accepted."""
     app: Any = visit.app
     accepted = await shake(app, "/socket", visit.bearer)
     denied = await shake(app, "/socket")
@@ -216,8 +216,8 @@ async def test_websocket(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("path", ["/guarded", "/decorated"])
-async def test_handlers_of_the_application_are_asked(visit: Visit, path: str) -> None:
-    """The exceptions are Litestar's own, for which applications have handlers."""
+async def test_exception_handlers_of_the_application_are_called(visit: Visit, path: str) -> None:
+    """The guard raises Litestar's own exceptions, so that the application's handlers are called."""
 
     def handle(request: AnyRequest, exc: HTTPException) -> Response[str]:
         return Response(type(exc).__name__, status_code=exc.status_code)
@@ -232,28 +232,28 @@ async def test_handlers_of_the_application_are_asked(visit: Visit, path: str) ->
     assert (lacking.status_code, lacking.text) == (403, "PermissionDeniedException")
 
 
-async def test_unwrapped_application_lets_nobody_in() -> None:
-    """Without the middlewares the door is closed."""
+async def test_application_without_middlewares_refuses_requests() -> None:
+    """Without the middlewares, every guarded route is closed."""
     app = Litestar([guarded], openapi_config=None, logging_config=None)
     async with client_of(app) as client:
         assert (await client.get("/guarded")).status_code == 401
 
 
 def test_decorator_above_the_route_is_refused() -> None:
-    """Litestar's handler is no function with a request."""
+    """A Litestar handler is not a function with a request."""
     with pytest.raises(TypeError, match=r"under Litestar guards=\[require\(\)\]"):
         require()(get("/x")(guarded.fn))
 
 
 def test_controller_is_refused() -> None:
-    """It has guards of its own."""
+    """A controller has Litestar's own guards; the error points to them."""
     with pytest.raises(TypeError, match=r"under Litestar write guards=\[require\(\)\]"):
         require()(Things)
 
 
 @pytest.mark.parametrize(("guarded", "status"), [("application", 401), ("router", 200)])
 async def test_guard_of_the_application_also_guards_the_plug(tmp_path: Path, guarded: str, status: int) -> None:
-    """With a guard of the whole application nobody can sign in; with a guard of a router beside the plug users can."""
+    """With a guard on the whole application no user can sign in; with a guard on a router beside the plug users can."""
     auth = make_auth(tmp_path)
     await register(auth)
     plug, guards = AuthPlug(auth), [require()]

@@ -1,4 +1,4 @@
-"""Event loops: asyncio's is needed, and the error says so."""
+"""Event loops: asyncio is required, and the error says so."""
 
 import asyncio
 import gc
@@ -47,7 +47,7 @@ ACTS: dict[str, Act] = {
 @pytest.mark.parametrize("opened", [False, True], ids=["new", "opened"])
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 def test_trio_is_refused_by_name(act: Act, opened: bool, tmp_path: Path) -> None:
-    """Also by an Authentication that asyncio has opened before; no coroutine is left behind, which would warn."""
+    """Trio is refused even if asyncio has opened the Authentication before; no coroutine is left unawaited."""
     auth = make_auth(tmp_path)
 
     async def prepare(auth: Authentication[Any]) -> AccessToken:
@@ -63,15 +63,15 @@ def test_trio_is_refused_by_name(act: Act, opened: bool, tmp_path: Path) -> None
 
 
 def test_trio_fails_the_start(tmp_path: Path) -> None:
-    """The lifespan ends with a message, so that the server does not serve."""
+    """The lifespan sends ``startup.failed`` with the message, so that the server does not start."""
     for app in (AuthPlug(make_auth(tmp_path)), SessionUserMiddleware(whoami, make_auth(tmp_path))):
         [message] = trio.run(live, app)
         assert message["type"] == "lifespan.startup.failed"
         assert "asgi_auth needs asyncio, not trio" in message["message"]
 
 
-def test_trio_may_serve_what_needs_nothing_of_ours(tmp_path: Path) -> None:
-    """A request without a credential passes through the middlewares."""
+def test_trio_serves_requests_without_a_credential(tmp_path: Path) -> None:
+    """Under trio, a request without a credential passes the middlewares."""
     auth = make_auth(tmp_path)
     scope, sent = make_scope("GET", "/"), list[Any]()
 
@@ -86,8 +86,8 @@ def test_trio_may_serve_what_needs_nothing_of_ours(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("app", ["by_middlewares", "by_nobody"])
-async def test_hypercorn_with_trio_says_what_to_do(app: str, tmp_path: Path) -> None:
-    """At the start where the lifespan reaches us, else at the first request, in the log of the server."""
+async def test_hypercorn_with_trio_logs_the_error(app: str, tmp_path: Path) -> None:
+    """The server's log has the error at the start, or at the first request if the lifespan is not passed on."""
     async with server_process("hypercorn", f"tests.served_apps:{app}", "-k", "trio", directory=tmp_path) as server:
         if app == "by_nobody":
             async with server.client() as client:
