@@ -280,6 +280,8 @@ async def test_other_sign_ins_require_the_second_factor_too(auth: LocalAuthentic
     params = {"reset_token": mailed_token(auth), "password": NEW_PASSWORD, "password_confirmation": NEW_PASSWORD}
     pending = await pending_token(auth.strategy("password").reset(params))
     assert await is_alive(auth, (await verify(auth, pending)).token)
+    with pytest.raises(InvalidTokenError):
+        await auth.strategy("password").reset(params)
     pending = await pending_token(auth.sign_in((await found_of(auth)).user, factor="sso"))
     _, token = await verify(auth, pending)
     assert set(token.session.factors) == {"sso", "code"}

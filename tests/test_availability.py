@@ -166,7 +166,7 @@ async def test_overloaded_server_refuses_in_one_step(
 
 
 async def test_crowd_of_one_address_does_not_starve_others(tmp_path: Path, one_core: None) -> None:
-    """DO-6: sixteen clients of one address fill the queue; a user at another address gets a place near the front."""
+    """DO-6: the sign-ins of one address fill the queue; a user at another address gets a place near the front."""
     hasher = GatedBcrypt()
     auth = make_auth(tmp_path, hasher=hasher)
     turnstile = Turnstile(AuthPlug(auth))

@@ -97,7 +97,7 @@ CHECKS: dict[str, Callable[[Breaches], Callable[[str], object]]] = {
 
 @pytest.mark.parametrize("form", CHECKS)
 async def test_check_of_a_policy_can_be_async(tmp_path: Path, form: str) -> None:
-    """PW-7: every async form is awaited on the event loop before hashing and storing; its error reaches the user."""
+    """PW-7: every async form is awaited on the event loop before the user is stored; its error reaches the user."""
     breaches = Breaches()
     auth = make_auth(tmp_path, password_policy=PasswordPolicy(check=CHECKS[form](breaches)))
     async with auth.running():

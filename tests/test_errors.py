@@ -3,7 +3,14 @@
 import inspect
 
 from asgi_auth import errors
-from asgi_auth.errors import AuthenticationFailedError, AuthError, InvalidTokenError, UnavailableError, ValidationError
+from asgi_auth.errors import (
+    AuthenticationFailedError,
+    AuthError,
+    InvalidTokenError,
+    RateLimitedError,
+    UnavailableError,
+    ValidationError,
+)
 
 TREE = {
     "AuthError": ("Exception", "auth_error", 500),
@@ -68,10 +75,12 @@ def test_error_without_a_reason_uses_its_title() -> None:
 
 def test_error_copies_its_fields_and_headers() -> None:
     """The error copies the given fields and headers."""
-    fields = {"email": "This field is required."}
+    fields, headers = {"email": "This field is required."}, {"Retry-After": "1"}
     error = ValidationError("parameters refused", fields=fields)
-    fields["password"] = "This field is required."
+    limited = RateLimitedError("too many", headers=headers)
+    fields["password"], headers["Retry-After"] = "This field is required.", "2"
     assert dict(error.fields) == {"email": "This field is required."}
+    assert dict(limited.headers) == {"Retry-After": "1"}
 
 
 def test_unavailable_error_has_retry_after() -> None:

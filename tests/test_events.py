@@ -104,7 +104,7 @@ async def test_failed_mail_belongs_to_its_act(tmp_path: Path) -> None:
 
 
 async def test_event_of_a_hook_belongs_to_the_act(tmp_path: Path) -> None:
-    """An event that a hook emits, and a library call that it makes within an event, are part of the act."""
+    """An event that a hook emits within an event is part of the act."""
 
     class Echo(Hook):
         name = "echo"
@@ -228,7 +228,7 @@ async def test_refusal_has_exactly_one_event(
 
 
 async def test_refusal_of_a_stranger_has_an_event(auth: LocalAuthentication, events: Events) -> None:
-    """AU-1: a phase for signed-in users that is called without a session has an event, and one for fresh sessions."""
+    """AU-1: a phase for signed-in users that is called without a session has an event."""
     await post(AuthPlug(auth), "/auth/password/reauthenticate", {"password": "x"}, headers=JSON)
     [event] = events.take()
     assert isinstance(event, ActFailed)

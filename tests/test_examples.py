@@ -227,6 +227,7 @@ async def test_restyled_serves_the_pages_in_its_own_style(tmp_path: Path) -> Non
         page = await browser.get("/auth/password/sign_in?return_to=/")
         assert "Bread since 1924" in page.text
         assert "img-src 'self'" in page.headers["Content-Security-Policy"]
+        assert 'src="/logo.svg"' in page.text
         logo = await browser.get("/logo.svg")
         assert (logo.status_code, logo.headers["Content-Type"]) == (200, "image/svg+xml")
 
@@ -235,7 +236,8 @@ async def test_restyled_serves_the_pages_in_its_own_style(tmp_path: Path) -> Non
         home = await browser.get("/")
         assert (f"Good morning, {EMAIL}" in home.text, "Bread since 1924" in home.text) == (True, True)
         assert home.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-")
-        assert "Bread since 1924" in (await browser.get("/auth/account")).text
+        account = (await browser.get("/auth/account")).text
+        assert ("Bread since 1924" in account, 'src="/logo.svg"' in account) == (True, True)
 
 
 async def test_own_pages_keep_fields_and_show_messages(tmp_path: Path) -> None:

@@ -139,6 +139,8 @@ def test_package_has_no_other_names() -> None:
     """A misspelt name raises AttributeError, and ImportError in an import statement."""
     with pytest.raises(AttributeError, match="module 'asgi_auth' has no attribute 'AuthPlugg'"):
         _ = asgi_auth.AuthPlugg  # type: ignore[attr-defined]
+    with pytest.raises(ImportError, match="cannot import name 'AuthPlugg' from 'asgi_auth'"):
+        exec("from asgi_auth import AuthPlugg")  # noqa: S102  # a constant text
 
 
 def test_import_of_the_package_is_cheap() -> None:

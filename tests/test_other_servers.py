@@ -73,7 +73,7 @@ async def test_server_refuses_a_websocket_whose_credential_cannot_be_checked(kin
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "gunicorn"])
 async def test_stop_with_an_open_websocket_closes_the_store(kind: Kind, tmp_path: Path) -> None:
-    """The session's last use is stored first. Gunicorn is left out: it waits for the client and skips the lifespan."""
+    """The database has no log left. Gunicorn is left out: it waits for the client and skips the lifespan."""
     async with (
         server_process(kind, "tests.served_apps:staying", directory=tmp_path) as server,
         server.client() as client,

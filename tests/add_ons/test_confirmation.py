@@ -344,7 +344,7 @@ async def test_user_deleted_meanwhile_is_not_confirmed(
 
 
 async def test_confirmation_can_sign_in(tmp_path: Path) -> None:
-    """With ``sign_in=True`` the user gets a session from the confirmation, if every gate admits the user."""
+    """With ``sign_in=True`` the user gets a session from the confirmation."""
     auth = confirming(tmp_path, sign_in=True)
     await sign_up(auth)
     _, token = await confirm(auth, links(auth)[FIRST])
