@@ -19,7 +19,12 @@ from tests.test_browser import Visitor, sign_up_elsewhere
 pytestmark = pytest.mark.slow
 
 OPEN = (SIGN_IN, "/auth/password/register", "/auth/password/reset_request", "/auth/confirmation/resend")
-DEAD = ("/auth/password/reset", "/auth/invitation/view?invitation_token=x", "/auth/nowhere/x")
+DEAD = (
+    "/auth/password/reset",
+    "/auth/invitation/view?invitation_token=x",
+    "/auth/confirmation/undo?undo_token=x",
+    "/auth/nowhere/x",
+)
 SIGNED_IN = (
     "/auth/account",
     "/auth/confirmation/change_email",
