@@ -1,5 +1,5 @@
-"""The shared statements of ``SQLAlchemyStore``: in the words of each driver, for any tables and any type of id."""
-# ruff: noqa: S608  # the names of tables are those of this file
+"""``SQLAlchemyStore`` translates the shared statements for each driver, for any tables and any type of id."""
+# ruff: noqa: S608  # the tables' names are constants of this file
 
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,13 @@ VALUES = ("user", b"s", "{}", 1, "a")
 
 
 class InSchema(DeclarativeBase):
-    """A schema and names that must be quoted."""
+    """A base with a schema whose name must be quoted."""
 
     metadata = MetaData(schema="my crm")
 
 
 class Member(UserMixin, InSchema):
-    """Its tables get a prefix."""
+    """A user whose library tables get a prefix."""
 
     __tablename__ = "members"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -46,18 +46,18 @@ class Member(UserMixin, InSchema):
 
 
 class _Connection:
-    """As much of a connection as a translation asks for."""
+    """The part of a connection that a translation uses."""
 
     def __init__(self, **options: Any) -> None:
         self._options = options
 
     def get_execution_options(self) -> dict[str, Any]:
-        """Those that it was made with."""
+        """The options that the constructor received."""
         return self._options
 
 
 def native(dialect: Dialect, model: Any, prefix: str = "asgi_auth_") -> Native:
-    """What translates for the tables of *model*."""
+    """The translator for the tables of *model*."""
     return Native(dialect, make_tables(model, prefix=prefix))
 
 
@@ -96,8 +96,8 @@ def words(statement: str) -> str:
     ],
     ids=["aiosqlite", "asyncpg", "psycopg"],
 )
-def test_statement_is_in_the_words_of_the_driver(dialect: Dialect, expected: str, values: object) -> None:
-    """Parameters, casts, locks and hints are as the database and its driver have them; each text is made once."""
+def test_statement_is_translated_for_the_driver(dialect: Dialect, expected: str, values: object) -> None:
+    """Parameters, casts, locks and hints are in the form of the database and its driver. Each text is made once."""
     connection: Any = _Connection()
     translated = native(dialect, IntUser)
     statement = translated.statement(STATEMENT, connection)
@@ -107,8 +107,8 @@ def test_statement_is_in_the_words_of_the_driver(dialect: Dialect, expected: str
 
 
 @pytest.mark.anyio
-async def test_engine_with_another_style_of_parameters_is_served(tmp_path: Path) -> None:
-    """An engine may have its own statements with named parameters; those of the library are in the driver's style."""
+async def test_engine_with_another_parameter_style_is_supported(tmp_path: Path) -> None:
+    """An engine may use named parameters for its own statements. The library's statements use the driver's style."""
     async with engines("sqlite", tmp_path) as made:
         engine = made(paramstyle="named")
         await make(engine, IntUser)
@@ -119,7 +119,7 @@ async def test_engine_with_another_style_of_parameters_is_served(tmp_path: Path)
 
 @pytest.mark.parametrize("dialect", [SQLITE, ASYNCPG], ids=["sqlite", "postgresql"])
 def test_statement_names_the_tables_of_the_model(dialect: Dialect) -> None:
-    """Prefix and schema are in the statement, quoted where they must be; a column or an index has no schema."""
+    """The statement has prefix and schema, quoted where necessary. The name of a column or an index has no schema."""
     sql = """SELECT asgi_auth_tokens.seq
         FROM asgi_auth_tokens, asgi_auth_accounts a /* INDEXED BY asgi_auth_tokens_seq */
         WHERE purpose = $1 OR purpose = $2"""
@@ -132,7 +132,7 @@ def test_statement_names_the_tables_of_the_model(dialect: Dialect) -> None:
 
 
 def test_statement_follows_the_schema_of_the_connection() -> None:
-    """An application that has a schema for each tenant says so at the connection."""
+    """An application with a schema for each tenant sets it in the options of the connection."""
     translated = native(ASYNCPG, IntUser)
     for schemas, expected in (
         ({None: "tenant"}, "tenant.asgi_auth_tokens"),
@@ -144,8 +144,8 @@ def test_statement_follows_the_schema_of_the_connection() -> None:
 
 
 @pytest.mark.anyio
-async def test_joined_session_of_a_tenant_is_served_in_its_schema(tmp_path: Path) -> None:
-    """Whatever is done in a joined transaction is done in the schema of its connection, users and tokens alike."""
+async def test_joined_session_of_a_tenant_uses_the_schema_of_the_tenant(tmp_path: Path) -> None:
+    """In a joined transaction the store uses the schema of the connection, for users and for tokens."""
     async with engines("postgresql", tmp_path) as made:
         await make(made(), IntUser)
         async with made().begin() as connection:
@@ -171,8 +171,8 @@ async def test_joined_session_of_a_tenant_is_served_in_its_schema(tmp_path: Path
 
 
 @pytest.mark.anyio
-async def test_row_of_nobody_is_not_kept(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
-    """A text that is no id of the model's never becomes NULL, which would be a token of no user."""
+async def test_token_with_invalid_user_id_is_not_stored(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
+    """A text that is not an id of the model is never stored as NULL: the token would belong to no user."""
     scoped = store.scope("user")
     statements: list[str] = []
     event.listen(engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2]))

@@ -1,4 +1,4 @@
-"""How SQLite runs the statements of ``SQLAlchemyStore``: those of the ORM, and the shared ones on its tables."""
+"""The query plans that SQLite makes for ``SQLAlchemyStore``: statements of the ORM and shared statements."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -40,7 +40,7 @@ def noted(engine: AsyncEngine) -> Iterator[dict[str, Any]]:
 
 
 async def do_everything(scoped: Any) -> None:
-    """That finds a row by something."""
+    """Run every method that finds a row by some value."""
     alice = await add_user(scoped)
     (session, secret_hash), token = await add_session(scoped, alice), await add_token(scoped, alice)
     users, accounts, sessions, tokens = scoped.users, scoped.accounts, scoped.sessions, scoped.tokens
@@ -72,7 +72,7 @@ async def do_everything(scoped: Any) -> None:
 
 
 async def test_sqlalchemy_finds_by_index_in_sqlite(tmp_path: Path) -> None:
-    """No statement reads a whole table, or all rows of a subject, however long it gets; only a list is sorted."""
+    """No statement reads a whole table, or all rows of a subject. Only a list is sorted."""
     async with engines("sqlite", tmp_path) as made:
         await make(made(), IntUser)
         engine = made()
@@ -95,7 +95,7 @@ OWN: Mapping[str, str] = {
     **{f"in scope {name}": text for name, text in invitations._IN_SCOPE._asdict().items()},
     **{f"without scope {name}": text for name, text in invitations._WITHOUT_SCOPE._asdict().items()},
 }
-"""What the store has in place of some shared statements."""
+"""The store's own statements, which replace some shared statements."""
 SHARED = {
     name: text
     for name, text in STATEMENTS.items()
@@ -104,7 +104,7 @@ SHARED = {
 
 
 async def test_sqlalchemy_finds_by_index_in_sqlite_without_statistics(tmp_path: Path) -> None:
-    """On the tables of the application's metadata the shared statements search as on those of ``SQLiteStore``."""
+    """On the tables of the application's metadata the shared statements use indexes as they do in ``SQLiteStore``."""
     native, slow = Native(SQLiteDialect_aiosqlite(), make_tables(IntUser)), list[tuple[str, str]]()
     async with engines("sqlite", tmp_path) as made:
         await make(made(), IntUser)
@@ -118,8 +118,8 @@ async def test_sqlalchemy_finds_by_index_in_sqlite_without_statistics(tmp_path: 
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_tables_in_a_schema_are_served(tmp_path: Path, dialect: str) -> None:
-    """Every statement finds the tables, whatever their names: they are quoted, and in the schema of the model."""
+async def test_every_statement_finds_tables_in_a_schema(tmp_path: Path, dialect: str) -> None:
+    """Every statement finds the tables under any names: the names are quoted and have the schema of the model."""
     async with engines(dialect, tmp_path) as made:
         engine = made()
         if dialect == "sqlite":

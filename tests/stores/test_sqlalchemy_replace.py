@@ -1,4 +1,4 @@
-"""``UserStore.replace`` over models as applications have them: what a new user has comes from the model's defaults."""
+"""``UserStore.replace`` with an application's model: the values of a new user come from the model's defaults."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.anyio
 
 
 class Base(DeclarativeBase):
-    """Its own metadata."""
+    """A base with metadata of its own."""
 
 
 class Member(UserMixin, Base):
-    """Every way that a column may come by a value."""
+    """A model with every kind of default that a column may have."""
 
     __tablename__ = "members"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -44,7 +44,7 @@ class Member(UserMixin, Base):
 
 
 class Strict(UserMixin, Base):
-    """Two columns that a registration has to fill."""
+    """A model with two columns that a registration must fill."""
 
     __tablename__ = "stricts"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -58,7 +58,7 @@ class Strict(UserMixin, Base):
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SQLAlchemyStore[Member]]:
-    """The members, in a new database."""
+    """A store of members on a new database."""
     async with engines(request.param, tmp_path) as made:
         async with made().begin() as connection:
             await connection.run_sync(lambda sync: Base.metadata.create_all(sync, tables=[_table(Member)]))
@@ -68,7 +68,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def test_replace_gives_every_column_its_default(store: SQLAlchemyStore[Member]) -> None:
-    """AC-1: nothing that a stranger gave is left; what the database or the mapper writes goes on as it does."""
+    """AC-1: no value of a stranger is kept. The database and the mapper go on writing their own columns."""
     scoped = store.scope("user")
     new = await register(scoped, str(uuid4()), email="new@example.com")
     given: dict[str, Any] = {"role": "owner", "code": "x", "level": 9, "motto": "m", "plan": "gold", "nickname": "n"}
@@ -84,8 +84,8 @@ async def test_replace_gives_every_column_its_default(store: SQLAlchemyStore[Mem
     assert abs((replaced.user.joined - new.user.joined).total_seconds()) < 3600
 
 
-def test_initial_values_name_what_a_registration_has_to_give() -> None:
-    """A column that may not be null and has no default is a problem of the form, by its logical name."""
+def test_initial_values_name_the_fields_that_a_registration_requires() -> None:
+    """A missing value for a required column without a default is a problem of the form, under its logical name."""
     model = Model(Strict, {"name": "full_name"}, dialect_of("sqlite+aiosqlite"))
     with pytest.raises(ValidationError) as caught:
         model.initial({"email": "a@example.com"})

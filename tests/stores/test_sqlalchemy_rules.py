@@ -1,4 +1,4 @@
-"""The rules of an application's own model: what breaks one is a 422 that names the field, and changes nothing."""
+"""Rules of an application's own model: a value that breaks one is a 422 that names the field, and changes nothing."""
 
 import enum
 from collections.abc import AsyncIterator, Awaitable
@@ -51,42 +51,42 @@ SOME = {"user": "Some of the values are invalid."}
 
 
 class Base(DeclarativeBase):
-    """Of the models of this file."""
+    """The base of the models of this file."""
 
 
 class Colour(enum.Enum):
-    """As an application has it."""
+    """An enum of the application."""
 
     RED = 1
     BLUE = 2
 
 
 class Reversed(TypeDecorator[str]):
-    """Text that the database has with a mark, and that has a rule of its own."""
+    """A text that the database stores in another form, and that has a rule of its own."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """What is kept."""
+        """The stored form."""
         if value == "forbidden":
             raise ValueError(value)
         return value if value is None else f"{value}{value}"
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """What was kept."""
+        """The value for a stored form."""
         return value if value is None else value[: len(value) // 2]
 
 
 class Country(Base):
-    """Something that users refer to."""
+    """A row that users refer to."""
 
     __tablename__ = "countries"
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Player(UserMixin, Base):
-    """Every kind of rule."""
+    """A user with every kind of rule."""
 
     __tablename__ = "players"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -161,7 +161,7 @@ BROKEN: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"motto": "?"}, {"motto": "Say a little more."}),
     ({"country_id": 99, "nick": "fine"}, {"country_id": "This value does not exist."}),
 ]
-"""A change that breaks a rule, and what is said of it. Several problems are in one answer where they can be."""
+"""Changes that break a rule, each with its problems by field. One answer has several problems where possible."""
 
 ONLY_POSTGRES: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"level": 2**15}, {"level": "This number is too large or too small."}),
@@ -173,7 +173,7 @@ ONLY_POSTGRES: list[tuple[dict[str, Any], dict[str, str]]] = [
 
 
 class Taken(UserMixin, Base):
-    """Addresses, names and two more values are unique in the table itself."""
+    """A user whose table makes addresses, names and two more values unique."""
 
     __tablename__ = "taken"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -194,11 +194,11 @@ NAMED: dict[str, Any] = {"email": "mail", "username": "login"}
 
 
 class Built(MappedAsDataclass, DeclarativeBase):
-    """Models with constructors that require what they name."""
+    """A base of models whose constructors require their parameters."""
 
 
 class Built1(UserMixin, Built):
-    """Its id is made by the database, and yet its constructor asks for one."""
+    """A user whose id the database makes, although the constructor requires one."""
 
     __tablename__ = "built"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -213,7 +213,7 @@ for model in (Player, Taken):
 
 @asynccontextmanager
 async def opened(dialect: str, directory: Path, model: Any, **options: Any) -> AsyncIterator[tuple[Any, AsyncEngine]]:
-    """A store of the model's on a new database, and the engine."""
+    """A store of the model on a new database, and the engine."""
     async with engines(dialect, directory) as made:
         tables = make_tables(model, prefix=f"{model.__tablename__}_")
         await make(made(), model)
@@ -222,7 +222,7 @@ async def opened(dialect: str, directory: Path, model: Any, **options: Any) -> A
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def players(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ScopedStore[Any]]:
-    """One player is there, who has what may be had once."""
+    """A store with one player, who has a value in every unique column."""
     async with opened(request.param, tmp_path, Player, fields=FIELDS) as (store, _):
         scoped = store.scope("user")
         once = {"mobile": "1", "team": "Ayr", "number": 7, "handle": "alice"}
@@ -231,18 +231,18 @@ async def players(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 
 async def add(scoped: Any, email: str, **fields: Any) -> Any:
-    """A player with these fields, who has a town in any case."""
+    """Add a player with these fields, and with a town if none is given."""
     return await register(scoped, "", **{"email": email, "town": "Ayr", **fields})
 
 
 async def added_in_a_transaction(scoped: ScopedStore[Any], **fields: Any) -> None:
-    """A player who is added with whatever else an act does."""
+    """Add a player in a transaction."""
     async with scoped.transaction() as work:
         await add(work, "2@x.org", **fields)
 
 
 async def refused(act: Awaitable[Any], expected: type[ValidationError] = ValidationError) -> dict[str, str]:
-    """The problems of an act that is refused, without any value in what the error comes from."""
+    """The problems of a rejected act. Neither the error nor its cause and context contain a value."""
     with pytest.raises(ValidationError) as caught:
         await act
     assert type(caught.value) is expected
@@ -251,7 +251,7 @@ async def refused(act: Awaitable[Any], expected: type[ValidationError] = Validat
 
 
 async def test_broken_rules_name_their_fields(players: ScopedStore[Any], request: pytest.FixtureRequest) -> None:
-    """A new user or a change that breaks a rule of the model is refused by field, in a sentence; nothing is changed."""
+    """A new user or a change that breaks a rule is rejected, with a sentence for each field. Nothing is changed."""
     bob = await add(players, "bob@x.org", town="Perth")
     bob_id = bob.account.user_id
     before = players.users.values(bob.user)
@@ -267,7 +267,7 @@ async def test_broken_rules_name_their_fields(players: ScopedStore[Any], request
 
 
 async def test_all_problems_are_in_one_answer(players: ScopedStore[Any]) -> None:
-    """What Python can tell is told at once, whichever fields it is about."""
+    """Problems that Python can find are all reported in one answer, for all fields."""
     wrong: dict[str, Any] = {"town": "Glasgow", "level": "x", "shoe": 44}
     assert await refused(add(players, "eve@x.org", **wrong)) == {
         "town": TOO_LONG,
@@ -276,8 +276,8 @@ async def test_all_problems_are_in_one_answer(players: ScopedStore[Any]) -> None
     }
 
 
-async def test_refused_change_leaves_the_transaction_usable(players: ScopedStore[Any]) -> None:
-    """A claim that may not give every column its default tries again, in one transaction, with what it must keep."""
+async def test_rejected_change_leaves_the_transaction_usable(players: ScopedStore[Any]) -> None:
+    """A claim that cannot reset every column tries again in the same transaction, with the values that it must keep."""
     bob_id = (await add(players, "bob@x.org")).account.user_id
     email, fields = {"email": "bob@x.org"}, {"email": "bob@x.org", "town": "Ayr"}
     eve_id = (await add(players, "eve@x.org")).account.user_id
@@ -292,8 +292,8 @@ async def test_refused_change_leaves_the_transaction_usable(players: ScopedStore
     assert found.user.nick == "before"
 
 
-async def test_rule_of_a_listener_is_of_no_field(players: ScopedStore[Any]) -> None:
-    """A listener that refuses what is about to be written does not say which field it is."""
+async def test_rejection_by_a_listener_names_no_field(players: ScopedStore[Any]) -> None:
+    """A listener that rejects a row before it is written does not name a field."""
 
     def refuse(*_: Any) -> None:
         raise ValueError("hunter2")
@@ -327,8 +327,8 @@ LATER = {
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_rules_that_only_the_database_has_are_refused(tmp_path: Path, dialect: str) -> None:
-    """A trigger's, and those of migrations that the model does not mention: by field where the name tells it."""
+async def test_rules_that_only_the_database_has_are_reported(tmp_path: Path, dialect: str) -> None:
+    """Broken rules of triggers and of migrations are reported, with the field if the rule's name gives it."""
     async with opened(dialect, tmp_path, Player, fields=FIELDS) as (store, engine):
         async with engine.begin() as connection:
             for statement in TRIGGERS[dialect] + LATER[dialect]:
@@ -341,7 +341,7 @@ async def test_rules_that_only_the_database_has_are_refused(tmp_path: Path, dial
         ]
         if dialect == "postgresql":
             broken = [({"points": 0}, {"points": INVALID}), ({"ratio": -1.0}, SOME)]
-            broken.append(({"level": 1}, SOME))  # told at the commit, by a name that says nothing
+            broken.append(({"level": 1}, SOME))  # reported at the commit; the name of the rule gives no field
         for fields, problems in broken:
             assert await refused(add(scoped, "2@x.org", **fields)) == problems
             assert await refused(added_in_a_transaction(scoped, **fields)) == problems
@@ -352,8 +352,8 @@ async def test_rules_that_only_the_database_has_are_refused(tmp_path: Path, dial
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 async def test_unique_identity_of_the_model_is_a_taken_identity(tmp_path: Path, dialect: str) -> None:
-    """A unique address or name of the application's own is an identity like that of the library, and no other column
-    is, whatever it is called."""
+    """An address or a name that the application makes unique is an identity, as in the library's own tables. No other
+    column is an identity, under any name."""
     async with opened(dialect, tmp_path, Taken, fields=NAMED) as (store, _):
         users = store.scope("user").users
 
@@ -370,7 +370,7 @@ async def test_unique_identity_of_the_model_is_a_taken_identity(tmp_path: Path, 
         assert await refused(insert(2, backup_email="b@x.org")) == backup
         assert await users.update(first.account.user_id, {"nick": "ann", "username": "new"}, {})
 
-        # EN-4: the value is taken whether the address is or not.
+        # EN-4: the answer names the value that is in use, for a free address and for an address in use.
         for email in ("1@x.org", "2@x.org"):
             wrong = {"email": email, "nick": "ann", "backup_email": "b@x.org"}
             assert await refused(insert(2, **wrong)) == {**nick, **backup}
@@ -380,7 +380,7 @@ async def test_unique_identity_of_the_model_is_a_taken_identity(tmp_path: Path, 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 async def test_taken_value_hides_whether_the_address_is_taken(tmp_path: Path, dialect: str) -> None:
-    """EN-4: a registration with a value that is known to be taken gets one answer, whatever its address is."""
+    """EN-4: a registration with a value that is in use gets the same answer for every address."""
     async with opened(dialect, tmp_path, Taken, fields=NAMED) as (store, _):
         sender = MemorySender()
         password = Password(register_fields=["nick"], resettable=Resettable(sender=sender))
@@ -398,8 +398,8 @@ async def test_taken_value_hides_whether_the_address_is_taken(tmp_path: Path, di
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_id_that_is_taken_is_no_problem_of_a_form(tmp_path: Path, dialect: str) -> None:
-    """Ids are made, not given: one that is taken is a failure of the server."""
+async def test_id_in_use_is_a_failure_of_the_server(tmp_path: Path, dialect: str) -> None:
+    """The server makes ids; no form contains one. An id that is in use is a failure of the server."""
     async with opened(dialect, tmp_path, Player, fields=FIELDS) as (store, engine):
         async with engine.begin() as connection:
             await connection.execute(Player.__table__.insert().values(id=1, email="1@x.org", town="Ayr"))  # type: ignore[attr-defined]
@@ -418,8 +418,8 @@ def _give_id(_: Any, __: Any, player: Player) -> None:
 # --- constructors ----------------------------------------------------------------------------------------------------
 
 
-async def test_constructor_that_requires_more_names_it(tmp_path: Path) -> None:
-    """What a constructor requires is required of the form, but for an id that the database makes."""
+async def test_form_requires_the_parameters_of_the_constructor(tmp_path: Path) -> None:
+    """The form requires the parameters that the constructor requires, except an id that the database makes."""
     async with opened("sqlite", tmp_path, Built1) as (store, _):
         scoped = store.scope("user")
         assert await refused(register(scoped, "", email="1@x.org")) == {"nick": REQUIRED}
@@ -427,12 +427,12 @@ async def test_constructor_that_requires_more_names_it(tmp_path: Path) -> None:
         assert (built.user.id, built.user.nick, built.user.plan) == (1, "ann", "gold")
 
 
-# --- rows of the application's, and the end of a transaction ----------------------------------------------------------
+# --- rows of the application, and the end of a transaction ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_rules_of_other_tables_are_no_problem_of_a_form(tmp_path: Path, dialect: str) -> None:
-    """A row that a hook adds, and that breaks a rule of its own table, is a failure of the server."""
+async def test_broken_rule_of_another_table_is_a_failure_of_the_server(tmp_path: Path, dialect: str) -> None:
+    """If a hook adds a row that breaks a rule of another table, it is a failure of the server."""
     async with opened(dialect, tmp_path, Player, fields=FIELDS) as (store, _):
         with pytest.raises(RuleError) as broken:
             async with store.scope("user").transaction() as work:
@@ -440,12 +440,12 @@ async def test_rules_of_other_tables_are_no_problem_of_a_form(tmp_path: Path, di
         assert broken.value.broken.table in ("countries", "")
 
 
-# --- over strategies and add-ons --------------------------------------------------------------------------------------
+# --- with strategies and add-ons --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def auth(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """Registrations with extra fields, one of which waits for a proof when it is changed; and invitations."""
+    """Registrations with extra fields, and invitations. A change of one field waits for a proof."""
     async with opened(request.param, tmp_path, Player, fields=FIELDS) as (store, _):
         sender = MemorySender()
         add_ons = [
@@ -459,8 +459,8 @@ async def auth(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         await auth.close()
 
 
-async def test_refused_registration_leaves_the_invitation(auth: LocalAuthentication) -> None:
-    """A registration by invitation that breaks a rule accepts nothing; the same link serves the next try."""
+async def test_rejected_registration_keeps_the_invitation(auth: LocalAuthentication) -> None:
+    """A registration that breaks a rule does not accept its invitation. The same link works for the next attempt."""
     await auth.accounts.create({"email": "1@mail.example.org", "town": "Ayr", "handle": "alice"})
     await auth.add_on("invitation").invite(APPLICATION, EMAIL)
     shown = {**registration(), "town": "Ayr", "invitation_token": links(auth)["invitation", EMAIL]}
@@ -475,8 +475,8 @@ async def test_refused_registration_leaves_the_invitation(auth: LocalAuthenticat
     assert found.account.confirmed_at is not None
 
 
-async def test_value_that_was_taken_before_its_proof_is_refused(auth: LocalAuthentication) -> None:
-    """A change that waited for its proof is refused by field if another user has the value by then."""
+async def test_value_in_use_at_its_proof_is_rejected(auth: LocalAuthentication) -> None:
+    """A change that waited for its proof is rejected, with the field, if another user has the value by then."""
     await auth.strategy("password").register({**registration(), "town": "Ayr", "mobile": "5"})
     await add(auth.services.store, "1@mail.example.org", mobile="5")
     token = links(auth)["mobile_change", "5"]
@@ -485,8 +485,8 @@ async def test_value_that_was_taken_before_its_proof_is_refused(auth: LocalAuthe
     }
 
 
-async def test_change_that_breaks_a_rule_is_refused(auth: LocalAuthentication) -> None:
-    """The application's own change of a user is refused by field, and the user is as before."""
+async def test_change_that_breaks_a_rule_is_rejected(auth: LocalAuthentication) -> None:
+    """A change by the application is rejected, with the field. The user is unchanged."""
     user = await auth.accounts.create({"email": EMAIL, "town": "Ayr", "nick": "alice"})
     assert await refused(auth.accounts.change(user, {"nick": "x"})) == {"nick": INVALID}
     found = await auth.accounts.get(user)
@@ -494,8 +494,8 @@ async def test_change_that_breaks_a_rule_is_refused(auth: LocalAuthentication) -
     assert found.user.nick == "alice"  # type: ignore[attr-defined]
 
 
-async def test_claim_that_a_trigger_forbids_is_refused(tmp_path: Path) -> None:
-    """A claim that has to forget the fields of strangers, and may not, is refused; nothing is confirmed."""
+async def test_claim_that_a_trigger_forbids_is_rejected(tmp_path: Path) -> None:
+    """If a trigger forbids a claim to reset the fields of a stranger, the claim is rejected. Nothing is confirmed."""
     async with opened("sqlite", tmp_path, Taken, fields=NAMED) as (store, engine):
         sender = MemorySender()
         password = Password(register_fields=["nick"], resettable=Resettable(sender=sender))

@@ -1,4 +1,4 @@
-"""The password strategy over the plug, with a model of the application's own."""
+"""The password strategy with an application's own model, in an ASGI application."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def auth(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalAuthentication]:
-    """An ``Authentication`` on an engine of the application's."""
+    """An ``Authentication`` on an engine of the application."""
     async with engines(request.param, tmp_path) as made:
         await make(made(), UuidUser)
         yield make_auth(tmp_path, store=SQLAlchemyStore(made(), UuidUser, fields=RENAMED))
@@ -41,7 +41,7 @@ async def auth(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 @require()
 async def me(request: Request) -> JSONResponse:
-    """Who asks: the application's own object."""
+    """Return the signed-in user, an object of the application's own class."""
     user = request.user
     return JSONResponse(
         {"class": type(user).__name__, "mail": user.login_mail, "id": user.identity, "name": user.full_name}
@@ -63,8 +63,8 @@ def browser(auth: LocalAuthentication) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url=BASE_URL, headers={"Origin": BASE_URL})
 
 
-async def test_password_scenario_with_an_own_model(auth: LocalAuthentication) -> None:
-    """Register, /me, a second address, sign out, a wrong password, a reset by mail, sign in, disabled."""
+async def test_password_scenario_with_a_model_of_the_application(auth: LocalAuthentication) -> None:
+    """Register, /me, an address in use, sign-out, a wrong password, a reset by mail, sign-in, a disabled account."""
     async with browser(auth) as alice, browser(auth) as again:
         assert (await alice.post("/auth/password/register", data=registration())).status_code == 200
         answer = (await alice.get("/me")).json()

@@ -1,4 +1,4 @@
-"""SQLAlchemyStore with several mapped classes: who may share the library's tables, and who is refused."""
+"""SQLAlchemyStore with several mapped classes: the classes that may share the library's tables, and the others."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def models() -> tuple[Any, Any]:
     """Two classes of one metadata, each with a table of its own."""
 
     class Base(DeclarativeBase):
-        """Of both."""
+        """The base of both classes."""
 
     class Customer(UserMixin, Base):
         __tablename__ = "customers"
@@ -48,8 +48,8 @@ REFUSED = (
 CUSTOMER = REFUSED.format(owner=r".*\.Customer")
 
 
-def test_second_class_is_refused_the_tables_of_the_first(engine: AsyncEngine) -> None:
-    """A second class without a prefix of its own would lose accounts with the users of the first: refused at start."""
+def test_second_class_cannot_use_the_tables_of_the_first(engine: AsyncEngine) -> None:
+    """Without its own prefix a second class is rejected at start. It would lose accounts with users of the first."""
     customer, staff = models()
     tables = make_tables(customer)
     for make_second in (
@@ -66,16 +66,16 @@ def test_second_class_is_refused_the_tables_of_the_first(engine: AsyncEngine) ->
     SQLAlchemyStore(engine, customer)
 
 
-def test_store_that_was_made_first_keeps_the_tables(engine: AsyncEngine) -> None:
-    """It makes no difference whether the tables were made beside the models or by the first store."""
+def test_tables_belong_to_the_class_of_the_first_store(engine: AsyncEngine) -> None:
+    """The second class is rejected also if the first store, not the application, made the tables."""
     customer, staff = models()
     SQLAlchemyStore(engine, customer)
     with pytest.raises(ConfigurationError, match=CUSTOMER):
         SQLAlchemyStore(engine, staff)
 
 
-def test_tables_of_an_unknown_class_are_refused_by_the_name_of_its_table() -> None:
-    """Tables that were read from a database name no class, only the table of the users."""
+def test_tables_of_an_unknown_class_are_rejected_with_the_table_of_users() -> None:
+    """Tables that were read from a database do not name a class. The error names the table of the users."""
     customer, staff = models()
     make_tables(customer).accounts.info.clear()
     with pytest.raises(ConfigurationError, match=REFUSED.format(owner="the table customers")):
@@ -83,7 +83,7 @@ def test_tables_of_an_unknown_class_are_refused_by_the_name_of_its_table() -> No
 
 
 def test_stores_of_one_class_share_its_tables(engine: AsyncEngine) -> None:
-    """One class may have several stores, for other kinds of user, and its tables be asked for again."""
+    """One class may have several stores, for several kinds of user. ``make_tables`` returns the same tables again."""
     customer, _ = models()
     tables = make_tables(customer)
     for store in (SQLAlchemyStore(engine, customer), SQLAlchemyStore(engine, customer, tables=tables)):
@@ -91,11 +91,11 @@ def test_stores_of_one_class_share_its_tables(engine: AsyncEngine) -> None:
 
 
 class Hierarchy(DeclarativeBase):
-    """Of one table of ids, which all but one of the classes below have in common."""
+    """The base of classes that have their ids in one table, except ``Robot``."""
 
 
 class Person(UserMixin, Hierarchy):
-    """The root."""
+    """The root class."""
 
     __tablename__ = "people"
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012
@@ -105,13 +105,13 @@ class Person(UserMixin, Hierarchy):
 
 
 class Member(Person):
-    """In the table of the root."""
+    """A class in the table of the root class."""
 
     __mapper_args__ = {"polymorphic_identity": "member"}  # noqa: RUF012
 
 
 class Employee(Person):
-    """With a table of further columns."""
+    """A class with a table for more columns."""
 
     __tablename__ = "employees"
     __mapper_args__ = {"polymorphic_identity": "employee"}  # noqa: RUF012
@@ -119,7 +119,7 @@ class Employee(Person):
 
 
 class Robot(Person):
-    """With a whole table of its own, and ids of its own."""
+    """A class with a complete table and ids of its own."""
 
     __tablename__ = "robots"
     __mapper_args__ = {"polymorphic_identity": "robot", "concrete": True}  # noqa: RUF012
@@ -131,7 +131,7 @@ class Robot(Person):
 @pytest.mark.anyio
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 async def test_classes_with_common_ids_share_tables(tmp_path: Path, dialect: str) -> None:
-    """Of a hierarchy that has its ids in one table, each class is a kind of user; none sees or deletes another."""
+    """If a hierarchy has its ids in one table, each class is a kind of user. No kind sees or deletes another."""
     async with engines(dialect, tmp_path) as made:
         first, second = SQLAlchemyStore(made(), Employee, create_tables=True), SQLAlchemyStore(made(), Member)
         await first.open()
@@ -149,8 +149,8 @@ async def test_classes_with_common_ids_share_tables(tmp_path: Path, dialect: str
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_tables_of_another_metadata_are_refused_when_opened(tmp_path: Path, dialect: str) -> None:
-    """Two declarative bases do not know of each other, but the database knows whose users the accounts are."""
+async def test_tables_of_another_metadata_are_rejected_at_open(tmp_path: Path, dialect: str) -> None:
+    """Two declarative bases cannot see each other. The database shows to which table of users the accounts belong."""
     (customer, _), (_, staff) = models(), models()
     async with engines(dialect, tmp_path) as made:
         await SQLAlchemyStore(made(), customer, create_tables=True).open()

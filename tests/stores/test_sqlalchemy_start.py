@@ -1,4 +1,4 @@
-"""SQLAlchemyStore at start: what it refuses, by name; its tables; and the package without SQLAlchemy."""
+"""SQLAlchemyStore at start: the models and engines that it rejects, its tables, and the package without SQLAlchemy."""
 
 import sqlite3
 import sys
@@ -36,11 +36,11 @@ from tests.support import make_auth
 
 
 class Base(DeclarativeBase):
-    """Of the models of this file."""
+    """The base of the models of this file."""
 
 
 class Nobody(UserMixin, Base):
-    """Has no identity; the address is an expression, which cannot be written."""
+    """A user without an identity: the address is an expression, which the store cannot write."""
 
     __tablename__ = "nobodies"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -49,7 +49,7 @@ class Nobody(UserMixin, Base):
 
 
 class Pair(UserMixin, Base):
-    """Has two ids."""
+    """A user with two ids."""
 
     __tablename__ = "pairs"
     a: Mapped[int] = mapped_column(primary_key=True)
@@ -58,7 +58,7 @@ class Pair(UserMixin, Base):
 
 
 class Plain(Base):
-    """Is no ``UserMixin``."""
+    """A model that does not derive from ``UserMixin``."""
 
     __tablename__ = "plain"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -66,7 +66,7 @@ class Plain(Base):
 
 
 class Blob(UserMixin, Base):
-    """Has an id that cannot be a text."""
+    """A user with an id that has no text form."""
 
     __tablename__ = "blobs"
     id: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
@@ -74,22 +74,22 @@ class Blob(UserMixin, Base):
 
 
 class Opaque(TypeDecorator[Path]):
-    """A type whose values are neither numbers nor UUIDs nor text, though the database has text."""
+    """A type whose values are neither numbers nor UUIDs nor text. The database stores them as text."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: Path | None, dialect: Dialect) -> str | None:
-        """What is kept."""
+        """The stored form."""
         return value if value is None else str(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Path | None:
-        """What was kept."""
+        """The value for a stored form."""
         return value if value is None else Path(value)
 
 
 class Strange(UserMixin, Base):
-    """Has an id of such a type."""
+    """A user with an id of the type ``Opaque``."""
 
     __tablename__ = "strange"
     id: Mapped[str] = mapped_column(Opaque, primary_key=True)
@@ -97,11 +97,11 @@ class Strange(UserMixin, Base):
 
 
 class Apart(DeclarativeBase):
-    """Of the model below, which has tables of its own."""
+    """The base of ``Bare``, which has tables of its own."""
 
 
 class Bare(UserMixin, Apart):
-    """Has nothing but a user name."""
+    """A user with a user name and no other field."""
 
     __tablename__ = "bare"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -128,8 +128,8 @@ def engine(directory: Path) -> AsyncEngine:
         (Strange, {}, r"Strange\.id is Opaque\(\): ids are integers, UUIDs or text"),
     ],
 )
-def test_model_that_lacks_something_is_refused(tmp_path: Path, model: Any, fields: Any, message: str) -> None:
-    """Whatever is missing is said when the store is made, by the names of the model."""
+def test_incomplete_model_is_rejected(tmp_path: Path, model: Any, fields: Any, message: str) -> None:
+    """The constructor of the store rejects the model. The error names the missing part, in the model's names."""
     with pytest.raises(ConfigurationError, match=f"^SQLAlchemyStore: {message}$"):
         SQLAlchemyStore(engine(tmp_path), model, fields=fields)
 
@@ -145,7 +145,7 @@ def test_model_that_lacks_something_is_refused(tmp_path: Path, model: Any, field
 def test_field_that_the_model_lacks_cannot_be_registered(
     tmp_path: Path, model: Any, options: dict[str, Any], message: str
 ) -> None:
-    """The name is refused at start, with those that there are."""
+    """The name is rejected at start. The error lists the names that the store keeps."""
     store = SQLAlchemyStore(engine(tmp_path), model)
     by: Any = "email" if model is TextUser else "username"
     with pytest.raises(ConfigurationError, match=f"^register_fields: {message}$"):
@@ -153,13 +153,13 @@ def test_field_that_the_model_lacks_cannot_be_registered(
 
 
 def test_field_that_the_model_has_can_be_registered(tmp_path: Path) -> None:
-    """By its logical name: that of the attribute, or the one in ``fields``."""
+    """``register_fields`` contains its logical name: the name of the attribute, or the name in ``fields``."""
     store = SQLAlchemyStore(engine(tmp_path), UuidUser, fields=RENAMED)
     make_auth(tmp_path, store=store, strategies=[Password(register_fields=["name", "age"])])
 
 
-def test_model_that_cannot_be_mapped_is_refused(tmp_path: Path) -> None:
-    """What SQLAlchemy finds wrong with the model is said when the store is made."""
+def test_model_that_cannot_be_mapped_is_rejected(tmp_path: Path) -> None:
+    """The constructor of the store reports the error that SQLAlchemy finds in the model."""
 
     class Own(DeclarativeBase):
         pass
@@ -174,8 +174,8 @@ def test_model_that_cannot_be_mapped_is_refused(tmp_path: Path) -> None:
         SQLAlchemyStore(engine(tmp_path), Lonely)
 
 
-def test_bind_that_cannot_serve_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine is needed, with more than one connection, to a database that returns what it changes."""
+def test_unsupported_bind_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store requires an engine that can have several connections, to SQLite or PostgreSQL."""
     for bind in (async_sessionmaker(), cast("Any", "sqlite://")):
         with pytest.raises(ConfigurationError, match="an AsyncEngine, or an async_sessionmaker bound to one"):
             SQLAlchemyStore(bind, IntUser)
@@ -188,8 +188,8 @@ def test_bind_that_cannot_serve_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["sslmode", "channel_binding", "connect_timeout"])
-def test_engine_with_a_parameter_that_asyncpg_does_not_take_is_refused(name: str) -> None:
-    """It would be a TypeError at every connection; what asyncpg or SQLAlchemy take is left to them."""
+def test_engine_with_a_parameter_that_asyncpg_rejects_is_rejected(name: str) -> None:
+    """The parameter would be a TypeError at every connection. Parameters of asyncpg and SQLAlchemy are accepted."""
     taken = "ssl=require&timeout=5&prepared_statement_cache_size=0"
     engine = create_async_engine(f"postgresql+asyncpg://db.example.com/app?{taken}")
     SQLAlchemyStore(engine, IntUser)
@@ -200,8 +200,8 @@ def test_engine_with_a_parameter_that_asyncpg_does_not_take_is_refused(name: str
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_tables_that_are_missing_are_named(tmp_path: Path, dialect: str) -> None:
-    """Opening makes nothing; ``migrate`` makes the library's tables, once, beside those of the application."""
+async def test_missing_tables_are_named(tmp_path: Path, dialect: str) -> None:
+    """Opening makes no table. ``migrate`` makes the library's tables, once, beside the tables of the application."""
     async with engines(dialect, tmp_path) as made:
         store = SQLAlchemyStore(made(), IntUser)
         with pytest.raises(ConfigurationError, match=r"has no asgi_auth_accounts, .*, users: .*asgi_auth migrate"):
@@ -224,8 +224,8 @@ async def test_tables_that_are_missing_are_named(tmp_path: Path, dialect: str) -
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("made_by", ["migrate", "create_tables"])
-async def test_older_tables_are_brought_to_the_newest(tmp_path: Path, dialect: str, version: int, made_by: str) -> None:
-    """Tables and columns that came later are named at open, and made if asked for, with every row kept."""
+async def test_older_tables_are_updated_to_the_newest(tmp_path: Path, dialect: str, version: int, made_by: str) -> None:
+    """Opening names the newer tables and columns. ``migrate`` or ``create_tables`` adds them and keeps every row."""
     async with engines(dialect, tmp_path) as made:
         older = SQLAlchemyStore(made(), IntUser, create_tables=True)
         await older.open()
@@ -247,8 +247,8 @@ async def test_older_tables_are_brought_to_the_newest(tmp_path: Path, dialect: s
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("made_by", ["migrate", "create_tables"])
-async def test_indexes_that_are_missing_are_named(tmp_path: Path, made_by: str) -> None:
-    """Statements name indexes to SQLite: a database that lacks one is refused at open, not at the first request."""
+async def test_missing_indexes_are_named(tmp_path: Path, made_by: str) -> None:
+    """Statements for SQLite name indexes. A database without one is rejected at open, not at the first request."""
     async with engines("sqlite", tmp_path) as made:
         await make(made(), IntUser)
         async with made().begin() as connection:
@@ -264,8 +264,8 @@ async def test_indexes_that_are_missing_are_named(tmp_path: Path, made_by: str) 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_tables_are_made_if_asked_for(tmp_path: Path, dialect: str) -> None:
-    """With ``create_tables`` workers that start at once on an empty database both find every table."""
+async def test_create_tables_makes_the_tables(tmp_path: Path, dialect: str) -> None:
+    """With ``create_tables`` several workers can start at once on an empty database. Each finds every table."""
     async with engines(dialect, tmp_path) as made:
         workers = [SQLAlchemyStore(made(), IntUser, create_tables=True) for _ in range(3)]
         assert await together(store.open() for store in workers) == [None] * 3
@@ -273,7 +273,7 @@ async def test_tables_are_made_if_asked_for(tmp_path: Path, dialect: str) -> Non
 
 
 def test_tables_are_in_the_metadata_of_the_model() -> None:
-    """What Alembic compares with the database has the library's tables, which refer to the user with a native id."""
+    """The metadata for Alembic contains the library's tables, which refer to the user by an id of the native type."""
     for model, users, type_ in ((IntUser, "users.id", Integer), (UuidUser, "members.pk", Uuid)):
         tables = cast("Any", model).metadata.tables
         names = ("accounts", "sessions", "tokens", "invitations", "counters")
@@ -285,7 +285,7 @@ def test_tables_are_in_the_metadata_of_the_model() -> None:
 
 
 def test_tables_follow_prefix_and_schema() -> None:
-    """Two models in one database have tables of their own, in the schema of each."""
+    """Two models in one database have separate tables, each in the schema of its model."""
 
     class Elsewhere(DeclarativeBase):
         metadata = MetaData(schema="crm")
@@ -317,13 +317,13 @@ def test_tables_follow_prefix_and_schema() -> None:
     ],
 )
 def test_id_has_one_spelling(model: Any, text: str, key: object) -> None:
-    """RP-8: a text that is not what ``user_id`` says is nobody's id."""
+    """RP-8: a text is an id only in the spelling that ``user_id`` has."""
     names = {"email": "login_mail"} if model is UuidUser else {}
     assert Model(model, names, dialect_of("postgresql+asyncpg")).to_id(text) == key
 
 
 def test_id_is_as_wide_as_its_type() -> None:
-    """SQLite keeps 64 bits whatever the type is called; a UUID may be kept as text."""
+    """SQLite stores 64 bits for every integer type. A UUID may be stored as text."""
 
     class Small(UserMixin, Base):
         __tablename__ = "small"
@@ -348,7 +348,7 @@ def test_id_is_as_wide_as_its_type() -> None:
 
 
 def test_sqlalchemy_without_its_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without SQLAlchemy the package works; asking for the store says what to install."""
+    """Without SQLAlchemy the package works. The error for the missing store names the command that installs it."""
     for name in [name for name in sys.modules if name.startswith("asgi_auth.stores.sqlalchemy")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(stores, "sqlalchemy", raising=False)
@@ -359,18 +359,18 @@ def test_sqlalchemy_without_its_extra_names_the_command(monkeypatch: pytest.Monk
         _ = stores.SQLAlchemyStore
 
 
-# --- who makes files and tables ---------------------------------------------------------------------------------------
+# --- the making of files and tables -----------------------------------------------------------------------------------
 
 
 def names(directory: Path) -> list[str]:
-    """The names of the files there."""
+    """The names of the files in a directory."""
     return [path.name for path in directory.iterdir()]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("create_tables", [False, True])
-async def test_missing_file_is_not_made_by_looking(tmp_path: Path, create_tables: bool) -> None:
-    """Neither ``versions`` nor pruning nor the doctor makes a file, even where a start would make the tables."""
+async def test_inspection_makes_no_missing_file(tmp_path: Path, create_tables: bool) -> None:
+    """``versions``, pruning and the doctor make no file, even if a start would make the tables."""
     async with engines("sqlite", tmp_path) as made:
         store = SQLAlchemyStore(made(), IntUser, create_tables=create_tables)
         assert await store.versions() == (0, 3)
@@ -385,7 +385,7 @@ async def test_missing_file_is_not_made_by_looking(tmp_path: Path, create_tables
 @pytest.mark.anyio
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 async def test_reopening_makes_no_tables(tmp_path: Path, dialect: str) -> None:
-    """A database that has lost tables gets no new ones while the application serves."""
+    """If a database has lost tables, the store makes no new tables while the application runs."""
     async with engines(dialect, tmp_path) as made:
         store = SQLAlchemyStore(made(), IntUser, create_tables=True)
         await store.open()
@@ -399,8 +399,8 @@ async def test_reopening_makes_no_tables(tmp_path: Path, dialect: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_engine_that_was_read_only_can_write_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FT-6: the application's pool keeps no connection that can never write again."""
+async def test_engine_can_write_after_a_read_only_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FT-6: the application's pool does not keep a connection that can never write again."""
     connect: Any = sqlite3.connect
     async with engines("sqlite", tmp_path) as made:
         await make(made(), IntUser)
@@ -415,8 +415,8 @@ async def test_engine_that_was_read_only_can_write_later(tmp_path: Path, monkeyp
 
 
 @pytest.mark.anyio
-async def test_tables_of_a_later_release_are_not_noticed(tmp_path: Path) -> None:
-    """Own models keep no version: a worker of an earlier release starts, as docs/own_models.md says."""
+async def test_tables_of_a_later_release_are_accepted(tmp_path: Path) -> None:
+    """The tables of an own model have no version. A worker of an earlier release starts, as docs/own_models.md says."""
     async with engines("sqlite", tmp_path) as made:
         await make(made(), IntUser)
         async with made().begin() as connection:

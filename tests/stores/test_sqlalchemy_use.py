@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_user_is_detached_with_every_column(store: SQLAlchemyStore[IntUser]) -> None:
-    """Whatever returned the object, its columns are there, and nothing else is fetched behind the back."""
+    """Every method returns an object with all its columns. The object loads nothing else later."""
     scoped = store.scope("user")
     inserted = await add_user(scoped)
     _, secret_hash = await add_session(scoped, inserted)
@@ -48,7 +48,7 @@ async def test_user_is_detached_with_every_column(store: SQLAlchemyStore[IntUser
 
 
 async def test_options_load_relationships(engine: AsyncEngine) -> None:
-    """What the application wants to have is loaded with the user."""
+    """Relationships in ``options`` are loaded with the user."""
     scoped = SQLAlchemyStore(engine, IntUser, options=[selectinload(IntUser.notes)]).scope("user")
     alice = await add_user(scoped)
     async with engine.begin() as connection:
@@ -62,7 +62,7 @@ async def test_options_load_relationships(engine: AsyncEngine) -> None:
 
 
 async def test_session_is_loaded_by_one_statement(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
-    """One statement, and neither BEGIN nor COMMIT around it."""
+    """The store runs one statement, without BEGIN and COMMIT."""
     alice = await add_user(store.scope("user"))
     _, secret_hash = await add_session(store.scope("user"), alice)
     statements: list[str] = []
@@ -71,8 +71,8 @@ async def test_session_is_loaded_by_one_statement(engine: AsyncEngine, store: SQ
     assert [statement.split()[0] for statement in statements if "isolation" not in statement] == ["SELECT"]
 
 
-async def test_user_update_sees_what_it_waited_for(made: Engines, store: SQLAlchemyStore[IntUser]) -> None:
-    """A change that undoes the one before it, which it had to wait for, is written."""
+async def test_user_update_sees_the_change_that_it_waited_for(made: Engines, store: SQLAlchemyStore[IntUser]) -> None:
+    """A change waits for another one and undoes it. The change is written."""
     scoped, other = store.scope("user"), SQLAlchemyStore(made(), IntUser).scope("user")
     old = {"email": (await add_user(scoped)).user.email}
     async with scoped.transaction() as work:
@@ -89,10 +89,10 @@ async def test_user_update_sees_what_it_waited_for(made: Engines, store: SQLAlch
 # --- the application's own changes -----------------------------------------------------------------------------------
 
 
-async def test_user_deleted_by_the_application_takes_everything_along(
+async def test_user_deleted_by_the_application_leaves_no_rows(
     engine: AsyncEngine, store: SQLAlchemyStore[IntUser]
 ) -> None:
-    """A user who is deleted without the library is gone, and whoever gets the id next inherits nothing."""
+    """The application deletes a user without the library. The next user with the same id inherits nothing."""
     scoped = store.scope("user")
     alice = await add_user(scoped)
     _, secret_hash = await add_session(scoped, alice)
@@ -107,7 +107,7 @@ async def test_user_deleted_by_the_application_takes_everything_along(
 
 
 async def test_user_delete_follows_the_relationships(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
-    """What the model says belongs to a user is deleted with the user."""
+    """Rows that belong to a user by a relationship of the model are deleted with the user."""
     alice = await add_user(store.scope("user"))
     async with engine.begin() as connection:
         await connection.execute(insert(Note).values(user_id=alice.user.id, text="hello"))
@@ -119,10 +119,10 @@ async def test_user_delete_follows_the_relationships(engine: AsyncEngine, store:
 # --- transactions ----------------------------------------------------------------------------------------------------
 
 
-async def test_work_has_a_session_for_rows_of_the_application(
+async def test_transaction_has_a_session_for_rows_of_the_application(
     engine: AsyncEngine, store: SQLAlchemyStore[IntUser]
 ) -> None:
-    """What is added to ``work.connection`` is committed with the act, and not before, whatever is called on it."""
+    """Rows added to ``work.connection`` are committed with the act, not before, even if ``commit`` is called on it."""
     scoped = store.scope("user")
 
     async def fail() -> None:
@@ -145,8 +145,8 @@ async def test_work_has_a_session_for_rows_of_the_application(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_joined_transaction_ends_with_that_of_the_application(made: Engines, tmp_path: Path, end: str) -> None:
-    """Users, sessions and the application's own rows are committed, or not, by the application alone."""
+async def test_application_ends_a_joined_transaction(made: Engines, tmp_path: Path, end: str) -> None:
+    """Only the application commits or rolls back users, sessions and its own rows."""
     sessions = async_sessionmaker(made())
     store = SQLAlchemyStore(sessions, IntUser)
     auth: Any = make_auth(tmp_path, store=store)
@@ -172,13 +172,13 @@ async def test_joined_transaction_ends_with_that_of_the_application(made: Engine
     assert bool(await outside.sessions.list(str(user.id), now=token.session.created_at)) is kept
 
 
-async def test_joined_transaction_survives_a_refusal(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
-    """An act that fails is undone by itself; what the application did before and does afterwards is not."""
+async def test_joined_transaction_survives_a_failed_act(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
+    """Only the failed act is undone. Earlier and later changes in the transaction are kept."""
     scoped = store.scope("user")
     await add_user(scoped)
 
     async def job() -> None:
-        raise AssertionError("left to the application")  # pragma: no cover  # that is what is tested
+        raise AssertionError("left to the application")  # pragma: no cover  # the store must not call it
 
     async def fail() -> None:
         async with scoped.transaction() as work:
@@ -204,7 +204,7 @@ async def test_joined_transaction_survives_a_refusal(engine: AsyncEngine, store:
 
 
 async def test_joined_transaction_ends_with_the_block(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
-    """A task that was started in the block and outlives it has no part in what follows."""
+    """A task that was started in the block and outlives it does not use the joined transaction afterwards."""
     go_on = asyncio.Event()
 
     async def later() -> None:
@@ -222,11 +222,11 @@ async def test_joined_transaction_ends_with_the_block(engine: AsyncEngine, store
         assert (await session.scalars(select(IntUser.email))).all() == ["later@example.com"]
 
 
-# --- users who were there before -------------------------------------------------------------------------------------
+# --- users who existed before ----------------------------------------------------------------------------------------
 
 
 async def test_adopt_makes_accounts(engine: AsyncEngine, store: SQLAlchemyStore[IntUser], tmp_path: Path) -> None:
-    """Every user with an address of their own gets an account, once; the password is the one that they had."""
+    """Every user with a valid, free address or name gets an account, once. Users keep their passwords."""
     auth: Any = make_auth(tmp_path, store=store)
     users: list[dict[str, Any]] = [
         {"id": 1, "email": "Alice@Mail.Example.org", "username": None, "name": "$hash"},
@@ -256,10 +256,10 @@ async def test_adopt_makes_accounts(engine: AsyncEngine, store: SQLAlchemyStore[
     assert found.account.stamp != (await auth.accounts.get("1")).account.stamp
 
 
-async def test_adopt_refuses_users_whose_hash_cannot_be_verified(
+async def test_adopt_rejects_users_whose_hash_cannot_be_verified(
     engine: AsyncEngine, store: SQLAlchemyStore[IntUser]
 ) -> None:
-    """PW-10: they are told apart with a reason, once for each; the others get their accounts."""
+    """PW-10: the result gives one reason for each rejected user. The other users get their accounts."""
     hashes: dict[int, Any] = {
         1: "pbkdf2_sha256$600000$c2FsdA$jRyV2vDWw5YC2sTvoqC2QWbZ7UxVyjYmX5TqGgkCrD4=",
         2: "",
@@ -280,11 +280,11 @@ async def test_adopt_refuses_users_whose_hash_cannot_be_verified(
     assert await store.scope("user").users.get("1") is None
 
 
-async def test_adopt_calls_plain_functions(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
-    """They run inside the session: an async one is refused, and what returns an awaitable adopts nobody."""
+async def test_adopt_requires_plain_functions(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
+    """The functions run inside the session. An async one is rejected; one that returns an awaitable adopts no user."""
 
     async def account(user: IntUser) -> dict[str, Any]:
-        raise AssertionError  # pragma: no cover  # refused before it is called
+        raise AssertionError  # pragma: no cover  # rejected before the call
 
     async def can_verify(stored: str) -> bool:
         raise AssertionError  # pragma: no cover  # the same
@@ -306,7 +306,7 @@ async def test_adopt_calls_plain_functions(engine: AsyncEngine, store: SQLAlchem
 
 
 async def test_adopt_asks_the_hasher_of_the_application(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
-    """A hasher of the application's own, or one with a pepper, says which hashes are supported."""
+    """The application's own hasher, or a hasher with a pepper, decides which hashes are supported."""
     peppered = Bcrypt(cost=4, pepper=OTHER_SECRET)
     hashes = {1: DigestHasher().hash(PASSWORD.encode()), 2: peppered.hash(PASSWORD.encode())}
     async with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""SQLiteStore: the suite, and what is SQLite's own."""
+"""SQLiteStore: the conformance suite, and behaviour of SQLite only."""
 
 import asyncio
 import gc
@@ -44,7 +44,7 @@ class TestSQLiteStore(StoreSuite, InvitationSuite, CounterSuite):
 
     @pytest.fixture
     async def second(self, tmp_path: Path) -> AsyncIterator[SQLiteStore]:
-        """Another one on the same file."""
+        """A second store on the same file."""
         second = SQLiteStore(tmp_path / "app.db", inline_reads=self.inline_reads)
         await second.open()
         yield second
@@ -68,12 +68,12 @@ async def store(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
 
 
 def files(directory: Path) -> dict[str, int]:
-    """The files there, by name, with their modes."""
+    """The modes of the files in a directory, by name."""
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
 
 
-def test_stores_has_what_it_names() -> None:
-    """Every public name is there, and no other."""
+def test_stores_exports_every_public_name() -> None:
+    """Every name in ``__all__`` exists. Another name is an AttributeError."""
     assert stores.__all__ == sorted(stores.__all__)
     assert all(getattr(stores, name) for name in stores.__all__)
     with pytest.raises(AttributeError, match="Nothing"):
@@ -81,15 +81,15 @@ def test_stores_has_what_it_names() -> None:
 
 
 @pytest.mark.parametrize("path", [":memory:", "", "file::memory:?cache=shared", "file:app.db"])
-def test_sqlite_needs_a_file(path: str) -> None:
-    """A database in memory cannot be shared by several connections; the error says so."""
+def test_sqlite_requires_a_file(path: str) -> None:
+    """A path that is not a file is rejected: several connections cannot share a database in memory."""
     with pytest.raises(ConfigurationError, match="several connections"):
         SQLiteStore(path)
 
 
 @pytest.mark.anyio
 async def test_sqlite_files_are_for_the_owner_only(tmp_path: Path) -> None:
-    """FS-1: the database, its log and its shared memory are made with mode 0600, whatever the umask."""
+    """FS-1: the database, its log and its shared memory get mode 0600 with any umask."""
     old = os.umask(0)
     try:
         store = SQLiteStore(tmp_path / "app.db")
@@ -102,8 +102,8 @@ async def test_sqlite_files_are_for_the_owner_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_sqlite_leaves_the_mode_of_an_existing_file(tmp_path: Path) -> None:
-    """The mode of a file that the operator made is the operator's decision."""
+async def test_sqlite_keeps_the_mode_of_an_existing_file(tmp_path: Path) -> None:
+    """If the operator made the file, the store keeps its mode."""
     path = tmp_path / "app.db"
     path.touch()
     path.chmod(0o640)
@@ -115,8 +115,8 @@ async def test_sqlite_leaves_the_mode_of_an_existing_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_sqlite_stays_at_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path is taken from where the store was made, also when it is opened again elsewhere."""
+async def test_sqlite_resolves_a_relative_path_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path is resolved when the store is made. A later change of the working directory has no effect."""
     monkeypatch.chdir(tmp_path)
     store = SQLiteStore("app.db")
     (tmp_path / "elsewhere").mkdir()
@@ -128,8 +128,8 @@ async def test_sqlite_stays_at_its_path(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.anyio
-async def test_sqlite_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library without what the statements need is named at the start, before anything is made."""
+async def test_old_sqlite_library_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SQLite library that is too old is rejected at start, before the store makes a file."""
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
     with pytest.raises(ConfigurationError, match=r"older than 3\.37"):
         await SQLiteStore(tmp_path / "app.db").open()
@@ -140,8 +140,8 @@ async def test_sqlite_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.anyio
-async def test_sqlite_transaction_takes_rows_of_the_application_along(store: SQLiteStore) -> None:
-    """What is written by the driver's connection is committed, and undone, with the rest."""
+async def test_sqlite_transaction_includes_rows_of_the_application(store: SQLiteStore) -> None:
+    """Rows that the application writes through the driver's connection are committed and undone with the other rows."""
     scoped = store.scope("user")
 
     async def invite(name: str, note: str | None) -> None:
@@ -161,8 +161,8 @@ async def test_sqlite_transaction_takes_rows_of_the_application_along(store: SQL
 
 
 @pytest.mark.anyio
-async def test_sqlite_work_ends_with_its_transaction(store: SQLiteStore) -> None:
-    """Stores of a transaction that is over refuse: they would get into the transaction of another user."""
+async def test_sqlite_stores_of_a_finished_transaction_reject_calls(store: SQLiteStore) -> None:
+    """The stores of a finished transaction reject calls. Otherwise they would write in another user's transaction."""
     async with store.scope("user").transaction() as work:
         pass
     with pytest.raises(ConfigurationError, match="transaction is over"):
@@ -175,7 +175,7 @@ async def test_sqlite_work_ends_with_its_transaction(store: SQLiteStore) -> None
 
 
 def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every statement that any connection runs from now on."""
+    """The list to which every new connection adds its statements."""
     statements: list[str] = []
     connect: Any = sqlite3.connect
 
@@ -193,7 +193,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def test_sqlite_loads_a_session_by_one_query(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inline_reads: bool
 ) -> None:
-    """A credential costs one query, session, account and user together, and no transaction."""
+    """A credential costs one query for session, account and user, and no transaction."""
     statements = traced(monkeypatch)
     store = SQLiteStore(tmp_path / "app.db", inline_reads=inline_reads)
     scoped = store.scope("user")
@@ -209,7 +209,7 @@ async def test_sqlite_loads_a_session_by_one_query(
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", STATEMENTS)
 async def test_sqlite_finds_by_index(store: SQLiteStore, name: str) -> None:
-    """No statement reads a whole table, or all rows of a subject, however long it gets."""
+    """No statement reads a whole table, or all rows of a subject."""
     text, order = question_marks(for_sqlite(STATEMENTS[name]))
     async with store.scope("user").transaction() as work:
         plan = await work.connection.execute_fetchall(f"EXPLAIN QUERY PLAN {text}", [1] * len(order))
@@ -220,7 +220,7 @@ async def test_sqlite_finds_by_index(store: SQLiteStore, name: str) -> None:
 async def test_sqlite_keeps_values_out_of_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TK-17: aiosqlite logs what it runs; addresses and hashes do not show, at any level."""
+    """TK-17: aiosqlite logs its statements. The log contains no addresses and no hashes, at any level."""
     caplog.set_level(logging.DEBUG, logger="aiosqlite")
     monkeypatch.setattr(logging.getLogger("aiosqlite"), "disabled", False)  # import-linter's tests switch it off
     store = SQLiteStore(tmp_path / "app.db")
@@ -241,8 +241,8 @@ async def test_sqlite_keeps_values_out_of_the_log(
 
 
 @pytest.mark.parametrize("inline_reads", [False, True])
-def test_sqlite_serves_one_event_loop_after_the_other(tmp_path: Path, inline_reads: bool) -> None:
-    """Nothing is bound to an event loop that is gone, and its threads go with it."""
+def test_sqlite_works_in_one_event_loop_after_the_other(tmp_path: Path, inline_reads: bool) -> None:
+    """One store works in several event loops, one after the other. The threads of a closed loop end."""
     store = SQLiteStore(tmp_path / "app.db", inline_reads=inline_reads)
     alice = asyncio.run(add_user(store.scope("user")))
     for _ in range(3):
@@ -254,11 +254,11 @@ def test_sqlite_serves_one_event_loop_after_the_other(tmp_path: Path, inline_rea
 
 
 async def find(store: SQLiteStore) -> Found[User] | None:
-    """Whom the tests are about."""
+    """Return the user of the tests."""
     return await store.scope("user").users.find("email", "alice@example.com")
 
 
-def test_sqlite_serves_several_event_loops_at_once(tmp_path: Path) -> None:
+def test_sqlite_works_in_several_event_loops_at_once(tmp_path: Path) -> None:
     """Each of two loops in two threads has connections of its own."""
     store = SQLiteStore(tmp_path / "app.db")
 
@@ -271,8 +271,8 @@ def test_sqlite_serves_several_event_loops_at_once(tmp_path: Path) -> None:
     asyncio.run(outer())
 
 
-def test_sqlite_forgotten_ends_its_threads(tmp_path: Path) -> None:
-    """A store that nobody holds any more gives everything back, without a warning."""
+def test_sqlite_garbage_collected_ends_its_threads(tmp_path: Path) -> None:
+    """A store that is garbage-collected ends its threads, without a warning."""
     store = SQLiteStore(tmp_path / "app.db", inline_reads=True)
     asyncio.run(add_user(store.scope("user")))
     threads = workers()
@@ -298,7 +298,7 @@ except IdentityTakenError:
 
 
 def start(path: Path, reads: str = "threads") -> subprocess.Popen[str]:
-    """A worker that registers one address and ends without closing the store."""
+    """Start a worker that registers one address and ends without closing the store."""
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", SCRIPT, str(path), reads],
         stdout=subprocess.PIPE,
@@ -308,8 +308,8 @@ def start(path: Path, reads: str = "threads") -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("reads", ["threads", "inline"])
-def test_sqlite_never_closed_lets_the_script_end(tmp_path: Path, reads: str) -> None:
-    """A script that forgets to close the store ends, says nothing, and leaves a clean database."""
+def test_sqlite_never_closed_does_not_block_the_end_of_the_script(tmp_path: Path, reads: str) -> None:
+    """A script that forgets to close the store ends, without output, and leaves a clean database."""
     worker = start(tmp_path / "app.db", reads)
     assert worker.communicate(timeout=PATIENCE) == ("won\n", "")
     assert worker.returncode == 0
@@ -318,7 +318,7 @@ def test_sqlite_never_closed_lets_the_script_end(tmp_path: Path, reads: str) -> 
 
 @pytest.mark.slow
 def test_sqlite_is_shared_by_processes(tmp_path: Path) -> None:
-    """AC-9: workers that start on no file at once make one schema and, of one address, one user."""
+    """AC-9: several workers start at once without a file. They make one schema, and one user for one address."""
     workers = [start(tmp_path / "app.db") for _ in range(3)]
     answers = [worker.communicate(timeout=PATIENCE) for worker in workers]
     assert sorted(answers) == [("lost\n", ""), ("lost\n", ""), ("won\n", "")]
@@ -345,7 +345,7 @@ asyncio.run(main())
 
 @pytest.mark.slow
 def test_sqlite_killed_at_any_write_keeps_all_or_nothing(tmp_path: Path) -> None:
-    """FT-2: a worker that is killed in the middle of its writes leaves whole transactions, and what it answered."""
+    """FT-2: a worker that is killed during its writes leaves whole transactions, and every write that it confirmed."""
     for kill in range(3):
         worker = subprocess.Popen(
             [sys.executable, "-c", KILLED, str(tmp_path / "app.db")], stdout=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""SQLiteStore when something is in the way: other processes, full disks, cancelled tasks."""
+"""SQLiteStore with obstacles: other processes, full disks, cancelled tasks."""
 
 import asyncio
 import sqlite3
@@ -24,7 +24,7 @@ from tests.support import PATIENCE
 
 @pytest.fixture(params=[False, True], ids=["threads", "inline"])
 async def store(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[SQLiteStore]:
-    """An opened store on an empty database, which does not wait long."""
+    """An opened store on an empty database, with a short timeout."""
     store = SQLiteStore(path, inline_reads=request.param, busy_timeout=timedelta(seconds=0.1))
     await store.open()
     yield store
@@ -33,7 +33,7 @@ async def store(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[SQL
 
 @pytest.fixture
 def other(path: Path) -> Iterator[sqlite3.Connection]:
-    """Another process, as far as SQLite is concerned."""
+    """A separate connection, which SQLite treats like another process."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
     yield connection
     connection.close()
@@ -44,10 +44,10 @@ def other(path: Path) -> Iterator[sqlite3.Connection]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])
-async def test_locked_database_is_waited_for_and_nothing_is_lost(
+async def test_locked_database_fails_writes_after_the_timeout(
     path: Path, scoped: ScopedStore[User], other: sqlite3.Connection, lock: str
 ) -> None:
-    """FT-1: while another process writes, writes fail after the timeout, reads work, and a token stays good."""
+    """FT-1: while another process writes, writes fail after the timeout, reads work, and a token stays valid."""
     record = await add_token(scoped, await add_user(scoped))
     other.execute(f"BEGIN {lock}")
     started = time.monotonic()
@@ -65,10 +65,10 @@ async def test_locked_database_is_waited_for_and_nothing_is_lost(
 
 
 @pytest.mark.anyio
-async def test_locked_database_keeps_a_queue_no_longer_than_its_head(
+async def test_locked_database_fails_all_waiting_writes_together(
     scoped: ScopedStore[User], other: sqlite3.Connection
 ) -> None:
-    """FT-1: the timeout is all in all: many writes that wait for each other and for a lock fail together."""
+    """FT-1: the timeout includes every wait. Many writes that wait for each other and for a lock fail together."""
     other.execute("BEGIN IMMEDIATE")
     started = time.monotonic()
     answers = await together(add_user(scoped, f"u{number}") for number in range(20))
@@ -80,8 +80,8 @@ async def test_locked_database_keeps_a_queue_no_longer_than_its_head(
 
 
 @pytest.mark.anyio
-async def test_writer_in_use_is_waited_for(scoped: ScopedStore[User]) -> None:
-    """A write beside a transaction that does not end fails after the timeout; that transaction is unharmed."""
+async def test_write_beside_an_open_transaction_fails_after_the_timeout(scoped: ScopedStore[User]) -> None:
+    """While a transaction is open, another write fails after the timeout. The transaction is unaffected."""
     async with scoped.transaction() as work:
         answers = await together([add_user(scoped, "bob")])
         await add_user(work)
@@ -92,7 +92,7 @@ async def test_writer_in_use_is_waited_for(scoped: ScopedStore[User]) -> None:
 
 @pytest.mark.anyio
 async def test_missing_table_fails_closed(path: Path, scoped: ScopedStore[User], other: sqlite3.Connection) -> None:
-    """TK-14: without its tables a store knows nobody, says so, and works again once they are back."""
+    """TK-14: without its tables a store accepts no credential and fails. Once they are restored it works again."""
     _, secret_hash = await add_session(scoped, await add_user(scoped))
     for table in ("sessions", "accounts"):
         other.execute(f"ALTER TABLE asgi_auth_{table} RENAME TO gone")
@@ -106,8 +106,8 @@ async def test_missing_table_fails_closed(path: Path, scoped: ScopedStore[User],
 
 
 @pytest.mark.anyio
-async def test_full_database_takes_nothing(path: Path, scoped: ScopedStore[User]) -> None:
-    """FT-6: on a full disk there is no half-done act, reads work, and all is well once there is space."""
+async def test_full_database_stores_nothing(path: Path, scoped: ScopedStore[User]) -> None:
+    """FT-6: on a full disk a write changes nothing, and reads work. Once the disk has space, writes work again."""
     alice = await add_user(scoped)
     await set_pragma(scoped, "max_page_count = 1")
     with pytest.raises(StoreUnavailableError) as error:
@@ -126,7 +126,7 @@ async def set_pragma(scoped: ScopedStore[User], pragma: str) -> None:
 
 @pytest.mark.anyio
 async def test_corrupt_row_fails_closed(scoped: ScopedStore[User], other: sqlite3.Connection) -> None:
-    """A row that cannot be read is a failure of the store, and not quoted."""
+    """A row that cannot be read is a failure of the store. The error does not quote the row."""
     alice = await add_user(scoped)
     other.execute("UPDATE asgi_auth_users SET data = 'secret {'")
     with pytest.raises(StoreUnavailableError, match="a stored value is corrupt"):
@@ -135,10 +135,10 @@ async def test_corrupt_row_fails_closed(scoped: ScopedStore[User], other: sqlite
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("act", ["get", "delete"])
-async def test_corrupt_file_fails_closed_until_it_is_healed(
+async def test_corrupt_file_fails_closed_until_it_is_restored(
     path: Path, store: SQLiteStore, scoped: ScopedStore[User], act: str
 ) -> None:
-    """A damaged page is a failure; once the file is restored the same store works, without a restart."""
+    """A damaged page is a failure. Once the file is restored the same store works, without a restart."""
     user_id = (await add_user(scoped)).account.user_id
     await store.close()
     whole = await asyncio.to_thread(damage, path)
@@ -149,7 +149,7 @@ async def test_corrupt_file_fails_closed_until_it_is_healed(
 
 
 def damage(path: Path) -> bytes:
-    """Overwrite the first page of the table of users; what the file was before."""
+    """Overwrite the first page of the table of users; return the content of the file before that."""
     whole = path.read_bytes()
     connection = sqlite3.connect(path)
     [(page, size)] = connection.execute(
@@ -161,8 +161,8 @@ def damage(path: Path) -> bytes:
 
 
 @pytest.mark.anyio
-async def test_id_in_use_is_no_taken_identity(scoped: ScopedStore[User]) -> None:
-    """A constraint that is not about an identity is a failure, which names columns and no value."""
+async def test_id_in_use_is_a_failure(scoped: ScopedStore[User]) -> None:
+    """A broken constraint that does not concern an identity is a failure. The error names columns and no value."""
     alice = await add_user(scoped)
     with pytest.raises(StoreUnavailableError) as error:
         await scoped.users.insert(alice.account.user_id, {}, {}, alice.account, now=NOW)
@@ -170,8 +170,8 @@ async def test_id_in_use_is_no_taken_identity(scoped: ScopedStore[User]) -> None
 
 
 @pytest.mark.anyio
-async def test_directory_missing_is_unavailable_until_it_is_there(path: Path) -> None:
-    """A file that cannot be opened is a failure that passes, for whoever asks."""
+async def test_missing_directory_is_unavailable_until_it_exists(path: Path) -> None:
+    """While a file cannot be opened, every act fails. Once the directory exists, the same store works."""
     store = SQLiteStore(path.parent / "later" / "app.db")
     for act in (store.open(), store.migrate(), add_user(store.scope("user"))):
         with pytest.raises(StoreUnavailableError, match=r"FileNotFoundError: .*later/app\.db: No such file"):
@@ -184,7 +184,7 @@ async def test_directory_missing_is_unavailable_until_it_is_there(path: Path) ->
 
 @pytest.mark.anyio
 async def test_file_of_another_kind_is_unavailable(path: Path) -> None:
-    """A file that is no database is left as it is."""
+    """A file that is not a database is not changed."""
     content = "not a database, " * 100
     await asyncio.to_thread(path.write_text, content)
     with pytest.raises(StoreUnavailableError, match="SQLITE_NOTADB"):
@@ -193,8 +193,8 @@ async def test_file_of_another_kind_is_unavailable(path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_unknown_schema_is_refused(path: Path, store: SQLiteStore, other: sqlite3.Connection) -> None:
-    """A database of a newer version is not touched, neither by opening it nor by migrating it."""
+async def test_unknown_schema_is_rejected(path: Path, store: SQLiteStore, other: sqlite3.Connection) -> None:
+    """A database of a newer version is rejected, by opening and by migrating."""
     other.execute("UPDATE asgi_auth_schema SET version = 99")
     newcomer = SQLiteStore(path)
     with pytest.raises(ConfigurationError, match="99"):
@@ -206,7 +206,7 @@ async def test_unknown_schema_is_refused(path: Path, store: SQLiteStore, other: 
 
 
 class Watch:
-    """A clock that stands still unless a user sleeps; it is used in place of the module ``time``."""
+    """A clock that moves only when a caller sleeps. It replaces the module ``time``."""
 
     def __init__(self) -> None:
         self.at = 0.0
@@ -216,16 +216,16 @@ class Watch:
         return self.at
 
     def sleep(self, seconds: float) -> None:
-        """Go on at once, and later."""
+        """Return at once, and advance the clock."""
         self.at += seconds
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("lock", "waited"), [("IMMEDIATE", 0.05), ("EXCLUSIVE", 0.0)])
-async def test_switch_to_the_log_is_tried_until_the_time_is_up(
+async def test_switch_to_the_log_is_tried_until_the_timeout(
     path: Path, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, lock: str, waited: float
 ) -> None:
-    """A file that another process holds while it is new is waited for, and not for ever."""
+    """If another process locks a new file, the store tries again until its timeout ends."""
     watch = Watch()
     monkeypatch.setattr(sqlite_file, "time", watch)
     other.execute("CREATE TABLE notes (text TEXT)")
@@ -244,7 +244,7 @@ async def test_switch_to_the_log_is_tried_until_the_time_is_up(
 
 @pytest.mark.anyio
 async def test_failed_commit_is_rolled_back(scoped: ScopedStore[User]) -> None:
-    """A constraint that fails at the commit undoes everything, and the next transaction works."""
+    """A constraint that fails at the commit undoes the whole transaction. The next transaction works."""
 
     async def orphan() -> None:
         async with scoped.transaction() as work:
@@ -261,8 +261,8 @@ async def test_failed_commit_is_rolled_back(scoped: ScopedStore[User]) -> None:
 
 
 @pytest.mark.anyio
-async def test_transaction_that_ended_early_is_no_success(scoped: ScopedStore[User]) -> None:
-    """What was rolled back within the block, as SQLite does on some errors, is not taken for committed."""
+async def test_transaction_rolled_back_early_fails(scoped: ScopedStore[User]) -> None:
+    """After a rollback within the block, which SQLite does on some errors, the commit fails."""
 
     async def interfere() -> None:
         async with scoped.transaction() as work:
@@ -275,10 +275,8 @@ async def test_transaction_that_ended_early_is_no_success(scoped: ScopedStore[Us
 
 
 @pytest.mark.anyio
-async def test_failed_rollback_opens_everything_anew(
-    scoped: ScopedStore[User], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A writer that cannot even roll back is closed, which does; the next use opens another."""
+async def test_failed_rollback_opens_another_writer(scoped: ScopedStore[User], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a rollback fails, the writer is closed; closing rolls back. The next use opens another writer."""
 
     async def fail(connection: Connection) -> None:
         raise sqlite3.OperationalError("disk I/O error")
@@ -300,7 +298,7 @@ async def test_failed_rollback_opens_everything_anew(
 
 
 class BusyConnection(sqlite3.Connection):
-    """A connection that never gets its turn."""
+    """A connection whose database is always locked."""
 
     def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
         if sql.startswith("PRAGMA"):
@@ -311,8 +309,8 @@ class BusyConnection(sqlite3.Connection):
 
 
 @pytest.mark.anyio
-async def test_inline_read_that_is_busy_goes_to_a_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event loop never waits for a lock: a look-up that meets one is handed to a thread, which may."""
+async def test_busy_inline_read_moves_to_a_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop never waits for a lock. If a look-up meets a lock, a thread repeats it, and may wait."""
     made: list[float] = []
     connect: Any = sqlite3.connect
 
@@ -334,7 +332,7 @@ async def test_inline_read_that_is_busy_goes_to_a_thread(path: Path, monkeypatch
 
 @pytest.mark.anyio
 async def test_cancelled_transaction_is_all_or_nothing(store: SQLiteStore, scoped: ScopedStore[User]) -> None:
-    """FT-2: wherever a transaction is cancelled, it is done or undone as a whole and the writer is free."""
+    """FT-2: a transaction cancelled at any point is done or undone as a whole, and the writer is free."""
     ended: list[bool] = []
 
     async def act() -> None:
@@ -356,7 +354,7 @@ async def test_cancelled_transaction_is_all_or_nothing(store: SQLiteStore, scope
 
 @pytest.mark.anyio
 async def test_cancelled_opening_leaves_nothing_behind(store: SQLiteStore, scoped: ScopedStore[User]) -> None:
-    """Wherever opening, a look-up or closing is cancelled, the store can be used."""
+    """After a cancelled opening, look-up or closing, at any point, the store works."""
 
     async def act() -> None:
         await store.open()
@@ -372,7 +370,7 @@ async def test_cancelled_opening_leaves_nothing_behind(store: SQLiteStore, scope
 
 @pytest.mark.anyio
 async def test_cancelled_wait_for_the_writer_keeps_the_queue(scoped: ScopedStore[User]) -> None:
-    """A task that is cancelled while it waits for its turn leaves the turn to the next."""
+    """A task that is cancelled while it waits for the writer leaves the writer to the next task."""
     async with scoped.transaction():
         waiting = [asyncio.create_task(add_user(scoped, name)) for name in ("a", "b")]
         await asyncio.wait(waiting, timeout=0)
@@ -383,7 +381,7 @@ async def test_cancelled_wait_for_the_writer_keeps_the_queue(scoped: ScopedStore
 
 @pytest.mark.anyio
 async def test_cancelled_again_while_it_rolls_back(path: Path) -> None:
-    """A task that is cancelled time and again still rolls back before it ends."""
+    """A task that is cancelled repeatedly still rolls back before it ends."""
     store = SQLiteStore(path)
     entered = asyncio.Event()
 
@@ -405,7 +403,7 @@ async def test_cancelled_again_while_it_rolls_back(path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_cancelled_read_waits_for_its_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look-up that is cancelled ends once its thread is idle, so that the loop may be closed at once."""
+    """A cancelled look-up ends only once its thread is idle. The loop may then be closed at once."""
     reading, go_on = threading.Event(), threading.Event()
     connect: Any = sqlite3.connect
 
@@ -433,8 +431,8 @@ async def test_cancelled_read_waits_for_its_thread(path: Path, monkeypatch: pyte
     await store.close()
 
 
-def test_event_loop_that_ends_waits_for_what_is_in_flight(path: Path) -> None:
-    """Tasks that ``asyncio.run`` cancels at its end leave no thread that answers to a closed loop."""
+def test_event_loop_that_ends_leaves_no_threads(path: Path) -> None:
+    """Tasks that ``asyncio.run`` cancels at its end leave no thread that calls a closed loop."""
     store = SQLiteStore(path)
 
     async def leave() -> None:

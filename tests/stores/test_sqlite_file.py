@@ -1,4 +1,4 @@
-"""The file of SQLiteStore: who makes it, what is refused in its place, and which errors pass."""
+"""The file of SQLiteStore: the acts that make it, the files that are rejected, and the errors that are temporary."""
 
 import asyncio
 import logging
@@ -36,7 +36,7 @@ async def store(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[SQL
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """What the library logs."""
+    """The log of the library."""
     monkeypatch.setattr(logging.getLogger("asgi_auth"), "disabled", False)  # import-linter's tests switch it off
     caplog.set_level(logging.INFO, logger="asgi_auth")
     return caplog
@@ -48,7 +48,7 @@ def logged(log: pytest.LogCaptureFixture, level: int) -> list[str]:
 
 
 def empty_the_log(path: Path) -> None:
-    """Move all that is in the write-ahead log into the file."""
+    """Move the content of the write-ahead log into the file."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -59,17 +59,17 @@ def size(path: Path) -> int | None:
 
 
 def names(directory: Path) -> list[str]:
-    """The names of the files there."""
+    """The names of the files in a directory."""
     return sorted(path.name for path in directory.iterdir())
 
 
 def make_empty(path: Path) -> None:
-    """An empty file, as an operator or ``mkstemp`` makes it."""
+    """Make an empty file, as an operator or ``mkstemp`` does."""
     path.touch()
 
 
 def remove(path: Path) -> None:
-    """Delete the file for good."""
+    """Delete the file."""
     path.unlink()
 
 
@@ -79,12 +79,12 @@ def tables(path: Path) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
 
 
-# --- who makes the file ----------------------------------------------------------------------------------------------
+# --- making the file -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
 async def test_first_opening_makes_the_file_and_logs_its_path(path: Path, log: pytest.LogCaptureFixture) -> None:
-    """The log tells which file is used, and whether it is a new one; a second opening by the same store is silent."""
+    """The log names the file, and whether it is new. The second opening by the same store logs nothing."""
     for expected in ("made the tables in", "opened"):
         log.clear()
         store = SQLiteStore(path)
@@ -96,8 +96,8 @@ async def test_first_opening_makes_the_file_and_logs_its_path(path: Path, log: p
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["a b.db", "50%?#&x=1.db", "é'\".db"])
-async def test_name_of_the_file_may_have_any_character(tmp_path: Path, name: str) -> None:
-    """Nothing in a path is taken for an option of SQLite's."""
+async def test_name_of_the_file_may_contain_any_character(tmp_path: Path, name: str) -> None:
+    """SQLite reads no part of a path as an option."""
     store = SQLiteStore(tmp_path / name)
     await add_user(store.scope("user"))
     await store.close()
@@ -106,7 +106,7 @@ async def test_name_of_the_file_may_have_any_character(tmp_path: Path, name: str
 
 @pytest.mark.anyio
 async def test_versions_makes_nothing(path: Path) -> None:
-    """Looking at the version makes neither file nor table, and changes none."""
+    """Reading the version makes no file and no table, and changes none."""
     store = SQLiteStore(path)
     assert await store.versions() == (0, 3)
     assert size(path) is None
@@ -119,8 +119,8 @@ async def test_versions_makes_nothing(path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_opening_after_a_look_makes_no_file(path: Path) -> None:
-    """A database that was seen once is not made anew, even if it vanishes before it is opened."""
+async def test_opening_after_versions_makes_no_file(path: Path) -> None:
+    """After ``versions`` has found a database, the store does not make it again, even if it vanishes before opening."""
     await asyncio.to_thread(asyncio.run, SQLiteStore(path).migrate())
     store = SQLiteStore(path)
     assert await store.versions() == (3, 3)
@@ -132,7 +132,7 @@ async def test_opening_after_a_look_makes_no_file(path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_prune_makes_no_database(path: Path) -> None:
-    """Pruning that is the first use of a wrong path is an error that names the path."""
+    """If pruning is the first use of a wrong path, it makes no database. The error names the path."""
     auth = make_auth(path.parent)
     with pytest.raises(ConfigurationError, match=rf"{path} does not exist or lacks tables"):
         await auth.prune()
@@ -151,14 +151,14 @@ async def test_prune_makes_no_database(path: Path) -> None:
 
 
 def delete(path: Path) -> Callable[[], object]:
-    """Move the file away; what this returns moves it back."""
+    """Move the file away; return a function that moves it back."""
     aside = path.with_name("aside")
     path.rename(aside)
     return lambda: aside.rename(path)
 
 
 def empty(path: Path) -> Callable[[], object]:
-    """Truncate the file; what this returns writes it back."""
+    """Truncate the file; return a function that writes it back."""
     empty_the_log(path)
     whole = path.read_bytes()
     path.write_bytes(b"")
@@ -166,7 +166,7 @@ def empty(path: Path) -> Callable[[], object]:
 
 
 def replace(path: Path) -> Callable[[], object]:
-    """Put a whole copy in the place of the file."""
+    """Replace the file with a complete copy; return a function that puts the file back."""
     empty_the_log(path)
     whole, back = path.read_bytes(), delete(path)
     path.write_bytes(whole)
@@ -174,7 +174,7 @@ def replace(path: Path) -> Callable[[], object]:
 
 
 def take_the_directory(path: Path) -> Callable[[], object]:
-    """Put a file in the place of the directory."""
+    """Replace the directory with a file; return a function that puts the directory back."""
     aside = path.parent.with_name(f"{path.parent.name}-aside")
     path.parent.rename(aside)
     path.parent.touch()
@@ -199,7 +199,7 @@ LOSSES = [
 async def test_lost_file_is_an_error_until_it_is_back(
     path: Path, scoped: ScopedStore[User], lose: Callable[[Path], Callable[[], object]], told: str
 ) -> None:
-    """FT-6: nothing is written to a file that nobody will find, none is made, and reads fail as well."""
+    """FT-6: while the file is lost, the store writes to no file and makes none. Reads fail as well."""
     alice = await add_user(scoped)
     back = await asyncio.to_thread(lose, path)
     before = size(path)
@@ -218,7 +218,7 @@ async def test_lost_file_is_an_error_until_it_is_back(
 
 @pytest.mark.anyio
 async def test_lost_file_is_noticed_by_a_prune(path: Path, log: pytest.LogCaptureFixture) -> None:
-    """Each prune looks, even if nothing has expired; the log tells it once, each time that the file is lost."""
+    """Each prune checks the file, even if nothing has expired. The log reports each loss once."""
     auth = make_auth(path.parent)
     await auth.open()
     for _ in range(2):
@@ -237,7 +237,7 @@ async def test_lost_file_is_noticed_by_a_prune(path: Path, log: pytest.LogCaptur
 
 @pytest.mark.anyio
 async def test_emptied_file_is_named_by_the_read_that_fails(path: Path, scoped: ScopedStore[User]) -> None:
-    """The first look-up that meets it says what is the matter, and so does each that was under way with it."""
+    """The first look-up after the loss names the cause, and so does each concurrent look-up."""
     user_id = (await add_user(scoped)).account.user_id
     await asyncio.to_thread(empty, path)
     answers = await together(scoped.users.get(user_id) for _ in range(4))
@@ -247,7 +247,7 @@ async def test_emptied_file_is_named_by_the_read_that_fails(path: Path, scoped: 
 
 @pytest.mark.anyio
 async def test_file_without_its_tables_is_lost(path: Path, store: SQLiteStore, scoped: ScopedStore[User]) -> None:
-    """A re-opened file whose schema is gone gets no new one, neither by opening nor by migrating it."""
+    """If the schema of a known file is gone, neither opening nor migrating makes a new one."""
     alice = await add_user(scoped)
     await store.close()
     whole = await asyncio.to_thread(path.read_bytes)
@@ -265,7 +265,7 @@ async def test_file_without_its_tables_is_lost(path: Path, store: SQLiteStore, s
 
 @pytest.mark.anyio
 async def test_reopening_makes_no_file(path: Path, store: SQLiteStore, scoped: ScopedStore[User]) -> None:
-    """What was closed is opened again by the next use, and the file must be there."""
+    """The next use opens a closed store again. The file must exist then."""
     await store.close()
     remove(path)
     acts: list[Callable[[], Awaitable[Any]]] = [store.open, store.migrate, store.versions, lambda: add_user(scoped)]
@@ -277,7 +277,7 @@ async def test_reopening_makes_no_file(path: Path, store: SQLiteStore, scoped: S
     assert names(path.parent) == []
 
 
-# --- errors that pass ------------------------------------------------------------------------------------------------
+# --- temporary errors ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -285,7 +285,7 @@ async def test_reopening_makes_no_file(path: Path, store: SQLiteStore, scoped: S
 async def test_file_that_was_read_only_can_be_written_later(
     path: Path, monkeypatch: pytest.MonkeyPatch, inline_reads: bool
 ) -> None:
-    """FT-6: on a read-only file reads work, and no write seems to; when it is writable again, the store writes."""
+    """FT-6: on a read-only file reads work, and writes fail. Once the file is writable, the same store writes."""
     owner = SQLiteStore(path)
     alice = await add_user(owner.scope("user"))
     connect: Any = sqlite3.connect
@@ -362,16 +362,16 @@ asyncio.run(main())
         ("directory", [r"sqlite: SQLITE_(READONLY_DIRECTORY|CANTOPEN): /app\.db: .+"] * 2),
     ],
 )
-def test_rights_that_come_back_are_enough(reads: str, what: str, told: list[str]) -> None:
-    """Without the right to write, acts fail with path and cause; once it is back the same store works."""
-    with TemporaryDirectory() as directory:  # not pytest's, which is for its owner only
+def test_restored_rights_are_sufficient(reads: str, what: str, told: list[str]) -> None:
+    """Without the right to write, acts fail with path and cause. Once the right is back, the same store works."""
+    with TemporaryDirectory() as directory:  # only the owner can read pytest's directory
         ended = subprocess.run(
             [sys.executable, "-c", RIGHTS, directory, reads, what],
             capture_output=True,
             text=True,
             check=False,
             timeout=PATIENCE,
-            # Its coverage cannot be written: the rights that it gave up are needed for that.
+            # The script cannot write coverage data: it gave up the necessary rights.
             env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
         )
     assert ended.stderr == ""
@@ -381,8 +381,8 @@ def test_rights_that_come_back_are_enough(reads: str, what: str, told: list[str]
 
 
 @pytest.mark.anyio
-async def test_log_of_another_mode_gets_that_of_the_file(path: Path, scoped: ScopedStore[User]) -> None:
-    """FS-1: a log that was left behind by a read-only file, or that others can read, is put right by an opening."""
+async def test_log_of_another_mode_gets_the_mode_of_the_file(path: Path, scoped: ScopedStore[User]) -> None:
+    """FS-1: opening corrects the mode of a log that a read-only file left behind, or that other users can read."""
     await add_user(scoped)
     await asyncio.to_thread(path.with_name("app.db-wal").chmod, 0o400)
     await asyncio.to_thread(path.with_name("app.db-shm").chmod, 0o644)
@@ -401,8 +401,8 @@ async def test_log_of_another_mode_gets_that_of_the_file(path: Path, scoped: Sco
         *((name, False) for name in ("FULL", "BUSY", "ERROR", "CONSTRAINT_UNIQUE")),
     ],
 )
-def test_broken_connections_are_opened_anew(name: str, expected: bool) -> None:
-    """A full disk or a lock passes by itself; whatever stays with a connection does not, also in extended codes."""
+def test_broken_connections_are_replaced(name: str, expected: bool) -> None:
+    """A full disk or a lock is temporary. Other errors stay with a connection, also with extended codes."""
     said = sqlite3.OperationalError()
     said.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{name}")
     passed_on = StoreUnavailableError("")
@@ -411,10 +411,10 @@ def test_broken_connections_are_opened_anew(name: str, expected: bool) -> None:
 
 
 @pytest.mark.anyio
-async def test_error_of_the_application_itself_opens_anew(
+async def test_error_of_the_application_replaces_the_connection(
     path: Path, store: SQLiteStore, scoped: ScopedStore[User]
 ) -> None:
-    """What its own statement meets in a transaction of the store counts as well."""
+    """An error of the application's own statement in a transaction of the store replaces the connection as well."""
 
     async def meet() -> None:
         async with scoped.transaction() as work:
@@ -430,12 +430,12 @@ async def test_error_of_the_application_itself_opens_anew(
     assert connections[0] is not connections[1]
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
+# --- messages --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
 async def test_errors_of_opening_name_path_and_cause(tmp_path: Path) -> None:
-    """Whoever reads the log knows which file is meant, and what is wrong with it."""
+    """The error names the file and the problem."""
     (tmp_path / "text").write_text("no database" * 100)
     (tmp_path / "directory").mkdir()
     told = {
@@ -454,8 +454,10 @@ async def test_errors_of_opening_name_path_and_cause(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_refused_log_is_told(path: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system without shared memory has no write-ahead log: the store works, and says what that costs."""
+async def test_missing_write_ahead_log_is_logged(
+    path: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without shared memory the store works without a write-ahead log, and logs the disadvantage."""
     connect: Any = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda name, **options: connect(f"{name}&vfs=unix-dotfile", **options))
     store = SQLiteStore(path)

@@ -1,4 +1,4 @@
-"""A database of an older version: refused at the start, brought forward by ``migrate``, with everything in it."""
+"""A database of an older version: rejected at start; ``migrate`` updates it and keeps every row."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.postgres import database
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
-    """What makes stores of each kind, all on one empty database."""
+    """A function that makes stores of one kind, all on one empty database."""
     if request.param == "sqlite":
         yield lambda: SQLiteStore(tmp_path / "app.db")
     else:
@@ -27,13 +27,13 @@ TAKE_BACK = {
     2: ["ALTER TABLE asgi_auth_accounts DROP COLUMN proven_email"],
     1: ["DROP TABLE asgi_auth_invitations", "DROP TABLE asgi_auth_counters"],
 }
-"""What leads from each version to the one before, by the version that it leads to."""
+"""The statements that take a database back by one version, by the version that they lead to."""
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("version", [1, 2])
-async def test_older_version_is_brought_to_the_newest_with_its_rows(make: Any, version: int) -> None:
-    """An older database is not touched unasked; migrated, it has what is new, and has lost nothing."""
+async def test_older_version_is_migrated_to_the_newest_with_its_rows(make: Any, version: int) -> None:
+    """Opening does not change an older database. After ``migrate`` it has the new tables and columns, and every row."""
     old: Store[Any] = make()
     await old.open()
     scoped = old.scope("user")
@@ -72,8 +72,8 @@ async def test_older_version_is_brought_to_the_newest_with_its_rows(make: Any, v
 
 
 @pytest.mark.anyio
-async def test_earlier_release_refuses_a_migrated_database(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that knows one schema less does not start, and changes nothing."""
+async def test_earlier_release_rejects_a_migrated_database(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of a release with an older schema does not start, and changes nothing."""
     newer: Store[Any] = make()
     alice = await add_user(newer.scope("user"))
     await newer.close()
