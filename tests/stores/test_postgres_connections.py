@@ -36,8 +36,8 @@ async def store(dsn: str) -> AsyncIterator[PostgresStore]:
 
 
 @pytest.mark.anyio
-async def test_postgres_shares_the_pool_of_the_application(dsn: str) -> None:
-    """A pool of the application's is used and never closed, nor kept when the application makes another one."""
+async def test_postgres_uses_the_pool_of_the_application(dsn: str) -> None:
+    """The store uses the application's pool and never closes it. It follows the application to a new pool."""
     pools = [await asyncpg.create_pool(dsn, min_size=0, max_size=2)]
     store, fixed = PostgresStore(pool=lambda: pools[-1]), PostgresStore(pool=pools[0])
     assert await store.migrate() == (0, 3)
@@ -56,8 +56,8 @@ async def test_postgres_shares_the_pool_of_the_application(dsn: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_postgres_exhausted_pool_answers_in_time(dsn: str) -> None:
-    """FT-1: who gets no connection is told so within the bound; the token that was not consumed stays usable."""
+async def test_postgres_exhausted_pool_fails_in_time(dsn: str) -> None:
+    """FT-1: a caller that gets no connection fails within the bound. The token was not consumed and stays usable."""
     store = PostgresStore(dsn, max_connections=1, timeout=SHORT)
     scoped = store.scope("user")
     record = await add_token(scoped, None)
@@ -73,8 +73,8 @@ async def test_postgres_exhausted_pool_answers_in_time(dsn: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_postgres_locked_row_answers_in_time(dsn: str, store: PostgresStore) -> None:
-    """FT-1: a statement that waits for another user's lock ends with the bound, and nothing is lost."""
+async def test_postgres_locked_row_fails_in_time(dsn: str, store: PostgresStore) -> None:
+    """FT-1: a statement that waits for a lock of another transaction ends within the bound, and nothing is lost."""
     impatient = PostgresStore(dsn, timeout=SHORT)
     await impatient.open()
     record = await add_token(store.scope("user"), None)
@@ -87,8 +87,8 @@ async def test_postgres_locked_row_answers_in_time(dsn: str, store: PostgresStor
 
 
 @pytest.mark.anyio
-async def test_postgres_out_of_reach_is_unavailable() -> None:
-    """A server that is not there is a failure of the store, now and at every try."""
+async def test_postgres_unreachable_server_is_unavailable() -> None:
+    """If the server cannot be reached, every call fails with StoreUnavailableError."""
     store = PostgresStore("postgresql://hunter2@127.0.0.1:1/x")
     acts: list[Callable[[], Awaitable[Any]]] = [store.open, store.migrate, lambda: add_user(store.scope("user"))]
     for act in acts:
@@ -99,8 +99,8 @@ async def test_postgres_out_of_reach_is_unavailable() -> None:
 
 
 @pytest.mark.anyio
-async def test_postgres_connections_that_end_are_replaced(dsn: str, store: PostgresStore) -> None:
-    """A connection that the server ends, in use or idle, costs one failure at most; a lost transaction is an error."""
+async def test_postgres_ended_connections_are_replaced(dsn: str, store: PostgresStore) -> None:
+    """A connection that the server ends, in use or idle, costs at most one failure. A lost transaction is an error."""
     scoped = store.scope("user")
 
     async def interfere() -> None:
@@ -122,9 +122,9 @@ async def test_postgres_connections_that_end_are_replaced(dsn: str, store: Postg
 
 
 @pytest.mark.anyio
-async def test_postgres_restarted_under_load_recovers(store: PostgresStore) -> None:
-    """FT-5: while the server is away callers are told so; when it is back everything goes on, without a restart."""
-    if not server().restarts:  # pragma: no cover  # only with a server of somebody else
+async def test_postgres_recovers_from_a_restart_under_load(store: PostgresStore) -> None:
+    """FT-5: while the server is down, calls fail. When it is back, they succeed; the application needs no restart."""
+    if not server().restarts:  # pragma: no cover  # only with a server that the tests did not start
         pytest.skip("the server is not ours to restart")
     scoped = store.scope("user")
     _, secret_hash = await add_session(scoped, await add_user(scoped))
@@ -148,8 +148,8 @@ async def test_postgres_restarted_under_load_recovers(store: PostgresStore) -> N
     await add_user(scoped, "bob")
 
 
-def test_postgres_serves_one_event_loop_after_the_other() -> None:
-    """Nothing is bound to an event loop that is gone; connections end with their loop, closed or not."""
+def test_postgres_serves_several_event_loops() -> None:
+    """The store is not bound to an event loop that has ended. Connections end with their loop, closed or not."""
 
     async def make() -> tuple[Any, str, str]:
         name = f"test_{uuid4().hex}"
@@ -190,7 +190,7 @@ except IdentityTakenError:
 
 @pytest.mark.anyio
 async def test_postgres_is_shared_by_processes(dsn: str) -> None:
-    """AC-9: workers that start on an empty database at once make one schema and one user, end unclosed, say nothing."""
+    """AC-9: workers that start together make one schema and one user. They exit without close and print no warnings."""
     command = [sys.executable, "-W", "error", "-c", SCRIPT, dsn]
     started = [
         await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)

@@ -1,4 +1,4 @@
-"""What the parameters of an address come to: taken, translated, or refused by name; and what a real server says."""
+"""The parameters of a DSN: accepted, translated, or rejected by name. Some tests ask a real server."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ TCP = socket.IPPROTO_TCP
 
 
 def read(query: str) -> Address:
-    """An address with these parameters."""
+    """Read a DSN with these parameters."""
     return read_dsn("dsn", f"{HOST}?{query}")
 
 
@@ -37,8 +37,8 @@ def read(query: str) -> Address:
         "passfile=/run/pgpass&service=app&krbsrvname=postgres",
     ],
 )
-def test_dsn_leaves_to_asyncpg_what_it_knows(query: str) -> None:
-    """Addresses as companies hand them out, in the words of asyncpg."""
+def test_dsn_passes_supported_parameters_to_asyncpg(query: str) -> None:
+    """Parameters that asyncpg supports, as hosting companies use them, are passed on unchanged."""
     address = read(query)
     assert address.dsn == f"{HOST}?{query.replace('/', '%2F')}"
     assert (address.connect_seconds, address.behind_pooler, address.system_roots) == (None, False, False)
@@ -53,8 +53,8 @@ def test_dsn_leaves_to_asyncpg_what_it_knows(query: str) -> None:
         *("client_encoding=utf8", "client_encoding=UTF-8", "min_protocol_version=3.0", "max_protocol_version=latest"),
     ],
 )
-def test_dsn_drops_what_is_done_anyway(query: str) -> None:
-    """A value that asks for no more than what asyncpg does is no reason to refuse an address."""
+def test_dsn_drops_parameters_without_effect(query: str) -> None:
+    """A parameter is dropped if its value asks only for the default behaviour of asyncpg."""
     assert read(f"{query}&sslmode=require").dsn == f"{HOST}?sslmode=require"
     assert read(query).dsn == HOST
 
@@ -93,15 +93,15 @@ def test_dsn_drops_what_is_done_anyway(query: str) -> None:
         ("hunter3", "dsn cannot be read"),
     ],
 )
-def test_dsn_refuses_by_name_what_cannot_be_done(query: str, message: str) -> None:
-    """The store is not made, and the message says which parameter and what to do; it quotes no value."""
+def test_dsn_rejects_unsupported_parameters_by_name(query: str, message: str) -> None:
+    """The constructor raises. The message names the parameter and the remedy, and quotes no value."""
     with pytest.raises(ConfigurationError, match=f"PostgresStore: .*{message}") as error:
         PostgresStore(f"{HOST}?{query}")
     assert "hunter" not in str(error.value)
 
 
-def test_dsn_names_the_option_that_it_was_given_as() -> None:
-    """The address of the cache is read in the same way."""
+def test_dsn_error_names_the_option() -> None:
+    """``listen_dsn`` is read in the same way, and the message names it."""
     with pytest.raises(ConfigurationError, match="PostgresStore: listen_dsn: channel_binding"):
         PostgresStore(HOST, session_cache=timedelta(seconds=9), listen_dsn=f"{HOST}?channel_binding=require")
     with pytest.raises(ConfigurationError, match="PostgresStore: listen_dsn must begin with"):
@@ -110,14 +110,14 @@ def test_dsn_names_the_option_that_it_was_given_as() -> None:
 
 @pytest.mark.parametrize(("value", "seconds"), [("10", 10.0), ("1", 1.0), ("0", None), ("-1", None)])
 def test_dsn_translates_connect_timeout(value: str, seconds: float | None) -> None:
-    """Seconds; 0 and less is no limit of its own."""
+    """The value is in seconds. 0 or a negative number sets no limit."""
     address = read(f"connect_timeout={value}")
     assert (address.dsn, address.connect_seconds) == (HOST, seconds)
 
 
 @pytest.mark.parametrize(("query", "size"), [("pgbouncer=true", 0), ("pgbouncer=false", 50), ("sslmode=require", 50)])
 def test_dsn_translates_pgbouncer(query: str, size: int) -> None:
-    """Behind such a pooler no statement is prepared for later, whatever the option says."""
+    """With ``pgbouncer=true`` no prepared statement is cached, even if ``statement_cache_size`` is given."""
     store = PostgresStore(f"{HOST}?{query}", statement_cache_size=50)
     assert store._database._settings.statement_cache_size == size
     assert "pgbouncer" not in read(query).dsn
@@ -131,7 +131,7 @@ def test_dsn_translates_pgbouncer(query: str, size: int) -> None:
     ],
 )
 def test_dsn_translates_fallback_application_name(query: str, dsn: str) -> None:
-    """It is the name of the application where there is no other."""
+    """It becomes ``application_name``, unless that is given too."""
     assert read(query).dsn == dsn
 
 
@@ -154,20 +154,20 @@ KEEP_ALIVE = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     ],
 )
 def test_dsn_translates_keepalives(query: str, options: tuple[Any, ...]) -> None:
-    """They are options of the TCP connection, and off unless one of them is given."""
+    """The parameters become options of the TCP socket. Without them no option is set."""
     address = read(query)
     assert (address.dsn, address.socket_options) == (HOST, options)
 
 
-def test_dsn_refuses_an_option_that_the_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection would not be watched as the address asks for."""
+def test_dsn_rejects_an_option_that_the_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A keepalive option that the system does not support is an error, because it would have no effect."""
     monkeypatch.delattr(socket, "TCP_KEEPCNT")
     with pytest.raises(ConfigurationError, match="keepalives_count is not supported by this system"):
         read("keepalives_count=3")
 
 
 def test_dsn_is_in_no_repr() -> None:
-    """TK-17: an address has a password, and may name files."""
+    """TK-17: the DSN contains a password and may name files, so no repr shows it."""
     assert "hunter2" not in repr(read("sslcert=hunter2&sslmode=require"))
 
 
@@ -195,11 +195,11 @@ async def dsn() -> AsyncIterator[str]:
         ("sslmode=verify-full&host=127.0.0.1", "sslmode=verify-… needs sslrootcert"),
     ],
 )
-async def test_dsn_with_a_setting_that_the_server_refuses_fails_the_start(
+async def test_dsn_setting_that_the_server_rejects_fails_the_start(
     dsn: str, query: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What only the server can tell is an error of the configuration when the store is opened, not an outage."""
-    monkeypatch.setenv("HOME", str(tmp_path))  # where no certificates are
+    """If the server rejects a setting, opening the store raises ConfigurationError, not StoreUnavailableError."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # a directory without certificates
     with pytest.raises(ConfigurationError, match=message) as error:
         await PostgresStore(f"{dsn}&{query}").open()
     assert "hunter2" not in str(error.value)
@@ -209,8 +209,8 @@ async def test_dsn_with_a_setting_that_the_server_refuses_fails_the_start(
 @pytest.mark.parametrize(
     "setting", ["application_name=a", "statement_timeout=9s", "my.own=x", "options=-c%20jit%3Doff"]
 )
-async def test_dsn_with_settings_of_the_server_is_taken(dsn: str, setting: str) -> None:
-    """Whatever the server knows is a setting of every connection, with what other clients hand out beside it."""
+async def test_dsn_settings_of_the_server_are_accepted(dsn: str, setting: str) -> None:
+    """Settings that the server supports apply to each connection, also beside parameters for other clients."""
     others = "channel_binding=prefer&gssencmode=disable&connect_timeout=10&keepalives=1&pgbouncer=true"
     store = PostgresStore(f"{dsn}&{setting}&{others}")
     async with store.scope("user").transaction() as work:
@@ -230,10 +230,10 @@ async def test_dsn_with_settings_of_the_server_is_taken(dsn: str, setting: str) 
     ],
     ids=["a pooler", "its server", "no right", "no database"],
 )
-async def test_dsn_error_is_an_outage_unless_it_names_a_setting(
+async def test_dsn_error_without_a_setting_is_unavailable(
     error: Exception, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refusal that has nothing to do with the parameters may pass by itself."""
+    """An error that names no setting of the DSN may be temporary: the store raises StoreUnavailableError."""
 
     async def connect(_: str, **options: Any) -> Any:
         raise error
@@ -245,7 +245,7 @@ async def test_dsn_error_is_an_outage_unless_it_names_a_setting(
 
 @pytest.mark.anyio
 async def test_dsn_keeps_tcp_connections_alive(dsn: str) -> None:
-    """The options are set on the connection itself."""
+    """The keepalive options are set on the socket."""
     async with Relay(dsn).running() as relay:
         store = PostgresStore(f"{relay.dsn}&keepalives=1&keepalives_idle=77")
         async with store.scope("user").transaction() as work:
@@ -256,8 +256,8 @@ async def test_dsn_keeps_tcp_connections_alive(dsn: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_dsn_limits_the_time_of_a_connection(dsn: str) -> None:
-    """Beside ``timeout``, and never above it."""
+async def test_dsn_connect_timeout_limits_opening_a_connection(dsn: str) -> None:
+    """``connect_timeout`` limits opening a connection in addition to ``timeout``, and never raises that limit."""
     async with Relay(dsn).running() as relay:
         relay.swallow()
         store = PostgresStore(f"{relay.dsn}&connect_timeout=1", timeout=timedelta(seconds=30))
@@ -268,8 +268,8 @@ async def test_dsn_limits_the_time_of_a_connection(dsn: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_dsn_with_the_roots_of_the_system_checks_the_name(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``sslrootcert=system`` is libpq's word; asyncpg would look for a file of that name."""
+async def test_dsn_with_system_roots_checks_the_host_name(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``sslrootcert=system`` is a value of libpq; asyncpg would look for a file of that name."""
     seen: list[dict[str, Any]] = []
 
     async def connect(address: str, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The schema on PostgreSQL: made once, brought forward from every released version, never guessed at."""
+"""The schema on PostgreSQL: created once, upgraded from every released version, and never guessed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,26 +33,26 @@ async def dsn() -> AsyncIterator[str]:
 
 @pytest.fixture
 async def connection(dsn: str) -> AsyncIterator[Any]:
-    """A connection to it."""
+    """A connection to the empty database."""
     connection = await asyncpg.connect(dsn)
     yield connection
     await connection.close()
 
 
 async def shape(connection: Any) -> list[Any]:
-    """Every column and index."""
+    """All columns and indexes."""
     return [*await connection.fetch(SHAPE), *sorted(await connection.fetch(INDEXES))]
 
 
 def more_steps(monkeypatch: pytest.MonkeyPatch, *statements: str) -> None:
-    """Let there be one more version than was released."""
+    """Add one version to the released versions."""
     released = schema.steps("postgres")
     monkeypatch.setattr(schema, "steps", lambda dialect: (*released, statements))
 
 
 @pytest.mark.parametrize("version", range(1, NEWEST + 1))
-async def test_postgres_schema_upgrade_brings_a_released_one_to_the_newest(connection: Any, version: int) -> None:
-    """A database of any released version becomes what a new one is, and keeps its rows."""
+async def test_postgres_schema_upgrade_from_each_released_version(connection: Any, version: int) -> None:
+    """After an upgrade, a database of any released version equals a new one, and keeps its rows."""
     for path in RELEASED[:version]:
         await connection.execute(path.read_text("utf-8"))
     await connection.execute("INSERT INTO asgi_auth_schema (version) VALUES ($1)", version)
@@ -69,8 +69,10 @@ async def test_postgres_schema_upgrade_brings_a_released_one_to_the_newest(conne
     assert await connection.fetchval("SELECT email FROM asgi_auth_users") == "a"
 
 
-async def test_postgres_schema_older_names_the_command(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An older schema is not touched without being asked; the error says what to run, and that helps."""
+async def test_postgres_schema_older_version_names_the_command(
+    connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening does not change an older schema. The error names the command, and the command upgrades the schema."""
     await postgres_schema.ensure(connection)
     more_steps(monkeypatch, "ALTER TABLE asgi_auth_users ADD COLUMN nickname TEXT")
     with pytest.raises(ConfigurationError, match="python -m asgi_auth migrate"):
@@ -81,8 +83,8 @@ async def test_postgres_schema_older_names_the_command(connection: Any, monkeypa
 
 
 @pytest.mark.parametrize("versions", [[NEWEST + 1], [-1], [], [1, 1]], ids=str)
-async def test_postgres_schema_unknown_is_refused(dsn: str, connection: Any, versions: list[int]) -> None:
-    """A version that this package does not know is neither used nor migrated."""
+async def test_postgres_schema_unknown_version_is_rejected(dsn: str, connection: Any, versions: list[int]) -> None:
+    """The store neither uses nor migrates a schema of an unknown version."""
     await postgres_schema.ensure(connection)
     await connection.execute("DELETE FROM asgi_auth_schema")
     await connection.executemany("INSERT INTO asgi_auth_schema VALUES ($1)", [(version,) for version in versions])
@@ -93,10 +95,10 @@ async def test_postgres_schema_unknown_is_refused(dsn: str, connection: Any, ver
     await store.close()
 
 
-async def test_postgres_schema_upgrade_that_fails_changes_nothing(
+async def test_postgres_schema_failed_upgrade_changes_nothing(
     dsn: str, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step that fails half-way leaves the version before it."""
+    """A step that fails half-way leaves the schema unchanged."""
     await postgres_schema.ensure(connection)
     before = await shape(connection)
     more_steps(monkeypatch, "CREATE TABLE asgi_auth_more (id TEXT)", "CREATE TABLE asgi_auth_users (id TEXT)")
@@ -105,8 +107,8 @@ async def test_postgres_schema_upgrade_that_fails_changes_nothing(
     assert await shape(connection) == before
 
 
-async def test_postgres_schema_is_made_once(dsn: str, connection: Any) -> None:
-    """Whoever starts while another user makes the schema waits for it, and finds it."""
+async def test_postgres_schema_is_created_once(dsn: str, connection: Any) -> None:
+    """A store that starts while another connection creates the schema waits, and then uses that schema."""
     store = PostgresStore(dsn)
     async with connection.transaction(isolation="read_committed"):
         await postgres_schema.upgrade(connection)
@@ -118,8 +120,8 @@ async def test_postgres_schema_is_made_once(dsn: str, connection: Any) -> None:
     await store.close()
 
 
-async def test_postgres_schema_is_not_made_by_looking(tmp_path: Path, dsn: str, connection: Any) -> None:
-    """Neither ``versions`` nor pruning nor the doctor makes tables in a database that may be the wrong one."""
+async def test_postgres_schema_is_not_created_by_reading(tmp_path: Path, dsn: str, connection: Any) -> None:
+    """``versions``, pruning and the doctor create no tables, because the database may be the wrong one."""
     auth = make_auth(tmp_path, store=PostgresStore(dsn))
     assert await auth.store.versions() == (0, NEWEST)
     with pytest.raises(ConfigurationError, match="the database does not exist or lacks tables of the library"):

@@ -1,4 +1,4 @@
-"""PostgresStore and a server that has stopped to answer: each call ends within ``timeout``, and a moment."""
+"""PostgresStore and a server that has stopped answering: each call ends shortly after ``timeout``."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,11 +23,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 TIMEOUT = 2.0
 BOUND = 1.8 * TIMEOUT
-"""Less than two waits for an answer, as far above one as can be: the machine may be busy."""
+"""Less than two timeouts, so that a second wait fails the test, but far above one: the machine may be busy."""
 
 
 class Way:
-    """A way to an empty database, which can be stalled."""
+    """A way to an empty database. A test can stall it."""
 
     def __init__(self, dsn: str, stalled: Callable[[], AbstractAsyncContextManager[None]]) -> None:
         self.dsn, self.stalled = dsn, stalled
@@ -35,7 +35,7 @@ class Way:
 
 @asynccontextmanager
 async def swallowed(relay: Relay) -> AsyncIterator[None]:
-    """Within the block the network delivers nothing."""
+    """The relay delivers nothing within the block."""
     relay.swallow()
     try:
         yield
@@ -45,35 +45,35 @@ async def swallowed(relay: Relay) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def network() -> AsyncIterator[Way]:
-    """A network that may lose its way, to the whole server."""
+    """The network to the whole server can stall."""
     async with database() as dsn, Relay(dsn).running() as relay:
         yield Way(relay.dsn, lambda: swallowed(relay))
 
 
 @pytest.fixture
 async def backend() -> AsyncIterator[Way]:
-    """A server whose processes may be stopped, but for the one that takes new connections."""
+    """All server processes can stall, except the one that accepts new connections."""
     async with database() as dsn:
         yield Way(f"{dsn}&application_name=stalling", lambda: frozen(dsn, "stalling"))
 
 
 @pytest.fixture(params=["network", "backend"])
 def way(request: pytest.FixtureRequest) -> Way:
-    """Either."""
+    """Each of the two ways."""
     way: Way = request.getfixturevalue(request.param)
     return way
 
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows a failure takes next to no time, so that it is not taken for a second wait."""
+    """Shorten the clean-up after a failure, so that the test does not mistake it for a second wait."""
     for module in (postgres_waits, postgres_connections):
         monkeypatch.setattr(module, "GRACE", 0.1)
 
 
 @asynccontextmanager
 async def reaching(way: Way, *, shared: bool, timeout: float = TIMEOUT) -> AsyncIterator[PostgresStore]:
-    """A store there, with a pool of its own or with one of an application's that has no bounds at all."""
+    """A store on this way, with its own pool or with an application's pool that has no time limits."""
     pool = await asyncpg.create_pool(way.dsn, min_size=0, max_size=10) if shared else None
     store = PostgresStore(None if shared else way.dsn, pool=pool, timeout=timedelta(seconds=timeout))
     yield store
@@ -83,12 +83,12 @@ async def reaching(way: Way, *, shared: bool, timeout: float = TIMEOUT) -> Async
 
 
 async def timed(act: Awaitable[Any]) -> tuple[str, float]:
-    """The name of the exception that an act ends with, or ``None``, and after how many seconds."""
+    """Return the name of the exception that the act raises, or ``None``, and the seconds that the act took."""
     name, loop = "None", asyncio.get_running_loop()
     began = loop.time()
     try:
         async with asyncio.timeout(PATIENCE):
-            # In a task of its own: an exception thrown into a coroutine ends the tracing of those that wait for it.
+            # A separate task: an exception thrown into a coroutine ends the tracing of the coroutines that await it.
             await asyncio.ensure_future(act)
     except Exception as exc:
         name = type(exc).__name__
@@ -97,7 +97,7 @@ async def timed(act: Awaitable[Any]) -> tuple[str, float]:
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 async def test_postgres_stalled_call_ends_in_time(way: Way, shared: bool) -> None:
-    """FT-1: a look-up, a statement, a commit and a rollback wait for one answer, not for a cancellation as well."""
+    """FT-1: a look-up, a statement, a commit and a rollback wait for one timeout. None waits for a cancellation too."""
     async with reaching(way, shared=shared) as store:
         scoped = store.scope("user")
         _, secret_hash = await add_session(scoped, await add_user(scoped))
@@ -121,7 +121,7 @@ async def test_postgres_stalled_call_ends_in_time(way: Way, shared: bool) -> Non
 
         transactions = [asyncio.create_task(transact(last)) for last in (load, commit, fail)]
         await begun.wait()
-        await scoped.sessions.load(secret_hash, now=NOW)  # on a connection that is kept
+        await scoped.sessions.load(secret_hash, now=NOW)  # leaves an idle connection in the pool
         async with way.stalled():
             stalled.set()
             acts = [scoped.sessions.load(secret_hash, now=NOW), *transactions]
@@ -132,7 +132,7 @@ async def test_postgres_stalled_call_ends_in_time(way: Way, shared: bool) -> Non
 
 
 async def test_postgres_stalled_close_ends_in_time(way: Way) -> None:
-    """Closing waits for one answer at most, and the store can be opened again."""
+    """Closing waits for one timeout at most. The store can be opened again."""
     async with reaching(way, shared=False) as store:
         await add_user(store.scope("user"))
         async with way.stalled():
@@ -143,7 +143,7 @@ async def test_postgres_stalled_close_ends_in_time(way: Way) -> None:
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 async def test_postgres_stalled_opening_ends_in_time(network: Way, shared: bool) -> None:
-    """FT-1: callers that arrive together wait together, not one after the other; a check of the schema is cut off."""
+    """FT-1: simultaneous callers wait together, not one after the other. The check of the schema ends in time too."""
     async with reaching(network, shared=shared, timeout=TIMEOUT / 4) as store:
         if shared:
             await add_user(PostgresStore(pool=store._database._settings.shared).scope("user"))
@@ -155,8 +155,8 @@ async def test_postgres_stalled_opening_ends_in_time(network: Way, shared: bool)
         await store.open()
 
 
-async def test_postgres_stalled_end_of_a_migration_is_no_failure(network: Way) -> None:
-    """What is committed stays done, whatever becomes of the connection that did it."""
+async def test_postgres_stall_after_a_migration_is_no_failure(network: Way) -> None:
+    """A committed migration succeeds, even if its connection stalls afterwards."""
     connections = PostgresStore(network.dsn)._database.connections()
 
     async def migrate(stack: AsyncExitStack) -> None:
@@ -169,7 +169,7 @@ async def test_postgres_stalled_end_of_a_migration_is_no_failure(network: Way) -
 
 
 async def test_postgres_stalled_request_is_unavailable_in_time(network: Way, tmp_path: Path) -> None:
-    """FT-1: a cookie and a sign-in are answered 503 within the bound; when the server goes on, so does the service."""
+    """FT-1: a request with a cookie and a sign-in get 503 within the bound. When the server is back, both succeed."""
     async with reaching(network, shared=False) as store:
         auth = make_auth(tmp_path, store=store)
         transport = httpx.ASGITransport(application(auth))

@@ -1,6 +1,6 @@
-"""A thousand users or a million: the same plans, the same times; and pruning never holds the writer for long.
+"""A million users get the same plans and times as a thousand, and pruning never holds the writer for long.
 
-``tox -e scale`` is the big one. ``ASGI_AUTH_SCALE`` is the number of users, each with five sessions and a token.
+``tox -e scale`` runs the large test. ``ASGI_AUTH_SCALE`` is the number of users, each with five sessions and a token.
 """
 
 import asyncio
@@ -42,16 +42,16 @@ MANY = int(os.environ.get("ASGI_AUTH_SCALE", "4000"))
 FEW = 1000
 LARGE = MANY >= 1_000_000
 SLOWER = 2.0 if LARGE else 3.0
-"""How many times as long a look-up may take among many users as among a few: more levels, fewer warm pages."""
+"""The permitted ratio of a look-up among many users to one among few: more index levels, fewer warm pages."""
 SAMPLES = 400
 HELD = 0.050 if LARGE else 0.5
-"""Seconds for which pruning may hold the writer; where other tests keep the machine busy only a stop shows."""
+"""Seconds for which pruning may hold the writer. While other tests keep the machine busy, only a stop shows."""
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 class Crowd(NamedTuple):
-    """A database with so many users."""
+    """A database with this number of users."""
 
     place: OnSQLite | OnPostgres
     users: int
@@ -67,7 +67,7 @@ def anyio_backend() -> str:
 async def crowds(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[list[Crowd]]:
-    """A few users and many."""
+    """A database with few users and one with many."""
     async with AsyncExitStack() as stack:
         made = list[Crowd]()
         for users in (FEW, MANY):
@@ -79,7 +79,7 @@ async def crowds(
 
 
 async def filled_file(directory: Path, users: int) -> OnSQLite:
-    """A file with so many users."""
+    """A file with this number of users."""
     place = OnSQLite(directory)
     await make_tables(place)
     await asyncio.to_thread(populate_sqlite, directory / "app.db", users)
@@ -87,7 +87,7 @@ async def filled_file(directory: Path, users: int) -> OnSQLite:
 
 
 async def filled_schema(dsn: str, users: int) -> OnPostgres:
-    """A schema with so many users, at a server."""
+    """A schema on a server, with this number of users."""
     place = OnPostgres(dsn)
     await make_tables(place)
     await populate_postgres(dsn, users)
@@ -95,19 +95,19 @@ async def filled_schema(dsn: str, users: int) -> OnPostgres:
 
 
 async def make_tables(place: OnSQLite | OnPostgres) -> None:
-    """As the store makes them."""
+    """Let the store create the tables."""
     store = place.store()
     await store.open()
     await store.close()
 
 
 def say(text: str) -> None:
-    """Show it: with ``-s``, or if the test fails."""
+    """Print the text. pytest shows it with ``-s``, or if the test fails."""
     print(text)  # noqa: T201
 
 
 def milliseconds(seconds: list[float]) -> str:
-    """Half of them, 99 of 100, and all take no longer than this."""
+    """Format the median, the 99th percentile and the maximum."""
     ordered = sorted(seconds)
     shown = (ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100], ordered[-1])
     return f"{len(ordered)} times, " + ", ".join(f"{at * 1000:.1f}" for at in shown) + " ms (p50, p99, p100)"
@@ -117,7 +117,7 @@ def milliseconds(seconds: list[float]) -> str:
 
 
 def look_ups(scoped: Any) -> dict[str, Callable[[int, int], Awaitable[Any]]]:
-    """What requests ask, for the session and the user of a number."""
+    """The look-ups of requests, by the number of a session and of a user."""
     return {
         "cookie": lambda session, user: scoped.sessions.load(hash_of(f"session {session}"), now=NOW),
         "bearer": lambda session, user: scoped.sessions.load_by_id(id_of(f"session {session}"), now=NOW),
@@ -126,7 +126,7 @@ def look_ups(scoped: Any) -> dict[str, Callable[[int, int], Awaitable[Any]]]:
 
 
 async def seconds_of(look_up: Callable[[int, int], Awaitable[Any]], crowd: Crowd, chance: random.Random) -> float:
-    """How long it takes to find a user, never the same one."""
+    """Measure how long it takes to find a random user."""
     session = chance.randrange(crowd.users * SESSIONS_OF_EACH // EXPIRED_SESSIONS) * EXPIRED_SESSIONS + 1
     asked = look_up(session, session % crowd.users + 1)
     began = time.perf_counter()
@@ -137,8 +137,8 @@ async def seconds_of(look_up: Callable[[int, int], Awaitable[Any]], crowd: Crowd
 
 
 @pytest.mark.parametrize("kind", ["cookie", "bearer", "sign-in"])
-async def test_scale_look_up_costs_the_same(crowds: list[Crowd], kind: str) -> None:
-    """By cookie, by bearer token, by address: among many users it takes as long as among a few."""
+async def test_scale_look_up_takes_the_same_time(crowds: list[Crowd], kind: str) -> None:
+    """A look-up by cookie, bearer token or address takes as long among many users as among few."""
     chance = random.Random(20260401)  # noqa: S311  # the same users in every run
     stores = [crowd.place.store() for crowd in crowds]
     asked = [look_ups(store.scope("user"))[kind] for store in stores]
@@ -154,9 +154,9 @@ async def test_scale_look_up_costs_the_same(crowds: list[Crowd], kind: str) -> N
 
 
 async def test_scale_statements_search_by_index(crowds: list[Crowd]) -> None:
-    """No statement reads a table or sorts one, whatever the planner knows of it and of the values."""
+    """No statement reads or sorts a whole table, regardless of the planner's statistics and of the values."""
     many = crowds[1]
-    # To delete more of a small table at once PostgreSQL reads all of it, and is right.
+    # To delete a larger part of a small table, PostgreSQL rightly reads the whole table.
     steps = await plans(many.place, number=min(PRUNE_BATCH, many.users // 400))
     for name in ("LOAD_SESSION", "LOAD_SESSION_BY_ID", "FIND_USER email", "PRUNE_SESSIONS"):
         say(f"{name}: " + "; ".join(dict.fromkeys(step.text for step in steps if step.statement == name)))
@@ -166,7 +166,7 @@ async def test_scale_statements_search_by_index(crowds: list[Crowd]) -> None:
         "INSERT_TOKEN",
         "INSERT_INVITATION",
         "COUNT",
-    }  # of which SQLite says nothing
+    }  # SQLite reports no plan for these
     assert {step.statement for step in steps} >= {*STATEMENTS} - plain
     assert [step for step in steps if not step.is_quick] == []
 
@@ -174,8 +174,8 @@ async def test_scale_statements_search_by_index(crowds: list[Crowd]) -> None:
 # --- pruning ---------------------------------------------------------------------------------------------------------
 
 
-async def test_scale_pruning_holds_nobody_up(crowds: list[Crowd], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every batch is over in 50 ms, and whoever writes meanwhile gets their turn, at this worker or another."""
+async def test_scale_pruning_does_not_delay_writers(crowds: list[Crowd], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch ends within 50 ms, and writers at this worker and at another one get their turn meanwhile."""
     many = crowds[1]
     auth, other = make_auth(Path(), store=many.place.store(), clock=FakeClock(NOW)), many.place.store()
     await asyncio.gather(auth.store.open(), other.open())
@@ -192,19 +192,19 @@ async def test_scale_pruning_holds_nobody_up(crowds: list[Crowd], monkeypatch: p
     for store in (auth.store, other):
         await store.close()
     assert len(held) >= expired // PRUNE_BATCH
-    # Not the last hundredth: no batch, however small, is safe from a disk that has other things to do.
+    # Without the slowest hundredth: a busy disk can delay even the smallest batch.
     assert sorted(held)[len(held) * 99 // 100] < HELD
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, place: OnSQLite | OnPostgres, pruning: asyncio.Task[int]) -> list[float]:
-    """How long each batch will hold what others wait for."""
+    """The list that receives how long each batch holds the locks that writers wait for."""
     held = list[float]()
     if isinstance(place, OnSQLite):
         transaction = Pool.transaction
 
         @asynccontextmanager
         async def timed(self: Pool) -> AsyncIterator[Any]:
-            """From the end of BEGIN IMMEDIATE to the end of COMMIT, and of what SQLite does for the log then."""
+            """Measure from the end of BEGIN IMMEDIATE to the end of COMMIT, including the checkpoint of the log."""
             async with transaction(self) as connection:
                 began = time.perf_counter()
                 yield connection
@@ -218,7 +218,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, place: OnSQLite | OnPostgres, pruni
 
 
 def timed_call(call: Callable[..., Awaitable[int]], held: list[float]) -> Callable[..., Awaitable[int]]:
-    """One statement, which waits for no row that another user has locked."""
+    """Measure one statement. It does not wait for rows that another transaction has locked."""
 
     async def timed(*args: Any, **options: Any) -> int:
         began = time.perf_counter()
@@ -230,7 +230,7 @@ def timed_call(call: Callable[..., Awaitable[int]], held: list[float]) -> Callab
 
 
 async def write_until(over: asyncio.Future[Any], scoped: Any, crowd: Crowd) -> list[float]:
-    """Note the use of a session, of another user each time, until it is over: how long each time took."""
+    """Touch random sessions until *over* is done. Returns how long each write took."""
     waits, chance = list[float](), random.Random(20260402)  # noqa: S311  # the same sessions in every run
     while not over.done():
         number = chance.randrange(crowd.users * SESSIONS_OF_EACH)

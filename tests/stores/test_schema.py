@@ -1,4 +1,4 @@
-"""The schema: made once, brought forward from every released version, never guessed at."""
+"""The schema: created once, upgraded from every released version, and never guessed."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from asgi_auth.errors import ConfigurationError
 from asgi_auth.stores import schema
 
 RELEASED = sorted((Path(__file__).parent / "schema").glob("sqlite_*.sql"))
-"""Copies of what was released; they never change."""
+"""Copies of the released files. They never change."""
 NEWEST = len(RELEASED)
 
 
@@ -26,18 +26,18 @@ def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def shape(connection: sqlite3.Connection) -> list[Any]:
-    """Every table and index with the text that made it."""
+    """All tables and indexes, with the statements that created them."""
     return connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
 
 
 def more_steps(monkeypatch: pytest.MonkeyPatch, *statements: str) -> None:
-    """Let there be one more version than was released."""
+    """Add one version to the released versions."""
     released = schema.steps("sqlite")
     monkeypatch.setattr(schema, "steps", lambda dialect: (*released, statements))
 
 
-def test_schema_released_never_changes() -> None:
-    """Each shipped file is what was released under its name."""
+def test_schema_released_files_never_change() -> None:
+    """Each shipped file equals the released file of the same name."""
     shipped, released = Path(schema.__file__).parent, sorted((Path(__file__).parent / "schema").glob("*.sql"))
     assert [path.name for path in released] == sorted(path.name for path in shipped.glob("*.sql"))
     assert [path.read_text("utf-8") for path in released] == [
@@ -46,10 +46,8 @@ def test_schema_released_never_changes() -> None:
 
 
 @pytest.mark.parametrize("version", range(1, NEWEST + 1))
-def test_schema_upgrade_brings_a_released_one_to_the_newest(
-    database: sqlite3.Connection, tmp_path: Path, version: int
-) -> None:
-    """A database of any released version becomes what a new one is, and keeps its rows."""
+def test_schema_upgrade_from_each_released_version(database: sqlite3.Connection, tmp_path: Path, version: int) -> None:
+    """After an upgrade, a database of any released version equals a new one, and keeps its rows."""
     for path in RELEASED[:version]:
         database.executescript(path.read_text("utf-8"))
     database.execute("INSERT INTO asgi_auth_schema (version) VALUES (?)", (version,))
@@ -66,16 +64,16 @@ def test_schema_upgrade_brings_a_released_one_to_the_newest(
     assert database.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
-def test_schema_is_made_beside_the_tables_of_the_application(database: sqlite3.Connection) -> None:
-    """A database without tables of ours is empty, whatever else is in it."""
+def test_schema_is_created_beside_the_tables_of_the_application(database: sqlite3.Connection) -> None:
+    """A database without tables of the library counts as empty, even if it has other tables."""
     database.execute("CREATE TABLE notes (text TEXT)")
     assert schema.version(database) == 0
     assert schema.upgrade(database) == (0, NEWEST)
     assert schema.version(database) == NEWEST
 
 
-def test_schema_older_names_the_command(database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An older schema is not touched without being asked; the error says what to run, and that helps."""
+def test_schema_older_version_names_the_command(database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening does not change an older schema. The error names the command, and the command upgrades the schema."""
     schema.ensure(database)
     more_steps(monkeypatch, "ALTER TABLE asgi_auth_users ADD COLUMN nickname TEXT")
     with pytest.raises(ConfigurationError, match="python -m asgi_auth migrate"):
@@ -87,8 +85,8 @@ def test_schema_older_names_the_command(database: sqlite3.Connection, monkeypatc
 
 
 @pytest.mark.parametrize("versions", [[NEWEST + 1], [-1], [], [1, 1]], ids=str)
-def test_schema_unknown_is_refused(database: sqlite3.Connection, versions: list[int]) -> None:
-    """A version that this package does not know is neither used nor migrated."""
+def test_schema_unknown_version_is_rejected(database: sqlite3.Connection, versions: list[int]) -> None:
+    """The store neither uses nor migrates a schema of an unknown version."""
     schema.ensure(database)
     database.execute("DELETE FROM asgi_auth_schema")
     database.executemany("INSERT INTO asgi_auth_schema (version) VALUES (?)", [(version,) for version in versions])
@@ -98,10 +96,8 @@ def test_schema_unknown_is_refused(database: sqlite3.Connection, versions: list[
     assert not database.in_transaction
 
 
-def test_schema_upgrade_that_fails_changes_nothing(
-    database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A step that fails half-way leaves the version before it."""
+def test_schema_failed_upgrade_changes_nothing(database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that fails half-way leaves the schema unchanged."""
     schema.ensure(database)
     before = shape(database)
     more_steps(monkeypatch, "CREATE TABLE asgi_auth_more (id TEXT)", "CREATE TABLE asgi_auth_users (id TEXT)")
@@ -111,7 +107,7 @@ def test_schema_upgrade_that_fails_changes_nothing(
     assert not database.in_transaction
 
 
-def test_schema_is_made_once(tmp_path: Path) -> None:
+def test_schema_is_created_once(tmp_path: Path) -> None:
     """Two workers that start on an empty file at once both find the newest schema."""
     barrier = Barrier(2)
 

@@ -1,4 +1,4 @@
-"""What the SQL stores have in common: values that go in, statements, rows that come out."""
+"""The common parts of the SQL stores: stored values, statements, and rows."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -25,7 +25,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class FakeExecutor:
-    """A database that answers everything with the same rows, and notes what it is asked."""
+    """A database that answers each statement with the same rows, and records the statements."""
 
     rows = TEXT_ROWS
     connection = None
@@ -67,7 +67,7 @@ class FakeExecutor:
     ids=ascii,
 )
 def test_storable(value: object, answer: bool) -> None:
-    """RP-8: NUL, lone surrogates and integers over 64 bits are what some database does not take."""
+    """RP-8: NUL, lone surrogates and integers over 64 bits are rejected, because some databases cannot store them."""
     assert storable(value) is answer
 
 
@@ -82,28 +82,28 @@ def test_storable(value: object, answer: bool) -> None:
     ids=str,
 )
 def test_instant_is_stored_in_microseconds(at: datetime, stored: int) -> None:
-    """An instant is whole microseconds since the epoch, whatever zone it was given in."""
+    """An instant of any time zone is stored as whole microseconds since the epoch."""
     assert micros(at) == stored
     assert instant(stored) == at
     assert instant(stored).tzinfo is UTC
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
-def test_instant_comes_back_exactly(at: datetime) -> None:
+def test_instant_is_stored_exactly(at: datetime) -> None:
     """No instant is rounded."""
     assert instant(micros(at)) == at
 
 
 @pytest.mark.parametrize("value", [1j, float("nan"), {1: "a"}.keys(), b"x"], ids=repr)
-def test_dump_refuses_what_is_no_json(value: object) -> None:
-    """What JSON cannot say is refused by the name of its field."""
+def test_dump_rejects_values_that_json_cannot_represent(value: object) -> None:
+    """A value that JSON cannot represent is rejected; the error names its field."""
     with pytest.raises(ValidationError) as error:
         dump({"field": value})
     assert list(error.value.fields) == ["field"]
 
 
-def test_dump_refuses_what_is_too_deep() -> None:
-    """A value nested beyond the stack is refused, not an error of the server."""
+def test_dump_rejects_values_nested_too_deeply() -> None:
+    """A value that is nested too deeply for the stack is a validation error, not a server error."""
     value: list[Any] = []
     for _ in range(100_000):
         value = [value]
@@ -112,8 +112,8 @@ def test_dump_refuses_what_is_too_deep() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"secret": "hunter2', '["hunter2"]', ""])
-def test_parse_says_nothing_of_what_is_corrupt(text: str) -> None:
-    """A stored value that is no JSON object is a failure of the store, which does not quote it."""
+def test_parse_error_does_not_quote_a_corrupt_value(text: str) -> None:
+    """A stored value that is not a JSON object raises StoreUnavailableError. The error does not quote the value."""
     assert parse("{}") is EMPTY
     with pytest.raises(StoreUnavailableError) as error:
         parse(text)
@@ -122,8 +122,8 @@ def test_parse_says_nothing_of_what_is_corrupt(text: str) -> None:
 
 
 @pytest.mark.parametrize("data", ['{"a":1}', '{"a":[1]}', '{"a":{"b":1}}'])
-def test_loaded_values_cannot_be_altered_for_others(data: str) -> None:
-    """What is decoded from equal rows is equal, and what can be altered is nobody else's."""
+def test_loaded_values_are_not_shared(data: str) -> None:
+    """Equal rows decode to equal values, and changing one mutable value does not change another."""
     row = ("s", "a", b"s", 0, 0, 0, 0, "", "{}", 0, "a", "a@example.com", None, data, 0, None)
     first, again = TEXT_ROWS.loaded(row), TEXT_ROWS.loaded(row)
     assert first == again
@@ -139,8 +139,8 @@ def test_loaded_values_cannot_be_altered_for_others(data: str) -> None:
     [({}, {}), ({"user_id": "b"}, {}), ({"stamp": b"s", "x = 1 --": 1}, {}), ({"stamp": b"s"}, {"bcrypt_cost": 4})],
     ids=repr,
 )
-async def test_account_update_takes_known_columns_only(changes: dict[str, Any], expected: dict[str, Any]) -> None:
-    """The name of a column never comes from elsewhere."""
+async def test_account_update_accepts_known_columns_only(changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The name of a column comes only from the list of known columns."""
     executor = FakeExecutor()
     with pytest.raises(ConfigurationError, match="stamp, password_hash, confirmed_at, disabled_at"):
         await SQLAccounts(executor, "user").update("a", changes, expected=expected)
@@ -149,7 +149,7 @@ async def test_account_update_takes_known_columns_only(changes: dict[str, Any], 
 
 @pytest.mark.anyio
 async def test_account_update_is_one_statement() -> None:
-    """Compare-and-set is one statement: nobody gets between the comparison and the write."""
+    """Compare-and-set is one statement: no other write comes between the comparison and the write."""
     executor = FakeExecutor(("a", b"t", None, None, None, None))
     account = await SQLAccounts(executor, "user").update(
         "a", {"stamp": b"t", "disabled_at": NOW}, expected={"stamp": b"s", "password_hash": None}
@@ -166,8 +166,8 @@ async def test_account_update_is_one_statement() -> None:
 
 
 @pytest.mark.anyio
-async def test_user_update_holds_the_row_first() -> None:
-    """What is kept of the old row cannot change before the new one is written."""
+async def test_user_update_locks_the_row_first() -> None:
+    """The update locks the row first, so that unchanged columns cannot change before the write."""
     executor = FakeExecutor()
     assert await SQLUsers(executor, "user").update("a", {"name": "b"}, {}) is None
     assert executor.asked == [(HOLD_USER, ("user", "a"))]
@@ -193,7 +193,7 @@ async def test_token_consume_is_one_statement() -> None:
 
 
 def test_every_statement_is_bound_to_the_subject() -> None:
-    """TK-23: no statement reads or changes a row without asking whose it is."""
+    """TK-23: each statement is limited to the rows of its subject."""
     assert len(STATEMENTS) == 59
     for name, text in STATEMENTS.items():
         if name in ("INSERT_USER", "INSERT_ACCOUNT", "INSERT_TOKEN", "INSERT_INVITATION", "COUNT"):

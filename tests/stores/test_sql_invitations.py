@@ -1,4 +1,4 @@
-"""Invitations and counters in SQL: what is one statement, what a row keeps, what is left by whoever is cut off."""
+"""Invitations and counters in SQL: single statements, stored rows, and the state after a cancellation."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import fields, replace
@@ -81,7 +81,7 @@ async def scoped(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 async def test_invitation_change_is_one_statement(
     act: Callable[[FakeExecutor], Awaitable[object]], statement: str, values: tuple[Any, ...]
 ) -> None:
-    """The guard and the write are one statement: nobody gets in between."""
+    """The guard and the write are one statement: no other write comes in between."""
     executor = FakeExecutor()
     assert await act(executor) is None
     assert executor.asked == [(statement, values)]
@@ -89,7 +89,7 @@ async def test_invitation_change_is_one_statement(
 
 @pytest.mark.anyio
 async def test_counter_is_one_statement() -> None:
-    """What is counted is told by the statement that counts it."""
+    """The statement that increments the counter returns the new count."""
     executor = FakeExecutor((3, MICROS))
     assert await SQLCounters(executor, "user").count("mail", b"k", now=NOW, expires_at=NOW + HOUR) == Counted(3, NOW)
     assert executor.asked == [(COUNT, ("user", "mail", b"k", MICROS, MICROS + 3_600_000_000))]
@@ -97,8 +97,8 @@ async def test_counter_is_one_statement() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("filters", LIST_INVITATIONS)
-async def test_sqlite_list_of_invitations_is_never_sorted(tmp_path: Path, filters: tuple[bool, ...]) -> None:
-    """Whoever may list has the rows in order by an index: the first page costs as little as it shows."""
+async def test_sqlite_list_of_invitations_needs_no_sorting(tmp_path: Path, filters: tuple[bool, ...]) -> None:
+    """An index gives the rows in order, so that the cost of the first page depends only on its length."""
     store = SQLiteStore(tmp_path / "app.db")
     text, order = question_marks(for_sqlite(LIST_INVITATIONS[filters]))
     async with store.scope("user").transaction() as work:
@@ -146,8 +146,8 @@ RECORDS = st.builds(
 
 
 @given(RECORDS)
-def test_invitation_row_is_the_record(record: InvitationRecord) -> None:
-    """Whatever an invitation says is in its row, each in its own column, and read from there."""
+def test_invitation_row_stores_the_whole_record(record: InvitationRecord) -> None:
+    """Each field of an invitation is stored in its own column and read from there."""
     invitations = FakeExecutor().rows.of(INVITATION)
     assert invitations.read(invitations.write(record)) == record
     columns = INVITATION.listed.replace("grant_data", "grant").split(", ")
@@ -155,8 +155,8 @@ def test_invitation_row_is_the_record(record: InvitationRecord) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", '"password"', '["password', ""])
-def test_parse_names_says_nothing_of_what_is_corrupt(text: str) -> None:
-    """What is no list of names is a failure of the store, which does not quote it."""
+def test_parse_names_error_does_not_quote_a_corrupt_value(text: str) -> None:
+    """A stored value that is not a list of names raises StoreUnavailableError. The error does not quote it."""
     assert parse_names(dump_names(("password", "zoë 🙂"))) == ("password", "zoë 🙂")
     with pytest.raises(StoreUnavailableError) as error:
         parse_names(text)
@@ -165,15 +165,15 @@ def test_parse_names_says_nothing_of_what_is_corrupt(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\0", "\ud800"], ids=ascii)
-def test_dump_names_refuses_what_is_unstorable(name: str) -> None:
-    """RP-8: a NUL does not get into a column as the six characters that JSON has for it."""
+def test_dump_names_rejects_unstorable_names(name: str) -> None:
+    """RP-8: a NUL is rejected. It is not stored as the six characters of its JSON escape."""
     with pytest.raises(ValidationError):
         dump_names((name,))
 
 
 @pytest.mark.anyio
-async def test_invitation_is_pending_or_has_ended(scoped: Scoped) -> None:
-    """No row says both: it is refused by the database itself, whoever writes it."""
+async def test_invitation_is_either_pending_or_ended(scoped: Scoped) -> None:
+    """The database itself rejects a row that is both pending and ended."""
     for changes in (
         {"ended_at": NOW},
         {"status": "revoked"},
@@ -185,14 +185,14 @@ async def test_invitation_is_pending_or_has_ended(scoped: Scoped) -> None:
     old = await add_invitation(scoped)
     with pytest.raises(StoreUnavailableError):
         await scoped.invitations.end(old.id, "pending", now=NOW)
-    with pytest.raises(StoreUnavailableError):  # two of one id
+    with pytest.raises(StoreUnavailableError):  # the id exists already
         await scoped.invitations.insert(replace(old, email_key="other"))
     assert list(await scoped.invitations.list()) == [old]
 
 
 @pytest.mark.anyio
-async def test_postgres_names_nobody_by_the_nil_id() -> None:
-    """What is no id is nobody's: it is never written as the id that stands for it."""
+async def test_postgres_rejects_invalid_ids_in_an_invitation() -> None:
+    """An invalid id is rejected. It is never written as the nil UUID."""
     async with database() as dsn:
         store = PostgresStore(dsn)
         scoped = store.scope("user")
@@ -207,8 +207,8 @@ async def test_postgres_names_nobody_by_the_nil_id() -> None:
 
 
 @pytest.mark.anyio
-async def test_invitation_insert_that_is_cancelled_is_all_or_nothing(scoped: Scoped) -> None:
-    """FT-2: wherever it is cancelled, the expired one has made way for the new one, or neither was touched."""
+async def test_cancelled_invitation_insert_is_all_or_nothing(scoped: Scoped) -> None:
+    """FT-2: wherever it is cancelled, either the new one has replaced the expired one, or nothing has changed."""
     ended: list[bool] = []
 
     def at(turn: int) -> InvitationRecord:
@@ -224,7 +224,7 @@ async def test_invitation_insert_that_is_cancelled_is_all_or_nothing(scoped: Sco
         assert [record.status for record in over] == ["expired" if found else "pending"]
         assert list(await scoped.invitations.list(status="pending")) == ([found] if found else over)
         ended.append(found is not None)
-        if found is None:  # so that the next turn has something to replace
+        if found is None:  # the next turn needs an invitation to replace
             await scoped.invitations.insert(at(len(ended) - 1))
 
     await scoped.invitations.insert(at(-1))
@@ -233,8 +233,8 @@ async def test_invitation_insert_that_is_cancelled_is_all_or_nothing(scoped: Sco
 
 
 @pytest.mark.anyio
-async def test_counter_that_is_cancelled_counted_or_not(scoped: Scoped) -> None:
-    """FT-2: wherever it is cancelled, one more was counted or none, and the next one is counted."""
+async def test_cancelled_count_is_recorded_once_or_not_at_all(scoped: Scoped) -> None:
+    """FT-2: wherever it is cancelled, the count has grown by one or not at all. The next count is recorded."""
     counts: list[int] = []
 
     async def count() -> int:
@@ -257,8 +257,8 @@ PLANS = ("hashjoin", "mergejoin", "material", "hashagg", "sort")
 
 
 @pytest.mark.anyio
-async def test_postgres_batch_is_as_large_as_asked() -> None:
-    """A sweep takes no more than its limit, whatever plan the database makes of it."""
+async def test_postgres_batch_keeps_its_limit() -> None:
+    """A sweep processes no more rows than its limit, with every query plan of the database."""
     async with database() as dsn:
         store = PostgresStore(dsn)
         scoped = store.scope("user")

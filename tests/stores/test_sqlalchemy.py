@@ -1,4 +1,4 @@
-"""SQLAlchemyStore: the suites over several models and databases."""
+"""SQLAlchemyStore: the conformance suites with several models and databases."""
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -37,7 +37,7 @@ class OnEngines:
 
     @pytest.fixture
     async def second(self, store: Any, engines: Engines) -> AsyncIterator[Any]:
-        """Another one on the same database."""
+        """A second store on the same database."""
         second = SQLAlchemyStore(engines(), self.model, fields=self.fields)
         await second.open()
         yield second
@@ -50,7 +50,7 @@ class TestSQLite(OnEngines, StoreSuite, InvitationSuite, CounterSuite):
 
 @pytest.mark.slow
 class TestSQLiteUUID(OnEngines, StoreSuite):
-    """With UUIDs and renamed columns; of invitations and counters no model is told."""
+    """With UUIDs and renamed columns. Invitations and counters do not depend on the model."""
 
     model = UuidUser
     fields = RENAMED

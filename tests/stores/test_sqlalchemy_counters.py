@@ -1,4 +1,4 @@
-"""Counters of SQLAlchemyStore where the store takes part in a transaction of the application's, however that ends."""
+"""Counters of SQLAlchemyStore when the store joins the application's transaction, which may end in any way."""
 
 import asyncio
 import sqlite3
@@ -33,29 +33,29 @@ pytestmark = pytest.mark.anyio
 Store = SQLAlchemyStore[IntUser]
 Scoped = ScopedStore[IntUser]
 PATIENCE = timedelta(minutes=1)
-"""More than a test is given, so that what waits for itself fails it."""
+"""Longer than ``in_time`` allows, so that a deadlock fails the test."""
 CLIENT = Client(address="192.0.2.1")
 
 
 @pytest.fixture
 def outside(made: Engines) -> Scoped:
-    """Another worker."""
+    """A store of another worker."""
     return SQLAlchemyStore(made(), IntUser).scope("user")
 
 
 def in_time() -> asyncio.Timeout:
-    """Half of it."""
+    """A timeout of half of ``PATIENCE``."""
     return asyncio.timeout(PATIENCE.total_seconds() / 2)
 
 
 async def count(counters: Any, key: bytes = b"k") -> int:
-    """Count one more, and how many that makes."""
+    """Count once, and return the new count."""
     counted: Counted = await counters.count("mail", key, now=NOW, expires_at=NOW + HOUR)
     return counted.count
 
 
 async def counted(scoped: Scoped, key: bytes = b"k") -> int:
-    """How many were counted."""
+    """Return the count."""
     found = await scoped.counters.get("mail", key, now=NOW)
     return 0 if found is None else found.count
 
@@ -84,10 +84,10 @@ ENDS: dict[str, Callable[[AsyncSession], Awaitable[None]]] = {
 
 @pytest.mark.parametrize("within", [True, False], ids=["in the block", "after the block"])
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-async def test_counters_survive_every_end_of_a_joined_transaction(
+async def test_counters_persist_after_every_end_of_a_joined_transaction(
     engine: AsyncEngine, store: Store, outside: Scoped, end: Any, within: bool
 ) -> None:
-    """RL-7: what was counted and taken back stays so, once; a user who was made in the same transaction may not."""
+    """RL-7: counting and uncounting persist, exactly once. The user of the same transaction persists only by commit."""
     scoped = store.scope("user")
     await count(scoped.counters, b"before")
     async with AsyncSession(engine) as session:
@@ -107,8 +107,8 @@ async def test_counters_survive_every_end_of_a_joined_transaction(
     assert await count(outside.counters) == 4
 
 
-async def test_counters_survive_an_error_of_the_application(engine: AsyncEngine, store: Store, outside: Scoped) -> None:
-    """An exception that ends ``session.begin()`` rolls the counters back as little as anything else does."""
+async def test_counters_persist_after_an_application_error(engine: AsyncEngine, store: Store, outside: Scoped) -> None:
+    """An exception that ends ``session.begin()`` does not roll the counters back."""
     scoped = store.scope("user")
 
     async def fail() -> None:
@@ -123,8 +123,10 @@ async def test_counters_survive_an_error_of_the_application(engine: AsyncEngine,
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_counters_survive_an_act_that_fails(engine: AsyncEngine, store: Store, outside: Scoped, end: str) -> None:
-    """An act that is refused or cancelled takes no count along, nor does what is around it."""
+async def test_counters_persist_after_a_failed_act(
+    engine: AsyncEngine, store: Store, outside: Scoped, end: str
+) -> None:
+    """Neither a refused or cancelled act nor the end of the transaction around it undoes a count."""
     scoped, waiting = store.scope("user"), asyncio.Event()
 
     async def refused() -> None:
@@ -154,10 +156,10 @@ async def test_counters_survive_an_act_that_fails(engine: AsyncEngine, store: St
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_counters_survive_a_savepoint_of_the_application(
+async def test_counters_persist_after_a_savepoint_of_the_application(
     engine: AsyncEngine, store: Store, outside: Scoped, end: str
 ) -> None:
-    """A savepoint that is rolled back, whatever it has inside, or is still open at the end, takes no count along."""
+    """A rolled back savepoint, even a nested one, undoes no count. Nor does a savepoint that is open at the end."""
     scoped = store.scope("user")
 
     async def fail(session: AsyncSession) -> None:
@@ -178,10 +180,8 @@ async def test_counters_survive_a_savepoint_of_the_application(
     assert await counted(outside) == 3
 
 
-async def test_session_that_goes_on_counts_each_transaction_once(
-    engine: AsyncEngine, store: Store, outside: Scoped
-) -> None:
-    """One session may be joined again and again, by several stores; each of its transactions ends by itself."""
+async def test_reused_session_counts_each_transaction_once(engine: AsyncEngine, store: Store, outside: Scoped) -> None:
+    """Several stores can join one session repeatedly. Each of its transactions is counted separately."""
     other = SQLAlchemyStore(engine, IntUser)
     scoped, admins = store.scope("user"), other.scope("admin")
     async with AsyncSession(engine) as session:
@@ -195,8 +195,8 @@ async def test_session_that_goes_on_counts_each_transaction_once(
     assert (await counted(outside), await counted(admins)) == (4, 1)
 
 
-async def test_counter_of_an_act_of_the_store_is_part_of_it(store: Store) -> None:
-    """Outside of a transaction of the application's, what an act counts about itself is undone with it."""
+async def test_failed_act_outside_a_joined_transaction_rolls_back_its_counts(store: Store) -> None:
+    """Without a transaction of the application, a failed act also rolls back its own counts."""
     scoped = store.scope("user")
 
     async def refused() -> None:
@@ -209,10 +209,10 @@ async def test_counter_of_an_act_of_the_store_is_part_of_it(store: Store) -> Non
     assert await counted(scoped) == 0
 
 
-async def test_transaction_of_a_connection_is_waited_for_by_nobody(
+async def test_counters_on_a_connection_of_the_application_do_not_block(
     engine: AsyncEngine, store: Store, outside: Scoped
 ) -> None:
-    """What a session rolls back on a connection of the application's is counted, also if that is in a transaction."""
+    """Counts persist after a session on the application's connection rolls back, also if that has a transaction."""
     scoped = store.scope("user")
 
     async def joined(connection: AsyncConnection, **options: Any) -> None:
@@ -234,7 +234,7 @@ async def test_transaction_of_a_connection_is_waited_for_by_nobody(
 async def test_limit_holds_in_transactions_that_are_rolled_back(
     engine: AsyncEngine, store: Store, tmp_path: Path
 ) -> None:
-    """EN-4, RL-2: an application that undoes a refused registration tells nobody more than one that does not."""
+    """EN-4, RL-2: rolling back a refused registration reveals nothing more, because the limit still holds."""
     auth = make_auth(tmp_path, store=store, limits=Limits(identity_taken=Limit(2, timedelta(hours=1))))
     await auth.accounts.create({"email": EMAIL}, password=PASSWORD)
 
@@ -250,7 +250,7 @@ async def test_limit_holds_in_transactions_that_are_rolled_back(
 async def test_mails_are_counted_in_transactions_that_are_rolled_back(
     engine: AsyncEngine, store: Store, tmp_path: Path
 ) -> None:
-    """RL-6: a mail that was sent counts, although the application undoes what asked for it."""
+    """RL-6: a sent mail counts, even if the application rolls back the request for it."""
     sender = MemorySender()
     password = Password(resettable=Resettable(sender=sender, mails=Limit(2, timedelta(hours=1))))
     auth = make_auth(tmp_path, store=store, sender=sender, strategies=[password])
@@ -262,8 +262,8 @@ async def test_mails_are_counted_in_transactions_that_are_rolled_back(
     assert len(sender.messages) == 2
 
 
-async def test_rival_of_an_address_survives_a_rollback(engine: AsyncEngine, made: Engines, tmp_path: Path) -> None:
-    """AC-1: who else registered an address is known to whoever proves it, and nothing in between waits for itself."""
+async def test_rival_registration_is_known_after_a_rollback(engine: AsyncEngine, made: Engines, tmp_path: Path) -> None:
+    """AC-1: a rival registration of an address is known when the address is confirmed, and causes no deadlock."""
     store, sender = SQLAlchemyStore(engine, IntUser, timeout=PATIENCE), MemorySender()
     auth = make_auth(
         tmp_path, store=store, sender=sender, strategies=[Password()], add_ons=[Confirmation(sender=sender)]
@@ -279,8 +279,8 @@ async def test_rival_of_an_address_survives_a_rollback(engine: AsyncEngine, made
     assert (await found_of(auth)).account.password_hash is None
 
 
-async def test_joined_transactions_that_hold_every_connection_count(made: Engines, outside: Scoped) -> None:
-    """FT-1: a count needs no second connection of a pool whose connections are held by those who count."""
+async def test_counters_work_while_joined_transactions_hold_every_connection(made: Engines, outside: Scoped) -> None:
+    """FT-1: a count needs no second connection from the pool, so an exhausted pool does not block it."""
     engine = made(pool_size=2, max_overflow=0)
     store = SQLAlchemyStore(engine, IntUser, timeout=PATIENCE)
     everybody = asyncio.Barrier(2)
@@ -301,8 +301,8 @@ async def test_joined_transactions_that_hold_every_connection_count(made: Engine
 # --- PostgreSQL ------------------------------------------------------------------------------------------------------
 
 
-async def test_count_in_a_joined_transaction_is_seen_at_once(tmp_path: Path) -> None:
-    """On PostgreSQL others count meanwhile and are seen, whatever the isolation of the transaction is."""
+async def test_count_in_a_joined_transaction_is_visible_at_once(tmp_path: Path) -> None:
+    """On PostgreSQL, concurrent counts are visible at once, even in a transaction with REPEATABLE READ."""
     async with engines("postgresql", tmp_path) as made:
         await make(made(), IntUser)
         engine = made(isolation_level="REPEATABLE READ")
@@ -316,8 +316,8 @@ async def test_count_in_a_joined_transaction_is_seen_at_once(tmp_path: Path) -> 
                 assert await work.counters.get("mail", b"k", now=NOW) == Counted(8, NOW + HOUR)
 
 
-async def test_connections_for_counters_end_with_the_engine() -> None:
-    """Whoever disposes of the engine has disposed of these as well; the engine can be used again."""
+async def test_connections_for_counters_close_with_the_engine() -> None:
+    """Disposing of the engine closes the connections for counters too. The engine can be used again."""
     made: list[Any] = []
 
     async with database() as dsn, AsyncExitStack() as stack:
@@ -341,8 +341,8 @@ async def test_connections_for_counters_end_with_the_engine() -> None:
 # --- SQLite ----------------------------------------------------------------------------------------------------------
 
 
-async def test_rollback_succeeds_where_nothing_can_be_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Another process that takes the lock between the rollback and the count costs the count, and that is logged."""
+async def test_rollback_succeeds_if_counts_cannot_be_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """If another process takes the lock between the rollback and the count, the count is lost, which is logged."""
     async with engines("sqlite", tmp_path) as made:
         await make(made(), IntUser)
         engine = made(connect_args={"timeout": 0.1})

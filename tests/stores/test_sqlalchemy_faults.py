@@ -1,4 +1,4 @@
-"""SQLAlchemyStore when something goes wrong: the database, the application, or the task that is cancelled."""
+"""SQLAlchemyStore and faults: of the database, of the application, and cancelled tasks."""
 
 import asyncio
 import sqlite3
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_pool_exhausted_is_unavailable_in_time(made: Engines) -> None:
-    """FT-1: whoever finds no connection is told so in bounded time, and the next one is served."""
+    """FT-1: a caller that gets no connection fails in bounded time. A later call succeeds."""
     engine = made(pool_size=1, max_overflow=0)
     scoped = SQLAlchemyStore(engine, IntUser).scope("user")
     hasty = SQLAlchemyStore(engine, IntUser, timeout=timedelta(seconds=0.2)).scope("user")
@@ -40,8 +40,8 @@ async def test_pool_exhausted_is_unavailable_in_time(made: Engines) -> None:
     assert await scoped.tokens.consume("reset", record.token_hash, now=NOW) == record
 
 
-async def test_every_engine_is_looked_after_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one at the address of another one that is gone, of which SQLAlchemy says that it has the listeners."""
+async def test_every_engine_gets_its_listener_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also an engine that reuses the memory address of a deleted one, whose listeners SQLAlchemy still reports."""
     monkeypatch.setattr(event, "contains", lambda *_: True)
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/app.db")
     for _ in range(2):
@@ -52,7 +52,7 @@ async def test_every_engine_is_looked_after_once(tmp_path: Path, monkeypatch: py
 
 
 async def test_error_has_no_values(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
-    """SE-13: neither the error nor what it comes from quotes statement or values."""
+    """SE-13: neither the error nor its cause quotes the statement or the values."""
     scoped = store.scope("user")
     alice = await add_user(scoped)
     async with engine.begin() as connection:
@@ -64,15 +64,15 @@ async def test_error_has_no_values(engine: AsyncEngine, store: SQLAlchemyStore[I
     assert (error.value.__cause__, error.value.__context__) == (None, None)
 
 
-async def test_options_that_do_not_fit_are_named(made: Engines) -> None:
-    """A loader option for another class is a mistake of the application, and said to be one."""
+async def test_loader_options_for_another_class_are_rejected(made: Engines) -> None:
+    """A loader option for another class is a ConfigurationError."""
     store = SQLAlchemyStore(made(), IntUser, options=[selectinload(UuidUser.__mapper__.attrs["login_mail"])])  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="SQLAlchemyStore: "):
         await store.scope("user").users.get("1")
 
 
 async def test_account_columns_are_known(engine: AsyncEngine, store: SQLAlchemyStore[IntUser]) -> None:
-    """The name of a column never comes from elsewhere."""
+    """The name of a column comes only from the list of known columns."""
     for changes, expected in (({}, {}), ({"user_id": 2}, {}), ({"stamp": b"s"}, {"bcrypt_cost": 4})):
         with pytest.raises(ConfigurationError, match="stamp, password_hash, confirmed_at, disabled_at"):
             await store.scope("user").accounts.update("1", changes, expected=expected)
@@ -80,7 +80,7 @@ async def test_account_columns_are_known(engine: AsyncEngine, store: SQLAlchemyS
 
 
 async def test_file_locked_by_another_process_is_unavailable_in_time(tmp_path: Path) -> None:
-    """FT-1: a write does not wait for ever, and works once the other one is done."""
+    """FT-1: a write does not wait for ever, and succeeds after the other process has released the lock."""
     async with engines("sqlite", tmp_path) as made:
         await make(made(), IntUser)
         scoped = SQLAlchemyStore(made(connect_args={"timeout": 0.1}), IntUser).scope("user")
@@ -92,8 +92,8 @@ async def test_file_locked_by_another_process_is_unavailable_in_time(tmp_path: P
         await add_user(scoped)
 
 
-async def test_postgres_is_asked_once_and_forgiven(tmp_path: Path) -> None:
-    """A look-up is one round trip; FT-5: after the server has dropped its connections, they are made anew."""
+async def test_postgres_look_up_is_one_round_trip_and_recovers(tmp_path: Path) -> None:
+    """A look-up is one round trip. FT-5: connections that the server dropped are replaced."""
     queries: list[str] = []
 
     async with database() as dsn, AsyncExitStack() as stack:
@@ -113,7 +113,7 @@ async def test_postgres_is_asked_once_and_forgiven(tmp_path: Path) -> None:
         assert await scoped.sessions.load(secret_hash, now=NOW)
         queries.clear()
         assert await scoped.sessions.load(secret_hash, now=NOW)
-        assert queries == []  # asyncpg shows what is not prepared: neither BEGIN nor ROLLBACK
+        assert queries == []  # asyncpg logs unprepared statements: there was neither BEGIN nor ROLLBACK
 
         await execute(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%asgi_auth_sess%'"
                            " AND pid <> pg_backend_pid()")  # fmt: skip
@@ -122,8 +122,8 @@ async def test_postgres_is_asked_once_and_forgiven(tmp_path: Path) -> None:
         assert await scoped.sessions.load(secret_hash, now=NOW)
 
 
-async def test_farewell_of_postgres_that_is_half_read_is_unavailable() -> None:
-    """FT-5: asked between the server's farewell and the end of the connection, the driver fails in a way of its own."""
+async def test_postgres_termination_message_is_unavailable() -> None:
+    """FT-5: after the server's termination message, a driver error before the connection ends is unavailability."""
     made: list[Any] = []
 
     async with database() as dsn, AsyncExitStack() as stack:
@@ -148,7 +148,7 @@ async def test_farewell_of_postgres_that_is_half_read_is_unavailable() -> None:
 
 
 async def test_session_insert_waits_for_a_deletion(made: Engines, store: SQLAlchemyStore[IntUser]) -> None:
-    """What races with the deletion of its user is not kept, and no failure."""
+    """A token or session whose insert races with the deletion of its user is not stored, and causes no error."""
     scoped, other = store.scope("user"), SQLAlchemyStore(made(), IntUser).scope("user")
     alice = await add_user(scoped)
     async with scoped.transaction() as work:
@@ -158,13 +158,13 @@ async def test_session_insert_waits_for_a_deletion(made: Engines, store: SQLAlch
         assert not any(task.done() for task in racing)
     for task in racing:
         await task
-    async with store._database.engine.connect() as connection:  # rows that no look-up would show
+    async with store._database.engine.connect() as connection:  # including rows that no look-up returns
         for table in ("asgi_auth_sessions", "asgi_auth_tokens"):
             assert (await connection.execute(text(f"SELECT 1 FROM {table}"))).all() == []  # noqa: S608
 
 
-async def test_field_that_is_not_kept_is_refused(store: SQLAlchemyStore[IntUser]) -> None:
-    """A field without a column is refused by its name, and so is the id."""
+async def test_field_without_a_column_is_rejected(store: SQLAlchemyStore[IntUser]) -> None:
+    """A field without a column, and the id, are rejected; the error names the field."""
     users = store.scope("user").users
     for name in ("nickname", "id", "notes"):
         with pytest.raises(ValidationError) as error:
@@ -172,8 +172,8 @@ async def test_field_that_is_not_kept_is_refused(store: SQLAlchemyStore[IntUser]
         assert error.value.fields == {name: "This is not supported here."}
 
 
-async def test_cancelled_anywhere_it_can_be_used(store: SQLAlchemyStore[IntUser]) -> None:
-    """Wherever a transaction or a look-up is cancelled, nothing is half done, and the next one works."""
+async def test_store_is_usable_after_any_cancellation(store: SQLAlchemyStore[IntUser]) -> None:
+    """Wherever a transaction or a look-up is cancelled, nothing is half done, and the next call succeeds."""
     scoped = store.scope("user")
 
     async def act(number: int) -> None:

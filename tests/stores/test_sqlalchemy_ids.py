@@ -1,4 +1,4 @@
-"""The ids of users: of any type that gives integers, UUIDs or text, whatever the database makes of them."""
+"""The ids of users: any type that returns integers, UUIDs or text, in any stored form."""
 
 from pathlib import Path
 from typing import Any
@@ -20,181 +20,181 @@ from tests.stores.engines import dialect_of, engines, make
 
 
 class Marked(TypeDecorator[str]):
-    """Text with a mark in front, in the database alone."""
+    """Text that is stored with a prefix."""
 
     impl = String
     cache_ok = True
     python_type = str
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """What is kept."""
+        """The stored form."""
         if value is not None and "!" in value:
             raise ValueError(value)
         return value if value is None else f"u-{value}"
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """What was kept."""
+        """The value of a stored form."""
         return value if value is None else value.removeprefix("u-")
 
 
 class Negative(TypeDecorator[int]):
-    """Numbers that the database has below zero."""
+    """Numbers that are stored with the opposite sign."""
 
     impl = Integer
     cache_ok = True
     python_type = int
 
     def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
-        """What is kept."""
+        """The stored form."""
         return value if value is None else -value
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:
-        """What was kept."""
+        """The value of a stored form."""
         return value if value is None else -value
 
 
 class Short(TypeDecorator[UUID]):
-    """UUIDs that the database has as text without hyphens."""
+    """UUIDs that are stored as text without hyphens."""
 
     impl = String
     cache_ok = True
     python_type = UUID
 
     def process_bind_param(self, value: UUID | None, dialect: Dialect) -> str | None:
-        """What is kept."""
+        """The stored form."""
         return value if value is None else value.hex
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> UUID | None:
-        """What was kept."""
+        """The value of a stored form."""
         return value if value is None else UUID(value)
 
 
 class CharId(TypeDecorator[UUID]):
-    """UUIDs, though it says of itself that it has text: as fastapi-users has them."""
+    """UUIDs in a type that declares text, as in fastapi-users."""
 
     impl = CHAR
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """A UUID where the database has one."""
+        """The UUID type, if the database has one."""
         return dialect.type_descriptor(Uuid() if dialect.name == "postgresql" else CHAR(36))
 
     def process_bind_param(self, value: UUID | str | None, dialect: Dialect) -> str | None:
-        """What is kept: always sent as text."""
+        """The stored form, always as text."""
         return value if value is None else str(UUID(str(value)))
 
     def process_result_value(self, value: UUID | str | None, dialect: Dialect) -> UUID | None:
-        """What was kept."""
+        """The value of a stored form."""
         return value if value is None or isinstance(value, UUID) else UUID(value)
 
 
 class BinaryId(TypeDecorator[UUID]):
-    """UUIDs, bytes where the database has none: as advanced-alchemy has them."""
+    """UUIDs, stored as bytes if the database has no UUID type, as in advanced-alchemy."""
 
     impl = BINARY(16)
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """A UUID where the database has one."""
+        """The UUID type, if the database has one."""
         return dialect.type_descriptor(Uuid() if dialect.name == "postgresql" else BINARY(16))
 
     def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:
-        """What is kept."""
+        """The stored form."""
         return value if value is None else str(value) if dialect.name == "postgresql" else value.bytes
 
     def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
-        """What was kept."""
+        """The value of a stored form."""
         return value if value is None or isinstance(value, UUID) else UUID(bytes=value)
 
 
 class Hashed(TypeDecorator[str]):
-    """Text that is a number to the database."""
+    """Text that is stored as a number."""
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> int | None:
-        """What is kept."""
+        """The stored form."""
         return value if value is None else int(value.removeprefix("h"))
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> str | None:
-        """What was kept."""
+        """The value of a stored form."""
         return value if value is None else f"h{value}"
 
 
 class Digits(TypeDecorator[int]):
-    """Numbers that are text to the database."""
+    """Numbers that are stored as text."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: int | None, dialect: Dialect) -> str | None:
-        """What is kept."""
+        """The stored form."""
         return value if value is None else f"{value:d}"
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> int | None:
-        """What was kept."""
+        """The value of a stored form."""
         return value if value is None else int(value)
 
 
 class Slug(TypeDecorator[str]):
-    """Text, with nothing to convert."""
+    """Text without conversion."""
 
     impl = String
     cache_ok = True
 
 
 class Spelled(TypeDecorator[str]):
-    """Text that is a UUID to the database."""
+    """Text that is stored as a UUID."""
 
     impl = Uuid
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> UUID | None:
-        """What is kept."""
+        """The stored form."""
         return value if value is None else UUID(value)
 
     def process_result_value(self, value: UUID | None, dialect: Dialect) -> str | None:
-        """What was kept."""
+        """The value of a stored form."""
         return value if value is None else str(value)
 
 
 class Prefixed(TypeDecorator[str]):
-    """Text that must begin with a mark, which no sample has."""
+    """Text that must begin with a prefix. The samples of the library do not have it."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """What is kept."""
+        """The stored form."""
         if value is not None and not value.startswith("usr_"):
             raise LookupError
         return value
 
 
 class Flag(TypeDecorator[bool]):
-    """Truth values that are numbers to the database."""
+    """Booleans that are stored as numbers."""
 
     impl = Integer
     cache_ok = True
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> bool | None:
-        """What was kept."""
+        """The value of a stored form."""
         return value if value is None else bool(value)
 
 
 class Point(UserDefinedType[Any]):
-    """A type that SQLAlchemy does not know and that does not say what it has."""
+    """A type that SQLAlchemy does not know and that declares no Python type."""
 
     cache_ok = True
 
 
 class Base(DeclarativeBase):
-    """Of the models of this file."""
+    """The base class of the models in this file."""
 
 
 class MarkedUser(UserMixin, Base):
-    """Has text ids of such a type."""
+    """Has text ids of the type ``Marked``."""
 
     __tablename__ = "marked"
     id: Mapped[str] = mapped_column(Marked, primary_key=True)
@@ -202,7 +202,7 @@ class MarkedUser(UserMixin, Base):
 
 
 class NegativeUser(UserMixin, Base):
-    """Has numbers."""
+    """Has numbers of the type ``Negative``."""
 
     __tablename__ = "negative"
     id: Mapped[int] = mapped_column(Negative, primary_key=True, default=lambda: 12)
@@ -210,7 +210,7 @@ class NegativeUser(UserMixin, Base):
 
 
 class TextualUser(UserMixin, Base):
-    """Has UUIDs that are text to the application."""
+    """Has UUIDs that the application sees as text."""
 
     __tablename__ = "textual"
     id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
@@ -218,7 +218,7 @@ class TextualUser(UserMixin, Base):
 
 
 class CharUser(UserMixin, Base):
-    """Has UUIDs that are text to the database."""
+    """Has UUIDs that are stored as text."""
 
     __tablename__ = "chars"
     id: Mapped[UUID] = mapped_column(Uuid(native_uuid=False), primary_key=True)
@@ -226,7 +226,7 @@ class CharUser(UserMixin, Base):
 
 
 class ShortUser(UserMixin, Base):
-    """Has UUIDs that are text to the database, by a type of the application's."""
+    """Has UUIDs that are stored as text, with a type of the application."""
 
     __tablename__ = "short"
     id: Mapped[UUID] = mapped_column(Short, primary_key=True)
@@ -234,7 +234,7 @@ class ShortUser(UserMixin, Base):
 
 
 class CharIdUser(UserMixin, Base):
-    """Has ids as with fastapi-users."""
+    """Has ids as in fastapi-users."""
 
     __tablename__ = "char_ids"
     id: Mapped[UUID] = mapped_column(CharId, primary_key=True, default=uuid4)
@@ -242,7 +242,7 @@ class CharIdUser(UserMixin, Base):
 
 
 class BinaryIdUser(UserMixin, Base):
-    """Has ids and a column for SQLAlchemy itself as with advanced-alchemy."""
+    """Has ids and a sentinel column of SQLAlchemy, as in advanced-alchemy."""
 
     __tablename__ = "binary_ids"
     id: Mapped[UUID] = mapped_column(BinaryId, primary_key=True, default=uuid4)
@@ -251,7 +251,7 @@ class BinaryIdUser(UserMixin, Base):
 
 
 class HashedUser(UserMixin, Base):
-    """Has text that is a number to the database."""
+    """Has text that is stored as a number."""
 
     __tablename__ = "hashed"
     id: Mapped[str] = mapped_column(Hashed, primary_key=True, default=lambda: "h7")
@@ -259,7 +259,7 @@ class HashedUser(UserMixin, Base):
 
 
 class DigitsUser(UserMixin, Base):
-    """Has numbers that are text to the database."""
+    """Has numbers that are stored as text."""
 
     __tablename__ = "digits"
     id: Mapped[int] = mapped_column(Digits, primary_key=True, default=lambda: 2**40)
@@ -267,7 +267,7 @@ class DigitsUser(UserMixin, Base):
 
 
 class SlugUser(UserMixin, Base):
-    """Has text of a type without a rule."""
+    """Has text of a type without conversion."""
 
     __tablename__ = "slugs"
     id: Mapped[str] = mapped_column(Slug(40), primary_key=True, default=lambda: f"usr_{uuid4().hex}")
@@ -275,7 +275,7 @@ class SlugUser(UserMixin, Base):
 
 
 class SpelledUser(UserMixin, Base):
-    """Has text that is a UUID to the database."""
+    """Has text that is stored as a UUID."""
 
     __tablename__ = "spelled"
     id: Mapped[str] = mapped_column(Spelled, primary_key=True)
@@ -283,7 +283,7 @@ class SpelledUser(UserMixin, Base):
 
 
 class PrefixedUser(UserMixin, Base):
-    """Has text that begins with a mark."""
+    """Has text that begins with a prefix."""
 
     __tablename__ = "prefixed"
     id: Mapped[str] = mapped_column(Prefixed, primary_key=True, default=lambda: f"usr_{uuid4().hex}")
@@ -298,8 +298,8 @@ TABLES = {model: make_tables(model, prefix=f"{model.__tablename__}_") for model 
 @pytest.mark.anyio
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("model", TABLES, ids=lambda model: model.__name__)
-async def test_id_of_any_type_is_the_users(tmp_path: Path, dialect: str, model: Any) -> None:
-    """Account, sessions and tokens of a user are found by the id as text, whatever the database makes of it."""
+async def test_id_of_any_type_finds_its_user(tmp_path: Path, dialect: str, model: Any) -> None:
+    """Account, sessions and tokens of a user are found by the id as text, in any stored form."""
     async with engines(dialect, tmp_path) as made:
         engine = made()
         await make(engine, Base)
@@ -323,8 +323,8 @@ async def test_id_of_any_type_is_the_users(tmp_path: Path, dialect: str, model: 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_id_that_its_type_refuses_is_told_without_it(tmp_path: Path, dialect: str) -> None:
-    """SE-13: a type of the application's that does not take an id is no failure of the database, and is not quoted."""
+async def test_rejected_id_is_not_quoted(tmp_path: Path, dialect: str) -> None:
+    """SE-13: an id that its type rejects is a ValidationError, not a failure of the database, and is not quoted."""
     async with engines(dialect, tmp_path) as made:
         engine = made()
         await make(engine, Base)
@@ -359,8 +359,8 @@ async def test_id_that_its_type_refuses_is_told_without_it(tmp_path: Path, diale
     ],
     ids=repr,
 )
-def test_kind_of_an_id_is_what_its_type_converts(declared: TypeEngine[Any], kind: object, dialect: str) -> None:
-    """Whatever a type is derived from and says of itself, an id is what the application gets from it."""
+def test_kind_of_an_id_is_the_converted_type(declared: TypeEngine[Any], kind: object, dialect: str) -> None:
+    """The kind of an id is the type that the application gets, not the base or the declaration of the column type."""
     assert IdType(declared, dialect_of(dialect)).kind is kind
 
 
@@ -376,12 +376,12 @@ def test_kind_of_an_id_is_what_its_type_converts(declared: TypeEngine[Any], kind
     ],
 )
 def test_decorated_id_has_one_spelling(model: Any, text: str, key: object) -> None:
-    """RP-8: a text that is not what ``user_id`` says is nobody's id."""
+    """RP-8: an id is found only in the spelling that the store returned as ``user_id``."""
     assert Model(model, {}, dialect_of("postgresql+asyncpg")).to_id(text) == key
 
 
-def test_id_that_nobody_makes_is_refused() -> None:
-    """A type that does not take the UUIDs of the library needs a default, which is said at start."""
+def test_id_without_a_default_is_rejected() -> None:
+    """A type that rejects the UUIDs of the library needs a default. Without one, the start fails."""
 
     class Bare(UserMixin, Base):
         __tablename__ = "bare"

@@ -25,7 +25,7 @@ Store = SQLAlchemyStore[IntUser]
 
 
 def invitation(**changes: Any) -> InvitationRecord:
-    """An invitation of carol that is good for an hour."""
+    """An invitation for carol that expires in an hour."""
     values: dict[str, Any] = {
         "id": "6e8bc430-9c3a-11d9-9669-0800200c9a66",
         "email": "Carol@example.com",
@@ -40,8 +40,8 @@ def invitation(**changes: Any) -> InvitationRecord:
 # --- the metadata ----------------------------------------------------------------------------------------------------
 
 
-def test_tables_refer_to_no_user() -> None:
-    """What Alembic compares with the database has both tables; who invites and who accepts may be gone."""
+def test_invitation_and_counter_tables_have_no_foreign_keys() -> None:
+    """The metadata for Alembic has both tables, without foreign keys: inviting and accepting users may be deleted."""
     for model in (IntUser, UuidUser):
         tables = cast("Any", model).metadata.tables
         for name in ("asgi_auth_invitations", "asgi_auth_counters"):
@@ -51,8 +51,8 @@ def test_tables_refer_to_no_user() -> None:
 
 
 @pytest.mark.parametrize("database", [sqlite, postgresql], ids=["sqlite", "postgresql"])
-def test_one_pending_is_kept_by_the_database(database: Any) -> None:
-    """What a migration makes: unique in a scope and where there is none, among those that are pending."""
+def test_database_permits_one_pending_invitation(database: Any) -> None:
+    """A migration creates unique indexes over the pending invitations, with and without a scope."""
     unique = [index for index in make_tables(IntUser).invitations.indexes if index.unique]
     assert sorted(str(CreateIndex(index).compile(dialect=database.dialect())) for index in unique) == [
         "CREATE UNIQUE INDEX asgi_auth_invitations_pending_in_scope ON asgi_auth_invitations "
@@ -62,8 +62,8 @@ def test_one_pending_is_kept_by_the_database(database: Any) -> None:
     ]
 
 
-def test_tables_that_are_there_are_kept() -> None:
-    """Of a metadata that was read from an older database the tables are kept, and the missing ones added."""
+def test_existing_tables_are_kept() -> None:
+    """Metadata that was read from an older database keeps its tables. The missing tables are added."""
 
     class Reflected(DeclarativeBase):
         metadata = MetaData(schema="crm")
@@ -85,7 +85,7 @@ def test_tables_that_are_there_are_kept() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 async def test_older_database_is_refused_until_it_is_migrated(tmp_path: Path, dialect: str) -> None:
-    """The tables of an application that had the library before are kept, with whom they have; the new ones are made."""
+    """A migration keeps the existing tables of the library and their users, and creates the new tables."""
     async with engines(dialect, tmp_path) as made:
         engine = made()
         await make(engine, IntUser)
@@ -106,17 +106,17 @@ async def test_older_database_is_refused_until_it_is_migrated(tmp_path: Path, di
 
 
 def index_names(indexes: Iterable[Index]) -> set[str]:
-    """What the database should call them."""
+    """The expected names of the indexes in the database."""
     return {str(index.name) for index in indexes}
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_prefix_is_served(tmp_path: Path, dialect: str) -> None:
+async def test_prefix_separates_two_models(tmp_path: Path, dialect: str) -> None:
     """Two models in one database have invitations and counters of their own."""
 
     class Shared(DeclarativeBase):
-        """Of both models."""
+        """The base class of both models."""
 
     class Buyer(UserMixin, Shared):
         __tablename__ = "buyers"
@@ -144,12 +144,12 @@ async def test_prefix_is_served(tmp_path: Path, dialect: str) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_accepting_is_part_of_the_applications_transaction(
+async def test_acceptance_is_part_of_the_application_transaction(
     engine: AsyncEngine, made: Engines, store: Store, end: str
 ) -> None:
-    """IN-1: what is granted and that it was accepted are there together, or neither is and it may be accepted again.
+    """IN-1: the grant and the acceptance are stored together, or neither is and the invitation can be accepted again.
 
-    What was counted stays counted.
+    Counts persist in both cases.
     """
     scoped, outside = store.scope("user"), SQLAlchemyStore(made(), IntUser).scope("user")
     alice = await add_user(scoped)
@@ -174,8 +174,8 @@ async def test_accepting_is_part_of_the_applications_transaction(
 
 
 @pytest.mark.anyio
-async def test_refused_invitation_leaves_the_rest_usable(engine: AsyncEngine, store: Store) -> None:
-    """A second invitation of a user breaks nothing, neither in a transaction nor in the application's."""
+async def test_refused_invitation_keeps_the_transaction_usable(engine: AsyncEngine, store: Store) -> None:
+    """After a refused second invitation of a user, the transaction can go on: the store's and the application's."""
     scoped = store.scope("user")
     async with AsyncSession(engine) as session, session.begin(), store.joined(session):
         assert [await scoped.invitations.insert(invitation(id=name)) for name in "ab"] == [True, False]
@@ -189,8 +189,8 @@ async def test_refused_invitation_leaves_the_rest_usable(engine: AsyncEngine, st
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_invitation_waits_for_the_other_one(made: Engines, store: Store, end: str) -> None:
-    """IN-2: whoever invites a user at the same time waits for the first, and gets the place if that gives it up."""
+async def test_concurrent_invitation_waits_for_the_first(made: Engines, store: Store, end: str) -> None:
+    """IN-2: a concurrent invitation of a user waits for the first one, and succeeds if the first is rolled back."""
     scoped, other = store.scope("user"), SQLAlchemyStore(made(), IntUser).scope("user")
 
     async def invite() -> None:
@@ -214,8 +214,8 @@ async def test_invitation_waits_for_the_other_one(made: Engines, store: Store, e
 
 
 @pytest.mark.anyio
-async def test_sweep_leaves_what_is_being_changed(tmp_path: Path) -> None:
-    """On PostgreSQL a sweep neither waits for a row that a user holds nor takes what begins anew meanwhile."""
+async def test_sweep_skips_rows_that_are_being_changed(tmp_path: Path) -> None:
+    """On PostgreSQL, a sweep neither waits for locked rows nor removes rows that are renewed meanwhile."""
     async with engines("postgresql", tmp_path) as made:
         await make(made(), IntUser)
         scoped, other = (SQLAlchemyStore(made(), IntUser).scope("user") for _ in range(2))
@@ -236,7 +236,7 @@ async def test_sweep_leaves_what_is_being_changed(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_invitation_outlives_the_user(store: Store) -> None:
-    """Whoever invited, accepted or revoked may be deleted; ids of any type are text."""
+    """A user who invited, accepted or revoked can be deleted. The invitation stores ids of any type as text."""
     scoped = store.scope("user")
     alice = await add_user(scoped)
     user_id = alice.account.user_id
@@ -248,7 +248,7 @@ async def test_invitation_outlives_the_user(store: Store) -> None:
 
 @pytest.mark.anyio
 async def test_errors_have_no_values(engine: AsyncEngine, store: Store) -> None:
-    """SE-13: neither the error nor what it comes from quotes statement or values."""
+    """SE-13: neither the error nor its cause quotes the statement or the values."""
     scoped = store.scope("user")
     async with engine.begin() as connection:
         for name in ("invitations", "counters"):
