@@ -53,7 +53,7 @@ def _in_sqlite(place: OnSQLite) -> list[Step]:
 
 
 def is_quick_in_sqlite(name: str, text: str) -> bool:
-    """Whether a line of a statement's plan is quick, see ``Step``. A search for rows that ended before a time is quick too."""
+    """Whether a line of a plan is quick, see ``Step``. A search for rows that ended before a time is quick too."""
     if name.startswith(WALKED) and text.startswith("SEARCH"):
         return "_created_at" in text or "subject_name=? AND" in text
     if text.startswith(("SCAN", "SEARCH")):

@@ -1,4 +1,4 @@
-"""A database with many users. Statements generate the rows inside the database, in the tables that the store has created.
+"""A database with many users. The database itself generates the rows, in the tables that the store has created.
 
 Every value is computed from a number, so that a test knows each user without a list.
 """

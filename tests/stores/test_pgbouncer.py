@@ -162,7 +162,7 @@ def strict() -> Iterator[str]:
 async def test_pooler_with_another_isolation_is_refused(
     strict: str, options: dict[str, str], statement_cache_size: int
 ) -> None:
-    """The database's default decides in each mode, for a refused or ignored setting. The role's default overrides it."""
+    """The database's default decides in each mode, for a refused or ignored setting. The role's own overrides it."""
     with pgbouncer(**options) as pooler:
         store = PostgresStore(address_through(pooler, strict), statement_cache_size=statement_cache_size)
         with pytest.raises(ConfigurationError, match="ALTER ROLE … SET default_transaction_isolation"):

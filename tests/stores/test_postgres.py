@@ -348,7 +348,7 @@ async def test_postgres_loads_a_session_with_one_statement(dsn: str, monkeypatch
 
 @pytest.mark.anyio
 async def test_postgres_request_costs_one_statement(dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A request with a cookie or a bearer token costs one statement. A sign-in costs three, without BEGIN and COMMIT."""
+    """A request with a cookie or a bearer token costs one statement. A sign-in costs three beside its transaction."""
     async with traced(monkeypatch) as statements:
         auth = make_auth(tmp_path, store=PostgresStore(dsn))
         async with auth.running():

@@ -591,7 +591,7 @@ async def silence(dsn: str) -> None:
 
 @pytest.mark.anyio
 async def test_channel_trusts_its_last_beat_only(hand: Hand) -> None:
-    """An older beat under the channel's own name gives no trust."""
+    """Any other message under the channel's own name gives no trust."""
     channel = channel_of(PostgresStore("postgresql:///a", session_cache=BOUND))
     channel._beat, channel._sent = "7", hand.at
     channel._hear(None, 0, channel._own, "6")
@@ -646,7 +646,7 @@ async def test_channel_ends_with_the_store(dsn: str, store: PostgresStore) -> No
 
 @pytest.mark.anyio
 async def test_channel_cancelled_opening_leaves_nothing_behind(dsn: str, hand: Hand) -> None:
-    """FT-2: after a cancelled look-up or closing no connection is left that listens, and the store can be used."""
+    """FT-2: wherever a look-up or closing is cancelled, no connection keeps listening, and the store can be used."""
     store = PostgresStore(dsn, session_cache=BOUND)
     _, _, secret_hash = await signed_in(store)
 

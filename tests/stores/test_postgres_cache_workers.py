@@ -243,9 +243,7 @@ class Workers:
         assert await self._load(worker, known, by_id=False) is not None
         before = self._queries
         assert await self._load(worker, known, by_id=False) is not None
-        assert (
-            self._queries == before or not worker.cache.trusted
-        )  # the worker has just noticed that its connection was cut
+        assert self._queries == before or not worker.cache.trusted  # the worker has just noticed the cut
         self.met.add("answered from memory")
 
     async def _check_refused_soon(self, worker: Worker, known: Known) -> None:
