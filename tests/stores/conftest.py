@@ -1,5 +1,5 @@
-"""Fixtures for tests of stores: the path of a file, the users of a store, the ``SQLAlchemyStore`` of an application, and
-a PostgreSQL with another default isolation."""
+"""Fixtures for tests of stores: the path of a file, the users of a store, the ``SQLAlchemyStore`` of an application,
+and a PostgreSQL with another default isolation."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
