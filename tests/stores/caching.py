@@ -1,4 +1,4 @@
-"""What tests of cached look-ups share: time in the test's hands, and a network that swallows what is sent."""
+"""Helpers for tests of cached look-ups: a clock that the test moves, and a relay that can stop delivery."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +20,7 @@ def channel_of(store: PostgresStore) -> Channel:
 
 
 async def listening(store: PostgresStore) -> PostgresStore:
-    """The store, opened, with its cache on."""
+    """Open the store, wait until its cache is on, and return the store."""
     await store.open()
     channel = channel_of(store)
     channel.open()
@@ -29,14 +29,14 @@ async def listening(store: PostgresStore) -> PostgresStore:
 
 
 class Hand:
-    """The clock of every cache, and the pauses of every channel: nothing passes until the test says so."""
+    """The clock of every cache and the pauses of every channel. Time passes only when the test says so."""
 
     def __init__(self) -> None:
         self.at = 1000.0
         self.resting: list[float] = []
-        """How long each channel rests now."""
+        """The length of each pause that is under way."""
         self.rested: list[float] = []
-        """How long each rest was to be."""
+        """The requested length of each pause so far."""
         self._ticked = asyncio.Event()
 
     def __call__(self) -> float:
@@ -49,7 +49,7 @@ class Hand:
         self._ticked = asyncio.Event()
 
     async def pause(self, seconds: float, ended: asyncio.Event) -> None:
-        """As ``postgres_cache.pause``."""
+        """Replaces ``postgres_cache.pause``: return at the next tick, or when *ended* is set."""
         waiting = [asyncio.create_task(event.wait()) for event in (ended, self._ticked)]
         self.resting.append(seconds)
         self.rested.append(seconds)
@@ -63,7 +63,7 @@ class Hand:
 
 @contextmanager
 def by_hand() -> Iterator[Hand]:
-    """Caches that are made in the block have their time from the hand."""
+    """Within the block, new caches use the clock of the hand, and channels use its pauses."""
     hand = Hand()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(postgres_connections, "elapsed", hand)
@@ -72,7 +72,7 @@ def by_hand() -> Iterator[Hand]:
 
 
 class Relay:
-    """A way to the database through a port of its own."""
+    """A relay to the database that listens on its own port."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = urlsplit(dsn)
@@ -83,17 +83,17 @@ class Relay:
 
     @property
     def dsn(self) -> str:
-        """The address of the database, by this way."""
+        """The address of the database through this relay."""
         query = urlencode([(name, value) for name, value in parse_qsl(self._dsn.query) if name != "host"])
         login = self._dsn.netloc.rpartition("@")[0]
         return self._dsn._replace(netloc=f"{login}@127.0.0.1:{self._port}", query=query).geturl()
 
     def swallow(self) -> None:
-        """Deliver nothing from now on, and close nothing: as a network that has lost its way."""
+        """Deliver nothing from now on and close no connection, like a network without a route."""
         self._open.clear()
 
     def deliver(self) -> None:
-        """Deliver everything, also what was held up: both ends have kept on sending it."""
+        """Deliver everything again, including the held data: both ends of a real connection would send it again."""
         self._open.set()
 
     def cut(self) -> None:
@@ -103,7 +103,7 @@ class Relay:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Relay"]:
-        """Take connections within the block."""
+        """Accept connections within the block."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self._port = server.sockets[0].getsockname()[1]
         try:
@@ -133,7 +133,7 @@ class Relay:
         directory = dict(parse_qsl(self._dsn.query)).get("host")
         if directory is not None:
             return await asyncio.open_unix_connection(f"{directory}/.s.PGSQL.5432")
-        return await asyncio.open_connection(  # pragma: no cover  # a server of somebody else
+        return await asyncio.open_connection(  # pragma: no cover  # a server that the tests did not start
             self._dsn.hostname, self._dsn.port or 5432
         )
 

@@ -1,4 +1,4 @@
-"""Tasks that are cancelled wherever they wait."""
+"""Cancel a task at each point where it waits."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -9,7 +9,7 @@ from typing import Any
 
 @coroutine
 def cancelled_at(step: int, act: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:
-    """Run *act* and cancel its task when it waits for the *step*-th time; whether it ever waited so often."""
+    """Run *act* and cancel its task at its *step*-th wait. Return whether *act* waited that often."""
     waits: int = 0
     error: BaseException | None = None
     while True:
@@ -30,7 +30,7 @@ def cancelled_at(step: int, act: Coroutine[Any, Any, None]) -> Generator[Any, An
 
 
 async def cancel_everywhere(act: Callable[[], Coroutine[Any, Any, None]], check: Callable[[], Awaitable[None]]) -> int:
-    """Cancel *act* at its first, second, … point of waiting until it ends by itself; how many there were."""
+    """Cancel *act* at its first, second, … wait until it ends by itself. Return the number of waits."""
 
     async def run(step: int) -> bool:
         return await cancelled_at(step, act())

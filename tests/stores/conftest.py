@@ -1,5 +1,5 @@
-"""What tests of stores share: where a file is, whom a store keeps; ``SQLAlchemyStore`` in an application; a PostgreSQL
-with another default isolation."""
+"""Fixtures for tests of stores: the path of a file, the users of a store, the ``SQLAlchemyStore`` of an application,
+and a PostgreSQL with another default isolation."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,19 +17,19 @@ from tests.stores.models import IntUser
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the database is."""
+    """The path of the database."""
     return tmp_path / "app.db"
 
 
 @pytest.fixture
 def scoped(store: Store[Any]) -> ScopedStore[Any]:
-    """The users of the store that the test has."""
+    """The users of the test's store."""
     return store.scope("user")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def made(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engines]:
-    """A database with the tables in it."""
+    """A function that makes engines on a database that has the tables."""
     async with engines(request.param, tmp_path) as made:
         await make(made(), IntUser)
         yield made
@@ -43,12 +43,12 @@ def engine(made: Engines) -> AsyncEngine:
 
 @pytest.fixture
 def store(engine: AsyncEngine) -> SQLAlchemyStore[IntUser]:
-    """The store on it."""
+    """The store on that engine."""
     return SQLAlchemyStore(engine, IntUser)
 
 
 @pytest.fixture(scope="module")
 def serializable() -> Iterator[str]:
-    """The address of a PostgreSQL database whose default isolation is the strictest."""
+    """The address of a PostgreSQL database whose default isolation is SERIALIZABLE."""
     with another_database(default_transaction_isolation="serializable") as address:
         yield address

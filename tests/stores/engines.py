@@ -1,4 +1,4 @@
-"""Engines as applications make them, on an empty database."""
+"""Engines on an empty database, made as applications make them."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.postgres import database
 
 Engines = Callable[..., AsyncEngine]
-"""Another engine on the same database, with these options."""
+"""Makes another engine on the same database with the given options."""
 
 
 @asynccontextmanager
 async def engines(dialect: str, directory: Path) -> AsyncIterator[Engines]:
-    """What makes engines; every one is disposed of in the end."""
+    """Yield a function that makes engines. Every engine is disposed of at the end."""
     made: list[AsyncEngine] = []
 
     def keep(engine: AsyncEngine) -> AsyncEngine:
@@ -38,11 +38,11 @@ async def engines(dialect: str, directory: Path) -> AsyncIterator[Engines]:
 
 
 async def make(engine: AsyncEngine, model: Any) -> None:
-    """Every table, as an application makes it without Alembic."""
+    """Create every table, as an application does without Alembic."""
     async with engine.begin() as connection:
         await connection.run_sync(model.metadata.create_all)
 
 
 def dialect_of(name: str) -> Dialect:
-    """As an engine with this driver has it."""
+    """The dialect of an engine with this driver."""
     return make_url(f"{name}://").get_dialect()()

@@ -1,4 +1,4 @@
-"""Models as applications have them: each with ids and names of its own."""
+"""Models of applications. Each has its own kind of ids and its own names."""
 
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from asgi_auth.types import UserMixin
 
 
 class ByValue(UserMixin):
-    """Two objects of one row are equal, for the tests that compare what is read twice."""
+    """Objects of the same row are equal, for tests that compare two reads."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._values() == other._values()
@@ -24,11 +24,11 @@ class ByValue(UserMixin):
 
 
 class IntBase(DeclarativeBase):
-    """Integer ids, made by the database."""
+    """Models with integer ids, which the database generates."""
 
 
 class IntUser(ByValue, IntBase):
-    """Names as the library has them."""
+    """A user whose attributes have the library's names."""
 
     __tablename__ = "users"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -40,7 +40,7 @@ class IntUser(ByValue, IntBase):
 
 
 class Note(IntBase):
-    """A row of the application's own, which would keep its user from being deleted."""
+    """A row of the application. Its foreign key would prevent the deletion of its user."""
 
     __tablename__ = "notes"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -49,11 +49,11 @@ class Note(IntBase):
 
 
 class UuidBase(DeclarativeBase):
-    """UUIDs, proposed by the library."""
+    """Models with UUIDs, which the library proposes."""
 
 
 class UuidUser(ByValue, UuidBase):
-    """Another name for every attribute, and others again for the columns."""
+    """A user with other names for its attributes, and again other names for its columns."""
 
     __tablename__ = "members"
     member_id: Mapped[UUID] = mapped_column("pk", Uuid, primary_key=True)
@@ -63,16 +63,16 @@ class UuidUser(ByValue, UuidBase):
 
     @property
     def id(self) -> UUID:
-        """What ``UserMixin`` asks for."""
+        """The attribute that ``UserMixin`` requires."""
         return self.member_id
 
 
 class TextBase(DeclarativeBase):
-    """Text ids, proposed by the library."""
+    """Models with text ids, which the library proposes."""
 
 
 class TextUser(ByValue, TextBase):
-    """The years are kept as text: a value that must be translated."""
+    """A user whose age is stored as text: a value that must be translated."""
 
     __tablename__ = "people"
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -1,4 +1,4 @@
-"""How a database would run every statement of the SQL stores."""
+"""The plan that a database makes for each statement of the SQL stores."""
 
 import json
 import re
@@ -14,9 +14,9 @@ from tests.stores.statements import STATEMENTS
 from tests.workers import OnPostgres, OnSQLite
 
 SORTED = ("LIST_SESSIONS", "LATEST_TOKEN")
-"""What sorts the few rows that an index has found: the sessions of one user, the tokens."""
+"""The statements that sort the few rows that an index has found: the sessions of one user, the tokens."""
 WALKED = "LIST_INVITATIONS"
-"""What walks an index in its order, as far as a page goes."""
+"""The statements that read an index in its order, up to the end of a page."""
 
 
 class Step(NamedTuple):
@@ -25,11 +25,11 @@ class Step(NamedTuple):
     statement: str
     text: str
     is_quick: bool
-    """Whether it reads no more than what an index has found by more than the subject, which all rows share."""
+    """Whether the line reads only rows found by an index, and not by the subject alone, which all rows share."""
 
 
 async def plans(place: OnSQLite | OnPostgres, number: int) -> list[Step]:
-    """Of all statements, with what the planner knows now and once it has looked at the tables; *number* is a limit."""
+    """The plans of all statements, on SQLite both before and after ANALYZE; *number* is a limit."""
     if isinstance(place, OnSQLite):
         return [*_in_sqlite(place), *await _analysed(place)]
     return await _in_postgres(place, number)
@@ -53,7 +53,7 @@ def _in_sqlite(place: OnSQLite) -> list[Step]:
 
 
 def is_quick_in_sqlite(name: str, text: str) -> bool:
-    """Whether a line of the plan of a statement is, as ``Step`` has it. So is what ended before some time."""
+    """Whether a line of a plan is quick, see ``Step``. A search for rows that ended before a time is quick too."""
     if name.startswith(WALKED) and text.startswith("SEARCH"):
         return "_created_at" in text or "subject_name=? AND" in text
     if text.startswith(("SCAN", "SEARCH")):
@@ -65,7 +65,7 @@ def is_quick_in_sqlite(name: str, text: str) -> bool:
 # --- PostgreSQL
 
 _TRIES = 7
-"""After five plans for the values at hand the server may take to one for any values."""
+"""After five plans for given values the server may switch to a plan for any values."""
 _LITERALS = {
     **{"text": "'{}'", "bytea": "'x'", "timestamp with time zone": f"'{NOW.isoformat()}'", "boolean": "true"},
     "uuid": "'00000000-0000-0000-0000-000000000001'",

@@ -1,6 +1,6 @@
-"""A database with many users, made inside the database, in the tables that the store has made.
+"""A database with many users. The database itself generates the rows, in the tables that the store has created.
 
-Everything is computed from a number, so that a test knows whom it asks for without having kept anything.
+Every value is computed from a number, so that a test knows each user without a list.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from asgi_auth.testing.stores.records import NOW
 
 SESSIONS_OF_EACH = 5
 EXPIRED_SESSIONS = 10
-"""One in so many has ended."""
+"""One row in this many has ended."""
 EXPIRED_TOKENS = 2
 
 
@@ -29,7 +29,7 @@ def id_of(text: str) -> str:
 
 
 def hash_of(text: str) -> bytes:
-    """The hash that a session or token is kept under."""
+    """The hash under which a session or token is stored."""
     return hashlib.sha256(text.encode()).digest()
 
 
@@ -52,7 +52,7 @@ INSERT INTO asgi_auth_accounts (subject_name, user_id, stamp, password_hash, con
 SELECT 'user', id_of('user ' || n), substr(hash_of('stamp ' || n), 1, 16),
     '{{asgi_auth-1}}$2b$12$' || 'R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW', instant_of(-604800)
 FROM numbers"""
-# A user's sessions were not made one after the other: their numbers lie as far apart as there are users.
+# A user's sessions are not adjacent: their numbers differ by the number of users.
 _SESSIONS = """
 INSERT INTO asgi_auth_sessions (subject_name, secret_hash, id, user_id, stamp, created_at, last_seen_at,
     idle_expires_at, expires_at, label, factors, remembered)
@@ -89,7 +89,7 @@ SET session_replication_role = replica; -- who a row belongs to is not looked up
 
 
 def statements(users: int) -> list[str]:
-    """What fills the tables; the same for every database, once it has the three functions above."""
+    """The statements that fill the tables. They are the same for every database that has the three functions above."""
     sessions = users * SESSIONS_OF_EACH
     return [
         (_NUMBERS + text).format(count=count, users=users, expired=expired)
@@ -105,13 +105,13 @@ def statements(users: int) -> list[str]:
 
 
 def populate_sqlite(path: Path, users: int) -> None:
-    """Fill an empty database that nobody has open."""
+    """Fill an empty database that no program has open."""
     functions: list[Callable[[Any], Any]] = [id_of, hash_of, _instant_of]
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for function in functions:
             connection.create_function(function.__name__.strip("_"), 1, function, deterministic=True)
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -4000000")
-        # An index is made faster of all rows than row by row.
+        # Creating an index after all rows is faster than updating it for each row.
         indexes = connection.execute(
             "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql <> ''"
         ).fetchall()
@@ -120,7 +120,7 @@ def populate_sqlite(path: Path, users: int) -> None:
 
 
 async def populate_postgres(dsn: str, users: int) -> None:
-    """Fill an empty database; afterwards the planner knows what is in it, as the server itself sees to in a while."""
+    """Fill an empty database and analyse it for the planner, as the server would do later by itself."""
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(_IN_POSTGRES)
@@ -134,6 +134,6 @@ async def populate_postgres(dsn: str, users: int) -> None:
 
 
 def between(indexes: Sequence[Any], statements: list[str]) -> list[str]:
-    """The *statements* without the *indexes*, by name and definition, which are made again afterwards."""
+    """The *statements*, with the *indexes* (names and definitions) dropped before them and created again after them."""
     dropped, made = zip(*indexes, strict=True)
     return [*(f"DROP INDEX {name}" for name in dropped), *statements, *made]

@@ -1,4 +1,4 @@
-"""The commands for backups that the pages have, to the letter, run by a shell with the databases' own programs."""
+"""The documented commands for backups, run unchanged by a shell with the databases' own programs."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ Shell = Callable[[str, Path], "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(params=["sqlite3", *["python"] * (sys.version_info >= (3, 12))])
 def shell(request: pytest.FixtureRequest) -> Shell:
-    """Runs a line in a directory as a shell does that says nothing about rights; with each command for SQLite."""
+    """Run a line in a directory by a shell with the usual umask, once with each command for SQLite."""
     if request.param == "sqlite3" and shutil.which("sqlite3") is None:
         pytest.skip("not installed: sqlite3 (Debian: sqlite3)")
     command = "sqlite3" if request.param == "sqlite3" else f"{shlex.quote(sys.executable)} -m sqlite3"
@@ -49,13 +49,13 @@ def documented(heading: str, page: str = "stores.md") -> list[str]:
 
 
 def mode(path: Path) -> int:
-    """Who may do what with the file."""
+    """The permissions of the file."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
 @pytest.mark.anyio
-async def test_documented_backup_is_whole_and_for_its_owner_only(tmp_path: Path, shell: Shell) -> None:
-    """FS-1: a backup that is made while the application runs is a database of its own, and is never overwritten."""
+async def test_documented_backup_is_complete_and_for_its_owner_only(tmp_path: Path, shell: Shell) -> None:
+    """FS-1: a backup made while the application runs is a separate database. It is never overwritten."""
     store = SQLiteStore(tmp_path / "app.db")
     scoped = store.scope("user")
     alice = await add_user(scoped)
@@ -89,8 +89,8 @@ asyncio.run(main())
 
 
 @pytest.mark.anyio
-async def test_documented_restoring_brings_back_that_moment_alone(tmp_path: Path, shell: Shell) -> None:
-    """FS-1: nothing comes back from a log that a worker which was killed has left; the file is its owner's only."""
+async def test_documented_restore_brings_back_only_the_backup(tmp_path: Path, shell: Shell) -> None:
+    """FS-1: the restored file ignores the log that a killed worker has left. Only its owner may read it."""
     store = SQLiteStore(tmp_path / "app.db")
     alice = await add_user(store.scope("user"))
     await store.close()
@@ -113,8 +113,8 @@ async def test_documented_restoring_brings_back_that_moment_alone(tmp_path: Path
 
 
 @pytest.mark.anyio
-async def test_backup_that_migrate_advises_is_one(tmp_path: Path, shell: Shell) -> None:
-    """The line that the command prints works as it stands, whatever the path."""
+async def test_backup_command_that_migrate_prints_works(tmp_path: Path, shell: Shell) -> None:
+    """The line that the command prints runs unchanged, even with quotes and dollar signs in the path."""
     directory = tmp_path / "it's $HOME's"
     directory.mkdir()
     store = SQLiteStore(directory / "app.db")
@@ -136,10 +136,10 @@ def addresses() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.anyio
-async def test_documented_backup_of_postgres_is_whole_and_for_its_owner_only(
+async def test_documented_backup_of_postgres_is_complete_and_for_its_owner_only(
     tmp_path: Path, addresses: tuple[str, str]
 ) -> None:
-    """FS-1: the same for PostgreSQL, with the programs of the server's own version."""
+    """FS-1: a backup of PostgreSQL is complete too, with the programs of the server's own version."""
     source, target = addresses
     [[programs]] = await execute(source, "SELECT setting FROM pg_config WHERE name = 'BINDIR'")
     if shutil.which("pg_dump", path=programs) is None:

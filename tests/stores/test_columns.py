@@ -1,4 +1,4 @@
-"""The columns of each record: what is derived from a declaration, and that a new column needs nothing else."""
+"""The columns of each record are derived from a declaration. A new column needs nothing else."""
 
 import asyncio
 import subprocess
@@ -21,7 +21,7 @@ from tests.postgres import database
 
 ROOT = Path(__file__).parent.parent.parent
 SPELT = Rows(Codec(micros, instant, "id {}".format, lambda kept: kept[3:], "user {}".format, lambda kept: kept[5:]))
-"""Where each kind of id shows."""
+"""Rows whose values show each kind of id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Note:
     user_id: str
     text: str
     count: int | None
-    digest: Optional[bytes] = None  # noqa: UP045  # written in another way
+    digest: Optional[bytes] = None  # noqa: UP045  # the other spelling of an optional type
     read_at: datetime | None = None
     pinned: bool = False
     data: Mapping[str, Any]
@@ -45,8 +45,8 @@ FIRST = Note(id="a", user_id="b", text="c", count=None, pinned=True, data={"d": 
 ROW = ("id a", "user b", "c", None, None, None, True, '{"d":[1]}', '{"e":1893553445678901}', '["f"]')
 
 
-def test_column_of_each_kind_is_told_by_the_type() -> None:
-    """A declaration names ids and other names of columns; the rest follows from the fields."""
+def test_kind_of_each_column_follows_from_its_type() -> None:
+    """A declaration names the ids and the renamed columns. The fields give the rest."""
     assert NOTE.every == (
         Column("id", "id", Kind.ID, "uuid", optional=False),
         Column("user_id", "user_id", Kind.USER_ID, "text", optional=False),
@@ -62,7 +62,7 @@ def test_column_of_each_kind_is_told_by_the_type() -> None:
 
 
 def test_columns_make_the_lists_of_a_statement() -> None:
-    """What is selected and inserted is in the order of the fields, with the parameters that belong to it."""
+    """The selected and inserted columns are in the order of the fields, with their parameters."""
     assert NOTE.listed == "id, user_id, body, count, digest, read_at, pinned, data, seen, words"
     assert NOTE.selected() == "id, user_id, body, count, digest, read_at, pinned, data::text, seen::text, words::text"
     assert NOTE.selected("n", text="t", data="t") == (
@@ -76,8 +76,8 @@ def test_columns_make_the_lists_of_a_statement() -> None:
     assert NOTE.parameter("user_id", 3) == "$4"
 
 
-def test_record_comes_back_from_its_row() -> None:
-    """Each value is in the place of its column, as the database keeps it; None is None."""
+def test_record_is_read_back_from_its_row() -> None:
+    """Each value is in the place of its column, in its stored form. None stays None."""
     assert SPELT.of(NOTE).write(FIRST) == ROW
     assert SPELT.of(NOTE).read((*ROW, "something else")) == FIRST
     assert SPELT.of(NOTE) is SPELT.of(NOTE)
@@ -89,7 +89,7 @@ RECORDS = (USER, ACCOUNT, SESSION, TOKEN, INVITATION, COUNTED)
 
 
 def test_fields_that_are_ids_are_declared() -> None:
-    """No type tells an id from another text, so that an id that is not declared would be kept as text."""
+    """The type of an id is that of any text. An id that is not declared would be stored as text."""
     kinds = {(column.field, column.kind) for columns in RECORDS for column in columns.every}
     named = {
         (field, kind) for field, kind in kinds if field in ("id", "accepted_by", "ended_by") or field[-3:] == "_id"
@@ -98,14 +98,14 @@ def test_fields_that_are_ids_are_declared() -> None:
     assert {field for field, kind in kinds - named if kind in (Kind.ID, Kind.USER_ID)} == set()
 
 
-def test_columns_are_called_like_the_fields() -> None:
-    """The one exception is a reserved word."""
+def test_columns_have_the_names_of_their_fields() -> None:
+    """The only exception is a field whose name is a reserved word."""
     every = [column for columns in RECORDS for column in columns.every]
     assert [column.name for column in every if column.name != column.field] == ["grant_data"]
 
 
-def test_found_and_loaded_are_read_side_by_side() -> None:
-    """Two records in one row: each from its own columns."""
+def test_found_and_loaded_read_two_records_from_a_row() -> None:
+    """Each of the two records in a row is read from its own columns."""
     account = ("a", b"s", None, None, 1, None)
     user = ("a", "a@example.com", None, "{}", 0, 1)
     session = ("s", "a", b"s", 0, 0, 0, 0, "", '{"password":0}', 0)
@@ -126,14 +126,14 @@ def test_found_and_loaded_are_read_side_by_side() -> None:
 
 
 def test_plain_values_are_not_converted() -> None:
-    """A value that is kept as it is costs no call."""
+    """A value that is stored unchanged costs no call."""
     assert {column.field for column in NOTE.every if column.reader(SPELT.codec) is same} == {"text", "count", "digest"}
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["sqlite", "postgres", "sqlalchemy"])
-async def test_new_column_of_sessions_needs_record_and_schema_only(tmp_path: Path, name: str) -> None:
-    """With one more field in the record and one more column in the table, every store keeps and returns it."""
+async def test_new_column_of_sessions_changes_only_record_and_schema(tmp_path: Path, name: str) -> None:
+    """Every store keeps and returns a new value if the record has the field and the table has the column."""
     command = [sys.executable, "-W", "error", "-m", "tests.stores.widened", name]
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(database()) if name == "postgres" else str(tmp_path / "app.db")

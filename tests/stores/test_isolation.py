@@ -28,14 +28,14 @@ END = NOW + HOUR
 
 @pytest.fixture
 async def dsn(serializable: str) -> AsyncIterator[str]:
-    """The address of an empty database whose default isolation is the strictest."""
+    """The address of an empty database whose default isolation is SERIALIZABLE."""
     async with database(serializable) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def repeatable_read() -> Iterator[str]:
-    """The address of a database with the default between the two."""
+    """The address of a database whose default isolation is REPEATABLE READ."""
     with another_database(default_transaction_isolation="repeatable read") as address:
         yield address
 
@@ -51,7 +51,7 @@ async def waits_for_a_lock(dsn: str) -> None:
 
 
 async def second_answer(dsn: str, scoped: Any, act: Callable[[Any], Awaitable[Any]]) -> Any:
-    """The answer to an act that waits while a transaction does the same and commits."""
+    """The answer to *act* when it waits for a transaction that does the same and commits."""
     async with scoped.transaction() as work:
         await act(work)
         second = asyncio.create_task(together([act(scoped)]))
@@ -61,7 +61,7 @@ async def second_answer(dsn: str, scoped: Any, act: Callable[[Any], Awaitable[An
 
 
 async def check_races(dsn: str, scoped: Any) -> None:
-    """Each statement that waits for another one sees what that one has committed."""
+    """Each statement that waits for another one sees the other's committed changes."""
     found = await add_user(scoped)
     record = await add_token(scoped, found)
     user_id = found.account.user_id
@@ -90,15 +90,15 @@ async def check_races(dsn: str, scoped: Any) -> None:
 
 
 @pytest.mark.parametrize("statement_cache_size", [100, 0])
-async def test_postgres_store_on_serializable_decides_races(dsn: str, statement_cache_size: int) -> None:
-    """FT-5: where the database's default is SERIALIZABLE, a statement that waits for another one does not fail."""
+async def test_postgres_store_resolves_races_on_serializable(dsn: str, statement_cache_size: int) -> None:
+    """FT-5: if the database's default is SERIALIZABLE, a statement that waits for another one does not fail."""
     store = PostgresStore(dsn, statement_cache_size=statement_cache_size)
     await check_races(dsn, store.scope("user"))
     await store.close()
 
 
-async def test_postgres_store_on_repeatable_read_decides_races(repeatable_read: str) -> None:
-    """FT-5: where the database's default is REPEATABLE READ, a statement that waits for another one does not fail."""
+async def test_postgres_store_resolves_races_on_repeatable_read(repeatable_read: str) -> None:
+    """FT-5: if the database's default is REPEATABLE READ, a statement that waits for another one does not fail."""
     async with database(repeatable_read) as dsn:
         store = PostgresStore(dsn)
         await check_races(dsn, store.scope("user"))
@@ -106,7 +106,7 @@ async def test_postgres_store_on_repeatable_read_decides_races(repeatable_read: 
 
 
 async def test_reset_request_that_waits_for_another_sends_its_mail(dsn: str, tmp_path: Path) -> None:
-    """FT-5: of two reset requests at once for one address, both send their mail."""
+    """FT-5: two simultaneous reset requests for one address both send their mail."""
     auth = make_auth(tmp_path, store=PostgresStore(dsn))
     async with auth.running():
         await register(auth)
@@ -123,7 +123,7 @@ async def test_reset_request_that_waits_for_another_sends_its_mail(dsn: str, tmp
 
 
 async def test_postgres_store_listens_and_migrates_at_read_committed(dsn: str) -> None:
-    """The connections beside the pool are the store's own as well."""
+    """The connections that the store opens outside its pool use READ COMMITTED too."""
     store = PostgresStore(dsn)
     assert await store.migrate() == (0, 3)
     connections = store._database.connections()
@@ -140,7 +140,7 @@ async def test_postgres_store_listens_and_migrates_at_read_committed(dsn: str) -
 
 
 async def test_postgres_store_refuses_a_pool_with_another_isolation(dsn: str) -> None:
-    """A pool of the application's is used only if its default is READ COMMITTED; the error names the remedy."""
+    """The store uses an application's pool only if its default is READ COMMITTED. The error names the remedy."""
     pools = [await asyncpg.create_pool(dsn, min_size=0, max_size=2)]
     store = PostgresStore(pool=lambda: pools[-1])
     await store.migrate()
@@ -155,7 +155,7 @@ async def test_postgres_store_refuses_a_pool_with_another_isolation(dsn: str) ->
 
 
 class Pooler(Relay):
-    """A way that takes no setting that it does not know, as a pooler; it answers with this code."""
+    """A relay that refuses an unknown setting with this error code, like a pooler."""
 
     def __init__(self, dsn: str, code: bytes) -> None:
         super().__init__(dsn)
@@ -174,8 +174,8 @@ class Pooler(Relay):
 
 
 @pytest.mark.parametrize("code", [b"08P01", b"0A000"])
-async def test_postgres_store_asks_a_pooler_for_its_isolation(dsn: str, code: bytes) -> None:
-    """Where the setting is refused the database's default counts: READ COMMITTED serves, another is refused."""
+async def test_postgres_store_checks_the_isolation_behind_a_pooler(dsn: str, code: bytes) -> None:
+    """If a pooler refuses the setting, the store accepts the database's default only if it is READ COMMITTED."""
     async with Pooler(dsn, code).running() as pooler, database() as usual, Pooler(usual, code).running() as good:
         store = PostgresStore(f"{pooler.dsn}&sslmode=disable")
         assert await store.migrate() == (0, 3)
@@ -191,7 +191,7 @@ async def test_postgres_store_asks_a_pooler_for_its_isolation(dsn: str, code: by
 
 
 async def test_sqlalchemy_store_refuses_another_isolation(dsn: str) -> None:
-    """An engine is used only if its connections default to READ COMMITTED; its own transactions may have another."""
+    """The store uses an engine only if its connections default to READ COMMITTED. Its own transactions may differ."""
 
     async def connect(**settings: str) -> Any:
         return await asyncpg.connect(dsn, server_settings=settings)

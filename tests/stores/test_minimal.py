@@ -1,4 +1,4 @@
-"""A store that has what every store must have, and nothing more: it passes the suite and serves an application."""
+"""A store that has only the required parts: it passes the suite and serves an application."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ from tests.support import EMAIL, PASSWORD, credentials, make_auth
 
 
 class MinimalScoped:
-    """No invitations, no counters: the attributes are not there."""
+    """A scoped store without the attributes for invitations and counters."""
 
     def __init__(self, scoped: ScopedStore[User]) -> None:
         self._scoped = scoped
@@ -31,7 +31,7 @@ class MinimalScoped:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Work[User]]:
-        """As a user writes it who knows of no more."""
+        """A transaction, written by a developer who knows only the required parts."""
         async with self._scoped.transaction() as work:
             yield Work(
                 users=work.users,
@@ -43,7 +43,7 @@ class MinimalScoped:
 
 
 class MinimalStore(SQLiteStore):
-    """SQLite without what is left out."""
+    """SQLite without the optional parts."""
 
     def scope(self, subject_name: str) -> Any:
         """The same store, for one kind of user."""
@@ -51,7 +51,7 @@ class MinimalStore(SQLiteStore):
 
 
 class TestMinimalStore(StoreSuite):
-    """The suite, which asks for nothing more."""
+    """The suite, which requires only these parts."""
 
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[Store[User]]:
@@ -66,7 +66,7 @@ class TestMinimalStore(StoreSuite):
 
 @pytest.mark.anyio
 async def test_minimal_store_serves_and_is_pruned(tmp_path: Path) -> None:
-    """Whoever asks for no more than every store has runs on it, and sweeps what there is."""
+    """An application that uses only the required parts runs on the store and prunes it."""
     store = MinimalStore(tmp_path / "app.db")
     auth = make_auth(
         tmp_path, store=store, strategies=[Password()], registration="closed", limits=Limits(current_password=None)

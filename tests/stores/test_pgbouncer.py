@@ -1,4 +1,4 @@
-"""PostgresStore through a real PgBouncer in transaction mode: each transaction runs on whichever server is free."""
+"""PostgresStore through a real PgBouncer in transaction mode: each transaction runs on any server that is free."""
 
 import os
 import pwd
@@ -39,12 +39,12 @@ max_client_conn = 500
 
 @contextmanager
 def pgbouncer(*, pool_mode: str = "transaction", ignored: str = "") -> Iterator[Path]:
-    """The directory of the socket of a PgBouncer.
+    """Run a PgBouncer and yield the directory of its socket.
 
     Args:
-        ignored: The settings in an address that it ignores; it refuses the others.
+        ignored: The settings in an address that PgBouncer ignores; it refuses all other settings.
     """
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")  # where not everybody looks
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")  # a directory that is not in every PATH
     if program is None:
         pytest.skip("not installed: pgbouncer (Debian: pgbouncer)")
     directory = Path("/tmp") / f"pgbouncer-{uuid4().hex[:8]}"  # noqa: S108  # the path of a socket has 107 bytes at most
@@ -53,7 +53,7 @@ def pgbouncer(*, pool_mode: str = "transaction", ignored: str = "") -> Iterator[
     places = {"upstream": _upstream(), "directory": directory, "port": PORT}
     configuration.write_text(CONFIGURATION.format(**places, pool_mode=pool_mode, ignored=ignored))
     command = [program, "-q", str(configuration)]
-    if os.getuid() == 0:  # as whom it refuses to run
+    if os.getuid() == 0:  # PgBouncer refuses to run as root
         owner = pwd.getpwuid(_cluster_owner())
         os.chown(directory, owner.pw_uid, owner.pw_gid)
         os.chown(configuration, owner.pw_uid, owner.pw_gid)
@@ -69,7 +69,7 @@ def pgbouncer(*, pool_mode: str = "transaction", ignored: str = "") -> Iterator[
 
 
 def _upstream() -> str:
-    """The server, as PgBouncer has it."""
+    """The server's address in PgBouncer's form."""
     dsn = urlsplit(server().dsn)
     host = parse_qs(dsn.query).get("host", [dsn.hostname])[0]
     parts = {"host": host, "port": dsn.port or 5432, "user": dsn.username or "postgres", "password": dsn.password}
@@ -77,7 +77,7 @@ def _upstream() -> str:
 
 
 def _cluster_owner() -> int:
-    """Who may open the socket of the throw-away cluster; nobody in particular for a server elsewhere."""
+    """The user id that may open the socket of the throw-away cluster, or that of ``nobody`` for another server."""
     host = parse_qs(urlsplit(server().dsn).query).get("host", [""])[0]
     return os.stat(host).st_uid if host else pwd.getpwnam("nobody").pw_uid
 
@@ -96,30 +96,30 @@ def address_through(pooler: Path, address: str) -> str:
 
 
 async def let_role_be_read_committed(address: str) -> None:
-    """Give the role READ COMMITTED in this database, in place of the database's own default."""
+    """Give the role READ COMMITTED in this database. It overrides the database's own default."""
     [[role, name]] = await execute(address, "SELECT quote_ident(current_user), quote_ident(current_database())")
     setting = "default_transaction_isolation = 'read committed'"
     await execute(address, f"ALTER ROLE {role} IN DATABASE {name} SET {setting}")
 
 
 async def end_connections(address: str) -> None:
-    """End what the pooler has: the settings of a role are those at the start of a connection."""
+    """End the pooler's connections: the settings of a role apply only to new connections."""
     others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     await execute(address, f"SELECT pg_terminate_backend(pid, 5000) {others}")
 
 
 @pytest.fixture(scope="module")
 def pooler() -> Iterator[Path]:
-    """The directory of the socket of one in transaction mode."""
+    """The directory of the socket of a PgBouncer in transaction mode."""
     with pgbouncer() as directory:
         yield directory
 
 
 @pytest.fixture
 async def dsn(pooler: Path, serializable: str) -> AsyncIterator[str]:
-    """The address of an empty database behind the pooler: what an address sets for the session does not count there.
+    """The address of an empty database behind the pooler. Session settings in an address have no effect there.
 
-    The role has READ COMMITTED; the database's own default is the strictest.
+    The role has READ COMMITTED; the database's own default is SERIALIZABLE.
     """
     await let_role_be_read_committed(serializable)
     yield address_through(pooler, serializable)
@@ -143,7 +143,7 @@ class TestPostgresStoreBehindPgBouncer(StoreSuite, InvitationSuite, CounterSuite
 
 @pytest.fixture
 def strict() -> Iterator[str]:
-    """The address of a database whose default isolation is the strictest, whatever the role, without a pooler."""
+    """The address, without a pooler, of a database whose default isolation is SERIALIZABLE for every role."""
     with another_database(default_transaction_isolation="serializable") as address:
         yield address
 
@@ -162,7 +162,7 @@ def strict() -> Iterator[str]:
 async def test_pooler_with_another_isolation_is_refused(
     strict: str, options: dict[str, str], statement_cache_size: int
 ) -> None:
-    """The database's default counts, in whichever mode, refused or ignored; the role's own takes its place."""
+    """The database's default decides in each mode, for a refused or ignored setting. The role's own overrides it."""
     with pgbouncer(**options) as pooler:
         store = PostgresStore(address_through(pooler, strict), statement_cache_size=statement_cache_size)
         with pytest.raises(ConfigurationError, match="ALTER ROLE … SET default_transaction_isolation"):

@@ -1,4 +1,4 @@
-"""PostgresStore: the suite, and what is PostgreSQL's own."""
+"""PostgresStore: the suite, and the behaviour that only PostgreSQL has."""
 
 import asyncio
 import sys
@@ -52,29 +52,29 @@ class TestPostgresStore(StoreSuite, InvitationSuite, CounterSuite):
 
 @pytest.mark.slow
 class TestPostgresStoreBehindPooler(TestPostgresStore):
-    """The suite, where each statement is a transaction."""
+    """The suite, with a transaction for each statement."""
 
     options: ClassVar[dict[str, Any]] = {"statement_cache_size": 0}
 
 
 @pytest.mark.slow
 class TestPostgresStoreOnSerializable(TestPostgresStore):
-    """The suite, on a database whose default isolation is the strictest."""
+    """The suite, on a database whose default isolation is SERIALIZABLE."""
 
     @pytest.fixture
     async def dsn(self, serializable: str) -> AsyncIterator[str]:
-        """The address of an empty database there."""
+        """The address of an empty database with that isolation."""
         async with database(serializable) as address:
             yield address
 
 
 @pytest.mark.slow
 class TestPostgresStoreWithCache(StoreSuite):
-    """The suite, where look-ups are cached."""
+    """The suite, with cached look-ups."""
 
     @pytest.fixture
     async def store(self, dsn: str) -> AsyncIterator[PostgresStore]:
-        """A store on an empty database, whose cache is on."""
+        """A store with its cache on, on an empty database."""
         store = await listening(PostgresStore(dsn, session_cache=timedelta(seconds=60)))
         yield store
         await store.close()
@@ -106,7 +106,7 @@ async def traced(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[str]]:
 
 
 async def settled(statements: list[str]) -> list[str]:
-    """The first word of each; loggers are called when the loop comes to it."""
+    """The first word of each statement, once the event loop has called the loggers."""
     await asyncio.sleep(0)
     return [text.split()[0].rstrip(";") for text in statements]
 
@@ -119,8 +119,8 @@ async def settled(statements: list[str]) -> list[str]:
     [{}, {"dsn": "postgresql:///a", "pool": lambda: None}, {"dsn": "hunter2"}, {"dsn": "postgresql+asyncpg://hunter2"}],
     ids=["neither", "both", "no address", "of SQLAlchemy"],
 )
-def test_postgres_needs_one_address(options: dict[str, Any]) -> None:
-    """What is no address, or one too many, is refused at once, and not quoted: a password may be in it."""
+def test_postgres_requires_one_address(options: dict[str, Any]) -> None:
+    """A missing, invalid or second address is refused at once. The error does not quote it: it may hold a password."""
     with pytest.raises(ConfigurationError, match="PostgresStore: ") as error:
         PostgresStore(**options)
     assert "hunter2" not in str(error.value)
@@ -128,28 +128,28 @@ def test_postgres_needs_one_address(options: dict[str, Any]) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("dsn", ["postgresql://hunter2:hunter3/a", "postgresql://[hunter2/a"])
-async def test_postgres_address_that_cannot_be_read_is_refused(dsn: str) -> None:
-    """An address with a mistake in it is one of the configuration, and is not quoted."""
+async def test_postgres_malformed_address_is_refused(dsn: str) -> None:
+    """A malformed address raises ConfigurationError. The error does not quote the address."""
     with pytest.raises(ConfigurationError, match="dsn cannot be read") as error:
         await PostgresStore(dsn).open()
     assert "hunter" not in str(error.value)
 
 
 def test_postgres_without_its_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without asyncpg the error says what to install."""
+    """Without asyncpg the error names the extra to install."""
     for name in [name for name in sys.modules if name.startswith("asgi_auth.stores.postgres")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'asgi-auth\[postgres\]'"):
-        stores.PostgresStore  # noqa: B018  # the look-up is what fails
+        stores.PostgresStore  # noqa: B018  # the look-up fails
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_postgres_keeps_native_types(dsn: str, store: PostgresStore) -> None:
-    """Instants, ids, truth values and JSON are what they are to every other program that reads the tables."""
+async def test_postgres_stores_native_types(dsn: str, store: PostgresStore) -> None:
+    """Instants, ids, truth values and JSON are stored in native types, for other programs that read the tables."""
     scoped = store.scope("user")
     alice = await add_user(scoped, password_hash="$2b$12$abc")
     session, secret_hash = await add_session(scoped, alice, factors={"password": NOW})
@@ -167,8 +167,8 @@ async def test_postgres_keeps_native_types(dsn: str, store: PostgresStore) -> No
 
 
 @pytest.mark.anyio
-async def test_postgres_finds_an_id_by_its_one_spelling(store: PostgresStore) -> None:
-    """An id is found as it was given out: not in capitals, not without dashes, and the nil id is nobody's."""
+async def test_postgres_finds_an_id_only_in_its_returned_spelling(store: PostgresStore) -> None:
+    """An id is found only as the store returned it: not in capitals, not without dashes. No user has the nil id."""
     users = store.scope("user").users
     user_id = (await add_user(store.scope("user"))).account.user_id
     for spelling in (
@@ -186,8 +186,8 @@ async def test_postgres_finds_an_id_by_its_one_spelling(store: PostgresStore) ->
 
 
 @pytest.mark.anyio
-async def test_postgres_keeps_numbers(store: PostgresStore) -> None:
-    """A float comes back equal, however PostgreSQL writes it, and can be written again."""
+async def test_postgres_stores_floats_exactly(store: PostgresStore) -> None:
+    """A float is read back equal in each form that PostgreSQL writes, and can be stored again."""
     users = store.scope("user").users
     numbers = {"large": 1e300, "small": 1e-300, "whole": 1e18, "tenth": 0.1, "integer": 2**63 - 1}
     found = await users.insert(str(uuid4()), numbers, {}, Account(user_id="", stamp=b"s"), now=NOW)
@@ -199,7 +199,7 @@ async def test_postgres_keeps_numbers(store: PostgresStore) -> None:
 
 @pytest.mark.anyio
 async def test_postgres_errors_quote_no_value(store: PostgresStore) -> None:
-    """TK-17: the driver's errors quote rows; ours name constraints and kinds."""
+    """TK-17: errors of the driver quote rows. Errors of the store name only constraints and kinds."""
     scoped = store.scope("user")
     await add_user(scoped)
     with pytest.raises(IdentityTakenError) as taken:
@@ -215,8 +215,8 @@ async def test_postgres_errors_quote_no_value(store: PostgresStore) -> None:
 
 
 @pytest.mark.anyio
-async def test_postgres_transaction_takes_rows_of_the_application_along(dsn: str, store: PostgresStore) -> None:
-    """What is written by the driver's connection is committed, and undone, with the rest; its errors are its own."""
+async def test_postgres_transaction_includes_rows_of_the_application(dsn: str, store: PostgresStore) -> None:
+    """Rows that the driver's connection writes are committed or undone with the rest. Its errors stay unchanged."""
     scoped = store.scope("user")
 
     async def invite(name: str, note: str | None) -> None:
@@ -234,8 +234,8 @@ async def test_postgres_transaction_takes_rows_of_the_application_along(dsn: str
 
 
 @pytest.mark.anyio
-async def test_postgres_transaction_outlives_a_refused_insert(store: PostgresStore) -> None:
-    """Who catches IdentityTakenError may go on in the same transaction, as on SQLite."""
+async def test_postgres_transaction_continues_after_a_refused_insert(store: PostgresStore) -> None:
+    """A caller that catches IdentityTakenError may continue in the same transaction, as on SQLite."""
     scoped = store.scope("user")
     alice = await add_user(scoped)
     async with scoped.transaction() as work:
@@ -247,8 +247,8 @@ async def test_postgres_transaction_outlives_a_refused_insert(store: PostgresSto
 
 
 @pytest.mark.anyio
-async def test_postgres_swallowed_error_is_no_success(store: PostgresStore) -> None:
-    """A transaction that an error has doomed is never taken for committed, whoever swallowed the error."""
+async def test_postgres_swallowed_error_fails_the_commit(store: PostgresStore) -> None:
+    """The commit of a transaction after an error fails, even if the caller swallowed the error."""
     scoped = store.scope("user")
 
     async def swallow() -> None:
@@ -263,8 +263,8 @@ async def test_postgres_swallowed_error_is_no_success(store: PostgresStore) -> N
 
 
 @pytest.mark.anyio
-async def test_postgres_failed_commit_is_an_error(dsn: str, store: PostgresStore) -> None:
-    """A constraint that fails at the commit undoes everything, and the next transaction works."""
+async def test_postgres_failed_commit_undoes_everything(dsn: str, store: PostgresStore) -> None:
+    """If a constraint fails at the commit, everything is undone, and the next transaction works."""
     scoped = store.scope("user")
     await execute(dsn, "CREATE TABLE notes (id int, text int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
 
@@ -281,7 +281,7 @@ async def test_postgres_failed_commit_is_an_error(dsn: str, store: PostgresStore
 
 @pytest.mark.anyio
 async def test_postgres_work_ends_with_its_transaction(store: PostgresStore) -> None:
-    """Stores of a transaction that is over refuse: their connection may be another user's by now."""
+    """The stores of a finished transaction refuse every call: their connection may serve another user by now."""
     async with store.scope("user").transaction() as work:
         pass
     with pytest.raises(ConfigurationError, match="transaction is over"):
@@ -290,7 +290,7 @@ async def test_postgres_work_ends_with_its_transaction(store: PostgresStore) -> 
 
 @pytest.mark.anyio
 async def test_postgres_cancelled_transaction_is_all_or_nothing(store: PostgresStore) -> None:
-    """FT-2: wherever a transaction is cancelled, it is done or undone as a whole and its connection is free."""
+    """FT-2: a transaction that is cancelled at any point is done or undone as a whole, and its connection is free."""
     scoped = store.scope("user")
     ended: list[bool] = []
 
@@ -311,9 +311,9 @@ async def test_postgres_cancelled_transaction_is_all_or_nothing(store: PostgresS
 
 
 @pytest.mark.anyio
-async def test_postgres_cancelled_opening_leaves_nothing_behind(dsn: str) -> None:
-    """Wherever opening, a look-up or closing is cancelled, the store can be used."""
-    # Over TCP asyncpg asks for TLS first; cancelled just then, it leaves an exception that nobody takes.
+async def test_postgres_can_be_used_after_a_cancelled_opening(dsn: str) -> None:
+    """The store can be used after a cancellation at any point of opening, a look-up or closing."""
+    # Over TCP asyncpg asks for TLS first. If it is cancelled then, it leaves an exception that is never retrieved.
     store = PostgresStore(f"{dsn}{'&' if '?' in dsn else '?'}sslmode=disable")
 
     async def act() -> None:
@@ -332,8 +332,8 @@ async def test_postgres_cancelled_opening_leaves_nothing_behind(dsn: str) -> Non
 
 
 @pytest.mark.anyio
-async def test_postgres_loads_a_session_by_one_statement(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A credential costs one statement: no BEGIN, nothing set before it, nothing reset after it."""
+async def test_postgres_loads_a_session_with_one_statement(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a session costs one statement: no BEGIN, no setting before it, no reset after it."""
     async with traced(monkeypatch) as statements:
         store = PostgresStore(dsn)
         scoped = store.scope("user")
@@ -348,7 +348,7 @@ async def test_postgres_loads_a_session_by_one_statement(dsn: str, monkeypatch: 
 
 @pytest.mark.anyio
 async def test_postgres_request_costs_one_statement(dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A request with a cookie, or with a bearer token, is one statement; a sign-in is three beside its transaction."""
+    """A request with a cookie or a bearer token costs one statement. A sign-in costs three beside its transaction."""
     async with traced(monkeypatch) as statements:
         auth = make_auth(tmp_path, store=PostgresStore(dsn))
         async with auth.running():
@@ -367,7 +367,7 @@ async def test_postgres_request_costs_one_statement(dsn: str, monkeypatch: pytes
 async def test_postgres_behind_a_pooler_keeps_each_statement_together(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a cache of statements each is a transaction, which a pooler hands to one server as a whole."""
+    """Without a statement cache each statement is a transaction, which a pooler sends to one server as a whole."""
     async with traced(monkeypatch) as statements:
         store = PostgresStore(dsn, statement_cache_size=0)
         await store.scope("user").sessions.load(b"h", now=NOW)
@@ -384,7 +384,7 @@ SAMPLES = {"text": "{}", "bytea": b"x", "uuid": UUID(int=1), "timestamptz": NOW,
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", STATEMENTS)
 async def test_postgres_finds_by_index(store: PostgresStore, name: str) -> None:
-    """No statement has to read a whole table, however long it gets."""
+    """No statement has to read a whole table."""
     async with store.scope("user").transaction() as work:
         await work.connection.execute("SET LOCAL enable_seqscan = off")
         statement = await work.connection.prepare(STATEMENTS[name])

@@ -1,4 +1,4 @@
-"""Cached look-ups of PostgresStore: the cache by itself, what it does for a store, and the channel."""
+"""Cached look-ups of PostgresStore: the cache alone, its effect on a store, and the channel."""
 
 import asyncio
 import logging
@@ -58,7 +58,7 @@ async def store(dsn: str, hand: Hand) -> AsyncIterator[PostgresStore]:
 
 @pytest.fixture
 async def other(dsn: str, hand: Hand) -> AsyncIterator[PostgresStore]:
-    """That of another worker."""
+    """The store of another worker, with its cache on."""
     other = PostgresStore(dsn, session_cache=BOUND)
     yield other
     await other.close()
@@ -92,7 +92,7 @@ def fill(cache: SessionCache, key: Key = KEY, *ids: str) -> None:
     ids=["at once", "just inside", "the bound has passed", "the caller's clock says so", "it went back", "ours did"],
 )
 def test_cache_keeps_a_row_for_less_than_the_bound(hand: Hand, passed: float, now: datetime, found: bool) -> None:
-    """By its own clock and by the caller's: whichever is ahead, or has gone back, ends it."""
+    """A row expires by the cache's clock or by the caller's clock. A clock that was set back ends it too."""
     cache = made(hand)
     fill(cache)
     hand.at += passed
@@ -100,8 +100,8 @@ def test_cache_keeps_a_row_for_less_than_the_bound(hand: Hand, passed: float, no
     assert (cache.find(KEY, now) == ROW) is found
 
 
-def test_cache_counts_from_the_beginning_of_the_query(hand: Hand) -> None:
-    """A query that took its time has used up time of its row."""
+def test_cache_counts_the_bound_from_the_start_of_the_query(hand: Hand) -> None:
+    """The duration of the query counts towards the bound of its row."""
     cache = made(hand)
     begun = cache.begin(NOW)
     hand.at += 6
@@ -112,8 +112,8 @@ def test_cache_counts_from_the_beginning_of_the_query(hand: Hand) -> None:
     assert cache.find(KEY, NOW) is None
 
 
-def test_cache_judges_the_end_of_the_session_each_time(hand: Hand) -> None:
-    """SE-7: a session is dead at its end, however lately it was read."""
+def test_cache_checks_the_end_of_the_session_each_time(hand: Hand) -> None:
+    """SE-7: a session has expired at its end, even if it was read just before."""
     cache = made(hand)
     cache.keep(cache.begin(NOW), KEY, ROW, ids=("a",), ends_at=NOW + SECOND)
     assert cache.find(KEY, NOW + SECOND - timedelta(microseconds=1)) == ROW
@@ -122,7 +122,7 @@ def test_cache_judges_the_end_of_the_session_each_time(hand: Hand) -> None:
 
 @pytest.mark.parametrize("name", ["session", "user"])
 def test_cache_forgets_by_either_id(hand: Hand, name: str) -> None:
-    """Every row of a session or of a user goes, under whichever key; others stay."""
+    """Every row of the session or the user is removed, under each key. All other rows stay."""
     cache = made(hand)
     fill(cache)
     fill(cache, ("user", UUID(int=1)))
@@ -131,8 +131,8 @@ def test_cache_forgets_by_either_id(hand: Hand, name: str) -> None:
     assert [cache.find(key, NOW) for key in (KEY, ("user", UUID(int=1)), ("user", b"theirs"))] == [None, None, ROW]
 
 
-def test_cache_does_not_keep_what_was_forgotten_meanwhile(hand: Hand) -> None:
-    """A query that a change has overtaken fills nothing; one that something else has changed beside does."""
+def test_cache_does_not_keep_a_row_changed_during_its_query(hand: Hand) -> None:
+    """The cache keeps no row that changed during its query. A change of another row has no effect."""
     cache = made(hand)
     begun = cache.begin(NOW)
     cache.forget(["somebody", "session"])
@@ -143,7 +143,7 @@ def test_cache_does_not_keep_what_was_forgotten_meanwhile(hand: Hand) -> None:
 
 
 def test_cache_remembers_a_bounded_number_of_changes(hand: Hand) -> None:
-    """Whoever began before the changes that are remembered fills nothing: it might be one of them."""
+    """The cache keeps no row of a query that began before the remembered changes: an older change may concern it."""
     cache = made(hand, size=2)
     begun = cache.begin(NOW)
     cache.forget(["session", "b", "c"])
@@ -152,8 +152,8 @@ def test_cache_remembers_a_bounded_number_of_changes(hand: Hand) -> None:
 
 
 @pytest.mark.parametrize("lost", ["told", "unheard"])
-def test_cache_does_not_keep_what_was_read_without_trust(hand: Hand, lost: str) -> None:
-    """Trust that comes back brings nothing back, nor lets anything in that was read before."""
+def test_cache_does_not_keep_rows_read_without_trust(hand: Hand, lost: str) -> None:
+    """When trust returns, the old rows do not return, and rows that were read before it are not kept."""
     cache = made(hand)
     fill(cache)
     begun = cache.begin(NOW)
@@ -169,8 +169,8 @@ def test_cache_does_not_keep_what_was_read_without_trust(hand: Hand, lost: str) 
     assert [cache.find(key, NOW) for key in (KEY, ("user", b"meanwhile"), ("user", b"late"))] == [None, None, None]
 
 
-def test_cache_drops_what_was_used_longest_ago(hand: Hand) -> None:
-    """It has so many rows and no more, and no trace of others."""
+def test_cache_drops_the_least_recently_used_row(hand: Hand) -> None:
+    """The cache has a bounded number of rows, and no trace of the dropped rows."""
     cache = made(hand, size=2)
     for name in ("a", "b"):
         fill(cache, ("user", name), name)
@@ -180,8 +180,8 @@ def test_cache_drops_what_was_used_longest_ago(hand: Hand) -> None:
     assert set(cache._keys) == {"a", "c"}
 
 
-def test_cache_shows_nothing(hand: Hand) -> None:
-    """TK-17: what is in it is in no log."""
+def test_cache_representation_shows_no_row(hand: Hand) -> None:
+    """TK-17: the representation of the cache shows no row and no id, so that no log does."""
     cache = made(hand)
     fill(cache)
     shown = repr(cache) + "".join(map(repr, cache._entries.values()))
@@ -198,8 +198,8 @@ ACTS = st.lists(
 @given(ACTS)
 @example([(act, 1) for act in ("begin", "keep", "find", "pass", "beat", "change", "lose", "keep")])
 @example([("keep", 1)])
-def test_cache_never_answers_what_was_forgotten_or_is_old(acts: list[tuple[str, int]]) -> None:
-    """Whatever happens in whatever order: an answer is younger than the bound and as new as the last change."""
+def test_cache_never_returns_a_forgotten_or_old_row(acts: list[tuple[str, int]]) -> None:
+    """After any events in any order, an answer is younger than the bound and as new as the last change."""
     hand, versions = Hand(), dict.fromkeys(range(4), 0)
     cache = made(hand, size=3)
     begun: dict[int, Any] = {}
@@ -238,8 +238,8 @@ def test_cache_never_answers_what_was_forgotten_or_is_old(acts: list[tuple[str, 
     ],
     ids=["nothing", "too short", "too long", "no timedelta", "no address", "nowhere to listen"],
 )
-def test_cached_postgres_refuses_what_will_not_do(options: dict[str, Any]) -> None:
-    """The bound is 1 to 60 seconds, and there is somewhere to listen."""
+def test_cached_postgres_refuses_invalid_options(options: dict[str, Any]) -> None:
+    """The bound must be 1 to 60 seconds, and an address to listen on is required."""
     with pytest.raises(ConfigurationError, match="PostgresStore: ") as error:
         PostgresStore(**{"dsn": "postgresql:///a", **options})
     assert "hunter2" not in str(error.value)
@@ -249,14 +249,14 @@ def test_cached_postgres_refuses_what_will_not_do(options: dict[str, Any]) -> No
 
 
 async def signed_in(store: PostgresStore, **changes: Any) -> tuple[str, str, bytes]:
-    """The ids of a session and its user, and the hash of its secret."""
+    """Create a session. Return its id, its user's id and the hash of its secret."""
     scoped = store.scope("user")
     session, secret_hash = await add_session(scoped, await add_user(scoped), **changes)
     return session.id, session.user_id, secret_hash
 
 
 async def both(store: PostgresStore, session_id: str, secret_hash: bytes) -> list[Loaded[User] | None]:
-    """What the look-ups by secret and by id say."""
+    """The results of the look-ups by secret and by id."""
     sessions = store.scope("user").sessions
     return [await sessions.load(secret_hash, now=NOW), await sessions.load_by_id(session_id, now=NOW)]
 
@@ -265,7 +265,7 @@ async def both(store: PostgresStore, session_id: str, secret_hash: bytes) -> lis
 async def test_cached_request_costs_no_statement(
     dsn: str, hand: Hand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The second request with a cookie, or with a bearer token, asks nothing of the database."""
+    """The second request with a cookie or a bearer token does not query the database."""
     async with traced(monkeypatch) as statements:
         store = PostgresStore(dsn, session_cache=BOUND)
         auth = make_auth(tmp_path, store=store)
@@ -283,8 +283,8 @@ async def test_cached_request_costs_no_statement(
 
 
 @pytest.mark.anyio
-async def test_cached_look_up_is_over_after_the_bound(store: PostgresStore, dsn: str, hand: Hand) -> None:
-    """What another program has changed without telling is seen after the bound."""
+async def test_cached_look_up_expires_after_the_bound(store: PostgresStore, dsn: str, hand: Hand) -> None:
+    """A change by a program that sends no notification is seen after the bound."""
     session_id, _, secret_hash = await signed_in(store)
     first = await both(store, session_id, secret_hash)
     await execute(dsn, "UPDATE asgi_auth_sessions SET revoked_at = now()")
@@ -295,8 +295,8 @@ async def test_cached_look_up_is_over_after_the_bound(store: PostgresStore, dsn:
 
 
 @pytest.mark.anyio
-async def test_cached_look_up_never_says_no(store: PostgresStore, dsn: str) -> None:
-    """That there is no such session is asked each time."""
+async def test_cached_look_up_does_not_cache_a_missing_session(store: PostgresStore, dsn: str) -> None:
+    """The store queries the database each time if there is no such session."""
     session_id, _, secret_hash = await signed_in(store)
     await execute(dsn, "UPDATE asgi_auth_sessions SET revoked_at = now()")
     assert await both(store, session_id, secret_hash) == [None, None]
@@ -305,8 +305,8 @@ async def test_cached_look_up_never_says_no(store: PostgresStore, dsn: str) -> N
 
 
 @pytest.mark.anyio
-async def test_cached_look_up_is_of_one_kind_of_user(store: PostgresStore) -> None:
-    """The kind of user is a part of what is looked up."""
+async def test_cached_look_up_finds_one_kind_of_user_only(store: PostgresStore) -> None:
+    """The kind of user is part of the cache's key."""
     session_id, _, secret_hash = await signed_in(store)
     assert None not in await both(store, session_id, secret_hash)
     sessions = store.scope("admin").sessions
@@ -315,8 +315,8 @@ async def test_cached_look_up_is_of_one_kind_of_user(store: PostgresStore) -> No
 
 
 @pytest.mark.anyio
-async def test_cached_look_up_gives_everybody_their_own(store: PostgresStore, dsn: str) -> None:
-    """What one request does to a value that can be altered is not seen by another."""
+async def test_cached_look_up_returns_separate_values(store: PostgresStore, dsn: str) -> None:
+    """If one request alters a mutable value, another request does not see the alteration."""
     _, _, secret_hash = await signed_in(store)
     await execute(dsn, """UPDATE asgi_auth_users SET data = '{"tags": ["a"]}'""")
     sessions = store.scope("user").sessions
@@ -329,8 +329,8 @@ async def test_cached_look_up_gives_everybody_their_own(store: PostgresStore, ds
 
 
 @pytest.mark.anyio
-async def test_cached_look_up_leaves_large_rows_out(store: PostgresStore, dsn: str) -> None:
-    """A row with very much in it is read each time."""
+async def test_cached_look_up_does_not_cache_large_rows(store: PostgresStore, dsn: str) -> None:
+    """A very large row is read from the database each time."""
     session_id, _, secret_hash = await signed_in(store, label="x" * 5000)
     assert None not in await both(store, session_id, secret_hash)
     await execute(dsn, "UPDATE asgi_auth_sessions SET revoked_at = now()")
@@ -338,8 +338,8 @@ async def test_cached_look_up_leaves_large_rows_out(store: PostgresStore, dsn: s
 
 
 @pytest.mark.anyio
-async def test_cached_look_up_is_none_in_a_transaction(store: PostgresStore, dsn: str) -> None:
-    """A transaction reads what the database has, and fills nothing."""
+async def test_cached_look_up_is_not_used_in_a_transaction(store: PostgresStore, dsn: str) -> None:
+    """A transaction reads from the database, and the cache keeps none of its rows."""
     session_id, _, secret_hash = await signed_in(store)
     assert None not in await both(store, session_id, secret_hash)
     await execute(dsn, "UPDATE asgi_auth_sessions SET revoked_at = now()")
@@ -353,7 +353,7 @@ async def test_cached_look_up_is_none_in_a_transaction(store: PostgresStore, dsn
 async def test_cached_look_up_overtaken_by_a_change_is_not_kept(
     store: PostgresStore, other: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row that was changed while it was on its way is answered once, as it would be without a cache."""
+    """A row that changes while it is read is returned once, as it would be without a cache."""
     session_id, _, secret_hash = await signed_in(store)
     cache, generation = channel_of(store).cache, channel_of(store).cache.begin(NOW).generation
     run = postgres._Database._run
@@ -373,7 +373,7 @@ async def test_cached_look_up_overtaken_by_a_change_is_not_kept(
 # --- changes ---------------------------------------------------------------------------------------------------------
 
 Change = Callable[[Any, str, str, bytes], Awaitable[Any]]
-"""What is done to a session and its user, in a store or in a transaction."""
+"""A change of a session or its user, in a store or in a transaction."""
 
 CHANGES: dict[str, Change] = {
     "revoke": lambda to, session, user, secret: to.sessions.revoke(session, now=NOW),
@@ -394,8 +394,8 @@ CHANGES: dict[str, Change] = {
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", CHANGES)
-async def test_cached_change_is_heard_elsewhere(store: PostgresStore, other: PostgresStore, name: str) -> None:
-    """SE-6: what one worker has changed the others see as soon as they are told, with no time passed."""
+async def test_cached_change_reaches_other_workers(store: PostgresStore, other: PostgresStore, name: str) -> None:
+    """SE-6: the other workers see a change as soon as they are notified, before any time passes."""
     session_id, user_id, secret_hash = await signed_in(store)
     before = await both(store, session_id, secret_hash)
     assert None not in before
@@ -411,8 +411,8 @@ async def test_cached_change_is_heard_elsewhere(store: PostgresStore, other: Pos
 @pytest.mark.anyio
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "in a transaction"])
 @pytest.mark.parametrize("name", CHANGES)
-async def test_cached_change_is_seen_at_once_where_it_is_made(dsn: str, hand: Hand, name: str, alone: bool) -> None:
-    """A process does not wait to be told what it has done itself."""
+async def test_cached_change_is_seen_at_once_by_its_own_worker(dsn: str, hand: Hand, name: str, alone: bool) -> None:
+    """A process sees its own change without waiting for the notification."""
     async with Relay(dsn).running() as relay:
         store = await listening(PostgresStore(dsn, session_cache=BOUND, listen_dsn=relay.dsn))
         scoped = store.scope("user")
@@ -431,8 +431,8 @@ async def test_cached_change_is_seen_at_once_where_it_is_made(dsn: str, hand: Ha
 
 
 @pytest.mark.anyio
-async def test_cached_change_of_unknown_outcome_is_forgotten(store: PostgresStore, dsn: str) -> None:
-    """When the commit got no answer the change may be done: the database is asked."""
+async def test_cached_rows_are_removed_after_a_change_of_unknown_outcome(store: PostgresStore, dsn: str) -> None:
+    """If the commit got no answer, the change may be committed. The store queries the database."""
     session_id, _, secret_hash = await signed_in(store)
 
     async def fail() -> None:
@@ -448,8 +448,8 @@ async def test_cached_change_of_unknown_outcome_is_forgotten(store: PostgresStor
 
 
 @pytest.mark.anyio
-async def test_cached_changes_are_told_without_secrets(store: PostgresStore, dsn: str) -> None:
-    """TK-17: what goes over the channel is ids, and nothing where nothing is cached."""
+async def test_cached_changes_are_notified_without_secrets(store: PostgresStore, dsn: str) -> None:
+    """TK-17: a notification holds only an id. A store without a cache sends none."""
     told: list[str] = []
     listener = await asyncpg.connect(dsn)
     await listener.add_listener(CHANNEL, lambda *args: told.append(args[-1]))
@@ -470,7 +470,7 @@ async def test_cached_changes_are_told_without_secrets(store: PostgresStore, dsn
 async def test_cached_touch_is_not_repeated(
     dsn: str, hand: Hand, store: PostgresStore, other: PostgresStore, tmp_path: Path
 ) -> None:
-    """SE-7: a use that one worker has noted another does not note again, and it moves the idle clock for both."""
+    """SE-7: a use that one worker has recorded is not recorded again by another. It extends the idle time for both."""
     auth = make_auth(tmp_path, store=store)
     second = make_auth(tmp_path, store=await listening(other), clock=auth.clock)
     _, token = await register(auth)
@@ -494,10 +494,10 @@ async def test_cached_touch_is_not_repeated(
 
 
 @pytest.mark.anyio
-async def test_channel_that_swallows_turns_the_cache_off(
+async def test_channel_without_delivery_turns_the_cache_off(
     dsn: str, hand: Hand, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A beat that is not heard turns the cache off, which is said once, until one is heard again."""
+    """A missed beat turns the cache off until a beat arrives again. The log says so once."""
     caplog.set_level(logging.INFO, "asgi_auth")
     async with Relay(dsn).running() as relay:
         store = await listening(PostgresStore(dsn, session_cache=BOUND, listen_dsn=relay.dsn))
@@ -508,9 +508,9 @@ async def test_channel_that_swallows_turns_the_cache_off(
         relay.swallow()
         hand.at += 5
         await until(lambda: hand.resting == [5.0])
-        hand.tick()  # a beat that goes nowhere
+        hand.tick()  # this beat is not delivered
         await until(lambda: hand.resting == [5.0] and channel_of(store)._beat == "1")
-        hand.tick()  # and is missed
+        hand.tick()  # the channel notices the missed beat
         await until(lambda: not cache.trusted)
         assert not cache._entries
         await both(store, session_id, secret_hash)
@@ -529,8 +529,8 @@ async def test_channel_that_swallows_turns_the_cache_off(
 
 
 @pytest.mark.anyio
-async def test_channel_that_swallows_is_trusted_for_the_bound_at_most(dsn: str, hand: Hand) -> None:
-    """Also if nobody comes to notice that a beat was missed."""
+async def test_channel_without_delivery_is_trusted_for_the_bound_at_most(dsn: str, hand: Hand) -> None:
+    """The bound applies even if the channel has not yet noticed the missed beat."""
     async with Relay(dsn).running() as relay:
         store = await listening(PostgresStore(dsn, session_cache=BOUND, listen_dsn=relay.dsn))
         relay.swallow()
@@ -540,8 +540,8 @@ async def test_channel_that_swallows_is_trusted_for_the_bound_at_most(dsn: str, 
 
 
 @pytest.mark.anyio
-async def test_channel_that_ends_is_opened_again(dsn: str, hand: Hand) -> None:
-    """A connection that ends turns the cache off at once, and another one turns it on."""
+async def test_channel_reconnects_after_its_connection_ends(dsn: str, hand: Hand) -> None:
+    """The end of the connection turns the cache off at once, and a new connection turns it on."""
     async with Relay(dsn).running() as relay:
         store = await listening(PostgresStore(dsn, session_cache=BOUND, listen_dsn=relay.dsn))
         cache = channel_of(store).cache
@@ -555,10 +555,10 @@ async def test_channel_that_ends_is_opened_again(dsn: str, hand: Hand) -> None:
 
 
 @pytest.mark.anyio
-async def test_channel_that_cannot_be_opened_is_tried_less_and_less(
+async def test_channel_that_cannot_be_opened_is_retried_less_and_less_often(
     hand: Hand, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody is flooded: not the server with tries, not the log with one message for each."""
+    """The channel floods neither the server with tries nor the log with a message for each try."""
     store = PostgresStore("postgresql:///a", session_cache=BOUND, listen_dsn="postgresql://hunter2@127.0.0.1:1/a")
     channel = channel_of(store)
     channel.open()
@@ -573,7 +573,7 @@ async def test_channel_that_cannot_be_opened_is_tried_less_and_less(
 
 
 async def listeners(dsn: str) -> int:
-    """How many connections listen."""
+    """The number of connections that listen."""
     [(count,)] = await execute(
         dsn, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN \"asgi_auth%' AND pid <> pg_backend_pid()"
     )
@@ -581,7 +581,7 @@ async def listeners(dsn: str) -> int:
 
 
 async def silence(dsn: str) -> None:
-    """Wait until the server has noticed that nobody listens."""
+    """Wait until the server has noticed that no connection listens."""
 
     async def is_silent() -> bool:
         return await listeners(dsn) == 0
@@ -591,7 +591,7 @@ async def silence(dsn: str) -> None:
 
 @pytest.mark.anyio
 async def test_channel_trusts_its_last_beat_only(hand: Hand) -> None:
-    """Whatever else it hears under its own name shows nothing."""
+    """Any other message under the channel's own name gives no trust."""
     channel = channel_of(PostgresStore("postgresql:///a", session_cache=BOUND))
     channel._beat, channel._sent = "7", hand.at
     channel._hear(None, 0, channel._own, "6")
@@ -602,8 +602,8 @@ async def test_channel_trusts_its_last_beat_only(hand: Hand) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("closed", [False, True], ids=["missed", "closed"])
-async def test_channel_trusts_no_beat_that_comes_too_late(hand: Hand, closed: bool) -> None:
-    """What came in before the connection was given up may be handed on after that, when nobody listens any more."""
+async def test_channel_does_not_trust_a_late_beat(hand: Hand, closed: bool) -> None:
+    """The driver may deliver a beat after the channel has dropped the connection. Such a beat gives no trust."""
     hears: list[Heard] = []
     beats: list[str] = []
 
@@ -630,7 +630,7 @@ async def test_channel_trusts_no_beat_that_comes_too_late(hand: Hand, closed: bo
 
 @pytest.mark.anyio
 async def test_channel_ends_with_the_store(dsn: str, store: PostgresStore) -> None:
-    """Closing leaves no task and no connection, twice is once, and a look-up opens it again."""
+    """Closing leaves no task and no connection. A second close has no effect. A look-up opens the channel again."""
     session_id, _, secret_hash = await signed_in(store)
     before = len(asyncio.all_tasks())
     assert await listeners(dsn) == 1
@@ -646,7 +646,7 @@ async def test_channel_ends_with_the_store(dsn: str, store: PostgresStore) -> No
 
 @pytest.mark.anyio
 async def test_channel_cancelled_opening_leaves_nothing_behind(dsn: str, hand: Hand) -> None:
-    """FT-2: wherever a look-up or closing is cancelled, nothing is left that listens, and the store can be used."""
+    """FT-2: wherever a look-up or closing is cancelled, no connection keeps listening, and the store can be used."""
     store = PostgresStore(dsn, session_cache=BOUND)
     _, _, secret_hash = await signed_in(store)
 
@@ -665,8 +665,8 @@ async def test_channel_cancelled_opening_leaves_nothing_behind(dsn: str, hand: H
 
 
 @pytest.mark.anyio
-async def test_channel_is_none_before_the_first_look_up(dsn: str, hand: Hand) -> None:
-    """A script that looks up no session listens to nothing."""
+async def test_channel_is_closed_before_the_first_look_up(dsn: str, hand: Hand) -> None:
+    """A script that looks up no session opens no channel."""
     store = PostgresStore(dsn, session_cache=BOUND)
     await signed_in(store)
     assert not hand.resting
@@ -675,8 +675,8 @@ async def test_channel_is_none_before_the_first_look_up(dsn: str, hand: Hand) ->
 
 
 @pytest.mark.anyio
-async def test_channel_beside_a_shared_pool(dsn: str, hand: Hand) -> None:
-    """The application's pool is not held: it can be closed before the store is."""
+async def test_channel_does_not_hold_a_shared_pool(dsn: str, hand: Hand) -> None:
+    """The channel holds no connection of the application's pool: the pool can be closed before the store."""
     pool = await asyncpg.create_pool(dsn, min_size=0, max_size=2)
     store = await listening(PostgresStore(pool=pool, listen_dsn=dsn, session_cache=BOUND))
     session_id, _, secret_hash = await signed_in(store)
@@ -689,10 +689,10 @@ async def test_channel_beside_a_shared_pool(dsn: str, hand: Hand) -> None:
 
 
 @pytest.mark.anyio
-async def test_channel_without_a_way_to_tell_turns_the_cache_off(
+async def test_channel_that_cannot_notify_turns_the_cache_off(
     dsn: str, hand: Hand, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Beats go where changes go: where those cannot be told, nothing is kept."""
+    """Beats are sent the same way as changes. If the store cannot send changes, the cache keeps nothing."""
     pool = await asyncpg.create_pool(dsn, min_size=0, max_size=2)
     store = await listening(PostgresStore(pool=pool, listen_dsn=dsn, session_cache=BOUND))
     await pool.close()
@@ -704,8 +704,8 @@ async def test_channel_without_a_way_to_tell_turns_the_cache_off(
 
 
 @pytest.mark.anyio
-async def test_channel_pauses_until_something_ends() -> None:
-    """A pause lasts so long, or until the connection has ended."""
+async def test_channel_pause_ends_with_its_time_or_the_connection() -> None:
+    """A pause lasts for the given time, or until the connection has ended."""
     ended = asyncio.Event()
     ended.set()
     async with asyncio.timeout(PATIENCE):
@@ -739,8 +739,8 @@ print("done")
 
 
 @pytest.mark.anyio
-async def test_channel_keeps_no_script_alive(dsn: str) -> None:
-    """A script that closes nothing ends, one event loop after the other, and nothing complains."""
+async def test_channel_does_not_keep_a_script_alive(dsn: str) -> None:
+    """A script that closes no store ends without a warning, even with two event loops one after the other."""
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, dsn, "alice"]
     script = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert await script.communicate() == (b"done\n", b"")

@@ -1,7 +1,7 @@
-"""Two workers with cached look-ups on one database, over a network that swallows what it likes.
+"""Two workers with cached look-ups on one database, over a network that does not deliver every message.
 
-Time is in the test's hands; the database, the notifications and the network are real. What happens is drawn by chance
-with weights, so that most of it matters.
+The test controls the time; the database, the notifications and the network are real. The events are chosen at random
+with weights, so that most of them matter.
 """
 
 import random
@@ -27,7 +27,7 @@ BOUND = 10.0
 
 @dataclass(eq=False)
 class Worker:
-    """A process: a store, the way by which it hears, and a clock that may be wrong."""
+    """A process: a store, the relay through which it listens, and a clock that may be wrong."""
 
     store: PostgresStore
     relay: Relay
@@ -38,7 +38,7 @@ class Worker:
 
 @dataclass(eq=False)
 class Known:
-    """A session, as the test knows it."""
+    """The test's knowledge of a session."""
 
     id: str
     secret_hash: bytes
@@ -46,21 +46,21 @@ class Known:
     ends_at: datetime
     dead_since: float | None = None
     killed_by: Worker | None = None
-    """None: by a program that tells nobody."""
+    """None if a program without notifications revoked it."""
 
 
 class Workers:
-    """Two of them, what happens to them, and what is known of their sessions."""
+    """Two workers, the events that happen to them, and the test's knowledge of their sessions."""
 
     def __init__(self, dsn: str, chance: random.Random) -> None:
         self._dsn, self._chance = dsn, chance
         self.sessions: list[Known] = []
         self.met: set[str] = set()
-        """What kinds of answers there were, so that a test that tests nothing is red."""
+        """The kinds of answers so far. The test fails if a kind is missing."""
         self._queries = 0
 
     async def start(self, stack: AsyncExitStack) -> None:
-        """With their caches on."""
+        """Start the workers with their caches on."""
         self.hand = stack.enter_context(by_hand())
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         ask = postgres._Database._run
@@ -94,7 +94,7 @@ class Workers:
     # --- people
 
     async def sign_in(self) -> None:
-        """A user new, or on another device; the session is used on both workers."""
+        """Sign in a new user, or a known user on another device. Use the session on both workers."""
         worker = self._chance.choice(self.workers)
         store = worker.store.scope("user")
         alive = [known.owner for known in self.sessions if known.dead_since is None]
@@ -109,7 +109,7 @@ class Workers:
                 self._judge(worker, self.sessions[-1], await self._load(worker, self.sessions[-1], by_id))
 
     async def look_up(self) -> None:
-        """A request."""
+        """Look up a session, as a request does."""
         worker, known = self._any()
         self._judge(worker, known, await self._load(worker, known, self._chance.random() < 0.3))
 
@@ -152,7 +152,7 @@ class Workers:
         self._kill(worker, self._of(user_id))
 
     async def reset(self) -> None:
-        """Set a password: every session of the user is dead."""
+        """Set a password, which revokes every session of the user."""
         worker, known = self._any()
         user_id = known.owner.account.user_id
         async with worker.store.scope("user").transaction() as work:
@@ -161,7 +161,7 @@ class Workers:
         self._kill(worker, self._of(user_id))
 
     async def revoke_unheard(self) -> None:
-        """Sign in, and sign out on one worker while the other hears nothing."""
+        """Sign in, and sign out on one worker while the other receives no notification."""
         await self.sign_in()
         deaf, other = self._chance.sample(self.workers, 2)
         deaf.relay.swallow()
@@ -171,7 +171,7 @@ class Workers:
         await self.look_up()
 
     async def revoke_silently(self) -> None:
-        """Another program writes to the table, and tells nobody."""
+        """Revoke a session by another program, which sends no notification."""
         _, known = self._any()
         await execute(self._dsn, "UPDATE asgi_auth_sessions SET revoked_at = now() WHERE id = $1", UUID(known.id))
         self._kill(None, [known])
@@ -183,22 +183,22 @@ class Workers:
     # --- time
 
     async def step(self) -> None:
-        """Time passes."""
+        """Let time pass."""
         self.hand.at += self._chance.choice([0.5, 0.5, 2.0, 4.9, 5.0, 9.9])
 
     async def run_on(self) -> None:
-        """Time passes as it does, with a beat each half bound, and a user comes back."""
+        """Let time pass with a beat after each half of the bound; then look up a session."""
         for _ in range(self._chance.randint(1, 3)):
             self.hand.at += 4.9
             await self.beat()
         await self.look_up()
 
     async def set_clock(self) -> None:
-        """The clock of a worker is set, forward or back."""
+        """Set the clock of a worker forward or back."""
         self._chance.choice(self.workers).skew = self._chance.randint(-20, 20) * SECOND
 
     async def beat(self) -> None:
-        """Half the bound is over, for every channel; who can hear hears."""
+        """End the pause of every channel. Wait for the beat of each worker that can receive it."""
         self.hand.tick()
         for worker in self.workers:
             if worker.hears:
@@ -207,7 +207,7 @@ class Workers:
     async def _until_trusted(self, worker: Worker) -> None:
         def is_trusted() -> bool:
             if not worker.cache.trusted:
-                self.hand.tick()  # also the rest before another connection is made
+                self.hand.tick()  # also ends the pause before a new connection
             return worker.cache.trusted
 
         await until(is_trusted)
@@ -215,17 +215,17 @@ class Workers:
     # --- the network
 
     async def swallow(self) -> None:
-        """What is sent to a worker does not arrive, and no connection ends."""
+        """Stop the delivery to a worker. No connection ends."""
         worker = self._chance.choice(self.workers)
         worker.relay.swallow()
         worker.hears = False
 
     async def cut(self) -> None:
-        """The connection that a worker listens on ends."""
+        """End the connection on which a worker listens."""
         self._chance.choice(self.workers).relay.cut()
 
     async def heal(self) -> None:
-        """The network is whole again: a second look-up asks nothing, and what was revoked is refused at once."""
+        """Restore the network. A second look-up runs no query, and a revoked session is refused at once."""
         for worker in self.workers:
             worker.relay.deliver()
             worker.hears = True
@@ -243,7 +243,7 @@ class Workers:
         assert await self._load(worker, known, by_id=False) is not None
         before = self._queries
         assert await self._load(worker, known, by_id=False) is not None
-        assert self._queries == before or not worker.cache.trusted  # it was cut, and has just found out
+        assert self._queries == before or not worker.cache.trusted  # the worker has just noticed the cut
         self.met.add("answered from memory")
 
     async def _check_refused_soon(self, worker: Worker, known: Known) -> None:
@@ -254,7 +254,7 @@ class Workers:
 
 
 async def happen(seed: int) -> set[str]:
-    """Two workers, and 600 things that happen to them; the kinds of answers that there were."""
+    """Let 600 events happen to two workers. Return the kinds of answers."""
     async with database() as dsn, AsyncExitStack() as stack:
         chance = random.Random(seed)  # noqa: S311  # the same in every run
         workers = Workers(dsn, chance)
@@ -283,7 +283,7 @@ async def happen(seed: int) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.anyio
-async def test_cached_workers_accept_nothing_after_the_bound() -> None:
-    """SE-6: whatever the network swallows, nothing is accepted after its revocation and the bound."""
+async def test_cached_workers_accept_no_revoked_session_after_the_bound() -> None:
+    """SE-6: a revoked session is not accepted after the bound, even if the network delivers no message."""
     met = [await happen(seed) for seed in range(4)]
     assert set().union(*met) == {"accepted unheard", "accepted untold", "refused", "answered from memory"}

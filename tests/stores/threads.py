@@ -6,12 +6,12 @@ from tests.support import PATIENCE
 
 
 def workers() -> list[threading.Thread]:
-    """Those that run."""
+    """The threads that run."""
     return [thread for thread in threading.enumerate() if "_connection_worker_thread" in thread.name]
 
 
 def left(threads: list[threading.Thread]) -> list[threading.Thread]:
-    """Those of *threads* that do not end, given time for their last line."""
+    """Those of *threads* that do not end, even if they get time for their last line."""
     for thread in threads:
         thread.join(timeout=PATIENCE)
     return [thread for thread in threads if thread.is_alive()]

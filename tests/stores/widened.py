@@ -1,6 +1,6 @@
-"""A session with one column more, in every store: ``python -m tests.stores.widened sqlite|postgres|sqlalchemy PLACE``.
+"""A session with one more column, in every store: ``python -m tests.stores.widened sqlite|postgres|sqlalchemy PLACE``.
 
-The new column is in the record, in the schema and, of ``SQLAlchemyStore``, in its table. Nothing else knows it.
+The record and the schema have the new column, and so has the table of ``SQLAlchemyStore``. No other code knows it.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ class Widened(types.Session):
     device: str | None = None
 
 
-types.Session = Widened  # type: ignore[misc]  # before anything of the stores is imported
+types.Session = Widened  # type: ignore[misc]  # before any store is imported
 
 from sqlalchemy import Column, Text  # noqa: E402
 from sqlalchemy.ext.asyncio import create_async_engine  # noqa: E402
@@ -37,7 +37,7 @@ _ADD = "ALTER TABLE asgi_auth_sessions ADD COLUMN device text"
 
 
 async def in_sqlite(place: str) -> SQLiteStore:
-    """A file whose schema has the column."""
+    """A store on a file whose schema has the column."""
     store = SQLiteStore(Path(place))
     async with store.scope("user").transaction() as work:
         await work.connection.execute(_ADD)
@@ -45,7 +45,7 @@ async def in_sqlite(place: str) -> SQLiteStore:
 
 
 async def in_postgres(place: str) -> PostgresStore:
-    """The same at a server."""
+    """A store on a server whose schema has the column."""
     store = PostgresStore(place)
     await store.open()
     await execute(place, _ADD)
@@ -53,7 +53,7 @@ async def in_postgres(place: str) -> PostgresStore:
 
 
 async def in_sqlalchemy(place: str) -> SQLAlchemyStore[IntUser]:
-    """Tables of the application's, one of which has the column."""
+    """A store on the application's tables; the table of sessions has the column."""
     make_tables(IntUser).sessions.append_column(Column("device", Text))
     engine = create_async_engine(f"sqlite+aiosqlite:///{place}", poolclass=NullPool)
     store = SQLAlchemyStore(engine, IntUser, create_tables=True)
@@ -69,7 +69,7 @@ STORES: Mapping[str, Callable[[str], Any]] = {
 
 
 async def check(scoped: ScopedStore[Any], alice: Found[Any]) -> None:
-    """Whatever returns a session returns the device."""
+    """Every method that returns a session returns its device."""
     session = session_of(alice, device="phone")
     await scoped.sessions.insert(session, b"h")
     loaded = await scoped.sessions.load(b"h", now=NOW)
@@ -86,4 +86,4 @@ async def main(name: str, place: str) -> None:
     await store.close()
 
 
-asyncio.run(main(*sys.argv[1:]))  # always: no module imports this one
+asyncio.run(main(*sys.argv[1:]))  # without a condition: no module imports this one
