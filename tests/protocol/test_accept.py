@@ -44,12 +44,12 @@ from asgi_auth.protocol.accept import prefers_json
     ],
 )
 def test_prefers_json(accept: list[str], with_form: bool, with_json: bool) -> None:
-    """The higher quality decides; where neither is higher, the body of the request does."""
+    """The type with the higher quality is used; if both are equal, the type of the request body."""
     assert prefers_json(accept, json_body=False) is with_form
     assert prefers_json(accept, json_body=True) is with_json
 
 
 @given(st.lists(st.text(alphabet="aptextjson/*;q=01. ,+-")), st.booleans())
 def test_prefers_json_never_raises(accept: list[str], json_body: bool) -> None:
-    """Junk is an answer too."""
+    """An invalid header never raises."""
     assert prefers_json(accept, json_body=json_body) in (True, False)

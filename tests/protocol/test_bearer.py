@@ -28,7 +28,7 @@ def _authorization(*values: bytes) -> list[tuple[bytes, bytes]]:
     ids=repr,
 )
 def test_read_bearer_without_bearer_is_none(values: list[bytes]) -> None:
-    """No header, or another scheme, is none of ours."""
+    """Without a header, or with another scheme, there is no token."""
     assert read_bearer(_authorization(*values)) is None
 
 
@@ -44,7 +44,7 @@ def test_read_bearer_without_bearer_is_none(values: list[bytes]) -> None:
     ],
 )
 def test_read_bearer_returns_the_token(value: bytes, token: str) -> None:
-    """The scheme in any case, one space or more, a b64token."""
+    """The scheme may be in any case; one or more spaces and a b64token follow."""
     assert token == read_bearer(_authorization(value))
 
 
@@ -74,7 +74,7 @@ def test_read_bearer_returns_the_token(value: bytes, token: str) -> None:
     ids=repr,
 )
 def test_read_bearer_refuses(values: list[bytes]) -> None:
-    """RP-5, TK-19: two credentials are none, and neither is junk."""
+    """RP-5, TK-19: two credentials, or an invalid one, are rejected."""
     with pytest.raises(MalformedRequestError):
         read_bearer(_authorization(*values))
 
@@ -83,7 +83,7 @@ def test_read_bearer_refuses(values: list[bytes]) -> None:
 @example([b"Bearer a"])
 @example([b"Bearer a", b"Bearer b"])
 def test_read_bearer_never_fails_otherwise(values: list[bytes]) -> None:
-    """Whatever the bytes: a token, None or MalformedRequestError."""
+    """Any bytes give a token, None or MalformedRequestError."""
     try:
         token = read_bearer(_authorization(*values))
     except MalformedRequestError:
@@ -93,7 +93,7 @@ def test_read_bearer_never_fails_otherwise(values: list[bytes]) -> None:
 
 @given(st.from_regex(r"[A-Za-z0-9._~+/-]{1,99}={0,2}", fullmatch=True))
 def test_read_bearer_round_trip(token: str) -> None:
-    """What is a b64token comes back as it is."""
+    """A b64token is returned unchanged."""
     assert token == read_bearer(_authorization(b"Bearer " + token.encode()))
 
 
@@ -114,13 +114,13 @@ def test_read_bearer_round_trip(token: str) -> None:
     ],
 )
 def test_challenge_is_quoted(realm: str, error: str | None, scope: str | None, value: str) -> None:
-    """TK-20, RD-3: every value is quoted, and nothing in it ends the quotes or the line."""
+    """TK-20, RD-3: every value is quoted, and no character in it ends the quotes or the line."""
     assert value == challenge(realm=realm, error=error, scope=scope)
 
 
 @given(st.text())
 def test_challenge_is_always_one_line(realm: str) -> None:
-    """Printable ASCII, whatever the application is called."""
+    """The challenge is printable ASCII for any name of the application."""
     value = challenge(realm=realm)
 
     assert value.isascii()
@@ -140,12 +140,12 @@ def test_challenge_is_always_one_line(realm: str) -> None:
     ids=repr,
 )
 def test_shows_bearer_counts_our_scheme_only(values: list[bytes], shown: bool) -> None:
-    """CF-1: however broken the token is; Basic and the like are added by browsers for other sites, too."""
+    """CF-1: an invalid token counts, too. Browsers add other schemes, such as Basic, to requests of other sites."""
     assert shows_bearer(_authorization(*values)) == shown
 
 
 def test_every_readable_token_is_read_once() -> None:
-    """TK-19: to take rights away; nine different ones are refused."""
+    """TK-19: every readable token is read once, to revoke it; nine different tokens are rejected."""
     eight = [b"Bearer %d" % n for n in range(8)]
     headers = _authorization(*eight, *eight, b"Bearer", b"Basic eDp5", b"Bearer " + b"x" * 4097)
     assert read_every(headers) == list("01234567")
@@ -155,7 +155,7 @@ def test_every_readable_token_is_read_once() -> None:
 
 
 def test_bearer_is_looked_for_at_the_beginning() -> None:
-    """DO-4: of a value of megabytes the scheme is within the first bytes, or it is another one."""
+    """DO-4: in a value of megabytes, only the first bytes are searched for the scheme."""
     headers = _authorization(b" " * 64 + b"Bearer a")
     assert read_bearer(headers * 2) is None
     assert not shows_bearer(headers)

@@ -30,7 +30,7 @@ from tests.timing import least
     ],
 )
 def test_media_type(value: bytes, kind: str) -> None:
-    """RP-2: the two types, in any case, with parameters."""
+    """RP-2: both types are accepted, in any case and with parameters."""
     assert media_type(value) == kind
 
 
@@ -78,20 +78,20 @@ def test_media_type(value: bytes, kind: str) -> None:
     ids=repr,
 )
 def test_media_type_refuses(value: bytes | None) -> None:
-    """RP-2, CF-4: whatever else, also what only contains one of the two."""
+    """RP-2, CF-4: any other type is rejected, also one that only contains a supported type."""
     with pytest.raises(MediaTypeError):
         media_type(value)
 
 
 @given(st.one_of(st.binary(), st.binary().map(b"application/json;".__add__)))
 def test_media_type_never_fails_otherwise(value: bytes) -> None:
-    """Junk is MediaTypeError."""
+    """An invalid value raises MediaTypeError."""
     with suppress(MediaTypeError):
         assert media_type(value) in ("json", "form")
 
 
 def _nested(depth: int) -> bytes:
-    """An object in which arrays go down to *depth*."""
+    """An object with arrays that are nested to *depth*."""
     return b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
 
@@ -114,7 +114,7 @@ def _nested(depth: int) -> bytes:
     ids=repr,
 )
 def test_parse_json(body: bytes, value: dict[str, Any]) -> None:
-    """RFC 8259 section 4: an object, as it was sent."""
+    """RFC 8259 section 4: an object is returned unchanged."""
     assert parse_json(body) == value
 
 
@@ -172,13 +172,13 @@ def test_parse_json(body: bytes, value: dict[str, Any]) -> None:
     ids=lambda body: repr(body[:40]),
 )
 def test_parse_json_refuses(body: bytes) -> None:
-    """RP-3: what readers disagree about, and what a decoder falls over."""
+    """RP-3: JSON that parsers read differently, or on which a decoder fails, is rejected."""
     with pytest.raises(MalformedRequestError):
         parse_json(body)
 
 
 def test_parse_json_takes_fifty_members() -> None:
-    """One more is refused above."""
+    """Fifty are accepted; the test above rejects one more."""
     assert len(parse_json(json.dumps(dict.fromkeys(map(str, range(50)), 1)).encode())) == 50
 
 
@@ -190,7 +190,7 @@ def test_parse_json_takes_fifty_members() -> None:
     ],
 )
 def test_parse_json_names_what_was_given_twice(body: bytes, fields: dict[str, str]) -> None:
-    """RP-3: in a form that can be sent back."""
+    """RP-3: the error names the member that was given twice, in a form that can be sent to the client."""
     with pytest.raises(MalformedRequestError) as caught:
         parse_json(body)
 
@@ -208,7 +208,7 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(TEXT, VALUES, max_size=5), st.booleans())
 def test_parse_json_round_trip(value: dict[str, Any], ensure_ascii: bool) -> None:
-    """What the standard library writes comes back."""
+    """The output of the standard library is parsed to the same values."""
     assert parse_json(json.dumps(value, ensure_ascii=ensure_ascii).encode()) == value
 
 
@@ -216,7 +216,7 @@ def test_parse_json_round_trip(value: dict[str, Any], ensure_ascii: bool) -> Non
 @example(b"{}")
 @example(b"{")
 def test_parse_json_never_fails_otherwise(body: bytes) -> None:
-    """Whatever the bytes: an object or MalformedRequestError."""
+    """Any bytes give an object or MalformedRequestError."""
     try:
         value = parse_json(body)
     except MalformedRequestError:
@@ -264,7 +264,7 @@ def test_parse_json_takes_linear_time(body: bytes) -> None:
     ],
 )
 def test_parse_form(body: bytes, value: dict[str, str]) -> None:
-    """URL Standard section 5.1, as browsers send it."""
+    """URL Standard section 5.1: forms are read as browsers send them."""
     assert parse_form(body) == value
 
 
@@ -290,13 +290,13 @@ def test_parse_form(body: bytes, value: dict[str, str]) -> None:
     ids=lambda body: repr(body[:40]),
 )
 def test_parse_form_refuses(body: bytes) -> None:
-    """RP-4: what readers disagree about."""
+    """RP-4: forms that parsers read differently are rejected."""
     with pytest.raises(MalformedRequestError):
         parse_form(body)
 
 
 def test_parse_form_takes_fifty_fields() -> None:
-    """One more is refused above."""
+    """Fifty are accepted; the test above rejects one more."""
     assert len(parse_form(b"&".join(b"f%d=1" % i for i in range(50)))) == 50
 
 
@@ -310,7 +310,7 @@ def test_parse_form_names_what_was_given_twice() -> None:
 
 @given(st.dictionaries(TEXT.filter(bool), TEXT))
 def test_parse_form_round_trip(value: dict[str, str]) -> None:
-    """What the standard library writes comes back."""
+    """The output of the standard library is parsed to the same values."""
     assert parse_form(urlencode(value).encode()) == value
 
 
@@ -319,7 +319,7 @@ def test_parse_form_round_trip(value: dict[str, str]) -> None:
 @example(b"a=b&a=b")
 @example(b'{"a": "b"}')
 def test_parse_form_never_fails_otherwise(body: bytes) -> None:
-    """Whatever the bytes: fields, MalformedRequestError, or MediaTypeError for JSON."""
+    """Any bytes give fields, MalformedRequestError, or MediaTypeError for JSON."""
     try:
         fields = parse_form(body)
     except MediaTypeError:
@@ -332,7 +332,7 @@ def test_parse_form_never_fails_otherwise(body: bytes) -> None:
 
 @pytest.mark.parametrize("mark", [",", "[", "{", '"'])
 def test_parse_json_takes_a_thousand_marks(mark: str) -> None:
-    """DO-4: what a decoder spends its time on is counted before it is decoded, wherever it stands."""
+    """DO-4: the characters that cost a decoder time are counted before it decodes, at any place."""
     body = '{"a": ""}'  # has five
     marks = ('\\"' if mark == '"' else mark) * 995
     most = body.replace('""', f'"{marks}"')
@@ -351,7 +351,7 @@ def test_parse_json_takes_no_longer_number_than_is_stored() -> None:
 
 
 def test_parse_form_counts_fields_before_it_decodes_them() -> None:
-    """DO-4: empty ones count as well, one more than fifty being allowed at the end."""
+    """DO-4: empty fields count, too; one empty field more is allowed at the end."""
     assert parse_form(b"&" * 50) == {}
     with pytest.raises(MalformedRequestError) as caught:
         parse_form(b"&" * 51)
@@ -360,7 +360,7 @@ def test_parse_form_counts_fields_before_it_decodes_them() -> None:
 
 @given(st.binary() | st.text(alphabet="%\\xuUN0aF'+\n\r{}é").map(str.encode))
 def test_parse_form_decodes_as_the_standard_library(part: bytes) -> None:
-    """URL Standard section 5.1: a backslash, a quotation mark or a line end of the text is nothing special."""
+    """URL Standard section 5.1: a backslash, a quotation mark and a line end have no special meaning."""
     part = part.replace(b"&", b"").replace(b"=", b"")
     try:
         value = parse_form(b"a=" + part)["a"]

@@ -1,4 +1,4 @@
-"""What caches and browsers may keep of an answer that a cookie decided."""
+"""Which answers to a request with a cookie caches and browsers may store."""
 
 import pytest
 
@@ -25,7 +25,7 @@ COOKIE = (b"vary", b"Cookie")
     ],
 )
 def test_cache_control_that_no_shared_cache_stores_is_accepted(text: str) -> None:
-    """SE-15: ``private`` or ``no-store``, with whatever narrows it."""
+    """SE-15: ``private`` or ``no-store`` is accepted, with directives that restrict it further."""
     assert check_cache_control(text) == text.encode()
 
 
@@ -53,7 +53,7 @@ def test_cache_control_that_no_shared_cache_stores_is_accepted(text: str) -> Non
     ],
 )
 def test_cache_control_that_shares_pages_is_refused(text: object) -> None:
-    """SE-15, RD-3: what a shared cache may store, half a header, or two."""
+    """SE-15, RD-3: a value that lets a shared cache store the answer, and an incomplete value, are rejected."""
     with pytest.raises(ConfigurationError, match="cache_control"):
         check_cache_control(text)
 
@@ -85,7 +85,7 @@ def test_cache_control_that_shares_pages_is_refused(text: object) -> None:
 def test_keep_private_adds_what_is_missing(
     headers: list[tuple[bytes, bytes]], status: int, added: list[tuple[bytes, bytes]]
 ) -> None:
-    """SE-15: pages get the given value, files are validated each time; what the application said stays."""
+    """SE-15: pages get the given value, files are validated each time; a value of the application stays."""
     assert keep_private(headers, status=status, cache_control=b"private") == headers + added
 
 
@@ -103,5 +103,5 @@ def test_keep_private_adds_what_is_missing(
     ],
 )
 def test_is_speculative(headers: list[tuple[bytes, bytes]], speculative: bool) -> None:
-    """Of any browser that says so."""
+    """A prefetch is recognised for each browser that marks it."""
     assert is_speculative(headers) is speculative

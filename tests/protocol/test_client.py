@@ -58,12 +58,12 @@ FORWARDED = parse_proxies(["10.0.0.0/8"], header="forwarded")
 def test_client_address_is_the_right_most_untrusted_hop(
     peer: str | None, forwarded_for: list[str], address: str | None
 ) -> None:
-    """HT-2: whatever a client writes into the header stands left of what the proxies write."""
+    """HT-2: the values of a client stand left of those that the proxies write."""
     assert client_address(peer, forwarded_for, PROXIES) == address
 
 
 def test_client_address_without_trusted_proxies_is_the_peer() -> None:
-    """HT-2: nobody is believed by default, loopback neither."""
+    """HT-2: no peer is trusted by default, not even loopback."""
     assert client_address("127.0.0.1", ["203.0.113.7"], TrustedProxies()) == "127.0.0.1"
     assert client_address("2001:DB8::1", ["203.0.113.7"], TrustedProxies()) == "2001:db8::1"
 
@@ -73,7 +73,7 @@ def test_client_address_without_trusted_proxies_is_the_peer() -> None:
     st.lists(st.one_of(st.text(), st.ip_addresses().map(str))),
 )
 def test_client_address_never_raises(peer: str | None, forwarded_for: list[str]) -> None:
-    """Junk is passed over."""
+    """Invalid entries never raise."""
     assert (client_address(peer, forwarded_for, PROXIES) is None) is (peer is None)
 
 
@@ -90,7 +90,7 @@ def test_client_address_never_raises(peer: str | None, forwarded_for: list[str])
     ],
 )
 def test_client_address_behind_a_unix_socket(peer: str | None, forwarded_for: list[str], address: str | None) -> None:
-    """HT-2: the peer on a socket is believed if "unix" is listed, and nobody else for that."""
+    """HT-2: "unix" makes only the peer on a UNIX socket trusted."""
     assert client_address(peer, forwarded_for, SOCKET) == address
 
 
@@ -107,12 +107,12 @@ def test_client_address_behind_a_unix_socket(peer: str | None, forwarded_for: li
     ],
 )
 def test_client_address_by_forwarded(forwarded: list[str], address: str) -> None:
-    """HT-2: what a proxy hides is the last hop that could be read: all whom it hides are one client."""
+    """HT-2: clients that a proxy hides count as one, by the last readable hop."""
     assert client_address("10.0.0.1", forwarded, FORWARDED) == address
 
 
 def test_clients_whose_proxy_names_no_address_are_one() -> None:
-    """HT-2: behind a listed socket, too, where an IPv6 address without quotation marks would not be counted."""
+    """HT-2: clients without a readable address count as one, also behind a listed socket."""
     listed = parse_proxies(["unix"], header="forwarded")
     assert client_address(UNIX, ["for=[2001:db8::1]"], listed) == UNIX
     assert client_address(UNIX, ['for="[2001:db8::1]"'], listed) == "2001:db8::1"
@@ -133,12 +133,12 @@ def test_clients_whose_proxy_names_no_address_are_one() -> None:
     ],
 )
 def test_peer_of(client: str | None, server: str | None, peer: str | None) -> None:
-    """HT-2: who hangs up on TCP before the server asks who it is does not become a trusted peer on a socket."""
+    """HT-2: a TCP client that disconnects before the server reads its address is not a peer on a socket."""
     assert peer_of(client, server) == peer
 
 
 def test_parse_proxies_takes_networks_and_addresses() -> None:
-    """An address is a network of one; "unix" is none."""
+    """An address is a network of one address; "unix" is not a network."""
     networks = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
     assert parse_proxies(["10.0.0.0/8", "::1"], header="forwarded") == TrustedProxies(networks, header="forwarded")
     assert parse_proxies(["unix"], header="x-forwarded-for") == TrustedProxies(unix=True)
@@ -147,7 +147,7 @@ def test_parse_proxies_takes_networks_and_addresses() -> None:
 
 @pytest.mark.parametrize("values", [["10.0.0.1/8"], [""], ["proxy.example"], ["10.0.0.0/33"], "127.0.0.1"], ids=repr)
 def test_parse_proxies_refuses(values: list[str]) -> None:
-    """What is no network is named at start, and text is no list."""
+    """An invalid network is named at start; a single text is rejected, because a list is required."""
     with pytest.raises(ConfigurationError, match="trusted_proxies"):
         parse_proxies(values, header="x-forwarded-for")
 
@@ -169,13 +169,13 @@ def test_parse_proxies_refuses(values: list[str]) -> None:
     ids=repr,
 )
 def test_client_label(user_agent: str, label: str) -> None:
-    """One visible line of at most 256 characters."""
+    """The label is one visible line of at most 256 characters."""
     assert client_label(user_agent) == label
 
 
 @given(st.text())
 def test_client_label_is_printable(user_agent: str) -> None:
-    """And it is its own label."""
+    """Every label is printable, and is its own label."""
     label = client_label(user_agent)
 
     assert label.isprintable()
@@ -183,7 +183,7 @@ def test_client_label_is_printable(user_agent: str) -> None:
 
 
 def test_client_label_takes_linear_time() -> None:
-    """DO-4: 64 KiB of anything in under 50 ms."""
+    """DO-4: 64 KiB of any characters take under 50 ms."""
     assert least(lambda: client_label(" \u202e" * 32768)) < 0.05
 
 
@@ -201,12 +201,12 @@ def test_client_label_takes_linear_time() -> None:
     ],
 )
 def test_client_network(address: str | None, network: str | None) -> None:
-    """DO-6: every address of an IPv6 /64 is the same client; an IPv4 address is one by itself."""
+    """DO-6: all addresses of an IPv6 /64 are one client; each IPv4 address is one client."""
     assert client_network(address) == network
 
 
 def test_client_address_reads_the_end_of_a_long_header() -> None:
-    """HT-2, DO-4: the last 1,024 characters count, but for a hop of which only the end is among them."""
+    """HT-2, DO-4: the last 1,024 characters are read, without a hop that begins before them."""
     trusted = "10.0.0.2," * 113  # 1,017 characters
     assert client_address("10.0.0.1", [f"203.0.113.7,{trusted[:-10]}"], PROXIES) == "203.0.113.7"
     assert client_address("10.0.0.1", [f"1203.0.113.7,{trusted}"], PROXIES) == "10.0.0.2"

@@ -46,7 +46,7 @@ def test_cookie_name_has_the_prefix_on_https_only() -> None:
     ids=repr,
 )
 def test_read_cookie_without_it_is_none(values: list[bytes]) -> None:
-    """Absent, in another spelling, or only the text of something else."""
+    """There is no cookie if it is absent, has another spelling, or only appears inside other text."""
     assert read_cookie(_cookies(*values), NAME) is None
 
 
@@ -66,7 +66,7 @@ def test_read_cookie_without_it_is_none(values: list[bytes]) -> None:
     ],
 )
 def test_read_cookie_returns_the_value(values: list[bytes], value: str) -> None:
-    """RP-10: among any junk, in one header or several."""
+    """RP-10: the cookie is found among invalid ones, in one header or several."""
     assert value == read_cookie(_cookies(*values), NAME)
 
 
@@ -91,7 +91,7 @@ def test_read_cookie_returns_the_value(values: list[bytes], value: str) -> None:
     ids=repr,
 )
 def test_read_cookie_refuses(values: list[bytes]) -> None:
-    """SE-8, RP-10: twice is no credential, and neither is a value that we never set."""
+    """SE-8, RP-10: a cookie that was sent twice, or a value that the library never sets, is rejected."""
     with pytest.raises(MalformedRequestError):
         read_cookie(_cookies(*values), NAME)
 
@@ -100,7 +100,7 @@ def test_read_cookie_refuses(values: list[bytes]) -> None:
 @example([NAME + b"=a"])
 @example([NAME + b"=a", NAME + b"=b"])
 def test_read_cookie_never_fails_otherwise(values: list[bytes]) -> None:
-    """Whatever the bytes: a value, None or MalformedRequestError."""
+    """Any bytes give a value, None or MalformedRequestError."""
     try:
         value = read_cookie(_cookies(*values), NAME)
     except MalformedRequestError:
@@ -124,13 +124,13 @@ def test_set_cookie_attributes(secure: bool, max_age: int | None, header: str) -
 
 @pytest.mark.parametrize("value", ["a b", "a;b", "a\r\nX: y", '"', "ä", "\ud800", "\x00"], ids=repr)
 def test_set_cookie_refuses_what_would_split_the_header(value: str) -> None:
-    """RD-3: no attribute and no line can be smuggled in."""
+    """RD-3: a value cannot add an attribute or a header line."""
     with pytest.raises(ValueError, match="cookie-octets"):
         set_cookie("n", value, secure=True)
 
 
 def test_delete_cookie_has_the_same_attributes() -> None:
-    """SE-3: also on deletion, once by Max-Age and once by date."""
+    """SE-3: a deletion has the same attributes, and both Max-Age and a date."""
     assert delete_cookie("n", secure=True) == (
         "n=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
     )
@@ -138,14 +138,14 @@ def test_delete_cookie_has_the_same_attributes() -> None:
 
 @given(st.from_regex(r"[A-Za-z0-9._=-]{0,99}", fullmatch=True))
 def test_cookie_round_trip(value: str) -> None:
-    """What is set is what is read."""
+    """A value that was set is read unchanged."""
     sent = set_cookie("n", value, secure=True).partition(";")[0]
 
     assert value == read_cookie(_cookies(sent.encode()), b"n")
 
 
 def test_read_cookies_believes_nothing_that_was_sent_twice() -> None:
-    """SE-8: every cookie that came once and is readable, in one header or several."""
+    """SE-8: only readable cookies that were sent once are returned, from one header or several."""
     headers = _cookies(b"a=1; twice=1; odd=\xff; =nameless; junk", b' b = 2 ;twice=1; quoted="x"; big=' + b"x" * 4097)
 
     assert read_cookies(headers) == {"a": "1", "b": "2", "": "nameless"}
@@ -153,7 +153,7 @@ def test_read_cookies_believes_nothing_that_was_sent_twice() -> None:
 
 
 def test_every_value_of_a_name() -> None:
-    """In order, from every header, the readable ones of exactly this name."""
+    """The readable values of exactly this name are returned in order, from every header."""
     headers = [(b"cookie", b"a=1; b=2; a=\xff; aa=3"), (b"x", b"a=4"), (b"cookie", b"a = 5;a")]
 
     assert read_every(headers, b"a") == ["1", "5"]
@@ -161,7 +161,7 @@ def test_every_value_of_a_name() -> None:
 
 
 def test_read_every_has_each_value_once_and_at_most_eight() -> None:
-    """SE-8: copies are one value; nine readable values are refused, whatever else came beside them."""
+    """SE-8: copies are one value; nine different readable values are rejected."""
     eight = [f"{n}" for n in range(8)]
     headers = _cookies(*(f"a={value}; a={value}".encode() for value in (*eight, "unread,able")))
     assert read_every(headers, b"a") == eight
@@ -170,7 +170,7 @@ def test_read_every_has_each_value_once_and_at_most_eight() -> None:
 
 
 def test_cookies_are_measured_before_they_are_read() -> None:
-    """DO-4, RP-10: 64 KiB and 300 cookies in all headers together, and no more of anything."""
+    """DO-4, RP-10: all headers together may have 64 KiB and 300 cookies."""
     large = _cookies(b"a=1;b=" + b"x" * 32762, b"x" * 32768)
     many = _cookies(b";".join([b"b=1"] * 150), b";".join([*([b"b=1"] * 149), b"a=1"]))
     for headers in (large, many):
@@ -187,10 +187,10 @@ def test_cookies_are_measured_before_they_are_read() -> None:
 
 
 def test_other_cookies_are_not_counted_where_ours_is_not_among_them() -> None:
-    """A request without our cookie is nobody's, however many others it has."""
+    """A request without our cookie is anonymous; other cookies are not counted."""
     assert read_cookie(_cookies(b"b=1;" * 301), b"a") is None
 
 
 def test_cookie_names_has_what_nothing_else_reads() -> None:
-    """Unreadable and doubled cookies have a name, too; what has no equals sign has none."""
+    """Unreadable and repeated cookies have a name, too; text without an equals sign has none."""
     assert cookie_names(_cookies(b"a=1; a=2; odd=\xff; junk", b" b = 2")) == ["a", "odd", "b"]

@@ -37,7 +37,7 @@ ALLOWED = frozenset({OURS, LISTED})
     ],
 )
 def test_parse_origin_gives_what_browsers_send(text: str, origin: str) -> None:
-    """RFC 6454 section 6.2: lower case, no default port, A-labels."""
+    """RFC 6454 section 6.2: an origin is in lower case, with A-labels and without a default port."""
     assert origin == parse_origin(text, parameter="base_url")
 
 
@@ -89,7 +89,7 @@ def test_parse_origin_gives_what_browsers_send(text: str, origin: str) -> None:
     ids=repr,
 )
 def test_parse_origin_refuses(text: str) -> None:
-    """Anything but scheme, host and port, by the parameter's name."""
+    """A value that is not only scheme, host and port is rejected; the error names the parameter."""
     with pytest.raises(ConfigurationError, match="base_url"):
         parse_origin(text, parameter="base_url")
 
@@ -222,13 +222,13 @@ def test_app_origin_with_a_slash_is_shown_with_the_remedy() -> None:
 
 
 def test_origin_that_is_no_text_is_shown() -> None:
-    """A number, or the parsed URL of another library, is no text."""
+    """The error shows a value that is not text, such as a number or a URL object."""
     with pytest.raises(ConfigurationError, match=r"^base_url must be text, such as 'https://example.com', not 8000$"):
         parse_origin(8000, parameter="base_url")  # type: ignore[arg-type]
 
 
 def test_listed_app_passes() -> None:
-    """The page of a listed app may send what it likes; that of another app may not."""
+    """Pages of a listed app may send requests; those of another app may not."""
     allowed = ALLOWED | {"capacitor://localhost"}
     judge = partial(is_cross_site, "POST", sec_fetch_site="cross-site", referers=[], allowed=allowed)
 
@@ -241,7 +241,7 @@ def test_listed_app_passes() -> None:
 @example("https://app.example.com")
 @example("app.example.com")
 def test_parse_origin_never_fails_otherwise(text: str) -> None:
-    """An origin, or ConfigurationError; an origin is its own."""
+    """Any text gives an origin or ConfigurationError; parsing an origin again returns the same."""
     try:
         origin = parse_origin(text, parameter="p")
     except ConfigurationError:
@@ -287,7 +287,7 @@ TABLE: list[tuple[list[str], str | None, bool]] = [
 def test_is_cross_site_judges(
     method: str, origins: list[str], site: str | None, refused: bool, authorization: bool, own_cookie: bool
 ) -> None:
-    """CF-1, CF-2: the table of all combinations, with and without a cookie, so before signing in too."""
+    """CF-1, CF-2: the table of all combinations, with and without a cookie."""
     assert refused is is_cross_site(
         method,
         origins=origins,
@@ -351,7 +351,7 @@ def test_is_cross_site_does_not_judge_safe_methods(origins: list[str], site: str
 
 @pytest.mark.parametrize(("origins", "site", "_"), TABLE)
 def test_is_cross_site_does_not_judge_bearers_without_cookie(origins: list[str], site: str | None, _: bool) -> None:
-    """No other site can make a browser send Authorization."""
+    """Another site cannot make a browser send Authorization."""
     assert not is_cross_site(
         "POST",
         origins=origins,
@@ -374,5 +374,5 @@ def test_is_cross_site_does_not_judge_bearers_without_cookie(origins: list[str],
     ],
 )
 def test_websocket_allowed(origins: list[str], fine: bool) -> None:
-    """WS-1: exactly one Origin, and it is listed."""
+    """WS-1: a handshake needs exactly one Origin, which must be listed."""
     assert fine is websocket_allowed(origins, ALLOWED)

@@ -1,4 +1,4 @@
-"""Addresses and user names: what is accepted, what is the same."""
+"""Addresses and user names: which are valid, and which are equal."""
 
 import time
 import unicodedata
@@ -39,7 +39,7 @@ from asgi_auth.protocol.email import EmailAddress, parse_email, parse_username
     ],
 )
 def test_parse_email(text: str, address: str, key: str) -> None:
-    """AC-6: mail goes to the address as entered; the key decides who is who."""
+    """AC-6: mail is sent to the address as entered; the key identifies the account."""
     assert parse_email(text) == EmailAddress(address, key)
 
 
@@ -58,7 +58,7 @@ def test_parse_email(text: str, address: str, key: str) -> None:
     ],
 )
 def test_parse_email_keeps_apart(one: str, other: str) -> None:
-    """AC-6: what some mail system delivers to two people is two keys."""
+    """AC-6: addresses that some mail system delivers to two people have two keys."""
     assert parse_email(one).key != parse_email(other).key
 
 
@@ -164,7 +164,7 @@ def test_parse_email_refuses(text: str, special_use: bool) -> None:
     ],
 )
 def test_parse_email_takes_special_use_names_only_where_asked(text: str, address: str, key: str) -> None:
-    """On a developer's machine, and with the same rule for what is the same."""
+    """Special-use domains are valid only where the caller allows them; the key follows the same rule."""
     assert parse_email(text, special_use=True) == (address, key)
     with pytest.raises(ValueError, match="cannot receive mail"):
         parse_email(text)
@@ -172,7 +172,7 @@ def test_parse_email_takes_special_use_names_only_where_asked(text: str, address
 
 @pytest.mark.parametrize("text", ["a@.localhost", "a@b@test", "test", "a b@test", "a@[::1].test"], ids=repr)
 def test_parse_email_checks_special_use_names_too(text: str) -> None:
-    """They are no way around the syntax."""
+    """Addresses with special-use domains must have a valid syntax, too."""
     with pytest.raises(ValueError, match="not a mail address"):
         parse_email(text, special_use=True)
 
@@ -195,7 +195,7 @@ LOCALS = st.text(LETTERS, min_size=1, max_size=12)
 @example("a@example.com")
 @example("a")
 def test_parse_email_is_stable(text: str) -> None:
-    """Only ValueError is raised, and what comes out parses to itself."""
+    """Only ValueError is raised; parsing the result again returns the same."""
     try:
         address, key = parse_email(text)
     except ValueError:
@@ -237,7 +237,7 @@ def _lowered(local: str) -> str:
     ids=lambda text: repr(text[:3]),
 )
 def test_addresses_take_bounded_time(text: str) -> None:
-    """DO-4: 64 KiB of anything are refused in under 50 ms."""
+    """DO-4: 64 KiB of any characters are rejected in under 50 ms."""
     started = time.process_time()
     for parse in (parse_email, parse_username):
         with pytest.raises(ValueError, match=r"\.$"):
@@ -262,7 +262,7 @@ def test_addresses_take_bounded_time(text: str) -> None:
     ],
 )
 def test_parse_username(text: str, name: str, key: str) -> None:
-    """Shown as entered, compared without case and look-alikes of compatibility."""
+    """A user name is shown as entered, and compared without case and compatibility variants."""
     assert parse_username(text) == (name, key)
 
 
@@ -294,7 +294,7 @@ def test_parse_username(text: str, name: str, key: str) -> None:
     ids=repr,
 )
 def test_parse_username_refuses(text: str) -> None:
-    """Anything else, also what only appears after normalising, with a sentence for the user."""
+    """An invalid name is rejected with a sentence for the user, also if only its normal form is invalid."""
     with pytest.raises(ValueError, match=r"^A name .*\.$"):
         parse_username(text)
 
@@ -303,7 +303,7 @@ def test_parse_username_refuses(text: str) -> None:
 @example("alice")
 @example("")
 def test_parse_username_is_stable(text: str) -> None:
-    """Only ValueError is raised, and what comes out parses to itself."""
+    """Only ValueError is raised; parsing the result again returns the same."""
     try:
         name, key = parse_username(text)
     except ValueError:

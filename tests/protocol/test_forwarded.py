@@ -23,7 +23,7 @@ from asgi_auth.protocol.forwarded import ForwardedHeader, hops
     ],
 )
 def test_x_forwarded_for(values: list[str], expected: list[str]) -> None:
-    """Whatever is between commas; whoever reads it decides what is an address."""
+    """The entries between commas are returned; the caller decides which are addresses."""
     assert list(hops("x-forwarded-for", values)) == expected
 
 
@@ -52,7 +52,7 @@ def test_x_forwarded_for(values: list[str], expected: list[str]) -> None:
     ],
 )
 def test_forwarded(values: list[str], expected: list[str]) -> None:
-    """RFC 7239 section 4: names in any case, tokens or quoted strings, several elements and lines."""
+    """RFC 7239 section 4: names in any case, tokens or quoted strings, several elements and lines are read."""
     assert list(hops("forwarded", values)) == expected
 
 
@@ -78,7 +78,7 @@ def test_forwarded(values: list[str], expected: list[str]) -> None:
     ],
 )
 def test_forwarded_ends_at_what_cannot_be_read(broken: str) -> None:
-    """HT-2: an element without exactly one readable ``for`` hides what is left of it, and not what is right of it."""
+    """HT-2: an element without exactly one readable ``for`` ends the reading, which begins at the right."""
     for values in ([f"for=198.51.100.1, {broken}, for=203.0.113.7"], ["for=198.51.100.1", broken, "for=203.0.113.7"]):
         assert list(hops("forwarded", values)) == ["203.0.113.7"]
     assert list(hops("forwarded", [broken])) == []
@@ -87,12 +87,12 @@ def test_forwarded_ends_at_what_cannot_be_read(broken: str) -> None:
 @pytest.mark.parametrize("appended", ["for=203.0.113.7", 'for="203.0.113.7";proto="https"'])
 @pytest.mark.parametrize("mark", ['for="', 'for="\\', '"', 'for=192.0.2.1;x="a,b'])
 def test_open_quotation_mark_hides_no_hop(mark: str, appended: str) -> None:
-    """HT-2: a stranger cannot swallow what the proxy appends to their header."""
+    """HT-2: an open quotation mark of a client does not hide the entry that the proxy appends."""
     assert next(hops("forwarded", [f"{mark}, {appended}"])) == "203.0.113.7"
 
 
 def test_end_of_a_long_header_is_read() -> None:
-    """HT-2, DO-4: the last 1,024 characters count, but for an element of which only the end is among them."""
+    """HT-2, DO-4: the last 1,024 characters are read, without an element that begins before them."""
     for header, element in (("x-forwarded-for", "10.0.0.2"), ("forwarded", "for=10.0.0.2")):
         long = ",".join([element] * 200_000)
         count = 1024 // (len(element) + 1)
@@ -102,7 +102,7 @@ def test_end_of_a_long_header_is_read() -> None:
 
 @given(st.sampled_from(get_args(ForwardedHeader)), st.lists(st.text('for=;, "\\192.0[:]_') | st.text()))
 def test_hops_never_raise(header: ForwardedHeader, values: list[str]) -> None:
-    """Whatever is sent, what is found is text."""
+    """Any header gives a list of texts."""
     assert all(list(hops(header, values)))
 
 
@@ -112,7 +112,7 @@ QUOTED_NODES = st.ip_addresses(v=6).map(lambda address: f"[{address}]:80") | st.
 
 @given(st.lists(st.lists(st.tuples(st.booleans(), NODES) | st.tuples(st.just(True), QUOTED_NODES), max_size=4)))
 def test_every_hop_of_a_forwarded_header_is_read(lines: list[list[tuple[bool, str]]]) -> None:
-    """RFC 7239 section 4: whatever stands in a quoted string, and however the elements are spread over lines."""
+    """RFC 7239 section 4: every hop is read, whatever its quoted strings and lines are."""
     values = [", ".join(f'By=_x;FOR="{node}"' if quoted else f"for={node}" for quoted, node in line) for line in lines]
     nodes = [node for line in lines for _, node in line]
 
@@ -123,7 +123,7 @@ def test_every_hop_of_a_forwarded_header_is_read(lines: list[list[tuple[bool, st
 
 @pytest.mark.parametrize("filler", [",", '"', ";", " ", '\\"', ' "', "for=a", "for=a;", 'for="', '",', "\t;"])
 def test_hops_take_linear_time(filler: str) -> None:
-    """DO-4: any header of 64 KiB in under 50 ms."""
+    """DO-4: any header of 64 KiB takes under 50 ms."""
     started = time.process_time()
     for header in get_args(ForwardedHeader):
         for end in ("", "x", '"'):

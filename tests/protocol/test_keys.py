@@ -17,7 +17,7 @@ OTHER = "J8fW2xQz6nVt0RbM4yLkCp9sDhGe3uAi"
 
 
 def test_derive_key_is_stable() -> None:
-    """A key never changes: cookies and tokens in the wild depend on it."""
+    """A derived key never changes, because issued cookies and tokens depend on it."""
     assert derive_key(SECRET, "cookie", "user").hex() == (
         "6bf5157061a185997da515a915b786dc3a162abfbdc870c282c213560de45e74"
     )
@@ -27,12 +27,12 @@ def test_derive_key_is_stable() -> None:
     ("use", "subject_name"), [("cookie", "admin"), ("token", "user"), ("cookieu", "ser"), ("", "cookieuser")]
 )
 def test_derive_key_differs_by_use_and_subject_name(use: str, subject_name: str) -> None:
-    """TK-9, TK-23: another use, another kind of user or another cut between them is another key."""
+    """TK-9, TK-23: another use or another kind of user gives another key, also if both texts together are equal."""
     assert derive_key(SECRET, "cookie", "user") != derive_key(SECRET, use, subject_name)
 
 
 def test_derive_key_differs_by_secret() -> None:
-    """TK-9: another secret is another key."""
+    """TK-9: another secret gives another key."""
     assert derive_key(SECRET, "cookie", "user") != derive_key(OTHER.encode(), "cookie", "user")
 
 
@@ -45,7 +45,7 @@ def test_derive_key_is_unambiguous(pairs: list[tuple[str, str]]) -> None:
 
 
 def test_keyed_hash_is_another_for_every_secret_kind_use_and_text() -> None:
-    """TK-9, TK-23: what is counted or forgotten for one is not recognised by another."""
+    """TK-9, TK-23: another secret, kind of user, use or text gives another hash."""
     first = keyed_hash(SECRET, "user", "counter", "a@x.example")
     assert first == keyed_hash(SECRET, "user", "counter", "a@x.example")
     assert len(first) == 32
@@ -60,7 +60,7 @@ def test_keyed_hash_is_another_for_every_secret_kind_use_and_text() -> None:
 
 
 def test_key_id_is_short_and_says_nothing_of_the_key() -> None:
-    """The kid is 16 hexadecimal digits, no part of the key, and another for another key."""
+    """The key id is 16 hexadecimal digits, is not a part of the key, and differs for each key."""
     key = derive_key(SECRET, "token", "user")
 
     assert len(key_id(key)) == 16
@@ -69,13 +69,13 @@ def test_key_id_is_short_and_says_nothing_of_the_key() -> None:
 
 
 def test_check_secret_takes_one() -> None:
-    """Text counts as UTF-8, bytes as they are."""
+    """Text is encoded as UTF-8; bytes are unchanged."""
     assert check_secret(SECRET) == (SECRET,)
     assert check_secret(SECRET.decode()) == (SECRET,)
 
 
 def test_check_secret_keeps_the_order() -> None:
-    """TK-16: newest first stays newest first."""
+    """TK-16: the newest secret stays first."""
     assert (OTHER.encode(), SECRET) == check_secret([OTHER, SECRET])
 
 
@@ -110,7 +110,7 @@ def test_check_secret_keeps_the_order() -> None:
     ids=repr,
 )
 def test_check_secret_refuses_what_can_be_guessed(secret: str | bytes | Sequence[str | bytes]) -> None:
-    """Short, repeated, counted or copied from an example: refused by the parameter's name, the value unseen."""
+    """A short, repetitive, sequential or example secret is rejected; the error names the parameter, not the value."""
     with pytest.raises(ConfigurationError, match=r"^pepper ") as caught:
         check_secret(secret, parameter="pepper")
 
@@ -123,7 +123,7 @@ def test_check_secret_refuses_what_can_be_guessed(secret: str | bytes | Sequence
     [("{1}{0}", "begins"), ("{0}{1}", "ends"), ("{1}{0}{1}", "begins and ends"), ("{1}", "begins and ends")],
 )
 def test_check_secret_refuses_text_with_invisible_ends(form: str, ends: str, char: str) -> None:
-    """A line end, which a file has on one machine and not on another, is refused; the message names the end."""
+    """A text that ends with a line end or another invisible character is rejected; the message names it."""
     with pytest.raises(ConfigurationError, match=rf"^pepper {ends} with white space or a control character") as caught:
         check_secret([OTHER, form.format(SECRET.decode(), char)], parameter="pepper")
 
@@ -132,7 +132,7 @@ def test_check_secret_refuses_text_with_invisible_ends(form: str, ends: str, cha
 
 @pytest.mark.parametrize("char", list("\t\n\r \0\x85\u3000\ufeff"), ids=ascii)
 def test_check_secret_takes_invisible_characters_of_bytes_and_within_text(char: str) -> None:
-    """Bytes are taken as they are, and so is what is inside a text."""
+    """Invisible characters in bytes, and inside a text, are accepted."""
     within, around = f"{OTHER}{char}{OTHER[::-1]}", f"{char}{OTHER}{char}".encode()
 
     assert check_secret([within, around]) == (within.encode(), around)
@@ -140,7 +140,7 @@ def test_check_secret_takes_invisible_characters_of_bytes_and_within_text(char: 
 
 @pytest.mark.parametrize("secret", [17, [17], None, [None]], ids=repr)
 def test_check_secret_refuses_other_types(secret: object) -> None:
-    """A number or None, as an unset variable gives it, is named too."""
+    """A number, or None from an unset variable, is rejected by name."""
     with pytest.raises(ConfigurationError, match="secret"):
         check_secret(secret)  # type: ignore[arg-type]  # what a careless caller passes
 
@@ -155,7 +155,7 @@ def test_check_secret_passes_what_the_standard_library_makes(_: int) -> None:
 
 @given(st.integers(min_value=0))
 def test_check_secret_passes_any_random_secret(seed: int) -> None:
-    """The same for seeds that hypothesis picks."""
+    """A random secret passes for any seed."""
     value = Random(seed).randbytes(32)  # noqa: S311 - not a secret, a sample
     encoded = urlsafe_b64encode(value).rstrip(b"=")
 
@@ -166,7 +166,7 @@ def test_check_secret_passes_any_random_secret(seed: int) -> None:
 @example(OTHER)
 @example("short")
 def test_check_secret_never_fails_otherwise(secret: str | bytes | Sequence[str | bytes]) -> None:
-    """Whatever is given: bytes come out or ConfigurationError."""
+    """Any value gives bytes or ConfigurationError."""
     try:
         checked = check_secret(secret)
     except ConfigurationError:

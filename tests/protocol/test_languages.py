@@ -10,7 +10,7 @@ AVAILABLE = ["en", "de", "fr", "zh-hant", "da"]
 
 
 def preferred(*headers: str) -> str:
-    """What is chosen of AVAILABLE; ``en`` if nothing fits."""
+    """The language that is chosen from AVAILABLE; ``en`` if none matches."""
     return preferred_language(headers, AVAILABLE, default="en")
 
 
@@ -86,7 +86,7 @@ def test_preferred_language_weight_zero_is_not_wanted(header: str, language: str
     ],
 )
 def test_preferred_language_unreadable_member_is_passed_over(member: str) -> None:
-    """A member that the grammar does not allow hides none of the others."""
+    """An invalid member is skipped; the others are read."""
     assert preferred(f"{member}, fr;q=0.001") == "fr"
 
 
@@ -97,18 +97,18 @@ def test_preferred_language_several_headers_are_one_list() -> None:
 
 
 def test_preferred_language_reads_the_first_ranges_only() -> None:
-    """A browser sends a handful; the 32nd still counts, the 33rd does not."""
+    """Only the first 32 ranges are read."""
     assert preferred(*["sv"] * (MAX_RANGES - 1), "fr") == "fr"
     assert preferred(*["sv"] * MAX_RANGES, "fr") == "en"
 
 
 @given(st.lists(st.text(), max_size=3))
 def test_preferred_language_takes_any_text(headers: list[str]) -> None:
-    """Whatever is sent, the answer is a language that is available."""
+    """Any header gives an available language."""
     assert preferred(*headers) in AVAILABLE
 
 
 @given(st.text(alphabet="deEN-*;q=01. \t,x", max_size=60))
 def test_preferred_language_takes_what_looks_like_a_header(header: str) -> None:
-    """The same for text that is almost right."""
+    """The same for text that resembles a valid header."""
     assert preferred(header) in AVAILABLE

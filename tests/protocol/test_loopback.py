@@ -66,5 +66,5 @@ def test_this_machine_is_loopback(host: str) -> None:
     ids=repr,
 )
 def test_other_hosts_are_not_loopback(host: str) -> None:
-    """A name that only looks like ``localhost``, an address in short notation, and anything with a port is refused."""
+    """A name that only resembles ``localhost``, an address in short notation, and a host with a port are rejected."""
     assert is_loopback(host) is False

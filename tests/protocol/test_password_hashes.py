@@ -23,7 +23,7 @@ def test_parse_hash_takes_one_of_another_system_as_it_is() -> None:
 
 
 def test_parse_hash_takes_ours_apart() -> None:
-    """The marker says whether there is a pepper, and which."""
+    """The marker says whether the hash has a pepper, and which one."""
     assert parse_hash(marker(None) + BARE) == ("{asgi_auth-1}", None, BARE.encode(), 12)
     peppered = "{asgi_auth-1:0123456789abcdef}"
     assert marker(PEPPER_ID) == peppered
@@ -48,7 +48,7 @@ def test_parse_hash_rejects_what_was_damaged(damage: str) -> None:
 
 @given(st.binary(max_size=72).filter(lambda password: b"\0" not in password), st.sampled_from([b"2a", b"2b"]))
 def test_parse_hash_takes_whatever_bcrypt_makes(password: bytes, prefix: bytes) -> None:
-    """The last characters of salt and hash have the bits that bcrypt sets, whatever the password."""
+    """Every hash that bcrypt makes is valid: its last characters have the bits that bcrypt sets."""
     stored = bcrypt.hashpw(password, bcrypt.gensalt(4, prefix)).decode()
 
     assert can_be_verified(stored)
@@ -56,7 +56,7 @@ def test_parse_hash_takes_whatever_bcrypt_makes(password: bytes, prefix: bytes) 
 
 
 def test_can_be_verified_asks_for_the_pepper() -> None:
-    """PW-10: a hash with a pepper that is not known is of no use."""
+    """PW-10: a hash with an unknown pepper cannot be verified."""
     peppered = marker(PEPPER_ID) + BARE
 
     assert [can_be_verified(peppered, known) for known in ((), ["f" * 16], ["f" * 16, PEPPER_ID])] == [
@@ -71,19 +71,19 @@ def test_can_be_verified_asks_for_the_pepper() -> None:
     "stored", ["", "words", "$2b$12$", "$2x$12$" + "." * 53, "$2b$16$" + "." * 53, "bcrypt$" + BARE]
 )
 def test_can_be_verified_knows_what_is_not_supported(stored: str) -> None:
-    """PW-10: other schemes, prefixes of other systems, and costs that would stop the service."""
+    """PW-10: other schemes, prefixes of other systems, and too high costs are not supported."""
     assert not can_be_verified(stored)
 
 
 @pytest.mark.parametrize("stored", [None, b"words", BARE.encode(), 17], ids=repr)
 def test_check_hash_rejects_what_is_not_text(stored: object) -> None:
-    """The bytes that the bcrypt package returns are no text; nobody is asked whether they can be verified."""
+    """The bytes that the bcrypt package returns are rejected before the hasher is asked."""
     with pytest.raises(ValueError, match=re.escape("the password hash must be text")):
         check_hash(stored, lambda _: True)
 
 
 def test_check_hash_asks_the_hasher() -> None:
-    """Only the answer of the hasher counts; the message does not repeat what may be a password."""
+    """The hasher decides; the message does not repeat the value, which may be a password."""
     check_hash("words", lambda stored: stored == "words")
     with pytest.raises(ValueError, match="cannot be verified: leave it out") as refused:
         check_hash("words", lambda _: False)

@@ -1,4 +1,4 @@
-"""What stands behind the mount, under every way of mounting."""
+"""The path behind the mount, for every way of mounting."""
 
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -33,7 +33,7 @@ SIGN_IN = ("password", "sign_in")
     ],
 )
 def test_split_path(raw_path: bytes, segments: tuple[str, ...]) -> None:
-    """RP-6: one or two segments, one slash at the end forgiven, the query cut off, case kept."""
+    """RP-6: one or two segments are valid, with one slash at the end; the query is removed and the case is kept."""
     assert split_path(raw_path, ["/auth"]) == segments
 
 
@@ -85,7 +85,7 @@ def test_split_path(raw_path: bytes, segments: tuple[str, ...]) -> None:
     ids=repr,
 )
 def test_split_path_refuses(raw_path: bytes) -> None:
-    """RP-6, HT-4: there is one spelling."""
+    """RP-6, HT-4: each path has only one spelling."""
     assert split_path(raw_path, ["/auth"]) is None
 
 
@@ -104,13 +104,13 @@ def test_split_path_refuses(raw_path: bytes) -> None:
 def test_split_path_removes_the_first_prefix(
     raw_path: bytes, prefixes: list[str], segments: tuple[str, ...] | None
 ) -> None:
-    """In order, as whole segments, encoded as a browser would."""
+    """The first matching prefix is removed, as whole segments, in the encoding of browsers."""
     assert split_path(raw_path, prefixes) == segments
 
 
 @given(st.binary(), st.lists(st.text()))
 def test_split_path_never_raises(raw_path: bytes, prefixes: list[str]) -> None:
-    """Segments that need no encoding, or None."""
+    """Any bytes give segments that need no encoding, or None."""
     segments = split_path(raw_path, prefixes)
 
     assert segments is None or all(segment and segment.isascii() for segment in segments)
@@ -121,7 +121,7 @@ SEGMENT = st.from_regex(r"[a-z][a-z0-9_.~-]{0,9}", fullmatch=True)
 
 @given(st.lists(SEGMENT, min_size=1, max_size=2), st.lists(SEGMENT, max_size=2), st.sampled_from(["", "/", "?a=/b"]))
 def test_split_path_round_trip(segments: list[str], mount: list[str], end: str) -> None:
-    """What is joined comes apart again."""
+    """Joined segments are split into the same segments."""
     prefix = "".join(f"/{segment}" for segment in mount)
     raw_path = (prefix + "/" + "/".join(segments) + end).encode()
 
@@ -171,7 +171,7 @@ def test_mount_prefixes_find_the_mount(raw_path: bytes, root_path: str, app_root
 
 
 def test_mount_prefixes_do_not_mistake_a_strategy_for_the_mount() -> None:
-    """A strategy may be called as the mount is."""
+    """A strategy may have the same name as the mount."""
     assert mount_prefixes("/auth", "", "/auth") == ("/auth", "")
     assert split_path(b"/auth/auth/request", mount_prefixes("/auth", "", "/auth")) == ("auth", "request")
     assert split_path(b"/auth/auth/request", mount_prefixes("", "", "/auth")) == ("auth", "request")
@@ -193,7 +193,7 @@ def test_mount_prefixes_do_not_mistake_a_strategy_for_the_mount() -> None:
     ],
 )
 def test_public_path(path: str, root_path: str, app_root_path: str | None, public: str) -> None:
-    """RD-1: what the browser asked for, as far as the server was told."""
+    """RD-1: the path that the browser requested, as far as the server knows it."""
     assert public_path(path, root_path, app_root_path) == public
 
 
@@ -250,7 +250,7 @@ def test_wrapped_prefixes(root_path: str, mount_path: str, prefixes: tuple[str, 
 def test_mount_advice(
     mounted: str, root_path: str, app_root_path: str | None, mount_path: str, advice: str | None
 ) -> None:
-    """Each mistake names the setting that mends it."""
+    """The advice for each mistake names the setting that fixes it."""
     assert mount_advice(mounted, root_path, app_root_path, mount_path) == advice
 
 
@@ -258,7 +258,7 @@ def test_mount_advice(
 
 
 class Probe:
-    """Keeps what it is given."""
+    """Records the scope."""
 
     def __init__(self) -> None:
         self.scope: MutableMapping[str, Any] = {}
@@ -344,7 +344,7 @@ def _quart(probe: Probe) -> Any:
 async def test_frameworks_mount_as_expected(
     build: Callable[[Probe], Any], url: str, mount_path: str, root_path: str
 ) -> None:
-    """The table above is what the frameworks do: mounted, with a root path that the server adds, and without."""
+    """The frameworks behave as the table above says, with and without a root path of the server."""
     probe = Probe()
     transport = httpx.ASGITransport(build(probe), root_path=root_path)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

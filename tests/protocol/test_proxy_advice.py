@@ -1,4 +1,4 @@
-"""What an operator is told of proxies."""
+"""The advice for operators about proxies."""
 
 from typing import Any
 
@@ -41,12 +41,12 @@ def assert_told(advice: str | None, told: str | None) -> None:
     ],
 )
 def test_unlisted_proxy(peer: str | None, headers: list[str], told: str | None) -> None:
-    """HT-2: what has a near address and sends such a header may be a proxy of ours; a public one may be anybody."""
+    """HT-2: a peer with a private address that sends such a header may be a proxy; a public one may be any client."""
     assert_told(unlisted_proxy(peer, sent(*headers), parse_proxies(LISTED[:1], header="x-forwarded-for")), told)
 
 
 def test_unlisted_proxy_is_no_client_whom_the_server_has_put_there() -> None:
-    """uvicorn replaces a loopback peer by the client that the header names, which may be one on the local network."""
+    """uvicorn replaces a loopback peer by the client in the header, which may be on the local network."""
     assert unlisted_proxy("10.0.0.5", {"x-forwarded-for": ["10.0.0.5"]}, TrustedProxies()) is None
     assert unlisted_proxy("10.0.0.5", {"x-forwarded-for": ["10.0.0.6"]}, TrustedProxies()) is not None
 
@@ -78,5 +78,5 @@ def test_unlisted_proxy_is_no_client_whom_the_server_has_put_there() -> None:
     ],
 )
 def test_silent_proxy(peer: str | None, header: Any, has: Any, told: str | None) -> None:
-    """HT-2: a listed proxy that does not say who its client is makes all of them one, or lets them go uncounted."""
+    """HT-2: if a listed proxy does not name its clients, they count as one, or are not counted."""
     assert_told(silent_proxy(peer, has, parse_proxies(LISTED, header=header)), told)

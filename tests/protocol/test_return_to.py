@@ -1,4 +1,4 @@
-"""Where a browser may be sent."""
+"""The targets to which a browser may be redirected."""
 
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ LISTED = frozenset({"https://app.example.net/done", "com.example.app:/signed-in"
     ],
 )
 def test_safe_return_to_keeps(value: str) -> None:
-    """RD-1: a local path with query and fragment, and what is listed, come back unchanged."""
+    """RD-1: a local path with query and fragment, and a listed URL, are returned unchanged."""
     assert safe_return_to(value, allowed=LISTED) == value
 
 
@@ -117,19 +117,19 @@ def test_safe_return_to_keeps(value: str) -> None:
     ids=repr,
 )
 def test_safe_return_to_refuses(value: object) -> None:
-    """RD-1, RD-3: whatever leaves the host, or might once a browser or a proxy has tidied it up."""
+    """RD-1, RD-3: a target on another host is rejected, also one that only a browser or a proxy would read so."""
     assert safe_return_to(value, allowed=LISTED) is None
 
 
 def test_safe_return_to_allows_nothing_else_by_default() -> None:
-    """Without a list there are only local paths."""
+    """Without a list, only local paths are allowed."""
     assert safe_return_to("https://app.example.net/done") is None
     assert safe_return_to("/me") == "/me"
 
 
 @given(st.one_of(st.text(), st.text(alphabet="/\\.%29fFeE05cC?#:@ \t\nx").map("/".__add__)))
 def test_safe_return_to_is_unchanged_or_none(value: str) -> None:
-    """Never anything but the value itself, and then it starts with one slash."""
+    """The result is None, or the value itself, which starts with one slash."""
     safe = safe_return_to(value)
 
     assert safe is None or (safe == value and value[0] == "/" and value[1:2] not in ("/", "\\"))

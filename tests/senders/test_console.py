@@ -1,4 +1,4 @@
-"""ConsoleSender: a readable message, nothing that a terminal would act upon."""
+"""ConsoleSender: a readable message without control sequences for the terminal."""
 
 import io
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ LINK = {
 
 @pytest.mark.anyio
 async def test_console_prints_the_link(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever develops finds the link on standard output."""
+    """The link is printed on standard output."""
     await ConsoleSender().send(None, "abc", LINK)
 
     assert capsys.readouterr().out == (
@@ -36,7 +36,7 @@ async def test_console_prints_the_link(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.anyio
 async def test_console_prints_a_notice_to_a_stream() -> None:
-    """A notice has no link; a stream of one's own gets it."""
+    """A notice has no link; it is printed to the given stream."""
     stream = io.StringIO()
 
     await ConsoleSender(stream).send(None, None, NOTICE)
@@ -52,7 +52,7 @@ async def test_console_prints_a_notice_to_a_stream() -> None:
 
 @pytest.mark.anyio
 async def test_console_neutralises_control_characters() -> None:
-    """AU-3: neither a new line nor an escape sequence of a typed value reaches the terminal."""
+    """AU-3: a new line or an escape sequence in an entered value does not reach the terminal."""
     stream = io.StringIO()
 
     await ConsoleSender(stream).send(None, None, {**NOTICE, "address": "a\x1b[2J\r\nfake\ud800@example.com"})

@@ -1,4 +1,4 @@
-"""What needs an extra is imported when it is asked for."""
+"""Senders that require an extra are imported at their first use."""
 
 import sys
 
@@ -9,7 +9,7 @@ from asgi_auth.errors import ConfigurationError
 
 
 def test_smtp_without_its_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without aiosmtplib the package works; asking for SMTPSender says what to install."""
+    """Without aiosmtplib the package works; importing SMTPSender names the command to install it."""
     monkeypatch.delitem(sys.modules, "asgi_auth.senders.smtp", raising=False)
     monkeypatch.delattr(senders, "smtp", raising=False)
     monkeypatch.setitem(sys.modules, "aiosmtplib", None)
@@ -19,12 +19,12 @@ def test_smtp_without_its_extra_names_the_command(monkeypatch: pytest.MonkeyPatc
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
-    """As of every module."""
+    """An unknown name raises AttributeError, as in every module."""
     with pytest.raises(AttributeError, match="no attribute 'PigeonSender'"):
         _ = senders.PigeonSender
 
 
 def test_every_public_name_can_be_imported() -> None:
-    """The names are sorted, and each is there."""
+    """The names are sorted, and each can be imported."""
     assert senders.__all__ == ["ConsoleSender", "Mail", "MemorySender", "SMTPSender"]
     assert [getattr(senders, name).__name__ for name in senders.__all__] == senders.__all__

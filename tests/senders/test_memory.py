@@ -1,4 +1,4 @@
-"""MemorySender: what was sent, for tests."""
+"""MemorySender: keeps the messages, for tests."""
 
 import pytest
 
@@ -10,7 +10,7 @@ OPTS = {"purpose": "reset", "url": "http://localhost/?reset_token=hush"}
 
 @pytest.mark.anyio
 async def test_memory_keeps_messages_in_order() -> None:
-    """Every message is kept as it was given, oldest first."""
+    """Every message is kept unchanged, the oldest first."""
     sender = MemorySender()
 
     await sender.send("alice", "hush", OPTS)
@@ -22,7 +22,7 @@ async def test_memory_keeps_messages_in_order() -> None:
 
 @pytest.mark.anyio
 async def test_memory_repr_hides_tokens() -> None:
-    """A failing test prints purposes, no token and no link."""
+    """The repr has the purposes, and no token or link."""
     sender = MemorySender()
 
     await sender.send("alice", "hush", OPTS)

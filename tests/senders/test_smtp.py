@@ -39,7 +39,7 @@ AUTHORITY.configure_trust(TRUST)
 
 @dataclass
 class Mailbox:
-    """What the server saw."""
+    """The messages and commands that the server received."""
 
     port: int = 0
     envelopes: list[Envelope] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Mailbox:
     async def handle_RCPT(  # noqa: N802  # the server calls it so
         self, server: Any, session: Any, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """Refuse one address, take every other."""
+        """Reject one address and accept every other."""
         if address == "nobody@example.com":
             return "550 no such mailbox: nobody@example.com"
         envelope.rcpt_tos.append(address)
@@ -72,44 +72,44 @@ class Mailbox:
 
 
 class Abrupt(Mailbox):
-    """A server that hangs up instead of saying goodbye."""
+    """A server that disconnects without a reply to QUIT."""
 
     async def handle_QUIT(self, server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802
-        """Gone."""
+        """Disconnect."""
         server.transport.abort()
         return "221 Bye"
 
 
 class Slow(Mailbox):
-    """A server that answers each command in time, and is too slow in all."""
+    """A server that answers each command in time, but takes too long for the whole message."""
 
     async def handle_MAIL(  # noqa: N802
         self, server: Any, session: Any, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """Later."""
+        """Answer late."""
         envelope.mail_from = address
         return await asyncio.sleep(0.6, "250 OK")
 
     async def handle_RCPT(self, *arguments: Any) -> str:  # noqa: N802
-        """Later still."""
+        """Answer later still."""
         return await asyncio.sleep(0.6, await super().handle_RCPT(*arguments))
 
 
 class Connection(SMTP):
-    """One connection, which can be waited for to end."""
+    """One connection; a test can wait for its end."""
 
     def __init__(self, mailbox: Mailbox, **options: Any) -> None:
         super().__init__(mailbox, hostname="localhost", authenticator=mailbox.login, **options)
         self.ended = asyncio.Event()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Nothing is left open when the loop closes."""
+        """Close everything before the loop closes."""
         super().connection_lost(error)
         self.ended.set()
 
 
 def server_context() -> ssl.SSLContext:
-    """The server's certificate, from an authority of the tests' own."""
+    """The server's certificate, from the tests' own authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
     return context
@@ -144,7 +144,7 @@ async def mail_server(
 
 
 def smtp_sender(mailbox: Mailbox, **options: Any) -> SMTPSender:
-    """A sender for that server, which trusts its certificate."""
+    """A sender for this server that trusts its certificate."""
     defaults: dict[str, Any] = {"host": "127.0.0.1", "from_address": "no-reply@app.example", "tls_context": TRUST}
     return SMTPSender(**defaults | {"port": mailbox.port} | options)
 
@@ -159,7 +159,7 @@ def parts(message: EmailMessage) -> tuple[str, str]:
 
 @pytest.mark.anyio
 async def test_smtp_sends_text_and_html_to_the_address_alone() -> None:
-    """A message has one recipient, the address as stored, and the link in both parts."""
+    """A message has one recipient, the stored address, and the link in both parts."""
     async with mail_server() as mailbox:
         await smtp_sender(mailbox).send(None, "hush", LINK)
 
@@ -183,7 +183,7 @@ async def test_smtp_sends_text_and_html_to_the_address_alone() -> None:
 
 @pytest.mark.anyio
 async def test_smtp_headers_say_what_it_is() -> None:
-    """From, To, Date, Message-ID and Auto-Submitted; no header names the machine."""
+    """The headers are From, To, Date, Message-ID and Auto-Submitted; none names the machine."""
     async with mail_server() as mailbox:
         await smtp_sender(mailbox).send(None, None, NOTICE)
 
@@ -212,7 +212,7 @@ async def test_smtp_headers_say_what_it_is() -> None:
     ],
 )
 def test_render_mail_has_words_for_every_purpose(purpose: str, subject: str) -> None:
-    """Each purpose has a subject of its own; one that is not known gets a message, too."""
+    """Each purpose has its own subject; an unknown purpose gets a message, too."""
     assert render_mail({**NOTICE, "purpose": purpose}).subject == subject
 
 
@@ -243,7 +243,7 @@ def test_render_mail_escapes_every_value() -> None:
 
 @pytest.mark.parametrize("name", ["{{7*7}}", "%s %(x)s", "{app_name.__class__}", "' OR 1=1--"])
 def test_render_mail_takes_template_characters_as_text(name: str) -> None:
-    """RP-11: a value is never read as a template."""
+    """RP-11: a value is never interpreted as a template."""
     assert render_mail({**NOTICE, "app_name": name}).subject == f"Your password for {name} was changed"
 
 
@@ -260,7 +260,7 @@ def test_render_mail_takes_template_characters_as_text(name: str) -> None:
     ],
 )
 async def test_smtp_name_adds_no_header_and_no_address(name: str) -> None:
-    """RD-3: whatever the application is called, there is one sender, one recipient and no further header."""
+    """RD-3: any name of the application gives one sender, one recipient and no further header."""
     async with mail_server() as mailbox:
         await smtp_sender(mailbox).send(None, None, {**NOTICE, "app_name": name})
 
@@ -296,7 +296,7 @@ async def test_smtp_name_adds_no_header_and_no_address(name: str) -> None:
     ids=ascii,
 )
 async def test_smtp_refuses_what_is_not_one_mailbox(address: Any) -> None:
-    """AC-7: nothing is sent to a list, a display name or an injected command."""
+    """AC-7: no mail is sent to a list, a display name or an injected command."""
     async with mail_server() as mailbox:
         with pytest.raises(SenderError, match="address"):
             await smtp_sender(mailbox).send(None, None, {**NOTICE, "address": address})
@@ -314,7 +314,7 @@ async def test_smtp_refuses_what_is_not_one_mailbox(address: Any) -> None:
     ],
 )
 async def test_smtp_rcpt_to_is_the_stored_address(address: str, recipient: str) -> None:
-    """AC-6, AC-7: RCPT TO is the address as stored; a domain of other letters goes as its A-label of IDNA 2008."""
+    """AC-6, AC-7: RCPT TO is the stored address; an international domain is sent as its IDNA 2008 A-label."""
     async with mail_server() as mailbox:
         await smtp_sender(mailbox).send(None, None, {**NOTICE, "address": address})
 
@@ -324,7 +324,7 @@ async def test_smtp_rcpt_to_is_the_stored_address(address: str, recipient: str) 
 
 @pytest.mark.anyio
 async def test_smtp_writes_a_local_part_in_other_letters_where_the_server_can() -> None:
-    """RFC 6531: with SMTPUTF8 the address goes out unchanged."""
+    """RFC 6531: with SMTPUTF8 the address is sent unchanged."""
     async with mail_server(enable_SMTPUTF8=True) as mailbox:
         await smtp_sender(mailbox).send(None, None, {**NOTICE, "address": "Älice@faß.de"})
 
@@ -333,7 +333,7 @@ async def test_smtp_writes_a_local_part_in_other_letters_where_the_server_can() 
 
 @pytest.mark.anyio
 async def test_smtp_refuses_a_local_part_in_other_letters_where_the_server_cannot() -> None:
-    """RFC 6531: without SMTPUTF8 it is never sent to a look-alike instead."""
+    """RFC 6531: without SMTPUTF8 no mail is sent, also not to a similar address."""
     async with mail_server() as mailbox:
         with pytest.raises(SenderError, match="message: not supported by the server"):
             await smtp_sender(mailbox).send(None, None, {**NOTICE, "address": "älice@example.com"})
@@ -343,7 +343,7 @@ async def test_smtp_refuses_a_local_part_in_other_letters_where_the_server_canno
 
 @pytest.mark.anyio
 async def test_smtp_refused_recipient_is_an_error_without_the_address() -> None:
-    """The text of the error is for the log, so neither the address nor the token is in it."""
+    """The error is for the log; it has neither the address nor the token."""
     async with mail_server() as mailbox:
         with pytest.raises(SenderError) as caught:
             await smtp_sender(mailbox).send(None, "hush", {**LINK, "address": "nobody@example.com"})
@@ -354,7 +354,7 @@ async def test_smtp_refused_recipient_is_an_error_without_the_address() -> None:
 
 @pytest.mark.anyio
 async def test_smtp_signs_in_over_tls() -> None:
-    """A user name and a password are sent, once the connection is private."""
+    """The user name and the password are sent only after the connection is encrypted."""
     async with mail_server() as mailbox:
         await smtp_sender(mailbox, username="app", password="open sesame").send(None, None, NOTICE)
 
@@ -364,7 +364,7 @@ async def test_smtp_signs_in_over_tls() -> None:
 
 @pytest.mark.anyio
 async def test_smtp_wrong_password_is_an_error_without_it() -> None:
-    """A refused password names the code and not the password."""
+    """The error of a rejected password has the code, not the password."""
     async with mail_server() as mailbox:
         with pytest.raises(SenderError) as caught:
             await smtp_sender(mailbox, username="app", password="guess").send(None, None, NOTICE)
@@ -374,7 +374,7 @@ async def test_smtp_wrong_password_is_an_error_without_it() -> None:
 
 @pytest.mark.anyio
 async def test_smtp_sends_nothing_in_clear() -> None:
-    """A server without STARTTLS, or one whose offer was stripped on the way, gets neither password nor mail."""
+    """A server without STARTTLS, also if an attacker removed the offer, gets neither password nor mail."""
     async with mail_server(starttls=False, auth_require_tls=False) as mailbox:
         with pytest.raises(SenderError, match=r": STARTTLS: not supported by the server$"):
             await smtp_sender(mailbox, username="app", password="open sesame").send(None, "hush", LINK)
@@ -384,7 +384,7 @@ async def test_smtp_sends_nothing_in_clear() -> None:
 
 @pytest.mark.anyio
 async def test_smtp_trusts_no_unknown_certificate() -> None:
-    """Loopback or not: a certificate that no known authority signed ends the conversation."""
+    """A certificate of an unknown authority ends the connection, also on loopback."""
     async with mail_server() as mailbox:
         with pytest.raises(SenderError, match=r": STARTTLS: bad certificate: \w"):
             await smtp_sender(mailbox, tls_context=None).send(None, "hush", LINK)
@@ -395,7 +395,7 @@ async def test_smtp_trusts_no_unknown_certificate() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize(("tls", "implicit"), [("implicit", True), ("none", False)])
 async def test_smtp_other_ways_to_connect(tls: str, implicit: bool) -> None:
-    """TLS from the first byte; and, if it is asked for, none at all."""
+    """TLS from the first byte, and a connection without TLS if the option says so."""
     async with mail_server(starttls=False, implicit=implicit) as mailbox:
         await smtp_sender(mailbox, tls=tls).send(None, None, NOTICE)
 
@@ -404,7 +404,7 @@ async def test_smtp_other_ways_to_connect(tls: str, implicit: bool) -> None:
 
 @pytest.mark.anyio
 async def test_smtp_takes_a_hang_up_after_the_mail_for_success() -> None:
-    """The server has the mail; that it does not say goodbye is no failure."""
+    """The server has accepted the mail, so a missing reply to QUIT is not a failure."""
     async with mail_server(Abrupt()) as mailbox:
         await smtp_sender(mailbox).send(None, None, NOTICE)
 
@@ -413,7 +413,7 @@ async def test_smtp_takes_a_hang_up_after_the_mail_for_success() -> None:
 
 @pytest.mark.anyio
 async def test_smtp_gives_up_on_a_silent_server() -> None:
-    """A server that says nothing costs the timeout, and no more."""
+    """A server that does not answer costs no more than the timeout."""
 
     ended = asyncio.Event()
 
@@ -432,7 +432,7 @@ async def test_smtp_gives_up_on_a_silent_server() -> None:
 
 @pytest.mark.anyio
 async def test_smtp_timeout_is_for_the_whole_message() -> None:
-    """A server cannot hold a mail up by answering every command just in time."""
+    """A server that answers each command just in time cannot delay a mail beyond the timeout."""
     async with mail_server(Slow(), starttls=False) as mailbox:
         with pytest.raises(SenderError, match=r": message: no answer within 1 s$"):
             await smtp_sender(mailbox, tls="none", timeout=timedelta(seconds=1)).send(None, "hush", LINK)
@@ -442,7 +442,7 @@ async def test_smtp_timeout_is_for_the_whole_message() -> None:
 
 @pytest.mark.anyio
 async def test_smtp_without_a_server_is_an_error() -> None:
-    """Nobody listens: an error like any other."""
+    """A closed port is an error like any other."""
     async with mail_server() as mailbox:
         pass
 
@@ -451,7 +451,7 @@ async def test_smtp_without_a_server_is_an_error() -> None:
 
 
 class Refusing(Mailbox):
-    """A server that answers one command with a reply of its own, which quotes what it should not."""
+    """A server that answers one command with a reply that quotes secret values."""
 
     def __init__(self, command: str, reply: str) -> None:
         super().__init__()
@@ -476,7 +476,7 @@ class Refusing(Mailbox):
     ids=["sender", "recipient", "greylisted", "no status", "later", "spam"],
 )
 async def test_smtp_error_names_the_step_and_the_codes(command: str, reply: str, told: str) -> None:
-    """TK-4: what the server answered, without its text, which may quote the address, the link or the token."""
+    """TK-4: the error has the codes of the reply, not its text, which may quote the address or the token."""
     async with mail_server(Refusing(command, reply)) as mailbox:
         with pytest.raises(SenderError) as caught:
             await smtp_sender(mailbox).send(None, "hush", LINK)
@@ -487,7 +487,7 @@ async def test_smtp_error_names_the_step_and_the_codes(command: str, reply: str,
 
 @asynccontextmanager
 async def raw_server(first: bytes) -> AsyncIterator[Mailbox]:
-    """Something that says *first* to whoever connects, and hangs up."""
+    """A server that sends *first* to each client, and disconnects."""
     ended = asyncio.Event()
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -512,7 +512,7 @@ async def raw_server(first: bytes) -> AsyncIterator[Mailbox]:
     ids=["busy", "silent", "no TLS"],
 )
 async def test_smtp_error_names_what_became_of_the_connection(first: bytes, options: dict[str, Any], told: str) -> None:
-    """A server that is busy, hangs up, or speaks no TLS on this port."""
+    """The error says whether the server was busy, disconnected, or does not use TLS on this port."""
     async with raw_server(first) as mailbox:
         with pytest.raises(SenderError) as caught:
             await smtp_sender(mailbox, **options).send(None, "hush", LINK)
@@ -531,13 +531,13 @@ async def test_smtp_error_names_what_became_of_the_connection(first: bytes, opti
     ids=["greeting", "value", "several", "name"],
 )
 def test_smtp_error_of_another_kind_is_told_by_codes_or_type(error: Exception, told: str) -> None:
-    """The text may quote the mail."""
+    """An error of another kind is logged by its codes or type, because its text may quote the mail."""
     assert explain(error, step="message", timeout=timedelta(seconds=1)) == told
 
 
 @pytest.mark.anyio
 async def test_smtp_render_replaces_the_words() -> None:
-    """An application writes its own mail; headers stay the sender's, and its subject is one line."""
+    """An application can write the text of a mail; the sender sets the headers, and the subject is one line."""
 
     def render(opts: Any) -> Mail:
         return Mail("Hello\r\nBcc: eve@example.net", f"text for {opts['purpose']}\n", "<p>page</p>\n")
@@ -564,13 +564,13 @@ async def test_smtp_render_replaces_the_words() -> None:
     ids=str,
 )
 def test_smtp_refuses_wrong_options_by_name(options: dict[str, Any], parameter: str) -> None:
-    """What cannot work, or would send a password in clear, is found at start."""
+    """Options that cannot work, or would send a password in clear, are rejected at start."""
     with pytest.raises(ConfigurationError, match=f"^{parameter}: "):
         smtp_sender(Mailbox(), **options)
 
 
 def test_smtp_repr_hides_the_password() -> None:
-    """A sender may be logged."""
+    """The repr of a sender does not show the password."""
     sender = smtp_sender(Mailbox(), username="app", password="open sesame")
 
     assert "open sesame" not in repr(sender)
